@@ -1,0 +1,128 @@
+"""The root of Moorline's errors, and the one place where a driver's errors become ours."""
+
+import socket
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import asyncpg
+
+
+class MoorlineError(Exception):
+    """Root of every error that Moorline raises on purpose. Its text says what to do."""
+
+
+class ConfigurationError(MoorlineError):
+    """A setting, a name or a right is wrong; trying again does not help."""
+
+
+class SchemaMismatch(MoorlineError):
+    """The tables are not those that this code needs: absent, older, too new, or not to be adopted."""
+
+
+class StoreUnavailable(MoorlineError):
+    """The database did not answer or could not do the work now; the same call may succeed later."""
+
+
+_Meaning = tuple[type[MoorlineError], str]
+
+_MIGRATE = "run `moorline migrate` with a role that owns the schema"
+_POOLER = "set statement_cache_size to 0, or let the pooler track prepared statements"
+_TAKEN = "is taken by something that is not Moorline's; set MOORLINE_SCHEMA to a schema of its own"
+_REFUSED = "ML001"
+"""SQLSTATE with which our SQL refuses what it finds; its hint says what to change."""
+
+_BY_STATE: dict[str, _Meaning] = {
+    _REFUSED: (SchemaMismatch, "The schema was left as it is"),
+    "25006": (StoreUnavailable, "The database only reads at present; try again once it takes writes"),
+    "26000": (ConfigurationError, f"The pooler lost a prepared statement; {_POOLER}"),
+    "3D000": (ConfigurationError, "The database does not exist; create it or correct DATABASE_URL"),
+    "3F000": (SchemaMismatch, f"The schema is missing; {_MIGRATE}"),
+    "40001": (StoreUnavailable, "The database gave way to another transaction; try again"),
+    "40P01": (StoreUnavailable, "The database broke a deadlock; try again"),
+    "42501": (ConfigurationError, "The role lacks a right; grant it, or migrate as the owner of the tables"),
+    "42703": (SchemaMismatch, f"A column is missing; {_MIGRATE}"),
+    "42723": (SchemaMismatch, f"The name of a function {_TAKEN}"),
+    "42883": (SchemaMismatch, f"A function is missing; {_MIGRATE}"),
+    "42P01": (SchemaMismatch, f"A table is missing; {_MIGRATE}"),
+    "42P05": (ConfigurationError, f"The pooler mixed up prepared statements; {_POOLER}"),
+    "42P07": (SchemaMismatch, f"The name of a table {_TAKEN}"),
+    "55P03": (StoreUnavailable, "Another transaction holds the table; try again"),
+}
+_BY_CLASS: dict[str, _Meaning] = {
+    "08": (StoreUnavailable, "The connection to the database was lost; try again"),
+    "28": (ConfigurationError, "The database refused the login; correct user and password in DATABASE_URL"),
+    "53": (StoreUnavailable, "The database is out of disk, memory or connections; free some, then try again"),
+    "57": (StoreUnavailable, "The database stopped, is starting, or cancelled the statement; try again"),
+    "58": (StoreUnavailable, "The database met a system error; look at its log, then try again"),
+}
+_BY_TYPE: tuple[tuple[type[Exception], _Meaning], ...] = (
+    (asyncpg.ClientConfigurationError, (ConfigurationError, "DATABASE_URL cannot be used; correct it")),
+    (asyncpg.InterfaceError, (StoreUnavailable, "The connection to the database broke; try again")),
+    (asyncpg.InternalClientError, (StoreUnavailable, "The connection to the database broke; try again")),
+    (socket.gaierror, (ConfigurationError, "The host of DATABASE_URL is unknown; correct it")),
+    (
+        ssl.SSLCertVerificationError,
+        (ConfigurationError, "The certificate is not trusted; correct sslmode or sslrootcert"),
+    ),
+    (OSError, (StoreUnavailable, "The database does not answer; see that it runs and can be reached")),
+)
+
+
+def translate(error: BaseException) -> MoorlineError | None:
+    """Our error for one of asyncpg or the operating system, met while using the database; else None.
+
+    None also for an error that is ours already and for a mistake in a statement or its arguments.
+    """
+    found = _meaning(error)
+    if found is None:
+        return None
+    kind, advice = found
+    return kind(f"{advice}. {_detail(error)}")
+
+
+@contextmanager
+def store_errors() -> Iterator[None]:
+    """Raises the translation of what the block raises, from the original; the block may await.
+
+    For database calls only: any OSError or TimeoutError of the block is taken for the database's.
+    """
+    try:
+        yield
+    except Exception as error:
+        ours = translate(error)
+        if ours is None:
+            raise
+        raise ours from error
+
+
+@contextmanager
+def connect_errors() -> Iterator[None]:
+    """`store_errors` where a connection is opened: a DSN that cannot be read is a ConfigurationError, too."""
+    try:
+        with store_errors():
+            yield
+    except (ValueError, OverflowError):
+        # The original may quote a part of the password, if that was not encoded.
+        raise ConfigurationError(
+            "DATABASE_URL cannot be read; correct it, and percent-encode special characters of the password"
+        ) from None
+
+
+def _meaning(error: BaseException) -> _Meaning | None:
+    if isinstance(error, asyncpg.InvalidCachedStatementError):
+        return StoreUnavailable, "The tables changed under a prepared statement; try again"
+    if isinstance(error, asyncpg.PostgresError):
+        state = str(error.sqlstate)
+        return _BY_STATE.get(state) or _BY_CLASS.get(state[:2])
+    if isinstance(error, ValueError) and type(error).__name__ == "DataError":
+        return None
+    if isinstance(error, socket.gaierror) and error.errno == socket.EAI_AGAIN:
+        return StoreUnavailable, "The host of DATABASE_URL cannot be resolved at present; try again"
+    return next((meaning for kind, meaning in _BY_TYPE if isinstance(error, kind)), None)
+
+
+def _detail(error: BaseException) -> str:
+    if isinstance(error, asyncpg.PostgresError) and error.sqlstate == _REFUSED:
+        return f"{error.args[0]}: {error.hint}"
+    return f"The cause: {str(error) or type(error).__name__}"

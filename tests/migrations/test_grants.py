@@ -1,0 +1,111 @@
+"""Two roles are enough, neither of them a superuser: one owns the schema and migrates, one runs."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import asyncpg
+import pytest
+
+from moorline_migrations import check, migrate
+from moorline_migrations.errors import ConfigurationError
+from moorline_migrations.versions import known, sql_text
+
+if TYPE_CHECKING:
+    from asyncpg import Connection, Record
+
+BACKENDS = Path(__file__).parent / "backends"
+
+# Roles belong to the server, which the tests of a run share.
+ROLES = """
+DO $$
+BEGIN
+    CREATE ROLE moorline_owner LOGIN;
+    CREATE ROLE moorline_app LOGIN;
+EXCEPTION WHEN duplicate_object OR unique_violation THEN
+    NULL;
+END
+$$;
+"""
+UNREACHED = """
+    SELECT c.oid::regclass::text AS name FROM pg_class c
+    WHERE c.relnamespace = 'public'::regnamespace AND (
+        c.relkind = 'r' AND NOT (
+            has_table_privilege('moorline_app', c.oid, 'SELECT') AND (c.relname = 'moorline_schema' OR
+                has_table_privilege('moorline_app', c.oid, 'INSERT')
+                AND has_table_privilege('moorline_app', c.oid, 'UPDATE')
+                AND has_table_privilege('moorline_app', c.oid, 'DELETE')))
+        OR c.relkind = 'v' AND NOT has_table_privilege('moorline_app', c.oid, 'SELECT')
+        OR c.relkind = 'S' AND NOT has_sequence_privilege('moorline_app', c.oid, 'USAGE'))
+    UNION ALL
+    SELECT p.oid::regprocedure::text FROM pg_proc p
+    WHERE p.pronamespace = 'public'::regnamespace AND NOT has_function_privilege('moorline_app', p.oid, 'EXECUTE')
+"""
+
+
+def as_role(dsn: str, role: str) -> str:
+    parts = urlsplit(dsn)
+    return parts._replace(netloc=f"{role}@").geturl()
+
+
+async def execute(dsn: str, *statements: str) -> None:
+    connection = await asyncpg.connect(dsn)
+    try:
+        for statement in statements:
+            await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+@pytest.mark.parametrize("backend", [None, "uuid_key", "repeated_key"])
+async def test_an_owner_migrates_and_a_lesser_role_runs(
+    connection: "Connection[Record]", empty_dsn: str, backend: str | None
+) -> None:
+    await connection.execute(ROLES)
+    await connection.execute("GRANT CREATE, USAGE ON SCHEMA public TO moorline_owner")
+    # Nothing comes from what every role may do by default.
+    await connection.execute("ALTER DEFAULT PRIVILEGES FOR ROLE moorline_owner REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC")
+    owner, app = as_role(empty_dsn, "moorline_owner"), as_role(empty_dsn, "moorline_app")
+    if backend:
+        await execute(owner, (BACKENDS / f"{backend}.sql").read_text())
+    assert await migrate(owner) == list(known())
+    await execute(owner, sql_text("grants.sql"))
+
+    theirs = {"conversation_notes", "conversation_notes_note_id_seq", "conversation_states_id_seq"}
+    assert {row["name"] for row in await connection.fetch(UNREACHED)} - theirs == set()
+    if backend == "repeated_key":
+        await execute(owner, "GRANT USAGE ON SEQUENCE conversation_states_id_seq TO moorline_app")
+    running = await asyncpg.connect(app)
+    try:
+        await check(running)
+        assert await migrate(app) == []
+        insert = "INSERT INTO conversation_states (device_id) VALUES ('device') ON CONFLICT (device_id) DO NOTHING"
+        assert await running.execute(insert) == "INSERT 0 1"
+        await running.execute("UPDATE conversation_states SET active_agent = 'scheduling', locked_at = now()")
+        await running.execute("DELETE FROM conversation_states WHERE device_id = 'device'")
+        await running.fetch("SELECT device_id FROM expired_sessions")
+        assert await running.fetchval("SELECT nextval('conversation_fences')") == 1
+        await running.execute("INSERT INTO appointment_services (name, minutes) VALUES ('haircut', 30)")
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await running.execute("UPDATE moorline_schema SET version = 9")
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await running.execute("DROP TABLE conversation_turns")
+    finally:
+        await running.close()
+
+
+async def test_an_owner_of_one_schema_needs_no_other(connection: "Connection[Record]", empty_dsn: str) -> None:
+    await connection.execute(ROLES)
+    await connection.execute("REVOKE ALL ON SCHEMA public FROM PUBLIC")
+    await connection.execute("CREATE SCHEMA moorline AUTHORIZATION moorline_owner")
+    assert await migrate(as_role(empty_dsn, "moorline_owner"), schema="moorline") == list(known())
+
+
+async def test_a_role_without_the_right_is_told(connection: "Connection[Record]", empty_dsn: str) -> None:
+    await connection.execute(ROLES)
+    with pytest.raises(ConfigurationError, match=r"lacks a right.*permission denied for schema public"):
+        await migrate(as_role(empty_dsn, "moorline_app"))
+    await connection.execute("CREATE TABLE conversation_states (device_id text PRIMARY KEY)")
+    await connection.execute("GRANT CREATE, USAGE ON SCHEMA public TO moorline_owner")
+    with pytest.raises(ConfigurationError, match=r"as the owner of the tables.*conversation_states"):
+        await migrate(as_role(empty_dsn, "moorline_owner"))

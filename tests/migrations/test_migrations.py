@@ -1,0 +1,175 @@
+"""`migrate` brings a schema to the newest version, once, whole, and whoever else runs it at the same time."""
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import asyncpg
+import pytest
+
+from moorline_migrations import Version, apply, check, migrate, script, status
+from moorline_migrations.errors import SchemaMismatch, StoreUnavailable
+from moorline_migrations.identifiers import in_schema
+from moorline_migrations.versions import known, sql_text
+
+if TYPE_CHECKING:
+    from asyncpg import Connection, Record
+
+Catalog = Callable[..., Awaitable[list[str]]]
+Psql = Callable[..., "subprocess.CompletedProcess[str]"]
+
+NEWEST = known()[-1].number
+RUNNER = "import asyncio, sys, moorline_migrations as m; print(len(asyncio.run(m.migrate(sys.argv[1]))))"
+WAITING = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND database = ("
+WAITING += "SELECT oid FROM pg_database WHERE datname = current_database())"
+
+
+def next_version(sql: str, *, oldest_code: int = 0) -> Version:
+    return Version(number=NEWEST + 1, name="next", oldest_code=oldest_code, sql=sql)
+
+
+async def test_everything_is_applied_once(empty_dsn: str) -> None:
+    before = await status(empty_dsn)
+    assert (before.current, before.newest, before.pending) == (0, NEWEST, known())
+    assert await migrate(empty_dsn) == list(known())
+    assert await migrate(empty_dsn) == []
+    after = await status(empty_dsn)
+    assert (after.current, after.newest, after.pending) == (NEWEST, NEWEST, ())
+
+
+async def test_the_schema_has_the_name_it_is_given(connection: "Connection[Record]", empty_dsn: str) -> None:
+    await migrate(empty_dsn, schema="chat")
+    assert (await status(empty_dsn, schema="chat")).current == NEWEST
+    assert (await status(empty_dsn)).current == 0
+    assert await connection.fetchval("SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace") == 0
+    await connection.execute("INSERT INTO chat.conversation_states (device_id) VALUES ('device')")
+
+
+async def test_the_whole_schema_says_what_the_versions_make(
+    connection: "Connection[Record]", dsn: str, catalog: Catalog
+) -> None:
+    await connection.execute(in_schema(sql_text("schema.sql"), "public"))
+    replayed = await asyncpg.connect(dsn)
+    try:
+        assert await catalog(connection) == await catalog(replayed)
+    finally:
+        await replayed.close()
+
+
+async def test_ten_runners_at_once_apply_it_once(connection: "Connection[Record]", empty_dsn: str) -> None:
+    command = [sys.executable, "-c", RUNNER, empty_dsn]
+    async with AsyncExitStack() as stack:
+        # Nobody gets through before all ten wait.
+        await stack.enter_async_context(connection.transaction())
+        await connection.execute(
+            "SELECT pg_advisory_xact_lock(hashtextextended('moorline migrations of \"public\"', 0))"
+        )
+        runners = [
+            await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            for _ in range(10)
+        ]
+        async with asyncio.timeout(60):
+            while await connection.fetchval(WAITING) < 10:
+                await asyncio.sleep(0.05)
+    answers = await asyncio.gather(*(runner.communicate() for runner in runners))
+    assert sorted(int(out) for out, _ in answers) == [0] * 9 + [NEWEST]
+    assert [error for _, error in answers] == [b""] * 10
+    assert await connection.fetchval("SELECT count(*) FROM moorline_schema") == NEWEST
+
+
+async def test_a_failing_version_leaves_nothing_behind_and_can_be_run_again(
+    connection: "Connection[Record]", empty_dsn: str, catalog: Catalog
+) -> None:
+    await migrate(empty_dsn)
+    before = await catalog(connection)
+    broken = next_version("CREATE TABLE @schema.half (x integer); SELECT 1 / 0;")
+    with pytest.raises(asyncpg.DivisionByZeroError):
+        await apply(connection, versions=[*known(), broken])
+    assert await catalog(connection) == before
+    assert (await status(empty_dsn)).current == NEWEST
+
+    mended = replace(broken, sql="CREATE TABLE @schema.half (x integer);")
+    assert await apply(connection, versions=[*known(), mended]) == [mended]
+    assert await connection.fetchval("SELECT max(version) FROM moorline_schema") == NEWEST + 1
+
+
+async def test_versions_before_a_failing_one_stay(connection: "Connection[Record]", empty_dsn: str) -> None:
+    broken = next_version("SELECT 1 / 0;")
+    with pytest.raises(asyncpg.DivisionByZeroError):
+        await apply(connection, versions=[*known(), broken])
+    assert (await status(empty_dsn)).pending == ()
+
+
+async def test_a_first_version_that_fails_leaves_an_empty_database(
+    connection: "Connection[Record]", catalog: Catalog
+) -> None:
+    with pytest.raises(asyncpg.DivisionByZeroError):
+        await apply(connection, schema="chat", versions=[replace(known()[0], sql="SELECT 1 / 0;")])
+    assert await connection.fetchval("SELECT to_regnamespace('chat')") is None
+
+
+async def test_a_table_in_use_is_not_waited_for_long(connection: "Connection[Record]", empty_dsn: str) -> None:
+    await connection.execute("CREATE TABLE conversation_states (device_id text PRIMARY KEY)")
+    async with connection.transaction():
+        await connection.execute("LOCK TABLE conversation_states IN ACCESS SHARE MODE")
+        with pytest.raises(StoreUnavailable, match=r"try again"):
+            await migrate(empty_dsn)
+    assert len(await migrate(empty_dsn)) == NEWEST
+
+
+async def test_the_connection_keeps_its_settings(connection: "Connection[Record]") -> None:
+    asked = "SELECT current_setting('search_path'), current_setting('lock_timeout')"
+    before = await connection.fetchrow(asked)
+    await apply(connection, schema="chat")
+    assert await connection.fetchrow(asked) == before
+
+
+async def test_the_script_does_in_psql_what_migrate_does(
+    connection: "Connection[Record]", dsn: str, psql: Psql, catalog: Catalog
+) -> None:
+    done = psql(stdin=script())
+    assert (done.returncode, done.stderr) == (0, "")
+    migrated = await asyncpg.connect(dsn)
+    try:
+        assert await catalog(connection) == await catalog(migrated)
+        rows = "SELECT version, name, oldest_code FROM moorline_schema ORDER BY version"
+        assert await connection.fetch(rows) == await migrated.fetch(rows)
+    finally:
+        await migrated.close()
+    assert script(current=NEWEST) == ""
+
+    before = await catalog(connection)
+    assert "already exists" in psql(stdin=script()).stderr
+    assert await catalog(connection) == before
+
+
+async def test_code_runs_on_its_own_and_on_newer_versions(connection: "Connection[Record]") -> None:
+    await apply(connection)
+    await check(connection)
+    await apply(connection, versions=[*known(), next_version("SELECT 1;", oldest_code=NEWEST)])
+    await check(connection)
+
+
+async def test_a_newer_version_may_refuse_older_code(connection: "Connection[Record]") -> None:
+    await apply(connection, versions=[*known(), next_version("SELECT 1;", oldest_code=NEWEST + 1)])
+    with pytest.raises(SchemaMismatch, match=rf"too new.*version {NEWEST + 1}.*Upgrade Moorline"):
+        await check(connection)
+
+
+async def test_an_older_schema_is_refused_with_the_command_to_run(connection: "Connection[Record]") -> None:
+    with pytest.raises(SchemaMismatch, match=r"holds no tables of Moorline.*`moorline migrate`"):
+        await check(connection)
+    await apply(connection, versions=known()[:-1])
+    with pytest.raises(SchemaMismatch, match=rf"version {NEWEST - 1}.*needs version {NEWEST}.*`moorline migrate`"):
+        await check(connection)
+
+
+async def test_a_table_name_taken_by_others_is_refused(connection: "Connection[Record]", empty_dsn: str) -> None:
+    await connection.execute("CREATE TABLE appointments (theirs text)")
+    with pytest.raises(SchemaMismatch, match=r"set MOORLINE_SCHEMA.*appointments"):
+        await migrate(empty_dsn)
+    assert await migrate(empty_dsn, schema="moorline") == list(known())
