@@ -1,0 +1,244 @@
+"""Between LangGraph's checkpoints and our rows.
+
+Everything that a graph stores goes through the serializer; only what SQL has to see (names, versions,
+metadata) stays readable. PostgreSQL stores no NUL characters and no lone surrogates, so text and JSON are
+packed: such a character becomes an escape of its own. Packing maps different texts to different texts, so
+equality, and with it the containment of JSON (`@>`), means the same before and after.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, cast
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import (
+    EXCLUDED_METADATA_KEYS,
+    WRITES_IDX_MAP,
+    ChannelVersions,
+    Checkpoint,
+    CheckpointMetadata,
+    CheckpointTuple,
+    DeltaChannelHistory,
+    PendingWrite,
+    writes_sort_key,
+)
+from langgraph.checkpoint.serde.base import SerializerProtocol
+
+from moorline_checkpoint.rows import CheckpointRow, ValueRow, WriteRow
+from moorline_migrations.errors import MoorlineError
+
+_ESCAPE = "\x1a"
+_UNSTORABLE = re.compile("[\x00\x1a\ud800-\udfff]")
+_ESCAPED = re.compile("\x1a([0-9a-f]{4})")
+_JSON_SUSPECTS = ("\\u0000", "\\u001a", "\\ud")
+
+_OWN_COLUMNS = ("id", "channel_values", "channel_versions")
+"""Keys of a checkpoint that are stored outside its serialised body."""
+
+
+def pack_text(text: str) -> str:
+    """The text as PostgreSQL can store it; most texts come back as they are."""
+    return _UNSTORABLE.sub(lambda found: f"{_ESCAPE}{ord(found[0]):04x}", text)
+
+
+def unpack_text(text: str) -> str:
+    """What `pack_text` was given."""
+    return _ESCAPED.sub(lambda found: chr(int(found[1], 16)), text) if _ESCAPE in text else text
+
+
+def pack_json(value: Any) -> str:
+    """JSON text that a jsonb parameter takes, every string in it packed.
+
+    Raises TypeError or ValueError for what JSON cannot hold, such as NaN.
+    """
+    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+    if any(suspect in text for suspect in _JSON_SUSPECTS):
+        text = json.dumps(_packed(json.loads(text)), ensure_ascii=False, separators=(",", ":"))
+    return text
+
+
+def unpack_json(value: Any) -> Any:
+    """What `pack_json` was given, from the parsed JSON."""
+    match value:
+        case str():
+            return unpack_text(value)
+        case list():
+            return [unpack_json(item) for item in value]
+        case dict():
+            return {unpack_text(key): unpack_json(item) for key, item in value.items()}
+        case _:
+            return value
+
+
+def load_json(text: str) -> Any:
+    """What `pack_json` was given, from the text of a jsonb column."""
+    return unpack_json(json.loads(text))
+
+
+def device_key(config: RunnableConfig) -> str:
+    """The packed thread ID of a run: what `device_id` columns hold."""
+    return pack_text(str(config["configurable"]["thread_id"]))
+
+
+def namespace(config: RunnableConfig) -> str:
+    """The packed checkpoint namespace of a run."""
+    return pack_text(config["configurable"].get("checkpoint_ns", ""))
+
+
+def checkpoint_id(config: RunnableConfig | None) -> str | None:
+    """The packed ID of the checkpoint that a config names, if it names one."""
+    named = config["configurable"].get("checkpoint_id") if config else None
+    return pack_text(named) if named else None
+
+
+def pack_checkpoint(
+    serde: SerializerProtocol,
+    config: RunnableConfig,
+    checkpoint: Checkpoint,
+    metadata: CheckpointMetadata,
+    new_versions: ChannelVersions,
+) -> tuple[CheckpointRow, list[ValueRow]]:
+    """The rows of a checkpoint: itself, and each channel value that is new with it."""
+    ns, own_id, parent = namespace(config), pack_text(checkpoint["id"]), checkpoint_id(config)
+    kind, body = serde.dumps_typed({k: v for k, v in checkpoint.items() if k not in _OWN_COLUMNS})
+    row = CheckpointRow(
+        ns=ns,
+        id=own_id,
+        parent=None if parent == own_id else parent,
+        type=kind,
+        body=body,
+        metadata=pack_json(_run_metadata(config, metadata)),
+        versions=pack_json(checkpoint["channel_versions"]),
+    )
+    held = checkpoint["channel_values"]
+    values = [
+        ValueRow(ns, pack_text(channel), pack_text(str(version)), *serde.dumps_typed(held[channel]))
+        for channel, version in new_versions.items()
+        if channel in held
+    ]
+    return row, values
+
+
+def pack_writes(
+    serde: SerializerProtocol,
+    config: RunnableConfig,
+    writes: Sequence[tuple[str, Any]],
+    task_id: str,
+    task_path: str,
+) -> tuple[list[WriteRow], bool]:
+    """The rows of a task's writes, and whether they replace what the task wrote there before.
+
+    Special writes (errors, interrupts, resumes) have places of their own and replace; others never do.
+    """
+    ns, parent = namespace(config), pack_text(config["configurable"]["checkpoint_id"])
+    replaces = all(channel in WRITES_IDX_MAP for channel, _ in writes)
+    placed: dict[int, WriteRow] = {}
+    for position, (channel, value) in enumerate(writes):
+        idx = WRITES_IDX_MAP.get(channel, position)
+        if replaces or idx not in placed:
+            placed[idx] = WriteRow(
+                ns,
+                parent,
+                pack_text(task_id),
+                idx,
+                pack_text(task_path),
+                pack_text(channel),
+                *serde.dumps_typed(value),
+            )
+    return list(placed.values()), replaces
+
+
+def unpack_checkpoint(
+    serde: SerializerProtocol,
+    device: str,
+    row: CheckpointRow,
+    values: Iterable[ValueRow],
+    writes: Iterable[WriteRow],
+) -> CheckpointTuple:
+    """The checkpoint that the rows make up. MoorlineError if its body is none.
+
+    A strict serializer hands on the bare arguments of a type that it refuses, here as anywhere in LangGraph.
+    """
+    body = serde.loads_typed((row.type, row.body))
+    if not isinstance(body, dict):
+        raise MoorlineError(
+            f"The stored checkpoint {row.id} is damaged or was written by something else; "
+            "delete it, or read an older one by its checkpoint_id."
+        )
+    checkpoint = {
+        **body,
+        "id": unpack_text(row.id),
+        "channel_versions": load_json(row.versions),
+        "channel_values": {unpack_text(value.channel): serde.loads_typed((value.type, value.blob)) for value in values},
+    }
+    return CheckpointTuple(
+        config=_config(device, row.ns, row.id),
+        checkpoint=cast("Checkpoint", checkpoint),
+        metadata=load_json(row.metadata),
+        parent_config=_config(device, row.ns, row.parent) if row.parent else None,
+        pending_writes=[_pending(serde, write) for write in in_order(writes)],
+    )
+
+
+def unpack_history(
+    serde: SerializerProtocol,
+    channels: Sequence[str],
+    steps: Iterable[Sequence[WriteRow]],
+    seeds: Mapping[str, ValueRow],
+) -> dict[str, DeltaChannelHistory]:
+    """What each channel's value is made of: `steps` are the writes of its ancestors, oldest first, `seeds`
+    the stored values they start from, by packed channel."""
+    pending = [_pending(serde, write) for step in steps for write in in_order(step)]
+    history: dict[str, DeltaChannelHistory] = {}
+    for channel in channels:
+        history[channel] = {"writes": [write for write in pending if write[1] == channel]}
+        if seed := seeds.get(pack_text(channel)):
+            history[channel]["seed"] = serde.loads_typed((seed.type, seed.blob))
+    return history
+
+
+def in_order(writes: Iterable[WriteRow]) -> list[WriteRow]:
+    """The writes of one checkpoint in the order in which a run applies them."""
+    return sorted(
+        writes, key=lambda write: writes_sort_key(unpack_text(write.path), unpack_text(write.task), write.idx)
+    )
+
+
+def _pending(serde: SerializerProtocol, write: WriteRow) -> PendingWrite:
+    return unpack_text(write.task), unpack_text(write.channel), serde.loads_typed((write.type, write.blob))
+
+
+def _config(device: str, ns: str, own_id: str) -> RunnableConfig:
+    return {
+        "configurable": {
+            "thread_id": unpack_text(device),
+            "checkpoint_ns": unpack_text(ns),
+            "checkpoint_id": unpack_text(own_id),
+        }
+    }
+
+
+def _run_metadata(config: RunnableConfig, metadata: CheckpointMetadata) -> dict[str, Any]:
+    """The checkpoint's own metadata and the plain values of its run's, by LangGraph's rule for which keys."""
+    merged: dict[str, Any] = dict(metadata)
+    for source in (config.get("metadata"), config.get("configurable")):
+        for key, value in (source or {}).items():
+            if key in EXCLUDED_METADATA_KEYS or key.startswith("__"):
+                continue
+            if isinstance(value, str | int | float):
+                merged.setdefault(key, value)
+    merged.pop("writes", None)
+    return merged
+
+
+def _packed(value: Any) -> Any:
+    match value:
+        case str():
+            return pack_text(value)
+        case list():
+            return [_packed(item) for item in value]
+        case dict():
+            return {pack_text(key): _packed(item) for key, item in value.items()}
+        case _:
+            return value

@@ -1,0 +1,291 @@
+"""The way to PostgreSQL: a pool for each event loop, deadlines, named statements, errors in our own words."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import asyncpg
+
+from moorline_checkpoint import statements
+from moorline_checkpoint.devices import is_uuid
+from moorline_migrations.errors import StoreUnavailable, connect_errors, store_errors
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+
+    from asyncpg import Pool, Record
+    from asyncpg.pool import PoolConnectionProxy
+
+    from moorline_checkpoint.statements import Statement
+
+    _AnyConnection = asyncpg.Connection[Record]
+else:
+    _AnyConnection = asyncpg.Connection  # which takes no type argument when it runs
+
+ACQUIRE_TIMEOUT = 10.0
+"""Seconds to wait for a connection, connecting included."""
+
+STATEMENT_TIMEOUT = 20.0
+"""Seconds to wait for a statement."""
+
+CLOSE_TIMEOUT = 5.0
+"""Seconds that a pool may take to say goodbye."""
+
+TRUSTED_IDLE = 30.0
+"""Seconds of wall-clock time after which an idle connection is replaced unasked: a process that was frozen
+did not notice that its sockets were closed, and monotonic clocks may have stood still with it."""
+
+_SQLALCHEMY = re.compile(r"^postgres(?:ql)?\+asyncpg://")
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class StateKey:
+    """A device ID as the key of `conversation_states`, whose column may be text or uuid.
+
+    Where it is uuid and the ID is none, it becomes NULL: such a device has no row there.
+    """
+
+    device_id: str
+
+    def value(self, uuid_states: bool) -> str | None:
+        """What the column is compared with."""
+        return None if uuid_states and not is_uuid(self.device_id) else self.device_id
+
+
+class Connection:
+    """A connection inside a transaction. It takes SQL text; errors are ours, as everywhere."""
+
+    def __init__(self, database: Database, raw: PoolConnectionProxy[Record]) -> None:
+        self._database = database
+        self._raw = raw
+
+    async def fetch(self, sql: str, *args: object) -> list[Record]:
+        """All rows."""
+        return await self._database._send(self._raw.fetch, sql, args)
+
+    async def fetchrow(self, sql: str, *args: object) -> Record | None:
+        """The first row."""
+        return await self._database._send(self._raw.fetchrow, sql, args)
+
+    async def fetchval(self, sql: str, *args: object) -> Any:
+        """The first column of the first row."""
+        return await self._database._send(self._raw.fetchval, sql, args)
+
+    async def execute(self, sql: str, *args: object) -> str:
+        """The server's command tag."""
+        return await self._database._send(self._raw.execute, sql, args)
+
+
+class Database:
+    """Runs named statements. It belongs to no event loop: each loop that uses it gets a small pool of its
+    own, opened at first use and closed with the loop. A pool of the caller's is used as it is, never closed.
+
+    A connection is held for one statement or one transaction; waiting for it and for answers has deadlines.
+    A repeatable statement that finds its connection lost runs once more on a new one.
+    Every method raises `StoreUnavailable`, `SchemaMismatch` or `ConfigurationError` for what the database
+    refuses.
+    """
+
+    def __init__(
+        self,
+        source: str | Pool[Record],
+        *,
+        schema: str = "public",
+        pool_size: int = 5,
+        statement_cache_size: int = 100,
+    ) -> None:
+        """`statement_cache_size=0` is for poolers in transaction mode that track no prepared statements."""
+        self.schema = schema
+        self._statements = statements.load(schema)
+        self._given = None if isinstance(source, str) else source
+        self._dsn = asyncpg_dsn(source) if isinstance(source, str) else None
+        self._pool_size = pool_size
+        self._statement_cache_size = statement_cache_size
+        self._pools: dict[asyncio.AbstractEventLoop, tuple[Pool[Record], AsyncGenerator[None, None]]] = {}
+        self._uuid_states = False
+
+    @property
+    def dsn(self) -> str | None:
+        """What it connects to, as asyncpg spells it; None with a pool of the caller's."""
+        return self._dsn
+
+    def sql(self, name: str) -> str:
+        """The text of a named statement, for a transaction."""
+        return self._statements[name].sql
+
+    async def fetch(self, name: str, *args: object) -> list[Record]:
+        """All rows of a named statement."""
+        return await self._run(name, lambda connection: connection.fetch, args)
+
+    async def fetchrow(self, name: str, *args: object) -> Record | None:
+        """The first row of a named statement."""
+        return await self._run(name, lambda connection: connection.fetchrow, args)
+
+    async def fetchval(self, name: str, *args: object) -> Any:
+        """The first column of the first row of a named statement."""
+        return await self._run(name, lambda connection: connection.fetchval, args)
+
+    async def execute(self, name: str, *args: object) -> None:
+        """Runs a named statement for what it does."""
+        await self._run(name, lambda connection: connection.execute, args)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """A transaction: committed when the block ends, rolled back when it raises."""
+        async with self.connection() as raw:
+            transaction = raw.transaction()
+            with store_errors():
+                await transaction.start()
+            try:
+                yield Connection(self, raw)
+            except BaseException:
+                with suppress(StoreUnavailable), store_errors():
+                    await transaction.rollback()
+                raise
+            with store_errors():
+                await transaction.commit()
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[PoolConnectionProxy[Record]]:
+        """A connection of the running loop's pool, as asyncpg gives it."""
+        with connect_errors():
+            pool = await self._pool()
+            raw = await _trusted(pool)
+        try:
+            yield raw
+        finally:
+            with store_errors():
+                await pool.release(raw, timeout=ACQUIRE_TIMEOUT)
+
+    async def close(self) -> None:
+        """Closes the running loop's pool and lets go of the others, which end with their loops."""
+        _, closing = self._pools.pop(asyncio.get_running_loop(), (None, None))
+        self._pools.clear()
+        if closing is not None:
+            await closing.aclose()
+
+    async def _run(
+        self,
+        name: str,
+        method: Callable[[PoolConnectionProxy[Record]], Callable[..., Awaitable[T]]],
+        args: tuple[object, ...],
+    ) -> T:
+        statement = self._statements[name]
+        try:
+            return await self._once(statement, method, args)
+        except StoreUnavailable as error:
+            if not (statement.repeatable and _lost(error.__cause__)):
+                raise
+        await (await self._pool()).expire_connections()
+        return await self._once(statement, method, args)
+
+    async def _once(
+        self,
+        statement: Statement,
+        method: Callable[[PoolConnectionProxy[Record]], Callable[..., Awaitable[T]]],
+        args: tuple[object, ...],
+    ) -> T:
+        async with self.connection() as raw:
+            return await self._send(method(raw), statement.sql, args)
+
+    async def _send(self, method: Callable[..., Awaitable[T]], sql: str, args: tuple[object, ...]) -> T:
+        with store_errors():
+            try:
+                return await method(sql, *_keyed(args, self._uuid_states), timeout=STATEMENT_TIMEOUT)
+            except asyncpg.InterfaceError as error:
+                # asyncpg refuses the argument before anything is sent. Whether the key was to blame shows
+                # when the statement takes NULL instead.
+                keyed = _keyed(args, uuid_states=True)
+                if not isinstance(error, ValueError) or keyed == _keyed(args, self._uuid_states):
+                    raise
+            result = await method(sql, *keyed, timeout=STATEMENT_TIMEOUT)
+            self._uuid_states = True
+            return result
+
+    async def _pool(self) -> Pool[Record]:
+        if self._given is not None:
+            return self._given
+        loop = asyncio.get_running_loop()
+        if loop in self._pools:
+            return self._pools[loop][0]
+        for other in list(self._pools):
+            if other.is_closed():
+                del self._pools[other]
+        # Opens no connection yet, so that no other task runs before the pool is in its place.
+        pool = await asyncpg.create_pool(
+            self._dsn,
+            min_size=0,
+            max_size=self._pool_size,
+            max_inactive_connection_lifetime=TRUSTED_IDLE,
+            connection_class=_Connection,
+            command_timeout=STATEMENT_TIMEOUT,
+            statement_cache_size=self._statement_cache_size,
+        )
+        # A loop that ends closes the asynchronous generators it has begun, and with this one the pool.
+        closing = _closing(pool)
+        await anext(closing)
+        self._pools[loop] = pool, closing
+        return pool
+
+
+def asyncpg_dsn(dsn: str) -> str:
+    """The DSN as asyncpg takes it, also from SQLAlchemy's spelling `postgresql+asyncpg://…?ssl=require`."""
+    if not _SQLALCHEMY.match(dsn):
+        return dsn
+    return re.sub(r"([?&])ssl=", r"\1sslmode=", _SQLALCHEMY.sub("postgresql://", dsn))
+
+
+class _Connection(_AnyConnection):
+    """A connection that is given back without a word to the server, as no session state is ever set on it."""
+
+    released_at: float | None = None
+
+    def get_reset_query(self) -> str:
+        return ""
+
+    async def reset(self, *, timeout: float | None = None) -> None:
+        await super().reset(timeout=timeout)
+        self.released_at = time.time()
+
+
+async def _trusted(pool: Pool[Record]) -> PoolConnectionProxy[Record]:
+    while True:
+        raw = await pool.acquire(timeout=ACQUIRE_TIMEOUT)
+        released_at: float | None = getattr(raw, "released_at", None)
+        if released_at is None or time.time() - released_at <= TRUSTED_IDLE:
+            return raw
+        raw.terminate()
+        await pool.release(raw)
+
+
+async def _closing(pool: Pool[Record]) -> AsyncGenerator[None, None]:
+    try:
+        yield
+    finally:
+        with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            async with asyncio.timeout(CLOSE_TIMEOUT):
+                await pool.close()
+
+
+def _keyed(args: tuple[object, ...], uuid_states: bool) -> list[object]:
+    return [arg.value(uuid_states) if isinstance(arg, StateKey) else arg for arg in args]
+
+
+def _lost(cause: BaseException | None) -> bool:
+    """Whether the connection broke, rather than the database being slow or full."""
+    match cause:
+        case asyncpg.PostgresError(sqlstate=str(state)):
+            return state[:2] == "08" or state in ("57P01", "57P02", "57P03")
+        case TimeoutError():
+            return False
+        case asyncpg.InterfaceError() | asyncpg.InternalClientError() | OSError():
+            return True
+        case _:
+            return False

@@ -1,0 +1,55 @@
+"""Device IDs: which ones are admitted, and how they appear in logs.
+
+The checkpointer itself takes any LangGraph thread ID; these rules are for whoever receives IDs from outside.
+"""
+
+import re
+from hashlib import blake2b
+from uuid import UUID
+
+from moorline_checkpoint.errors import InvalidDeviceID
+
+MAX_LENGTH = 128
+"""Characters."""
+
+_UUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}|[0-9a-f]{32}", re.IGNORECASE)
+
+
+def is_uuid(value: str) -> bool:
+    """Whether the text is a UUID, in either case and with or without its hyphens."""
+    return _UUID.fullmatch(value) is not None
+
+
+def validate_device_id(value: object) -> str:
+    """The UUID in its canonical spelling (lower case, hyphens); raises InvalidDeviceID if it is none."""
+    text = str(value) if isinstance(value, UUID) else value
+    if not isinstance(text, str) or not is_uuid(text):
+        raise InvalidDeviceID(
+            f"The device ID ({_described(value)}) is no UUID; send one, such as 0f8fad5b-d9cb-469f-a165-70867728950e."
+        )
+    return str(UUID(text))
+
+
+def require_device_id(value: object, *, uuid_only: bool = False) -> str:
+    """The device ID if it has 1 to 128 printable characters and no space, else InvalidDeviceID.
+
+    With `uuid_only` it must be a UUID and comes back in its canonical spelling.
+    """
+    if uuid_only:
+        return validate_device_id(value)
+    text = str(value) if isinstance(value, UUID) else value
+    if not isinstance(text, str) or not 1 <= len(text) <= MAX_LENGTH or " " in text or not text.isprintable():
+        raise InvalidDeviceID(
+            f"The device ID ({_described(value)}) cannot be used; "
+            f"send 1 to {MAX_LENGTH} printable characters without spaces."
+        )
+    return text
+
+
+def hash_device_id(device_id: str) -> str:
+    """Twelve hexadecimal digits that stand for the device in logs, the same in every process."""
+    return blake2b(device_id.encode(errors="surrogatepass"), digest_size=6).hexdigest()
+
+
+def _described(value: object) -> str:
+    return f"{len(value)} characters" if isinstance(value, str) else type(value).__name__

@@ -1,0 +1,22 @@
+"""What the checkpointer, its sessions and its turns refuse."""
+
+from moorline_migrations.errors import MoorlineError
+
+
+class InvalidDeviceID(MoorlineError, ValueError):
+    """A device ID that the rule in force does not admit. Its text never repeats the ID."""
+
+
+class SessionBusy(MoorlineError):
+    """Another turn of this device is running; the message may be sent again in `retry_after` seconds."""
+
+    def __init__(self, retry_after: float) -> None:
+        super().__init__(retry_after)
+        self.retry_after = retry_after
+
+    def __str__(self) -> str:
+        return f"Another turn of this device is running; send the message again in {self.retry_after:.1f} s."
+
+
+class StaleTurn(MoorlineError):
+    """The turn was taken over by another process or erased; nothing of it was kept."""

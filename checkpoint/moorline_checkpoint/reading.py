@@ -1,0 +1,112 @@
+"""Reads the rows of checkpoints: the stored ones, and what an open turn has written over them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from moorline_checkpoint.codec import load_json, pack_text
+from moorline_checkpoint.database import Database, StateKey
+from moorline_checkpoint.rows import CheckpointRow, ValueRow, WriteRow, checkpoint_rows, history_rows
+
+if TYPE_CHECKING:
+    from moorline_checkpoint.turn import OpenTurn
+
+
+class CheckpointRows(NamedTuple):
+    """A checkpoint with the values of its channels and the writes on top of it."""
+
+    checkpoint: CheckpointRow
+    values: Sequence[ValueRow]
+    writes: Sequence[WriteRow]
+
+
+class HistoryRows(NamedTuple):
+    """What channels' values are made of: the writes of each ancestor, oldest ancestor first, and the stored value
+    that they start from, by packed channel."""
+
+    steps: Sequence[Sequence[WriteRow]]
+    seeds: dict[str, ValueRow]
+
+
+@dataclass(frozen=True)
+class StoredRows:
+    """What the database has of a device. All names are packed."""
+
+    database: Database
+    device: str
+
+    async def checkpoint(self, ns: str, own_id: str | None) -> CheckpointRows | None:
+        """The checkpoint asked for, else the recorded head of its namespace, else the latest."""
+        record = await self.database.fetchrow(
+            "get_checkpoint", self.device, StateKey(self.device), ns, own_id
+        )
+        return None if record is None else CheckpointRows(*checkpoint_rows(record))
+
+    async def history(self, ns: str, own_id: str | None, channels: Sequence[str]) -> HistoryRows:
+        """What the channels' values at that checkpoint are made of, from its ancestors."""
+        records = await self.database.fetch(
+            "get_history", self.device, StateKey(self.device), ns, own_id, list(channels)
+        )
+        return HistoryRows(*history_rows(ns, records))
+
+
+@dataclass(frozen=True)
+class TurnRows:
+    """What a run sees in its open turn: what the turn has written, over what was committed before it."""
+
+    stored: StoredRows
+    turn: OpenTurn
+
+    async def checkpoint(self, ns: str, own_id: str | None) -> CheckpointRows | None:
+        """The checkpoint asked for, else the one that the turn's namespace stands at; no other is a head."""
+        own_id = own_id or self.turn.heads.get(ns)
+        if own_id is None:
+            return None
+        written = self.turn.checkpoints.get((ns, own_id))
+        if written is None:
+            found = await self.stored.checkpoint(ns, own_id)
+            return found and found._replace(writes=self._over(ns, own_id, found.writes))
+        return CheckpointRows(written, await self._values(written), self._over(ns, own_id, ()))
+
+    async def history(self, ns: str, own_id: str | None, channels: Sequence[str]) -> HistoryRows:
+        """As `StoredRows.history`: up the turn's own checkpoints first, then on where they stand on stored ones."""
+        own_id = own_id or self.turn.heads.get(ns)
+        written = self.turn.checkpoints.get((ns, own_id)) if own_id else None
+        if written is None:
+            return await self.stored.history(ns, own_id, channels)
+        steps: list[Sequence[WriteRow]] = []
+        seeds: dict[str, ValueRow] = {}
+        parent = written.parent
+        while parent is not None and len(seeds) < len(channels):
+            ancestor = await self.checkpoint(ns, parent)
+            if ancestor is None:
+                break
+            sought = [channel for channel in channels if channel not in seeds]
+            steps.insert(0, [write for write in ancestor.writes if write.channel in sought])
+            seeds |= {value.channel: value for value in ancestor.values if value.channel in sought}
+            sought = [channel for channel in sought if channel not in seeds]
+            if sought and (ns, parent) not in self.turn.checkpoints:
+                older = await self.stored.history(ns, parent, sought)
+                return HistoryRows([*older.steps, *steps], seeds | older.seeds)
+            parent = ancestor.checkpoint.parent
+        return HistoryRows(steps, seeds)
+
+    def _over(self, ns: str, own_id: str, stored: Iterable[WriteRow]) -> list[WriteRow]:
+        merged = {(row.task, row.idx): row for row in stored}
+        return list((merged | self.turn.writes.get((ns, own_id), {})).values())
+
+    async def _values(self, written: CheckpointRow) -> list[ValueRow]:
+        """The values of a checkpoint of the turn; those that it did not change are stored with an older one."""
+        held = {pack_text(c): pack_text(str(v)) for c, v in load_json(written.versions).items()}
+        values = [self.turn.values.get((written.ns, channel, version)) for channel, version in held.items()]
+        found = [value for value in values if value is not None]
+        if len(found) < len(held):
+            known = {value.channel for value in found}
+            missing = {channel: version for channel, version in held.items() if channel not in known}
+            records = await self.stored.database.fetch(
+                "get_values", self.stored.device, written.ns, list(missing), list(missing.values())
+            )
+            found.extend(ValueRow(written.ns, *record) for record in records)
+        return found

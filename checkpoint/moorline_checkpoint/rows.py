@@ -1,0 +1,110 @@
+"""Rows of the three checkpoint tables, as the database holds them: text packed, values serialised.
+
+The order of the fields is the order in which statements take them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from asyncpg import Record
+
+
+class CheckpointRow(NamedTuple):
+    """A row of `conversation_checkpoints`. `metadata` and `versions` are JSON text."""
+
+    ns: str
+    id: str
+    parent: str | None
+    type: str
+    body: bytes
+    metadata: str
+    versions: str
+
+
+class ValueRow(NamedTuple):
+    """A row of `conversation_values`: what a channel held at a version."""
+
+    ns: str
+    channel: str
+    version: str
+    type: str
+    blob: bytes
+
+
+class WriteRow(NamedTuple):
+    """A row of `conversation_writes`: what a task wrote on top of the checkpoint `id`."""
+
+    ns: str
+    id: str
+    task: str
+    idx: int
+    path: str
+    channel: str
+    type: str
+    blob: bytes
+
+
+def columns(
+    kind: type[CheckpointRow] | type[ValueRow] | type[WriteRow], rows: Iterable[tuple[Any, ...]]
+) -> list[list[Any]]:
+    """The rows turned into one list a field of `kind`, as `unnest` takes them."""
+    return [list(column) for column in zip(*rows, strict=True)] or [[] for _ in kind._fields]
+
+
+def checkpoint_rows(record: Record) -> tuple[CheckpointRow, list[ValueRow], list[WriteRow]]:
+    """The rows that a record of `get_checkpoint` or `list_checkpoints` holds."""
+    ns, own_id = record["checkpoint_ns"], record["checkpoint_id"]
+    row = CheckpointRow(
+        ns,
+        own_id,
+        record["parent_checkpoint_id"],
+        record["type"],
+        record["checkpoint"],
+        record["metadata"],
+        record["versions"],
+    )
+    values = [
+        ValueRow(ns, *rest)
+        for rest in _zipped(record, "value_channels", "value_versions", "value_types", "value_blobs")
+    ]
+    writes = [
+        WriteRow(ns, own_id, *rest)
+        for rest in _zipped(
+            record, "write_tasks", "write_idxs", "write_paths", "write_channels", "write_types", "write_blobs"
+        )
+    ]
+    return row, values, writes
+
+
+def history_rows(ns: str, records: Sequence[Record]) -> tuple[list[list[WriteRow]], dict[str, ValueRow]]:
+    """The rows in the records of `get_history`: writes by ancestor, oldest first; stored values by channel."""
+    steps: dict[int, list[WriteRow]] = {}
+    seeds: dict[str, ValueRow] = {}
+    for record in records:
+        if record["task_id"] is None:
+            seeds[record["channel"]] = ValueRow(
+                ns, record["channel"], record["version"], record["type"], record["blob"]
+            )
+        else:
+            steps.setdefault(record["depth"], []).append(
+                WriteRow(
+                    ns,
+                    record["checkpoint_id"],
+                    record["task_id"],
+                    record["idx"],
+                    record["task_path"],
+                    record["channel"],
+                    record["type"],
+                    record["blob"],
+                )
+            )
+    return [steps[depth] for depth in sorted(steps, reverse=True)], seeds
+
+
+def _zipped(record: Record, *names: str) -> zip[Any]:
+    """The record's arrays, which hold a row each at the same place; null arrays hold none."""
+    return zip(*(record[name] or () for name in names), strict=True)

@@ -1,0 +1,289 @@
+"""The checkpointer: any LangGraph graph's state in PostgreSQL, by device."""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING, Any, NoReturn, Self, cast
+
+import asyncpg
+from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+
+from moorline_checkpoint.codec import (
+    checkpoint_id,
+    device_key,
+    namespace,
+    pack_checkpoint,
+    pack_json,
+    pack_text,
+    pack_writes,
+    unpack_checkpoint,
+    unpack_history,
+)
+from moorline_checkpoint.database import Database, StateKey
+from moorline_checkpoint.reading import StoredRows, TurnRows
+from moorline_checkpoint.rows import ValueRow, WriteRow, checkpoint_rows, columns
+from moorline_checkpoint.sessions import DEFAULT_TTL, SessionLocks, require_ttl
+from moorline_checkpoint.turn import OpenTurn, open_turn
+from moorline_migrations.runner import apply, migrate
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from types import TracebackType
+
+    from asyncpg import Connection, Pool, Record
+    from langchain_core.runnables import RunnableConfig
+    from langgraph.checkpoint.base import (
+        ChannelVersions,
+        Checkpoint,
+        CheckpointMetadata,
+        CheckpointTuple,
+        DeltaChannelHistory,
+    )
+    from langgraph.checkpoint.serde.base import SerializerProtocol
+
+PAGE = 50
+"""Checkpoints that one statement of a listing takes."""
+
+
+def _async_only(name: str) -> Callable[..., NoReturn]:
+    def refuse(self: object, *args: object, **kwargs: object) -> NoReturn:
+        raise NotImplementedError(
+            f"DeviceCheckpointer is asynchronous: await saver.a{name}(…) instead of saver.{name}(…), "
+            "and run graphs with ainvoke or astream."
+        )
+
+    return refuse
+
+
+class DeviceCheckpointer(SessionLocks, BaseCheckpointSaver[str]):
+    """A LangGraph checkpointer on asyncpg, and the session lock of each device.
+
+        async with DeviceCheckpointer.from_conn_string(dsn) as saver:
+            await saver.setup()
+            graph = builder.compile(checkpointer=saver)
+
+    What a call has stored when it returns is durable. Any thread ID will do; NUL characters are kept. Stored
+    types are rebuilt only if LangGraph knows them to be safe; another type comes back as the plain data it
+    was made of, unless the serializer given allows it. One object serves any number of threads at once and
+    any event loop, one after another or side by side.
+
+    Every asynchronous method raises `StoreUnavailable`, `SchemaMismatch` or `ConfigurationError` for what the
+    database refuses.
+    """
+
+    def __init__(
+        self,
+        source: Pool[Record] | Database,
+        *,
+        schema: str = "public",
+        serde: SerializerProtocol | None = None,
+        default_ttl: int = DEFAULT_TTL,
+    ) -> None:
+        """On a pool of the caller's, which is not closed, or on a Database, which brings its own schema.
+
+        `default_ttl` seconds is the session TTL of a device that has none yet.
+        """
+        super().__init__(serde=serde or JsonPlusSerializer(allowed_msgpack_modules=None))
+        require_ttl(default_ttl)
+        self.database = source if isinstance(source, Database) else Database(source, schema=schema)
+        self.default_ttl = default_ttl
+
+    @classmethod
+    def from_conn_string(
+        cls,
+        dsn: str,
+        *,
+        schema: str = "public",
+        serde: SerializerProtocol | None = None,
+        default_ttl: int = DEFAULT_TTL,
+        pool_size: int = 5,
+        statement_cache_size: int = 100,
+    ) -> Self:
+        """On connections of its own, at most `pool_size` in each event loop, opened when they are needed.
+
+        `statement_cache_size=0` is for poolers in transaction mode that track no prepared statements.
+        """
+        database = Database(dsn, schema=schema, pool_size=pool_size, statement_cache_size=statement_cache_size)
+        return cls(database, serde=serde, default_ttl=default_ttl)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Closes its connections of the running event loop; those of other loops close with them."""
+        await self.database.close()
+
+    async def setup(self) -> None:
+        """Brings the schema to the newest version, as `moorline migrate` does."""
+        if self.database.dsn is not None:
+            await migrate(self.database.dsn, schema=self.database.schema)
+            return
+        async with self.database.connection() as connection:
+            await apply(cast("Connection[Record]", connection), schema=self.database.schema)
+
+    def get_next_version(self, current: str | None, channel: None) -> str:  # noqa: ARG002
+        """Sixteen characters that sort as text: a counter, and chance, so that branches share no version.
+
+        It goes on from versions that other savers made.
+        """
+        if current is None:
+            counter = 0
+        elif isinstance(current, str):
+            counted, dot, _ = current.partition(".")
+            counter = int(counted) if dot else int(counted[:8], 16)
+        else:
+            counter = int(current)
+        return f"{counter + 1:08x}{secrets.randbits(32):08x}"
+
+    async def aput(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        """Stores a checkpoint and the channel values that are new with it; gives back the config to it."""
+        device = device_key(config)
+        row, values = pack_checkpoint(self.serde, config, checkpoint, metadata, new_versions)
+        if turn := _turn(config):
+            turn.put(row, values)
+        else:
+            await self.database.execute("put_checkpoint", device, StateKey(device), *row, *columns(ValueRow, values))
+        return {
+            "configurable": {
+                "thread_id": config["configurable"]["thread_id"],
+                "checkpoint_ns": config["configurable"].get("checkpoint_ns", ""),
+                "checkpoint_id": checkpoint["id"],
+            }
+        }
+
+    async def aput_writes(
+        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
+    ) -> None:
+        """Stores what a task wrote on top of a checkpoint, which itself may still be on its way."""
+        rows, replace = pack_writes(self.serde, config, writes, task_id, task_path)
+        if turn := _turn(config):
+            turn.put_writes(rows, replace=replace)
+        else:
+            await self.database.execute("put_writes", device_key(config), replace, *columns(WriteRow, rows))
+
+    async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        """The checkpoint that the config names; else the recorded head of its namespace; else the latest."""
+        found = await self._rows(config).checkpoint(namespace(config), checkpoint_id(config))
+        return None if found is None else unpack_checkpoint(self.serde, device_key(config), *found)
+
+    async def alist(
+        self,
+        config: RunnableConfig | None,
+        *,
+        filter: dict[str, Any] | None = None,
+        before: RunnableConfig | None = None,
+        limit: int | None = None,
+    ) -> AsyncIterator[CheckpointTuple]:
+        """Checkpoints, newest first, of all devices or as far as the config narrows it, whose metadata contains
+        the filter. No connection is held between two of them."""
+        asked = config["configurable"] if config else {}
+        device = device_key(config) if config and "thread_id" in asked else None
+        ns = namespace(config) if config and "checkpoint_ns" in asked else None
+        last: tuple[str | None, str | None, str | None] = (None, None, None)
+        left = limit
+        while left is None or left > 0:
+            size = PAGE if left is None else min(PAGE, left)
+            page = await self.database.fetch(
+                "list_checkpoints",
+                device,
+                ns,
+                checkpoint_id(config),
+                pack_json(filter) if filter else None,
+                checkpoint_id(before),
+                *last,
+                size,
+            )
+            for record in page:
+                yield self._tuple(record)
+            if len(page) < size:
+                return
+            last = page[-1]["checkpoint_id"], page[-1]["checkpoint_ns"], page[-1]["device_id"]
+            left = None if left is None else left - len(page)
+
+    async def aget_delta_channel_history(
+        self, *, config: RunnableConfig, channels: Sequence[str]
+    ) -> Mapping[str, DeltaChannelHistory]:
+        """What the channels' values at a checkpoint are made of, from its ancestors."""
+        if not channels:
+            return {}
+        packed = [pack_text(channel) for channel in channels]
+        rows = await self._rows(config).history(namespace(config), checkpoint_id(config), packed)
+        return unpack_history(self.serde, channels, *rows)
+
+    async def adelete_thread(self, thread_id: str) -> None:
+        """Removes every row of the device: checkpoints, lock, messages, turns, effects. A turn that is open
+        becomes stale."""
+        device = pack_text(str(thread_id))
+        try:
+            await self._erase(device, "erase_state")
+        except asyncpg.ForeignKeyViolationError:
+            await self._erase(device, "blank_state")
+
+    async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
+        """Removes the checkpoints of these runs from whatever threads they are in.
+
+        It takes what it is told to: a `DeltaChannel` of a thread that lives on loses what those runs wrote.
+        """
+        if run_ids:
+            await self.database.execute("delete_runs", [pack_text(str(run)) for run in run_ids])
+
+    async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
+        """Copies all checkpoints of a thread to another, which then stands where the source stands.
+
+        What the target already has under the same IDs stays.
+        """
+        source, target = pack_text(str(source_thread_id)), pack_text(str(target_thread_id))
+        await self.database.execute("copy_checkpoints", source, target, StateKey(source), StateKey(target))
+
+    async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
+        """Removes checkpoints: with "delete" all; with "keep_latest" all but the latest of each namespace and
+        those that the value of a `DeltaChannel` there is made of. Raises ValueError for another strategy."""
+        statement = {"keep_latest": "prune_to_latest", "delete": "prune_all"}.get(strategy)
+        if statement is None:
+            raise ValueError(f"there is no pruning strategy {strategy!r}; use 'keep_latest' or 'delete'")
+        for thread_id in thread_ids:
+            device = pack_text(str(thread_id))
+            async with self.database.transaction() as connection:
+                await connection.execute(self.database.sql("lock_device"), device)
+                await connection.execute(self.database.sql(statement), device, StateKey(device))
+
+    get_tuple = _async_only("get_tuple")
+    list = _async_only("list")
+    put = _async_only("put")
+    put_writes = _async_only("put_writes")
+    delete_thread = _async_only("delete_thread")
+    delete_for_runs = _async_only("delete_for_runs")
+    copy_thread = _async_only("copy_thread")
+    prune = _async_only("prune")
+    get_delta_channel_history = _async_only("get_delta_channel_history")
+
+    def _rows(self, config: RunnableConfig) -> StoredRows | TurnRows:
+        stored = StoredRows(self.database, device_key(config))
+        turn = _turn(config)
+        return stored if turn is None else TurnRows(stored, turn)
+
+    async def _erase(self, device: str, state: str) -> None:
+        async with self.database.transaction() as connection:
+            await connection.execute(self.database.sql("lock_device"), device)
+            await connection.execute(self.database.sql(state), StateKey(device))
+            await connection.execute(self.database.sql("erase_rows"), device)
+
+    def _tuple(self, record: Record) -> CheckpointTuple:
+        return unpack_checkpoint(self.serde, record["device_id"], *checkpoint_rows(record))
+
+
+def _turn(config: RunnableConfig) -> OpenTurn | None:
+    """The open turn that a call belongs to; without one the checkpointer is a plain saver."""
+    return open_turn(str(config["configurable"]["thread_id"]))

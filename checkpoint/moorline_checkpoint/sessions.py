@@ -1,0 +1,161 @@
+"""Session locks: which agent answers a device, since when and for how long. The database's clock decides."""
+
+import logging
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+
+import asyncpg
+
+from moorline_checkpoint.codec import pack_text, unpack_text
+from moorline_checkpoint.database import Database, StateKey
+from moorline_checkpoint.devices import hash_device_id
+from moorline_checkpoint.errors import InvalidDeviceID
+from moorline_checkpoint.turn import open_turn
+from moorline_migrations.errors import ConfigurationError
+
+DEFAULT_TTL = 86_400
+"""Seconds."""
+
+MAX_TTL = 2**31 - 1
+"""Seconds; what the column holds."""
+
+MAX_AGENT_LENGTH = 50
+"""Characters; what the column holds."""
+
+BATCH = 500
+"""Rows that one statement of a sweep or a listing takes."""
+
+logger = logging.getLogger("moorline.session")
+
+
+@dataclass(frozen=True)
+class Session:
+    """A live lock. Times are the database's, with a time zone."""
+
+    device_id: str
+    active_agent: str
+    locked_at: datetime
+    expires_at: datetime
+
+
+class SessionLocks:
+    """The lock of each device. An expired lock reads as none from that moment, swept or not.
+
+    In an open turn of the device the lock is the turn's: it changes, and is logged, with the turn's commit.
+
+    Every method raises `StoreUnavailable` or `SchemaMismatch` when the database does.
+    """
+
+    database: Database
+    default_ttl: int
+
+    async def get_session_lock(self, device_id: str) -> str | None:
+        """The agent whose live lock the device is under."""
+        agent: str | None
+        if turn := open_turn(device_id):
+            agent = turn.active_agent
+        else:
+            with _watched("retrieval", device_id):
+                agent = await self.database.fetchval("get_lock", StateKey(pack_text(device_id)))
+        logger.debug("Session lock retrieved: %s -> %s", hash_device_id(device_id), agent)
+        return agent
+
+    async def set_session_lock(self, device_id: str, agent_key: str, *, ttl: int | None = None) -> bool:
+        """Puts the device under the agent until `ttl` seconds after its last activity. True, or raises.
+
+        Without a `ttl` the device keeps its own; one that has none yet gets the default. Setting the lock
+        that is there renews its activity and leaves `locked_at`. Raises `ConfigurationError` for a TTL that is no
+        positive whole number or an agent name that does not fit, `InvalidDeviceID` where the table's key cannot
+        hold the ID.
+        """
+        require_agent_name(agent_key)
+        if ttl is not None:
+            require_ttl(ttl)
+        if turn := open_turn(device_id):
+            turn.set_lock(agent_key, ttl)
+            return True
+        with _watched("setting", device_id):
+            try:
+                await self.database.execute("set_lock", pack_text(device_id), agent_key, ttl, self.default_ttl)
+            except (asyncpg.InterfaceError, asyncpg.StringDataRightTruncationError) as error:
+                raise InvalidDeviceID(
+                    "The column device_id of conversation_states cannot hold this device ID; "
+                    "use IDs of its type, a UUID or a shorter text, or make the column text."
+                ) from error
+        log_lock(device_id, agent_key)
+        return True
+
+    async def clear_session_lock(self, device_id: str) -> bool:
+        """Drops the lock, and only the lock. Whether a live one was there."""
+        if turn := open_turn(device_id):
+            return turn.clear_lock()
+        with _watched("clearing", device_id):
+            live = await self.database.fetchval("clear_lock", StateKey(pack_text(device_id)))
+        if live:
+            log_lock(device_id, None)
+        return bool(live)
+
+    async def cleanup_expired_sessions(self) -> int:
+        """Drops the expired locks, and only the locks; one that somebody is changing waits for the next time.
+        How many it dropped."""
+        cleared, batch = 0, BATCH
+        with _watched("cleanup", None):
+            while batch == BATCH:
+                batch = await self.database.fetchval("clear_expired_locks", BATCH)
+                cleared += batch
+        logger.info("Cleaned up %d expired sessions", cleared)
+        return cleared
+
+    async def get_session(self, device_id: str) -> Session | None:
+        """The device's live lock with its times, as committed."""
+        row = await self.database.fetchrow("get_session", StateKey(pack_text(device_id)))
+        return None if row is None else Session(device_id, *row)
+
+    async def sessions(self) -> AsyncIterator[Session]:
+        """The live sessions, by device ID. No connection is held between two of them."""
+        last = None
+        while True:
+            page = await self.database.fetch("list_locks", last, BATCH)
+            for row in page:
+                yield Session(unpack_text(row["device_id"]), row["active_agent"], row["locked_at"], row["expires_at"])
+            if len(page) < BATCH:
+                return
+            last = page[-1]["device_id"]
+
+
+def log_lock(device_id: str, agent: str | None) -> None:
+    """Says in the log that a lock was set, or cleared if there is no agent."""
+    if agent is None:
+        logger.info("Session lock cleared: %s", hash_device_id(device_id))
+    else:
+        logger.info("Session lock set: %s -> %s", hash_device_id(device_id), agent)
+
+
+def require_ttl(ttl: int) -> None:
+    """ConfigurationError unless it is a positive whole number of seconds that the table can hold."""
+    if not isinstance(ttl, int) or isinstance(ttl, bool) or not 0 < ttl <= MAX_TTL:
+        raise ConfigurationError(f"A session TTL is a positive whole number of seconds up to {MAX_TTL}, not {ttl!r}.")
+
+
+def require_agent_name(agent: str) -> None:
+    """ConfigurationError unless the table can hold the name."""
+    if not isinstance(agent, str) or not 0 < len(agent) <= MAX_AGENT_LENGTH or not agent.isprintable():
+        raise ConfigurationError(
+            f"An agent's name has 1 to {MAX_AGENT_LENGTH} printable characters; {agent!r} does not."
+        )
+
+
+@contextmanager
+def _watched(doing: str, device_id: str | None) -> Iterator[None]:
+    """Logs how long the block takes, or the kind of error it fails with, whose text may name the device."""
+    whose = f" of {hash_device_id(device_id)}" if device_id is not None else ""
+    begun = time.perf_counter()
+    try:
+        yield
+    except Exception as error:
+        logger.error("Session lock %s%s failed: %s", doing, whose, type(error).__name__)  # noqa: TRY400
+        raise
+    logger.debug("Session lock %s%s took %.1f ms", doing, whose, (time.perf_counter() - begun) * 1000)

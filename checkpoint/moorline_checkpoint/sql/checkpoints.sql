@@ -1,0 +1,178 @@
+-- Checkpoints as a run writes and reads them.
+--
+-- conversation_states is only ever compared with a parameter of its own, because its device_id is a uuid in
+-- some databases that had the table before; the other tables have text.
+
+-- name: put_checkpoint repeatable
+-- A checkpoint, the channel values that are new with it, and the head of its namespace where one is recorded.
+WITH put_values AS (
+    INSERT INTO @schema.conversation_values (device_id, checkpoint_ns, channel, version, type, blob)
+    SELECT $1, v.ns, v.channel, v.version, v.type, v.blob
+    FROM unnest($10::text[], $11::text[], $12::text[], $13::text[], $14::bytea[])
+        AS v (ns, channel, version, type, blob)
+    ON CONFLICT (device_id, checkpoint_ns, channel, version) DO NOTHING
+), moved_head AS (
+    UPDATE @schema.conversation_states s
+    SET heads = jsonb_set(s.heads, ARRAY[$3::text], to_jsonb($4::text))
+    WHERE s.device_id = $2 AND s.heads ? $3::text
+)
+INSERT INTO @schema.conversation_checkpoints AS c
+    (device_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, type, checkpoint, metadata, versions)
+VALUES ($1::text, $3::text, $4::text, $5, $6, $7, $8::jsonb, $9::jsonb)
+ON CONFLICT (device_id, checkpoint_ns, checkpoint_id) DO UPDATE
+SET type = excluded.type,
+    checkpoint = excluded.checkpoint,
+    metadata = excluded.metadata,
+    versions = excluded.versions;
+
+-- name: put_writes repeatable
+-- What a task wrote; $2 says whether it replaces what the task wrote there before.
+INSERT INTO @schema.conversation_writes AS w
+    (device_id, checkpoint_ns, checkpoint_id, task_id, idx, task_path, channel, type, blob)
+SELECT $1::text, n.ns, n.id, n.task, n.idx, n.path, n.channel, n.type, n.blob
+FROM unnest(
+        $3::text[], $4::text[], $5::text[], $6::integer[], $7::text[], $8::text[], $9::text[], $10::bytea[]
+    ) AS n (ns, id, task, idx, path, channel, type, blob)
+ON CONFLICT (device_id, checkpoint_ns, checkpoint_id, task_id, idx) DO UPDATE
+SET channel = excluded.channel,
+    type = excluded.type,
+    blob = excluded.blob
+WHERE $2::boolean;
+
+-- name: get_checkpoint repeatable
+-- One checkpoint with its values and writes: the one asked for, else the recorded head of its namespace, else
+-- the greatest ID. Each value is looked up by its key: a join would be planned from a guess at how much a
+-- device has stored.
+SELECT c.device_id, c.checkpoint_ns, c.checkpoint_id, c.parent_checkpoint_id, c.type, c.checkpoint,
+    c.metadata, c.versions,
+    v.channels AS value_channels, v.versions AS value_versions, v.types AS value_types,
+    v.blobs AS value_blobs,
+    w.tasks AS write_tasks, w.idxs AS write_idxs, w.paths AS write_paths, w.channels AS write_channels,
+    w.types AS write_types, w.blobs AS write_blobs
+FROM @schema.conversation_checkpoints c
+CROSS JOIN LATERAL (
+    SELECT array_agg(n.channel) AS channels, array_agg(n.version) AS versions, array_agg(s.type) AS types,
+        array_agg(s.blob) AS blobs
+    FROM jsonb_each_text(c.versions) AS n (channel, version)
+    CROSS JOIN LATERAL (
+        SELECT sv.type, sv.blob
+        FROM @schema.conversation_values sv
+        WHERE sv.device_id = c.device_id AND sv.checkpoint_ns = c.checkpoint_ns
+            AND sv.channel = n.channel AND sv.version = n.version
+        LIMIT 1
+    ) s
+) v
+CROSS JOIN LATERAL (
+    SELECT array_agg(sw.task_id) AS tasks, array_agg(sw.idx) AS idxs, array_agg(sw.task_path) AS paths,
+        array_agg(sw.channel) AS channels, array_agg(sw.type) AS types, array_agg(sw.blob) AS blobs
+    FROM @schema.conversation_writes sw
+    WHERE sw.device_id = c.device_id AND sw.checkpoint_ns = c.checkpoint_ns
+        AND sw.checkpoint_id = c.checkpoint_id
+) w
+WHERE c.device_id = $1::text
+    AND c.checkpoint_ns = $3::text
+    AND c.checkpoint_id = coalesce(
+        $4::text,
+        (SELECT st.heads ->> $3::text FROM @schema.conversation_states st WHERE st.device_id = $2),
+        (
+            SELECT l.checkpoint_id
+            FROM @schema.conversation_checkpoints l
+            WHERE l.device_id = $1::text AND l.checkpoint_ns = $3::text
+            ORDER BY l.checkpoint_id DESC
+            LIMIT 1
+        ));
+
+-- name: list_checkpoints repeatable
+-- A page of checkpoints, newest first, from below the last one of the page before ($6 to $8). A null admits
+-- everything: device, namespace, ID, what must be in the metadata, the ID to stay below.
+SELECT c.device_id, c.checkpoint_ns, c.checkpoint_id, c.parent_checkpoint_id, c.type, c.checkpoint,
+    c.metadata, c.versions,
+    v.channels AS value_channels, v.versions AS value_versions, v.types AS value_types,
+    v.blobs AS value_blobs,
+    w.tasks AS write_tasks, w.idxs AS write_idxs, w.paths AS write_paths, w.channels AS write_channels,
+    w.types AS write_types, w.blobs AS write_blobs
+FROM (
+    SELECT p.device_id, p.checkpoint_ns, p.checkpoint_id, p.parent_checkpoint_id, p.type, p.checkpoint,
+        p.metadata, p.versions
+    FROM @schema.conversation_checkpoints p
+    WHERE ($1::text IS NULL OR p.device_id = $1::text)
+        AND ($2::text IS NULL OR p.checkpoint_ns = $2::text)
+        AND ($3::text IS NULL OR p.checkpoint_id = $3::text)
+        AND ($4::jsonb IS NULL OR p.metadata @> $4::jsonb)
+        AND ($5::text IS NULL OR p.checkpoint_id < $5::text)
+        AND ($6::text IS NULL
+            OR (p.checkpoint_id, p.checkpoint_ns, p.device_id) < ($6::text, $7::text, $8::text))
+    ORDER BY p.checkpoint_id DESC, p.checkpoint_ns DESC, p.device_id DESC
+    LIMIT $9::integer
+) c
+CROSS JOIN LATERAL (
+    SELECT array_agg(n.channel) AS channels, array_agg(n.version) AS versions, array_agg(s.type) AS types,
+        array_agg(s.blob) AS blobs
+    FROM jsonb_each_text(c.versions) AS n (channel, version)
+    CROSS JOIN LATERAL (
+        SELECT sv.type, sv.blob
+        FROM @schema.conversation_values sv
+        WHERE sv.device_id = c.device_id AND sv.checkpoint_ns = c.checkpoint_ns
+            AND sv.channel = n.channel AND sv.version = n.version
+        LIMIT 1
+    ) s
+) v
+CROSS JOIN LATERAL (
+    SELECT array_agg(sw.task_id) AS tasks, array_agg(sw.idx) AS idxs, array_agg(sw.task_path) AS paths,
+        array_agg(sw.channel) AS channels, array_agg(sw.type) AS types, array_agg(sw.blob) AS blobs
+    FROM @schema.conversation_writes sw
+    WHERE sw.device_id = c.device_id AND sw.checkpoint_ns = c.checkpoint_ns
+        AND sw.checkpoint_id = c.checkpoint_id
+) w
+ORDER BY c.checkpoint_id DESC, c.checkpoint_ns DESC, c.device_id DESC;
+
+-- name: get_history repeatable
+-- What the given channels' values at a checkpoint are made of: going up its ancestors, the writes stored at
+-- each until, for each channel, the first ancestor that has a value of it stored. `depth` counts upwards; rows
+-- without a task are the stored values.
+WITH RECURSIVE walk AS (
+    SELECT 0 AS depth, t.checkpoint_id, t.parent_checkpoint_id, t.versions, '{}'::text[] AS sought,
+        $5::text[] AS missing
+    FROM @schema.conversation_checkpoints t
+    WHERE t.device_id = $1::text
+        AND t.checkpoint_ns = $3::text
+        AND t.checkpoint_id = coalesce(
+            $4::text,
+            (SELECT st.heads ->> $3::text FROM @schema.conversation_states st WHERE st.device_id = $2),
+            (
+                SELECT l.checkpoint_id
+                FROM @schema.conversation_checkpoints l
+                WHERE l.device_id = $1::text AND l.checkpoint_ns = $3::text
+                ORDER BY l.checkpoint_id DESC
+                LIMIT 1
+            ))
+    UNION ALL
+    SELECT k.depth + 1, a.checkpoint_id, a.parent_checkpoint_id, a.versions, k.missing,
+        ARRAY(
+            SELECT m.channel
+            FROM unnest(k.missing) AS m (channel)
+            WHERE NOT EXISTS (
+                SELECT 1
+                FROM @schema.conversation_values v
+                WHERE v.device_id = $1::text AND v.checkpoint_ns = $3::text
+                    AND v.channel = m.channel AND v.version = a.versions ->> m.channel
+            )
+        )
+    FROM walk k
+    JOIN @schema.conversation_checkpoints a
+        ON a.device_id = $1::text AND a.checkpoint_ns = $3::text AND a.checkpoint_id = k.parent_checkpoint_id
+    WHERE k.missing <> '{}'
+)
+SELECT k.depth, k.checkpoint_id, w.task_id, w.idx, w.task_path, w.channel, NULL::text AS version, w.type,
+    w.blob
+FROM walk k
+JOIN @schema.conversation_writes w
+    ON w.device_id = $1::text AND w.checkpoint_ns = $3::text AND w.checkpoint_id = k.checkpoint_id
+        AND w.channel = ANY (k.sought)
+UNION ALL
+SELECT k.depth, k.checkpoint_id, NULL, NULL, NULL, v.channel, v.version, v.type, v.blob
+FROM walk k
+CROSS JOIN LATERAL unnest(k.sought) AS f (channel)
+JOIN @schema.conversation_values v
+    ON v.device_id = $1::text AND v.checkpoint_ns = $3::text
+        AND v.channel = f.channel AND v.version = k.versions ->> f.channel;

@@ -1,0 +1,123 @@
+"""The open turn: what a run started from, and what it has written so far.
+
+It travels in the run's own context (a context variable), not in a table of devices: a stale turn in the same
+process never writes under a newer fence. What the run writes joins the open turn and reaches the database with
+its commit, or not at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from moorline_checkpoint.rows import CheckpointRow, ValueRow, WriteRow, columns
+
+
+@dataclass(frozen=True, kw_only=True)
+class TurnRecord:
+    """What a turn came to, as the transcript holds it."""
+
+    turn_no: int
+    agent: str | None
+    reply: str
+    handoffs: tuple[str, ...]
+    usage: Mapping[str, int]
+    interrupt: Mapping[str, Any] | None
+    """`id` and `value` of what the agent waits for."""
+
+
+@dataclass(kw_only=True)
+class OpenTurn:
+    """A claimed turn while it runs."""
+
+    device_id: str
+    claim_id: UUID
+    fence: int
+    turn_no: int
+    message_id: str
+    text: str
+    resume: Any
+    context: Mapping[str, Any]
+    attempts: int
+    """Claims of this message so far, this one included."""
+    now: datetime
+    """The database's clock at the claim."""
+    holder: str | None
+    """The agent whose live lock the turn started with."""
+    heads: dict[str, str]
+    """The checkpoint that each namespace stands at: what the claim brought, moved on by the turn's own."""
+    active_agent: str | None
+    """The agent that holds the session from the turn's commit on."""
+    session_ttl: int | None = None
+    """Seconds; None leaves what the device's row says."""
+    checkpoints: dict[tuple[str, str], CheckpointRow] = field(default_factory=dict)
+    values: dict[tuple[str, str, str], ValueRow] = field(default_factory=dict)
+    writes: dict[tuple[str, str], dict[tuple[str, int], WriteRow]] = field(default_factory=dict)
+
+    def set_lock(self, agent: str, ttl: int | None) -> None:
+        """The agent holds the session from this turn's commit on."""
+        self.active_agent = agent
+        self.session_ttl = ttl if ttl is not None else self.session_ttl
+
+    def clear_lock(self) -> bool:
+        """Nobody holds the session from this turn's commit on. Whether anybody did until now."""
+        held, self.active_agent = self.active_agent is not None, None
+        return held
+
+    def put(self, checkpoint: CheckpointRow, values: Sequence[ValueRow]) -> None:
+        """The checkpoint joins the turn and becomes the head of its namespace."""
+        self.checkpoints[checkpoint.ns, checkpoint.id] = checkpoint
+        self.values.update({(value.ns, value.channel, value.version): value for value in values})
+        self.heads[checkpoint.ns] = checkpoint.id
+
+    def put_writes(self, rows: Sequence[WriteRow], *, replace: bool) -> None:
+        """The writes join the turn; one that is there already is kept unless `replace`."""
+        for row in rows:
+            written = self.writes.setdefault((row.ns, row.id), {})
+            if replace or (row.task, row.idx) not in written:
+                written[row.task, row.idx] = row
+
+    def columns(self) -> list[list[Any]]:
+        """All that the turn wrote, as the commit takes it."""
+        writes = [row for written in self.writes.values() for row in written.values()]
+        return [
+            *columns(CheckpointRow, self.checkpoints.values()),
+            *columns(ValueRow, self.values.values()),
+            *columns(WriteRow, writes),
+        ]
+
+    def drop_passing(self) -> None:
+        """Forgets the namespaces of single invocations, which nothing will ever enter again."""
+        self.heads = {ns: head for ns, head in self.heads.items() if _lasts(ns)}
+        self.checkpoints = {key: row for key, row in self.checkpoints.items() if _lasts(row.ns)}
+        self.values = {key: row for key, row in self.values.items() if _lasts(row.ns)}
+        self.writes = {key: rows for key, rows in self.writes.items() if _lasts(key[0])}
+
+
+_open: ContextVar[OpenTurn | None] = ContextVar("moorline_open_turn", default=None)
+
+
+def open_turn(device_id: str) -> OpenTurn | None:
+    """The turn that the running code belongs to, if it is one of this device."""
+    turn = _open.get()
+    return turn if turn is not None and turn.device_id == device_id else None
+
+
+@contextmanager
+def running(turn: OpenTurn) -> Iterator[None]:
+    """While the block runs, what it and the tasks it starts write to the turn's device joins the turn."""
+    token = _open.set(turn)
+    try:
+        yield
+    finally:
+        _open.reset(token)
+
+
+def _lasts(ns: str) -> bool:
+    """LangGraph writes the namespace of one invocation of a subgraph as `name:task ID`."""
+    return ":" not in ns
