@@ -1,0 +1,243 @@
+"""An agent: instructions, tools and a model, compiled to a LangGraph subgraph that keeps its own history.
+
+What an agent may do to the session is said with two control tools that the kit adds: `hand_over` and
+`end_session`. Who holds the session is the manager's business; an agent only says what its turn came to.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict
+
+from langgraph.channels.delta import DeltaChannel
+from langgraph.graph import END, START, StateGraph
+from langgraph.runtime import Runtime
+
+from moorline_agents import control
+from moorline_agents.errors import AgentError
+from moorline_agents.messages import Message, Usage
+from moorline_agents.model import ChatModel
+from moorline_agents.tools import Tool, ToolContext, ToolRefused
+
+if TYPE_CHECKING:
+    from langgraph.graph.state import CompiledStateGraph
+
+HISTORY_MESSAGES = 120
+"""Messages an agent keeps in its state; the whole conversation is in `conversation_turns`."""
+
+SNAPSHOT_UPDATES = 60
+"""A history is stored as deltas; every so many of them it is stored whole, so that a read stays short."""
+
+Instructions = str | Callable[[ToolContext], str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunContext:
+    """What a run of the graph knows besides its state; never stored."""
+
+    tools: ToolContext
+    say: Callable[[str], None] | None = None
+    """Receives the reply's text piece by piece while the model writes it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Peer:
+    """Another agent, as an agent that may hand over to it sees it."""
+
+    name: str
+    description: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What an agent's part of a turn came to."""
+
+    text: str
+    handoff: str | None = None
+    """The agent that shall answer instead."""
+    released: bool = False
+    """Whether the agent's job is done and the session can be let go."""
+    usage: Usage = Usage()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surroundings:
+    """What the runtime gives every agent when it compiles them."""
+
+    model: ChatModel
+    peers: tuple[Peer, ...] = ()
+    tool_rounds: int = 8
+    """How often a model may call tools before it has to answer."""
+
+
+def extend_history(history: list[Message], updates: Sequence[Sequence[Message]]) -> list[Message]:
+    """The reducer of a history: appends, and forgets what lies beyond `HISTORY_MESSAGES`.
+
+    Applying updates one by one or all at once gives the same list, as `DeltaChannel` demands.
+    """
+    extended = list(history)
+    for update in updates:
+        extended.extend(update)
+    return extended[-HISTORY_MESSAGES:]
+
+
+class AgentState(TypedDict, total=False):
+    """An agent's own state, kept from turn to turn under its own namespace.
+
+    Updates of `history` are tuples: LangGraph turns message dicts in a *list* into LangChain messages.
+    """
+
+    history: Annotated[list[Message], DeltaChannel(extend_history, snapshot_frequency=SNAPSHOT_UPDATES)]
+    handoff: str | None
+    released: bool
+    usage: dict[str, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Agent:
+    """An agent of Moorline's own kit.
+
+    `name` (1 to 50 letters, digits, `_`, `-`) is what the lock holds; `description` is what the router and the
+    other agents are told; `instructions` may depend on the turn. `keeps_session` agents take the lock with
+    `session_ttl` seconds (None: what the row or the default says). Refused with `ValueError` when it could
+    never work.
+    """
+
+    name: str
+    description: str
+    instructions: Instructions
+    tools: Sequence[Tool] = ()
+    model: ChatModel | None = None
+    session_ttl: int | None = None
+    keeps_session: bool = True
+
+    def __post_init__(self) -> None:
+        control.check_name(self.name)
+        names = [tool.name for tool in self.tools] + list(control.NAMES)
+        if len(set(names)) != len(names):
+            twice = sorted({name for name in names if names.count(name) > 1})
+            raise ValueError(f"Agent {self.name}: the tool names {', '.join(twice)} are taken; rename them.")
+        if self.session_ttl is not None and self.session_ttl <= 0:
+            raise ValueError(f"Agent {self.name}: session_ttl is a positive number of whole seconds.")
+
+    def compile(self, surroundings: Surroundings) -> CompiledStateGraph[Any, Any, Any, Any]:
+        """The agent as a LangGraph graph that keeps its state in the saver of the graph that calls it."""
+        loop = _Loop(agent=self, surroundings=surroundings)
+        graph = StateGraph(AgentState, context_schema=RunContext)
+        graph.add_node("think", loop.think)
+        graph.add_node("act", loop.act)
+        graph.add_edge(START, "think")
+        graph.add_conditional_edges("think", _after_think, ["act", END])
+        graph.add_conditional_edges("act", _after_act, ["think", END])
+        return graph.compile(checkpointer=True, name=self.name)
+
+    def input(self, texts: Sequence[str]) -> dict[str, Any]:
+        """What the graph is called with for the messages of one turn."""
+        return {
+            "history": tuple({"role": "user", "content": text} for text in texts),
+            "handoff": None,
+            "released": False,
+            "usage": {},
+        }
+
+    def outcome(self, state: dict[str, Any]) -> Outcome:
+        """Reads what the turn came to from the graph's final state."""
+        last = state["history"][-1]
+        return Outcome(
+            text=last["content"] or "" if last["role"] == "assistant" else "",
+            handoff=state.get("handoff"),
+            released=bool(state.get("released")),
+            usage=Usage(**state.get("usage", {})),
+        )
+
+
+def shown(history: Sequence[Message]) -> list[Message]:
+    """What of a history a model is shown: it starts with a person's message, so no tool result is orphaned."""
+    start = next((i for i, message in enumerate(history) if message["role"] == "user"), len(history))
+    return list(history[start:])
+
+
+class _Loop:
+    """The two nodes of an agent's graph: the model thinks, the tools act, until the model only speaks."""
+
+    def __init__(self, *, agent: Agent, surroundings: Surroundings) -> None:
+        self._agent = agent
+        self._model = agent.model or surroundings.model
+        self._rounds = surroundings.tool_rounds
+        self._tools = {tool.name: tool for tool in agent.tools}
+        peers = tuple(peer for peer in surroundings.peers if peer.name != agent.name)
+        self._peers = frozenset(peer.name for peer in peers)
+        self._schemas = [tool.schema for tool in agent.tools]
+        if peers:
+            self._schemas.append(control.hand_over_schema({peer.name: peer.description for peer in peers}))
+        if agent.keeps_session:
+            self._schemas.append(control.END_SESSION_SCHEMA)
+
+    async def think(self, state: AgentState, runtime: Runtime[RunContext]) -> AgentState:
+        history = shown(state["history"])
+        tired = _rounds(history) >= self._rounds
+        answer = await self._model.complete(
+            [self._system(runtime.context.tools), *history],
+            tools=self._schemas,
+            tool_choice="none" if tired and self._schemas else None,
+            on_text=runtime.context.say,
+        )
+        if tired and answer.message.get("tool_calls"):
+            raise AgentError(
+                f"The model of agent {self._agent.name} called tools {self._rounds} times without answering; "
+                "nothing was kept. Send the message again, or raise MOORLINE_TOOL_ROUNDS."
+            )
+        usage = Usage(**state.get("usage", {})) + answer.usage
+        return {"history": (answer.message,), "usage": usage.as_dict()}  # type: ignore[typeddict-item]  # see AgentState
+
+    async def act(self, state: AgentState, runtime: Runtime[RunContext]) -> AgentState:
+        results: list[Message] = []
+        update: AgentState = {}
+        # One after another: the order of effects is the order the model asked for.
+        for call in state["history"][-1].get("tool_calls", ()):
+            name, arguments = call["function"]["name"], call["function"]["arguments"]
+            try:
+                if name == control.HAND_OVER:
+                    update["handoff"] = control.hand_over_target(arguments, self._peers)
+                    result: Any = {"handed_over_to": update["handoff"]}
+                elif name == control.END_SESSION and self._agent.keeps_session:
+                    update["released"] = True
+                    result = {"ended": True}
+                else:
+                    result = await self._tool(name).call(arguments, runtime.context.tools)
+            except ToolRefused as refusal:
+                result = {"error": str(refusal)}
+            content = json.dumps(result, ensure_ascii=False, default=str)
+            results.append({"role": "tool", "tool_call_id": call["id"], "content": content})
+        update["history"] = tuple(results)  # type: ignore[typeddict-item]  # see AgentState
+        return update
+
+    def _tool(self, name: str) -> Tool:
+        if name not in self._tools:
+            known = ", ".join(self._tools) or "none"
+            raise ToolRefused(f"There is no tool {name}. The tools are: {known}.")
+        return self._tools[name]
+
+    def _system(self, context: ToolContext) -> Message:
+        instructions = self._agent.instructions
+        return {"role": "system", "content": instructions if isinstance(instructions, str) else instructions(context)}
+
+
+def _rounds(history: Sequence[Message]) -> int:
+    """Model answers since the person last spoke."""
+    count = 0
+    for message in reversed(history):
+        if message["role"] == "user":
+            break
+        count += message["role"] == "assistant"
+    return count
+
+
+def _after_think(state: AgentState) -> Literal["act", "__end__"]:
+    return "act" if state["history"][-1].get("tool_calls") else "__end__"
+
+
+def _after_act(state: AgentState) -> Literal["think", "__end__"]:
+    return "__end__" if state.get("handoff") else "think"

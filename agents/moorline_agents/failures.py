@@ -1,0 +1,110 @@
+"""The one place where what goes wrong with a model server becomes an error of ours that says what to do.
+
+What the server itself said stays in `__cause__`: its words may quote the conversation, so they are kept out
+of messages, which are logged.
+"""
+
+from __future__ import annotations
+
+import json
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Self
+
+from moorline_agents.errors import AgentError
+
+if TYPE_CHECKING:
+    from openai import APIError, APIStatusError
+
+_WORTH_RETRYING = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS})
+_REMEDIES: dict[int, str] = {
+    HTTPStatus.UNAUTHORIZED: "refused the key. Check OPENAI_API_KEY",
+    HTTPStatus.FORBIDDEN: "forbids this. Check that the key in OPENAI_API_KEY may use OPENAI_MODEL",
+    HTTPStatus.NOT_FOUND: "does not know the model. Check OPENAI_MODEL, and OPENAI_BASE_URL if it is set",
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "finds the conversation too long. Show it fewer messages",
+    HTTPStatus.TOO_MANY_REQUESTS: "has too many requests. Wait a little and send the message again",
+}
+_FAILING = "is failing. Wait a little and send the message again"
+_REFUSED = "refused the request. Check that OPENAI_MODEL can stream and call tools"
+
+_OUT_OF_CREDIT = "The account of OPENAI_API_KEY is out of credit. Check its plan and billing."
+_CODES = {
+    "context_length_exceeded": "The conversation is too long for the model. Show it fewer messages, or use a "
+    "model with more room (OPENAI_MODEL).",
+    "insufficient_quota": _OUT_OF_CREDIT,
+    "billing_hard_limit_reached": _OUT_OF_CREDIT,
+}
+
+_SILENT = "The model server did not answer in time. Send the message again."
+_UNREACHABLE = "The model server cannot be reached. Check the network, and OPENAI_BASE_URL if it is set."
+_MALFORMED = "The model server sent something that is no chat-completions stream. Check OPENAI_BASE_URL."
+_BROKE_OFF = "The model server failed in the middle of its answer. Send the message again."
+_NO_URL = "OPENAI_BASE_URL is no URL. Set it to one like https://host/v1."
+_NO_KEY = "OPENAI_API_KEY has characters that no key has. Copy it again."
+_NO_TEXT = "The conversation holds half a character (a lone surrogate). Leave it out of what is sent."
+_NO_CLIENT = "The OpenAI client cannot be used as it is set up. Set OPENAI_API_KEY."
+
+
+class ModelError(AgentError):
+    """The model gave no whole answer.
+
+    `transient` is whether the same request may well succeed later: too many requests, a failing server, a
+    time-out, a lost connection, an answer cut off. The client's own retries are used up by then.
+    """
+
+    def __init__(self, message: str, *, transient: bool) -> None:
+        super().__init__(message)
+        self.transient = transient
+
+    @classmethod
+    def malformed(cls) -> Self:
+        """For bytes that are no chat-completions stream."""
+        return cls(_MALFORMED, transient=False)
+
+    @classmethod
+    def too_slow(cls, seconds: float) -> Self:
+        """For a completion that took longer than it may in all."""
+        message = f"The model gave no whole answer within {seconds:g} s. Send the message again."
+        return cls(message, transient=True)
+
+
+def translate(error: Exception) -> ModelError | None:
+    """What `error`, raised by the OpenAI client, means to a caller; None for errors that are not its own."""
+    import httpx2  # noqa: PLC0415 - as openai
+    import openai  # noqa: PLC0415 - half a second that only a process which talks to a model pays
+
+    if isinstance(error, openai.APIStatusError):
+        return _of_status(error)
+    if isinstance(error, UnicodeEncodeError):  # keys go into a header, texts into the body
+        return ModelError(_NO_KEY if error.encoding == "ascii" else _NO_TEXT, transient=False)
+    meanings: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str, bool], ...] = (
+        (openai.APITimeoutError, _SILENT, True),
+        (openai.APIConnectionError, _UNREACHABLE, True),
+        # The client lets through what it cannot decode.
+        (
+            (openai.APIResponseValidationError, json.JSONDecodeError, UnicodeDecodeError, RecursionError),
+            _MALFORMED,
+            False,
+        ),
+        (httpx2.InvalidURL, _NO_URL, False),
+    )
+    for kind, message, transient in meanings:
+        if isinstance(error, kind):
+            return ModelError(message, transient=transient)
+    if isinstance(error, openai.APIError):
+        return _of_code(error) or ModelError(_BROKE_OFF, transient=True)
+    return ModelError(_NO_CLIENT, transient=False) if isinstance(error, openai.OpenAIError) else None
+
+
+def _of_status(error: APIStatusError) -> ModelError:
+    status = error.status_code
+    failing = status >= HTTPStatus.INTERNAL_SERVER_ERROR
+    remedy = _FAILING if failing else _REMEDIES.get(status, _REFUSED)
+    return _of_code(error) or ModelError(
+        f"The model server {remedy} (HTTP {status}).", transient=failing or status in _WORTH_RETRYING
+    )
+
+
+def _of_code(error: APIError) -> ModelError | None:
+    """What the error's own code says, where it says more than a status does; streams fail without one."""
+    message = _CODES.get(error.code or "")
+    return None if message is None else ModelError(message, transient=False)

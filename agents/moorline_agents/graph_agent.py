@@ -1,0 +1,46 @@
+"""Any LangGraph graph over messages as an agent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from moorline_agents import control
+from moorline_agents.agent import Outcome, Surroundings
+
+if TYPE_CHECKING:
+    from langgraph.graph.state import CompiledStateGraph
+
+
+@dataclass(frozen=True, kw_only=True)
+class GraphAgent:
+    """A compiled LangGraph graph whose state has LangChain `messages`, as an agent of a manager.
+
+    It gets the person's message appended to its `messages` and answers with the last of them. Its state is kept
+    under its own name; a checkpointer it was compiled with is not used. It reads `RunContext` from the runtime's
+    context, and may `interrupt` to ask: the answer comes as a `Resume`.
+    """
+
+    name: str
+    description: str
+    graph: CompiledStateGraph[Any, Any, Any, Any]
+    session_ttl: int | None = None
+    keeps_session: bool = True
+
+    def __post_init__(self) -> None:
+        control.check_name(self.name)
+        if "messages" not in self.graph.channels:
+            raise ValueError(f"Agent {self.name}: its graph needs `messages` in its state, like MessagesState.")
+
+    def compile(self, surroundings: Surroundings) -> CompiledStateGraph[Any, Any, Any, Any]:  # noqa: ARG002  # as Agent's
+        """The graph, keeping its state in the saver of the graph that calls it."""
+        return self.graph.copy({"checkpointer": True, "name": self.name})
+
+    def input(self, texts: Sequence[str]) -> dict[str, Any]:
+        """What the graph is called with for the messages of one turn."""
+        return {"messages": [("user", text) for text in texts]}
+
+    def outcome(self, state: dict[str, Any]) -> Outcome:
+        """The text of the graph's last message."""
+        return Outcome(text=str(state["messages"][-1].text))

@@ -1,0 +1,55 @@
+"""What is said to a model and by it: chat-completions messages as plain dicts, and the tokens they cost.
+
+Plain dicts on purpose: they are what goes over the wire and what a strict deserialiser may give back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Required, TypedDict
+
+
+class FunctionCall(TypedDict):
+    """The tool a model names and the JSON text it wrote as arguments; neither is known to be any good."""
+
+    name: str
+    arguments: str
+
+
+class ToolCall(TypedDict):
+    """One call in a model's answer; `id` ties the `tool` message with its result to it."""
+
+    id: str
+    type: Literal["function"]
+    function: FunctionCall
+
+
+class Message(TypedDict, total=False):
+    """One message of a conversation, as chat-completions servers take and give it.
+
+    `tool_calls` is on assistant messages that call tools (`content` may then be None), `tool_call_id` on
+    `tool` messages.
+    """
+
+    role: Required[Literal["system", "user", "assistant", "tool"]]
+    content: Required[str | None]
+    tool_calls: list[ToolCall]
+    tool_call_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens as the server counted them; zero where it did not say. Addable."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+        )
+
+    def as_dict(self) -> dict[str, int]:
+        """As JSON; `Usage(**usage.as_dict())` gives it back."""
+        return {"prompt_tokens": self.prompt_tokens, "completion_tokens": self.completion_tokens}

@@ -1,0 +1,33 @@
+"""The rehearsal model: plain rules in the place of a model, for when there is no key.
+
+It sees what a model sees and nothing else, answers in English, always the same to the same request, and keeps
+nothing between two of them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from moorline_agents.rehearsal import concierge, echo, router, scheduling
+from moorline_agents.rehearsal.agents import CONCIERGE, HAND_OVER, ROUTE
+from moorline_agents.transport import ModelReply, ModelRequest, rule_client
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
+
+def rehearse(request: ModelRequest) -> ModelReply:
+    """The rehearsal model's answer to `request`, in the role that its tools and system text give it."""
+    offered = request.functions.keys()
+    if ROUTE in offered:
+        return router.reply(request)
+    if offered >= scheduling.TOOLS:
+        return scheduling.reply(request)
+    if CONCIERGE in request.system.lower() and offered <= {HAND_OVER}:
+        return concierge.reply(request)
+    return echo.reply(request)
+
+
+def rehearsal_client() -> AsyncOpenAI:
+    """A real OpenAI client whose model is the rehearsal."""
+    return rule_client(rehearse)

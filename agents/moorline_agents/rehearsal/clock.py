@@ -1,0 +1,135 @@
+"""Which time of day a text speaks of: one time, or a part of the day."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from datetime import time
+
+from moorline_agents.rehearsal.numbers import HOUR, value
+
+_NOON = 12
+_LAST_HOUR_MEANT_PM = 6  # nobody books for half past four in the morning
+_HOUR = 60
+_DAY = 24 * _HOUR
+_PARTS = (
+    (r"(?:early )?morning", None, time(12)),
+    (r"afternoon", time(12), time(18)),
+    (r"evening|tonight|after work", time(17), None),
+    (r"lunch\s?(?:time|break)?", time(12), time(14)),
+)
+_OFFSETS = {"half": 30, "quarter": 15, "a quarter": 15, "five": 5, "ten": 10, "twenty": 20, "twenty five": 25}
+_SPOKEN = {"fifteen": 15, "thirty": 30, "forty five": 45}
+_PREFIX = (
+    r"at|@|by|after|later than|not before|before|earlier than|until|till|since|from|between|around|about|"
+    r"round about|to|and|or"
+)
+_CLOCK = re.compile(
+    rf"""
+    (?:(?<![\w-])(?P<prefix>{_PREFIX})\s+ (?:the\s+)?)?
+    (?<![\w:.-])
+    (?:
+        (?P<word>noon|midday|midnight)
+      | (?P<offset>{"|".join(sorted(_OFFSETS, key=len, reverse=True))})\s+(?P<side>past|to)\s+(?P<base>{HOUR})
+      | (?P<hour>{HOUR})
+        (?:[:.](?P<minute>\d\d)(?!\.?\d) | \s(?P<spoken>{"|".join(_SPOKEN)}))?
+        (?P<oclock>\s?oclock|(?=\s+in\s+the\s+(?:morning|afternoon|evening)))?
+    )
+    (?:\s?(?P<half>[ap])\.?m\b\.?)?
+    (?![\w:-]|\s(?:{"minutes?|mins?|hours?|days?|weeks?|people|persons?|times"})\b)
+    """,
+    re.VERBOSE,
+)
+_ALONE = re.compile(rf"\W*(?:{HOUR})\W*(?:please|then|is fine|is good|works|would be great|sounds good)?\W*")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clock:
+    """A time of day, or the part of the day from `after` until before `before`."""
+
+    at: time | None = None
+    after: time | None = None
+    before: time | None = None
+
+    def __bool__(self) -> bool:
+        return self != Clock()
+
+
+def part_of_day(text: str) -> Clock:
+    """Morning, afternoon, evening or lunchtime; an empty `Clock` for none."""
+    for words, after, before in _PARTS:
+        if re.search(rf"\b(?:{words})s?\b", text):
+            return Clock(after=after, before=before)
+    return Clock()
+
+
+def find_clock(text: str, part: Clock) -> Clock:
+    """The times that `text` (in lower case, without its day) names, else `part`, the part of day it names."""
+    read = Clock()
+    open_range = False
+    alone = _ALONE.fullmatch(text) is not None
+    for match in _CLOCK.finditer(text):
+        if not (alone or _is_time(match, open_range=open_range)):
+            continue
+        found = _time(match, part)
+        if found is None:
+            continue
+        read = _with(read, match["prefix"], found, open_range=open_range)
+        open_range = match["prefix"] in ("between", "from")
+    if read.after and read.before and read.before <= read.after and read.before.hour < _NOON:
+        read = replace(read, before=read.before.replace(hour=read.before.hour + _NOON))
+    return read or part
+
+
+def _is_time(match: re.Match[str], *, open_range: bool) -> bool:
+    """A number alone is a time only after a word that says so."""
+    if match["hour"] is None or match["minute"] or match["spoken"] or match["half"]:
+        return True
+    if match["oclock"] is not None:
+        return True
+    if match["prefix"] in ("and", "or", "to"):
+        return open_range or match["prefix"] == "to"
+    return match["prefix"] is not None
+
+
+def _time(match: re.Match[str], part: Clock) -> time | None:
+    if match["word"]:
+        return time(0) if match["word"] == "midnight" else time(_NOON)
+    base = match["base"] or match["hour"]
+    minutes = int(match["minute"] or _SPOKEN.get(match["spoken"] or "", 0))
+    hour = _hour(base, match["half"], part)
+    if hour * _HOUR >= _DAY or minutes >= _HOUR:
+        return None
+    offset = _OFFSETS.get(match["offset"], 0)
+    return _clock(hour * _HOUR + minutes + (offset if match["side"] == "past" else -offset))
+
+
+def _clock(minutes: int) -> time:
+    hour, minute = divmod(minutes % _DAY, _HOUR)
+    return time(hour, minute)
+
+
+def _hour(written: str, half: str | None, part: Clock) -> int:
+    hour = value(written)
+    if half is not None:
+        return hour % _NOON + (_NOON if half == "p" else 0) if hour <= _NOON else hour
+    if hour >= _NOON or written.startswith("0"):
+        return hour
+    late = part.after is not None
+    early = part.before is not None and not late
+    return hour + _NOON if late or (hour <= _LAST_HOUR_MEANT_PM and not early) else hour
+
+
+def _with(read: Clock, prefix: str | None, found: time, *, open_range: bool) -> Clock:
+    match prefix:
+        case "after" | "from" | "since" | "between" | "later than" | "not before":
+            return replace(read, after=found)
+        case "before" | "until" | "till" | "by" | "earlier than":
+            return replace(read, before=found)
+        case "to" | "and" if open_range:
+            return replace(read, before=found)
+        case "around" | "about" | "round about":
+            minutes = found.hour * _HOUR + found.minute
+            return replace(read, after=_clock(minutes - _HOUR), before=_clock(minutes + _HOUR + 1))
+        case _:
+            return replace(read, at=read.at or found)

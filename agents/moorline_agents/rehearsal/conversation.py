@@ -1,0 +1,101 @@
+"""What a request holds, read for the rules: what was said, what tools answered, and what the time is."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from moorline_agents.messages import Message
+    from moorline_agents.transport import ModelRequest
+
+_NOW = re.compile(r"^Now: (?P<iso>\S+)|\bNow it is (?P<spoken>\w+ \d+ \w+ \d+, \d+:\d+)", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What a tool answered."""
+
+    tool: str
+    arguments: Mapping[str, Any]
+    content: Mapping[str, Any]
+
+    @property
+    def error(self) -> str | None:
+        """Why the tool did not do it; None if it did."""
+        error = self.content.get("error")
+        return None if error is None else str(error)
+
+
+def now_of(request: ModelRequest) -> datetime | None:
+    """The local time that the system text tells, None where it does not.
+
+    It is told as a line `Now: <ISO time> …` or as `Now it is Sunday 22 November 2026, 15:44`.
+    """
+    match = _NOW.search(request.system)
+    if match is None:
+        return None
+    try:
+        if match["iso"]:
+            return datetime.fromisoformat(match["iso"])
+        return datetime.strptime(match["spoken"], "%A %d %B %Y, %H:%M")
+    except ValueError:
+        return None
+
+
+def events_of(request: ModelRequest) -> Iterator[str | Result]:
+    """What happened, in order: texts of the person (those not answered in between as one) and results."""
+    calls: dict[str, tuple[str, Mapping[str, Any]]] = {}
+    texts: list[str] = []
+    for message in request.messages:
+        if message["role"] == "user":
+            texts.append(_text(message))
+            continue
+        if texts:
+            yield "\n".join(texts)
+            texts = []
+        for call in message.get("tool_calls") or ():
+            calls[call["id"]] = (call["function"]["name"], _object(call["function"]["arguments"]))
+        if message["role"] == "tool":
+            tool, arguments = calls.get(message.get("tool_call_id", ""), ("", {}))
+            yield Result(tool=tool, arguments=arguments, content=_object(_text(message)))
+    if texts:
+        yield "\n".join(texts)
+
+
+def last_text(request: ModelRequest) -> str:
+    """What the person said last, "" if nothing."""
+    return next((event for event in reversed(list(events_of(request))) if isinstance(event, str)), "")
+
+
+def latest_results(request: ModelRequest) -> list[Result]:
+    """What the tools answered since anybody spoke; empty when it is the person who spoke last."""
+    results: list[Result] = []
+    waiting = 0
+    for message in reversed(request.messages):
+        if message["role"] != "tool":
+            break
+        waiting += 1
+    if waiting:
+        results = [event for event in events_of(request) if isinstance(event, Result)][-waiting:]
+    return results
+
+
+def _text(message: Message) -> str:
+    content: object = message.get("content")
+    if isinstance(content, list):  # other clients send a list of parts
+        return " ".join(part.get("text", "") for part in content if isinstance(part, dict))
+    return content if isinstance(content, str) else ""
+
+
+def _object(text: str) -> Mapping[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,263 @@
+"""Where a conversation about appointments stands, worked out anew from all that was said in it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, TypeVar
+
+from moorline_agents.rehearsal.clock import Clock
+from moorline_agents.rehearsal.dates import When, find_when
+from moorline_agents.rehearsal.intents import Intent, Tone, about_appointments, read
+from moorline_agents.rehearsal.visits import offers_of, services_of, visit_of
+from moorline_agents.rehearsal.words import named, person
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from datetime import datetime
+
+    from moorline_agents.rehearsal.conversation import Result
+    from moorline_agents.rehearsal.intents import Said
+    from moorline_agents.rehearsal.visits import Offer, Service, Visit
+
+_T = TypeVar("_T")
+
+_ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth")
+_ORDINAL = re.compile(
+    rf"\b(?:(?P<word>{'|'.join(_ORDINALS)}|last|latest|earlier|earliest|later)(?! (?:available|free|possible))"
+    r"|(?:number|option) (?P<number>\d)|(?P<digit>\d)(?:st|nd|rd|th) (?:one|option|slot|time))\b"
+)
+_TARGET = re.compile(r"^(?P<about>.*)\b(?:to|for|until|till|instead)\b(?P<target>.*)$")
+_IT = re.compile(r"\b(?:it|that|this|same)\b")
+_OF_MINE = re.compile(r"\bmy\b|\bappointments?\b|\bbookings?\b")
+_REFERENCE = re.compile(r"\b(?=[a-f]*\d)[0-9a-f]{8}\b")
+_GOALS = frozenset({Intent.BOOK, Intent.FIND, Intent.MOVE, Intent.CANCEL})
+_BOOKING = frozenset({Intent.BOOK, Intent.FIND})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """What the person wants done and has said about it so far."""
+
+    goal: Intent
+    texts: tuple[str, ...] = ()
+    when: When = field(default_factory=When)
+    """The time they want."""
+    about: When = field(default_factory=When)
+    """What they said of when the appointment is that they mean."""
+    place: int | None = None
+    """Which appointment of a list they mean."""
+    offer: Offer | None = None
+    """The offered time they chose."""
+    agreed: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dialogue:
+    """What is known after everything that was said. Each step gives a new one."""
+
+    now: datetime | None
+    said: Said = field(default_factory=lambda: read(""))
+    """The person's last message."""
+    named: When = field(default_factory=When)
+    """When that spoke of."""
+    wish: Wish | None = None
+    services: tuple[Service, ...] | None = None
+    """None until a tool told them; so with the other two."""
+    visits: tuple[Visit, ...] | None = None
+    offers: tuple[Offer, ...] = ()
+    last_reference: str | None = None
+    """Of the appointment that was booked or moved last."""
+
+    @property
+    def declines(self) -> bool:
+        """Whether the last message says no or goodbye and asks for nothing."""
+        said = self.said
+        if said.intent is not None or said.mentions:
+            return False
+        return Tone.FAREWELL in said.tones or (Tone.NO in said.tones and not self.named and _place(said.text) is None)
+
+    def heard(self, text: str) -> Dialogue:
+        """After the person said `text`."""
+        said = read(text)
+        when = find_when(said.text, self.now) if self.now else When()
+        place = _place(said.text)
+        here = replace(self, said=said, named=when)
+        if here.declines or Tone.NEVER_MIND in said.tones:
+            return replace(here, wish=None, offers=(), visits=None)
+        wish = here._wish(said)
+        if wish is None:
+            return here
+        wish = replace(wish, texts=(*wish.texts, said.text), agreed=Tone.YES in said.tones)
+        if wish is not self.wish and (self.wish is None or wish.goal is not self.wish.goal):
+            here = replace(here, visits=None)
+        return replace(here, wish=here._detailed(wish, said, when, place))
+
+    def learned(self, result: Result) -> Dialogue:
+        """After a tool answered."""
+        if result.error is not None:
+            return self._refused(result)
+        learned = self
+        match result.tool:
+            case "find_slots" if "services" in result.content:
+                learned = replace(self, services=services_of(result.content))
+            case "find_slots":
+                learned = replace(self, offers=offers_of(result.content))
+            case "list_appointments":
+                visits = tuple(visit_of(each) for each in result.content.get("appointments", ()))
+                done = not visits and self.wish is not None and self.wish.goal not in _BOOKING
+                learned = replace(self, visits=visits, wish=None if done else self.wish)
+            case "book" | "move" | "cancel":
+                reference = visit_of(result.content["appointment"]).reference
+                learned = self._done(last_reference=None if result.tool == "cancel" else reference)
+            case "end_session" | "hand_over":
+                learned = self._done(last_reference=self.last_reference)
+        return learned
+
+    def candidates(self) -> tuple[Visit, ...]:
+        """The appointments that the wish may mean; all of them if nothing was said about which."""
+        wish, visits = self.wish, self.visits or ()
+        if wish is None:
+            return visits
+        text = " ".join(wish.texts)
+        if references := _REFERENCE.findall(text):
+            return tuple(visit for visit in visits if visit.reference in references)
+        if wish.place is not None:
+            return _at(visits, wish.place)
+        service = _latest(wish.texts, [visit.service for visit in visits])
+        provider = person(text, [visit.provider for visit in visits]) if wish.goal is Intent.CANCEL else None
+        meant = tuple(
+            visit
+            for visit in visits
+            if service in (None, visit.service)
+            and provider in (None, visit.provider)
+            and wish.about.day in (None, visit.local.date())
+            and _fits(wish.about.clock, visit)
+        )
+        last = tuple(visit for visit in meant if visit.reference == self.last_reference)
+        return last if last and len(meant) > 1 and _IT.search(wish.texts[0]) else meant
+
+    def service(self) -> Service | None:
+        """The service that is to be booked, as far as it was named, or the only one there is."""
+        services = self.services or ()
+        name = _latest(self.wish.texts if self.wish else (), [service.name for service in services])
+        if name is None and len(services) == 1:
+            return services[0]
+        return next((service for service in services if service.name == name), None)
+
+    def provider(self) -> str | None:
+        """The provider whom the person named."""
+        names = [name for service in self.services or () for name in service.providers]
+        for text in reversed(self.wish.texts if self.wish else ()):
+            if found := person(text, names):
+                return found
+        return None
+
+    def _wish(self, said: Said) -> Wish | None:
+        """The open wish, the one that this message begins, or none."""
+        goal, wish = said.intent, self.wish
+        if wish is not None:
+            adjusts = goal is Intent.MOVE and wish.goal in _BOOKING and not _OF_MINE.search(said.text)
+            looks = goal is Intent.FIND and wish.goal is Intent.MOVE
+            if goal not in _GOALS or goal is wish.goal or adjusts or looks:
+                return wish
+            if goal in _BOOKING and wish.goal in _BOOKING:
+                return replace(wish, goal=goal)
+        if goal in _GOALS:
+            return Wish(goal=goal)
+        if goal is not None:
+            return None
+        agrees = Tone.YES in said.tones and Tone.THANKS not in said.tones
+        if about_appointments(said) or agrees or self._names_service(said):
+            return Wish(goal=Intent.BOOK)
+        return None
+
+    def _names_service(self, said: Said) -> bool:
+        return named(said.text, [service.name for service in self.services or ()]) is not None
+
+    def _detailed(self, wish: Wish, said: Said, when: When, place: int | None) -> Wish:
+        if wish.goal is Intent.CANCEL:
+            return replace(wish, about=wish.about.then(when), place=wish.place if place is None else place)
+        if wish.goal is Intent.MOVE and (self.visits is None or len(self.candidates()) != 1):
+            about, target = self._split(said.text)
+            place = wish.place if place is None else place
+            return replace(wish, about=wish.about.then(about), when=wish.when.then(target), place=place)
+        offer = None if said.intent is Intent.FIND else self._chosen(wish, when, place)
+        if offer is not None:
+            return replace(wish, offer=offer, goal=Intent.BOOK if wish.goal is Intent.FIND else wish.goal)
+        days = {each.local.date() for each in self.offers}
+        if when.clock.at and when.day is None and wish.when.day is None and len(days) == 1:
+            when = replace(when, day=days.pop())
+        return replace(wish, when=wish.when.then(when), offer=None)
+
+    def _split(self, text: str) -> tuple[When, When]:
+        """When the appointment is that shall be moved, and to when."""
+        if self.now is None:
+            return When(), When()
+        match = _TARGET.match(text)
+        target = find_when(match["target"], self.now) if match else When()
+        if match and target:
+            return find_when(match["about"], self.now), target
+        return find_when(text, self.now), When()
+
+    def _chosen(self, wish: Wish, when: When, place: int | None) -> Offer | None:
+        if place is not None:
+            return next(iter(_at(self.offers, place)), None)
+        if when.soonest and self.offers:
+            return self.offers[0]
+        if when.clock.at is not None:
+            return next(
+                (
+                    offer
+                    for offer in self.offers
+                    if offer.local.time() == when.clock.at and when.day in (None, offer.local.date())
+                ),
+                None,
+            )
+        return self.offers[0] if wish.agreed and not when and len(self.offers) == 1 else None
+
+    def _refused(self, result: Result) -> Dialogue:
+        offers = offers_of(result.content)
+        wish = self.wish
+        if wish is not None:
+            wish = replace(wish, offer=None, when=replace(wish.when, clock=Clock(), soonest=False))
+        return replace(self, wish=wish, offers=offers)
+
+    def _done(self, *, last_reference: str | None) -> Dialogue:
+        return replace(self, wish=None, offers=(), visits=None, last_reference=last_reference)
+
+
+def dialogue_of(events: Iterable[str | Result], now: datetime | None) -> Dialogue:
+    """Where the conversation stands after `events`."""
+    dialogue = Dialogue(now=now)
+    for event in events:
+        dialogue = dialogue.heard(event) if isinstance(event, str) else dialogue.learned(event)
+    return dialogue
+
+
+def _place(text: str) -> int | None:
+    """Which of a list the text means: 0 the first, -1 the last."""
+    match = _ORDINAL.search(text)
+    if match is None:
+        return None
+    number = match["number"] or match["digit"]
+    if number:
+        return int(number) - 1
+    if match["word"] in ("last", "latest", "later"):
+        return -1
+    return _ORDINALS.index(match["word"]) if match["word"] in _ORDINALS else 0
+
+
+def _at(things: tuple[_T, ...], place: int) -> tuple[_T, ...]:
+    return things[place:][:1]
+
+
+def _latest(texts: Iterable[str], names: list[str]) -> str | None:
+    return next((found for text in reversed(tuple(texts)) if (found := named(text, names))), None)
+
+
+def _fits(clock: Clock, visit: Visit) -> bool:
+    start = visit.local.time()
+    if clock.at is not None:
+        return start == clock.at
+    return (clock.after is None or clock.after <= start) and (clock.before is None or start < clock.before)

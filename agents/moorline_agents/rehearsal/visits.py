@@ -1,0 +1,86 @@
+"""Services, free times and appointments, as the scheduling tools' answers tell of them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_SLOT_IN_TEXT = re.compile(r"(?P<when>\w+day \d[^;:()]*:\d\d[^;:()]*) \((?P<start>\d{4}-\d\d-\d\dT[\d:]+[+-][\d:]+)\)")
+_START_IN_TEXT = re.compile(r"\b(?P<start>\d{4}-\d\d-\d\dT\d\d:\d\d(?:[+-][\d:]+)?)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """Something that can be booked."""
+
+    name: str
+    minutes: int
+    providers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offer:
+    """A time that can be booked."""
+
+    start: str
+    """What to pass to the tool."""
+    spoken: str
+
+    @property
+    def local(self) -> datetime:
+        return datetime.fromisoformat(self.start).replace(tzinfo=None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Visit:
+    """An appointment of the person."""
+
+    reference: str
+    service: str
+    provider: str
+    start: str
+    spoken: str
+
+    @property
+    def local(self) -> datetime:
+        return datetime.fromisoformat(self.start).replace(tzinfo=None)
+
+    def __str__(self) -> str:
+        return f"{self.service} with {self.provider} on {self.spoken}"
+
+
+def services_of(content: Mapping[str, Any]) -> tuple[Service, ...]:
+    """What an answer of `find_slots` says is offered."""
+    return tuple(
+        Service(name=each["service"], minutes=each["minutes"], providers=tuple(each["providers"]))
+        for each in content.get("services", ())
+    )
+
+
+def offers_of(content: Mapping[str, Any]) -> tuple[Offer, ...]:
+    """The free times in an answer of a tool: its slots, or the times that an error names."""
+    if "slots" in content:
+        return tuple(
+            Offer(start=slot["start"], spoken=f"{slot['when']} with {' or '.join(slot['providers'])}")
+            for slot in content["slots"]
+        )
+    error = str(content.get("error", ""))
+    told = [Offer(start=match["start"], spoken=match["when"]) for match in _SLOT_IN_TEXT.finditer(error)]
+    bare = [Offer(start=match["start"], spoken=match["start"]) for match in _START_IN_TEXT.finditer(error)]
+    return tuple(told or bare)
+
+
+def visit_of(appointment: Mapping[str, Any]) -> Visit:
+    """One appointment of a tool's answer."""
+    return Visit(
+        reference=appointment["reference"],
+        service=appointment["service"],
+        provider=appointment["provider"],
+        start=appointment["start"],
+        spoken=appointment["when"],
+    )

@@ -1,0 +1,1 @@
+"""The scheduling agent: finds, books, moves and cancels appointments in PostgreSQL."""

@@ -1,0 +1,70 @@
+"""The scheduling agent: what it is told, and its tools."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from moorline_agents.agent import Agent
+from moorline_agents.scheduling.calendar import spoken
+from moorline_agents.scheduling.tools import scheduling_tools
+from moorline_migrations.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from moorline_agents.model import ChatModel
+    from moorline_agents.tools import ToolContext
+
+INSTRUCTIONS = """\
+You make appointments for this business: you find free times, book, list, move and cancel.
+
+- Services, providers, free times and appointments come from your tools only; the calendar changes while you
+  talk, so never answer from memory. Call find_slots without a service to learn what is offered.
+- Before you book, know the service, the exact day and time, and that the person wants it. If they named all,
+  book; otherwise offer two or three free times. Do not ask for a provider unless they care.
+- Pass a time on as a tool gave it, offset included. Say it as people do: "Monday 1 June at 14:30".
+- Say that something is booked, moved or cancelled only after the tool said so, and then with day, time,
+  provider and reference.
+- If a tool answers with an error, tell the person why in a few words, and offer the times it names.
+- Move or cancel only what the person asked for; ask which one if there are several.
+- When they are done, say thanks or goodbye, or want nothing more, call end_session and close kindly.
+- When they want something that is not about appointments, call hand_over at once.
+
+Answer in the person's language, in one to three sentences.
+Now it is {now}, time zone {zone}. Count "today", "tomorrow" and weekdays from that."""
+
+
+def scheduling(
+    *,
+    schema: str = "public",
+    time_zone: str = "UTC",
+    model: ChatModel | None = None,
+    session_ttl: int | None = None,
+) -> Agent:
+    """The agent that books on the tables of `schema`; it keeps the session until the person is done.
+
+    `time_zone` (IANA name) is the one in which the agent is told the time; appointments are in the provider's
+    own. `ConfigurationError` for a schema or time zone that cannot be one.
+    """
+    zone = _zone(time_zone)
+
+    def instructions(context: ToolContext) -> str:
+        return INSTRUCTIONS.format(now=spoken(context.now, zone), zone=zone.key)
+
+    return Agent(
+        name="scheduling",
+        description="appointments: what can be booked, free times, booking, listing, moving and cancelling",
+        instructions=instructions,
+        tools=scheduling_tools(schema=schema),
+        model=model,
+        session_ttl=session_ttl,
+    )
+
+
+def _zone(name: str) -> ZoneInfo:
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise ConfigurationError(
+            f"{name!r} is not a time zone known here: use an IANA name such as Europe/Berlin, "
+            "or install the tzdata package if this system has no time zones."
+        ) from error

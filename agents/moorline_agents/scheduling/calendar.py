@@ -1,0 +1,257 @@
+"""The time arithmetic of a provider's calendar: from opening hours and bookings to the starts that are free.
+
+An *instant* is an aware datetime; a *local time* is what the clock on the provider's wall shows. Nothing here
+reads a database or a clock: `now` is always given.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from zoneinfo import ZoneInfo
+
+GRID = timedelta(minutes=15)
+"""Appointments begin on multiples of this; every UTC offset in use is one too, so local clocks agree."""
+
+HORIZON = timedelta(days=365)
+"""How far ahead an appointment may be."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MINUTE = timedelta(minutes=1)
+
+
+class Unbookable(Exception):
+    """A start that cannot be booked; the message is a sentence for the person.
+
+    `look_from` is the instant from which it makes sense to look for another one; None where the person has to
+    be asked instead.
+    """
+
+    def __init__(self, reason: str, *, look_from: datetime | None) -> None:
+        super().__init__(reason)
+        self.look_from = look_from
+
+
+@dataclass(frozen=True, kw_only=True)
+class Span:
+    """The time from the instant `start` until just before the instant `end`."""
+
+    start: datetime
+    end: datetime
+
+    def overlaps(self, other: Span) -> bool:
+        return self.start < other.end and other.start < self.end
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opening:
+    """Opening hours on one day of every week: ISO weekday, and minutes since midnight on the local clock."""
+
+    weekday: int
+    opens: int
+    closes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calendar:
+    """When one provider works and what is taken already; both only as far as they were read."""
+
+    provider: str
+    zone: ZoneInfo
+    openings: tuple[Opening, ...]
+    closures: frozenset[date]
+    busy: tuple[Span, ...]
+
+    def free_starts(self, *, length: timedelta, since: datetime, until: datetime) -> Iterator[datetime]:
+        """The instants from `since` until before `until` at which `length` is free, in order."""
+        day = since.astimezone(self.zone).date()
+        last = until.astimezone(self.zone).date()
+        while day <= last:
+            for opening in self._open_spans(day):
+                start = _next_on_grid(max(opening.start, since))
+                while start < until and start + length <= opening.end:
+                    taken = self._taken(Span(start=start, end=start + length))
+                    if taken is None:
+                        yield start
+                        start += GRID
+                    else:
+                        start = _next_on_grid(taken.end)
+            day += timedelta(days=1)
+
+    def start_of(self, wanted: datetime, *, length: timedelta, now: datetime) -> datetime:
+        """The instant of `wanted`, if `length` can be booked there; else raises `Unbookable`.
+
+        `wanted` is a local time. It may carry a UTC offset, which has to be the zone's own at that time; it
+        is needed only in the hour that a clock set back shows twice: without it, the person is asked back.
+        """
+        local = wanted.replace(tzinfo=None)
+        self._check_distance(local, now)
+        instants = instants_of(local, self.zone)
+        if not instants:
+            raise Unbookable(
+                f"{local:%H:%M} on {day_name(local)} does not exist in {self.zone.key}, "
+                "where the clocks are put forward over it.",
+                look_from=first_instant(local, self.zone),
+            )
+        if wanted.tzinfo is not None:
+            instants = tuple(instant for instant in instants if instant == wanted)
+            if not instants:
+                raise Unbookable(
+                    f"{wanted.isoformat(timespec='minutes')} is not a local time of {self.zone.key}; "
+                    "pass the local time there, without an offset.",
+                    look_from=None,
+                )
+        return self._bookable(local, instants, length, now)
+
+    def check_day(self, day: date, *, now: datetime) -> None:
+        """Raises `Unbookable` for a day that is over or beyond `HORIZON`."""
+        today = now.astimezone(self.zone).date()
+        if day < today:
+            raise Unbookable(f"{day_name(day)} is in the past; today is {day_name(today)}.", look_from=now)
+        if day > (now + HORIZON).astimezone(self.zone).date():
+            raise self._too_far(datetime.combine(day, time.min), now)
+
+    def _bookable(
+        self, local: datetime, instants: tuple[datetime, ...], length: timedelta, now: datetime
+    ) -> datetime:
+        objections: list[Unbookable] = []
+        for instant in instants:
+            try:
+                self._check(instant, length, now)
+            except Unbookable as objection:
+                objections.append(objection)
+        if len(objections) == len(instants):
+            raise objections[0]
+        if len(instants) > 1:
+            first, second = (iso(instant, self.zone) for instant in instants)
+            raise Unbookable(
+                f"{local:%H:%M} on {day_name(local)} happens twice in {self.zone.key}, "
+                "where the clocks are put back. Ask which one is meant, then pass "
+                f"{first} (the first) or {second} (the second).",
+                look_from=None,
+            )
+        return instants[0]
+
+    def _check_distance(self, local: datetime, now: datetime) -> None:
+        here = now.astimezone(self.zone).replace(tzinfo=None)
+        # Coarse: so far off there may be no instant to compare.
+        if local < here - timedelta(days=1):
+            raise self._past(local, now)
+        if local > here + HORIZON + timedelta(days=1):
+            raise self._too_far(local, now)
+
+    def _check(self, start: datetime, length: timedelta, now: datetime) -> None:
+        local = start.astimezone(self.zone)
+        if start < now:
+            raise self._past(local, now)
+        if start >= now + HORIZON:
+            raise self._too_far(local, now)
+        openings = list(self._open_spans(local.date()))
+        if not openings:
+            raise Unbookable(f"{self.provider} is closed on {day_name(local)}.", look_from=start)
+        span = Span(start=start, end=start + length)
+        if not any(opening.start <= span.start and span.end <= opening.end for opening in openings):
+            hours = " and ".join(self._hours(opening) for opening in openings)
+            raise Unbookable(
+                f"{self.provider} works {hours} on {day_name(local)}; "
+                f"{length // _MINUTE} minutes from {local:%H:%M} are not within that.",
+                look_from=start,
+            )
+        if _next_on_grid(start) != start:
+            raise Unbookable(
+                f"Appointments begin at :00, :15, :30 and :45, not at {local:%H:%M}.",
+                look_from=start,
+            )
+        if self._taken(span):
+            raise self.taken(start)
+
+    def taken(self, start: datetime) -> Unbookable:
+        return Unbookable(f"{spoken(start, self.zone)} with {self.provider} is taken.", look_from=start)
+
+    def _past(self, local: datetime, now: datetime) -> Unbookable:
+        here = spoken(now, self.zone)
+        return Unbookable(
+            f"{day_name(local)}, {local:%H:%M} is in the past; now it is {here}.", look_from=now
+        )
+
+    def _too_far(self, local: datetime, now: datetime) -> Unbookable:
+        last = day_name((now + HORIZON).astimezone(self.zone))
+        return Unbookable(
+            f"{day_name(local)} is too far ahead; the last day that can be booked is {last}.", look_from=None
+        )
+
+    def _taken(self, span: Span) -> Span | None:
+        return next((busy for busy in self.busy if busy.overlaps(span)), None)
+
+    def _hours(self, opening: Span) -> str:
+        return f"{opening.start.astimezone(self.zone):%H:%M} to {opening.end.astimezone(self.zone):%H:%M}"
+
+    def _open_spans(self, day: date) -> Iterator[Span]:
+        if day in self.closures:
+            return
+        midnight = datetime.combine(day, time.min)
+        for opening in self.openings:
+            if opening.weekday != day.isoweekday():
+                continue
+            opens = first_instant(midnight + opening.opens * _MINUTE, self.zone)
+            closes = last_instant(midnight + opening.closes * _MINUTE, self.zone)
+            if opens < closes:
+                yield Span(start=opens, end=closes)
+
+
+def instants_of(local: datetime, zone: ZoneInfo) -> tuple[datetime, ...]:
+    """When clocks in `zone` show `local`: once; twice where they are put back; never where put forward."""
+    try:
+        folds = [local.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1)]
+        return tuple(sorted({i for i in folds if i.astimezone(zone).replace(tzinfo=None, fold=0) == local}))
+    except OverflowError:  # on the first and last day that a datetime can hold
+        return ()
+
+
+def meant(wanted: datetime, zone: ZoneInfo) -> datetime | None:
+    """The instant of a local time that may carry its offset; None if it is not exactly one."""
+    instants = instants_of(wanted.replace(tzinfo=None), zone)
+    if wanted.tzinfo is not None:
+        instants = tuple(instant for instant in instants if instant == wanted)
+    return instants[0] if len(instants) == 1 else None
+
+
+def first_instant(local: datetime, zone: ZoneInfo) -> datetime:
+    """The first instant at which clocks in `zone` show `local`, or where they skip it, the end of the gap."""
+    return _shown(local, zone)[0]
+
+
+def last_instant(local: datetime, zone: ZoneInfo) -> datetime:
+    """The last instant at which clocks in `zone` show `local`, or where they skip it, the end of the gap."""
+    return _shown(local, zone)[-1]
+
+
+def _shown(local: datetime, zone: ZoneInfo) -> tuple[datetime, ...]:
+    while not (instants := instants_of(local, zone)):
+        local += _MINUTE
+    return instants
+
+
+def _next_on_grid(instant: datetime) -> datetime:
+    return instant + (_EPOCH - instant) % GRID
+
+
+def day_name(day: date) -> str:
+    """A day as it is said: `Monday 1 June 2026`."""
+    return f"{day:%A} {day.day} {day:%B %Y}"
+
+
+def spoken(instant: datetime, zone: ZoneInfo) -> str:
+    """An instant as it is said in `zone`: `Monday 1 June 2026, 14:30`, with CEST or CET where it is twice."""
+    local = instant.astimezone(zone)
+    twice = len(instants_of(local.replace(tzinfo=None, fold=0), zone)) > 1
+    return f"{day_name(local)}, {local:%H:%M %Z}" if twice else f"{day_name(local)}, {local:%H:%M}"
+
+
+def iso(instant: datetime, zone: ZoneInfo) -> str:
+    """An instant as a local time of `zone` with its offset, to the minute: `2026-06-01T14:30+02:00`."""
+    return instant.astimezone(zone).isoformat(timespec="minutes")

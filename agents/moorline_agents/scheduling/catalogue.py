@@ -1,0 +1,42 @@
+"""Services and providers as people name them; an unknown name is answered with the names there are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from moorline_agents.tools import ToolRefused
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from moorline_agents.scheduling.store import Provider, Service
+
+
+def named_service(services: Sequence[Service], name: str) -> Service:
+    """The service of this name, whatever its case and spacing."""
+    found = next((service for service in services if _key(service.name) == _key(name)), None)
+    if found is None and services:
+        raise ToolRefused(f"There is no service {name!r}. The services are: {_names(services)}.")
+    if found is None:
+        raise ToolRefused("No services are offered yet, so nothing can be booked. Tell the person so.")
+    return found
+
+
+def offering(service: Service, provider: str | None) -> tuple[Provider, ...]:
+    """Those who offer the service: all, or the one of this name."""
+    if provider is None:
+        return service.providers
+    found = tuple(p for p in service.providers if _key(p.name) == _key(provider))
+    if not found:
+        raise ToolRefused(
+            f"Nobody called {provider!r} offers {service.name}; these do: {_names(service.providers)}."
+        )
+    return found
+
+
+def _key(name: str) -> str:
+    return " ".join(name.casefold().split())
+
+
+def _names(named: Iterable[Service | Provider]) -> str:
+    return ", ".join(each.name for each in named)

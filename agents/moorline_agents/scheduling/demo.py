@@ -1,0 +1,23 @@
+"""A small made-up catalogue, so that there is something to book before a business brings its own."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from typing import TYPE_CHECKING
+
+from moorline_migrations.identifiers import in_schema
+
+if TYPE_CHECKING:
+    from moorline_agents.tools import Connection
+
+TIME_ZONE = "Europe/Berlin"
+"""Where everybody of the demo works."""
+
+
+async def seed_demo(connection: Connection, *, schema: str = "public") -> bool:
+    """Fills the catalogue if it holds no service yet; says whether it did.
+
+    One statement: of several processes that do it at once, one fills it and the others find it filled.
+    """
+    sql = (files("moorline_agents.scheduling") / "demo.sql").read_text(encoding="utf-8")
+    return bool(await connection.fetchval(in_schema(sql, schema), TIME_ZONE))

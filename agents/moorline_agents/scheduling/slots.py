@@ -1,0 +1,121 @@
+"""Free slots over the calendars of several providers, few enough to be read out."""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta
+from itertools import groupby, islice
+from typing import TYPE_CHECKING
+
+from moorline_agents.scheduling.calendar import HORIZON, Calendar, first_instant, iso, spoken
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from zoneinfo import ZoneInfo
+
+SEARCH = timedelta(days=14)
+"""How far a search for free slots looks."""
+
+MOST = 6
+"""How many slots a search gives at most."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slot:
+    """A free start, and the providers of one time zone who are free then."""
+
+    start: datetime
+    zone: ZoneInfo
+    providers: tuple[str, ...]
+
+    def shown(self) -> dict[str, object]:
+        """As a tool gives it to the model; `start` is what to pass on when it is booked."""
+        return {
+            "start": iso(self.start, self.zone),
+            "when": spoken(self.start, self.zone),
+            "providers": list(self.providers),
+            "time_zone": self.zone.key,
+        }
+
+    def __str__(self) -> str:
+        providers = " or ".join(self.providers)
+        return f"{spoken(self.start, self.zone)} with {providers} ({iso(self.start, self.zone)})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartOfDay:
+    """The starts somebody asked for: at or after `after`, and before `before`, on the local clock."""
+
+    after: time = time.min
+    before: time | None = None
+
+    def __contains__(self, local: time) -> bool:
+        return self.after <= local and (self.before is None or local < self.before)
+
+
+def next_slots(
+    calendars: Sequence[Calendar],
+    *,
+    length: timedelta,
+    since: datetime,
+    now: datetime,
+    part: PartOfDay | None = None,
+) -> list[Slot]:
+    """The next slots of `length` within `SEARCH` of `since`, `MOST` at most."""
+    bounds = max(since, now), min(since + SEARCH, now + HORIZON)
+    return _picked(calendars, [bounds] * len(calendars), length, part)
+
+
+def slots_on(
+    calendars: Sequence[Calendar],
+    day: date,
+    *,
+    length: timedelta,
+    now: datetime,
+    part: PartOfDay | None = None,
+) -> list[Slot]:
+    """The slots of `length` on `day`, `MOST` at most; a day is what each calendar's own zone takes for it."""
+    return _picked(calendars, [_hours_of(day, c.zone, now) for c in calendars], length, part)
+
+
+def _hours_of(day: date, zone: ZoneInfo, now: datetime) -> tuple[datetime, datetime]:
+    midnight = datetime.combine(day, time.min)
+    end = first_instant(midnight + timedelta(days=1), zone)
+    return max(now, first_instant(midnight, zone)), min(end, now + HORIZON)
+
+
+def _picked(
+    calendars: Sequence[Calendar],
+    bounds: Iterable[tuple[datetime, datetime]],
+    length: timedelta,
+    part: PartOfDay | None,
+) -> list[Slot]:
+    free = (_free(c, length, *bound, part or PartOfDay()) for c, bound in zip(calendars, bounds, strict=True))
+    return list(islice(_apart(heapq.merge(*free, key=_start), length), MOST))
+
+
+def _free(
+    calendar: Calendar, length: timedelta, since: datetime, until: datetime, part: PartOfDay
+) -> Iterator[Slot]:
+    for start in calendar.free_starts(length=length, since=since, until=until):
+        if start.astimezone(calendar.zone).time() in part:
+            yield Slot(start=start, zone=calendar.zone, providers=(calendar.provider,))
+
+
+def _apart(slots: Iterable[Slot], length: timedelta) -> Iterator[Slot]:
+    """One slot for all who are free at a start, none overlapping the one before: 9:00, 9:30, not 9:15."""
+    earliest: datetime | None = None
+    for start, together in groupby(slots, key=_start):
+        if earliest is not None and start < earliest:
+            continue
+        earliest = start + length
+        by_zone: dict[ZoneInfo, list[str]] = {}
+        for slot in together:
+            by_zone.setdefault(slot.zone, []).extend(slot.providers)
+        for zone, providers in by_zone.items():
+            yield Slot(start=start, zone=zone, providers=tuple(dict.fromkeys(providers)))
+
+
+def _start(slot: Slot) -> datetime:
+    return slot.start

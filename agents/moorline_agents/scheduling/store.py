@@ -1,0 +1,215 @@
+"""Catalogue and appointments in PostgreSQL. The statements are in appointments.sql; times are instants."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from moorline_agents.errors import AgentError
+from moorline_agents.scheduling.calendar import Calendar, Opening, Span, iso, spoken
+from moorline_migrations.identifiers import in_schema
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from datetime import datetime
+    from uuid import UUID
+
+    from moorline_agents.tools import Connection, Row
+
+MOST_LISTED = 20
+"""How many of a device's appointments are listed."""
+
+_BLOCK = re.compile(r"^-- name: (\w+)\n(.*?);$", re.MULTILINE | re.DOTALL)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provider:
+    provider_id: int
+    name: str
+    zone: ZoneInfo
+
+
+@dataclass(frozen=True, kw_only=True)
+class Service:
+    service_id: int
+    name: str
+    length: timedelta
+    providers: tuple[Provider, ...]
+    """Those who offer it, by name; never empty."""
+
+    @property
+    def minutes(self) -> int:
+        return self.length // timedelta(minutes=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Appointment:
+    appointment_id: UUID
+    service_id: int
+    service: str
+    provider: Provider
+    span: Span
+    booked: bool
+    """False once it is cancelled."""
+
+    @property
+    def reference(self) -> str:
+        """What a person calls it by; unique enough among the appointments of one device."""
+        return str(self.appointment_id)[:8]
+
+    def shown(self) -> dict[str, object]:
+        """As a tool gives it to the model."""
+        zone = self.provider.zone
+        return {
+            "reference": self.reference,
+            "service": self.service,
+            "provider": self.provider.name,
+            "start": iso(self.span.start, zone),
+            "end": iso(self.span.end, zone),
+            "when": spoken(self.span.start, zone),
+            "time_zone": zone.key,
+        }
+
+    def __str__(self) -> str:
+        when = spoken(self.span.start, self.provider.zone)
+        return f"{self.service} with {self.provider.name} on {when} (reference {self.reference})"
+
+
+@dataclass(frozen=True)
+class Store:
+    """Reads and writes one schema; which transaction that happens in is the caller's business."""
+
+    schema: str
+
+    def __post_init__(self) -> None:
+        statements(self.schema)
+
+    async def services(self, connection: Connection) -> tuple[Service, ...]:
+        """Every service that somebody offers, by name."""
+        offers: dict[int, list[Row]] = {}
+        for row in await connection.fetch(self._sql("offers")):
+            offers.setdefault(row["service_id"], []).append(row)
+        return tuple(
+            Service(
+                service_id=service_id,
+                name=rows[0]["service"],
+                length=timedelta(minutes=rows[0]["minutes"]),
+                providers=tuple(map(_provider, rows)),
+            )
+            for service_id, rows in offers.items()
+        )
+
+    async def calendars(
+        self, connection: Connection, providers: Iterable[Provider], *, since: datetime, until: datetime
+    ) -> dict[int, Calendar]:
+        """The calendars by provider ID, complete for every local day that lies between the two instants."""
+        wanted = {provider.provider_id: provider for provider in providers}
+        ids = list(wanted)
+        day = timedelta(days=1)  # wider than any UTC offset
+        hours = await connection.fetch(self._sql("hours"), ids)
+        closures = await connection.fetch(
+            self._sql("closures"), ids, (since - day).date(), (until + day).date()
+        )
+        busy = await connection.fetch(self._sql("busy"), ids, since - day, until + day)
+        return {
+            provider_id: Calendar(
+                provider=provider.name,
+                zone=provider.zone,
+                openings=tuple(_opening(row) for row in _of(provider_id, hours)),
+                closures=frozenset(row["day"] for row in _of(provider_id, closures)),
+                busy=tuple(_span(row) for row in _of(provider_id, busy)),
+            )
+            for provider_id, provider in wanted.items()
+        }
+
+    async def upcoming(self, connection: Connection, device_id: str, now: datetime) -> list[Appointment]:
+        """This device's next booked appointments, by time, `MOST_LISTED` at most."""
+        rows = await connection.fetch(self._sql("upcoming"), device_id, now, MOST_LISTED)
+        return list(map(_appointment, rows))
+
+    async def same(
+        self, connection: Connection, device_id: str, service: Service, starts: Mapping[int, datetime]
+    ) -> Appointment | None:
+        """What this device has booked already of this service at one of these starts, by provider ID."""
+        row = await connection.fetchrow(
+            self._sql("same"), device_id, service.service_id, list(starts), list(starts.values())
+        )
+        return None if row is None else _appointment(row)
+
+    async def referred(self, connection: Connection, device_id: str, reference: str) -> list[Appointment]:
+        """This device's appointments of this reference, booked or cancelled; two only by odd chance."""
+        return list(map(_appointment, await connection.fetch(self._sql("referred"), device_id, reference)))
+
+    async def book(
+        self,
+        connection: Connection,
+        device_id: str,
+        *,
+        provider_id: int,
+        service_id: int,
+        span: Span,
+        appointment_id: UUID | None = None,
+    ) -> UUID | None:
+        """Books, and gives back the appointment's ID; None if the provider has something else then."""
+        booked: UUID | None = await connection.fetchval(
+            self._sql("book"), device_id, appointment_id, provider_id, service_id, span.start, span.end
+        )
+        return booked
+
+    async def cancel(self, connection: Connection, device_id: str, appointment_id: UUID) -> bool:
+        """Whether it was booked until now."""
+        return await connection.fetchval(self._sql("cancel"), device_id, appointment_id) is not None
+
+    async def take_out(self, connection: Connection, device_id: str, appointment_id: UUID) -> bool:
+        """Removes a booked appointment that is booked anew, at another time, in this same transaction."""
+        return await connection.fetchval(self._sql("take_out"), device_id, appointment_id) is not None
+
+    def _sql(self, name: str) -> str:
+        return statements(self.schema)[name]
+
+
+@cache
+def statements(schema: str) -> Mapping[str, str]:
+    """The statements of appointments.sql by name, for one schema."""
+    text = (files("moorline_agents.scheduling") / "appointments.sql").read_text(encoding="utf-8")
+    return dict(_BLOCK.findall(in_schema(text, schema)))
+
+
+def _of(provider_id: int, rows: Sequence[Row]) -> Iterable[Row]:
+    return (row for row in rows if row["provider_id"] == provider_id)
+
+
+def _provider(row: Row) -> Provider:
+    name, time_zone = row["provider"], row["time_zone"]
+    try:
+        zone = ZoneInfo(time_zone)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise AgentError(
+            f"The time zone {time_zone!r} of provider {name!r} is not known here: correct "
+            "appointment_providers.time_zone, or install the tzdata package if this system has no time zones."
+        ) from error
+    return Provider(provider_id=row["provider_id"], name=name, zone=zone)
+
+
+def _opening(row: Row) -> Opening:
+    return Opening(weekday=row["weekday"], opens=row["opens"], closes=row["closes"])
+
+
+def _span(row: Row) -> Span:
+    return Span(start=row["starts"], end=row["ends"])
+
+
+def _appointment(row: Row) -> Appointment:
+    return Appointment(
+        appointment_id=row["appointment_id"],
+        service_id=row["service_id"],
+        service=row["service"],
+        provider=_provider(row),
+        span=_span(row),
+        booked=row["status"] == "booked",
+    )

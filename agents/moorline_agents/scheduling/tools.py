@@ -1,0 +1,160 @@
+"""The five tools of the scheduling agent. Each sees the appointments of the asking device, and no other's."""
+
+from dataclasses import dataclass
+from datetime import date, datetime, time
+from typing import Any
+
+from moorline_agents.scheduling.arguments import Book, Cancel, FindSlots, ListAppointments, Move
+from moorline_agents.scheduling.calendar import Calendar, Unbookable, day_name, first_instant, spoken
+from moorline_agents.scheduling.catalogue import named_service, offering
+from moorline_agents.scheduling.desk import Desk, Order
+from moorline_agents.scheduling.slots import SEARCH, PartOfDay, Slot, next_slots, slots_on
+from moorline_agents.scheduling.store import Service, Store
+from moorline_agents.tools import Connection, Tool, ToolContext, ToolRefused, tool
+
+
+def scheduling_tools(*, schema: str = "public") -> tuple[Tool, ...]:
+    """find_slots, book, list_appointments, move and cancel on the tables of `schema`.
+
+    `ConfigurationError` if that cannot name a schema.
+    """
+    tools = _Tools(Store(schema))
+    reads, changes = tool(idempotent=True), tool(effect="database", idempotent=True)
+    return (
+        reads(tools.find_slots),
+        changes(tools.book),
+        reads(tools.list_appointments),
+        changes(tools.move),
+        changes(tools.cancel),
+    )
+
+
+class _Tools:
+    """Their docstrings are what a model is told about them."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def find_slots(self, arguments: FindSlots, context: ToolContext) -> dict[str, Any]:
+        """Find free times for a service; offer only times that this gave. Without a service it tells what is
+        offered, how long it takes, and by whom."""
+        async with context.transaction() as connection:
+            services = await self._store.services(connection)
+            if arguments.service is None:
+                return {"services": [_offer(service) for service in services]}
+            service = named_service(services, arguments.service)
+            providers = offering(service, arguments.provider)
+            wanted = None if arguments.day is None else datetime.combine(arguments.day, time.min)
+            calendars = await self._desk(connection, context).calendars(providers, wanted)
+        search = _Search(
+            calendars=tuple(calendars.values()),
+            service=service,
+            now=context.now,
+            part=PartOfDay(after=arguments.after or time.min, before=arguments.before),
+        )
+        slots, note = search.anywhere() if arguments.day is None else search.around(arguments.day)
+        return {
+            "service": service.name,
+            "minutes": service.minutes,
+            "now": spoken(context.now, providers[0].zone),
+            "slots": [slot.shown() for slot in slots],
+            "note": note,
+        }
+
+    async def book(self, arguments: Book, context: ToolContext) -> dict[str, Any]:
+        """Book an appointment at a free time, once the person has agreed to service, day and time. After an
+        error nothing was booked: say why, and offer the times it names."""
+        async with context.transaction() as connection:
+            service = named_service(await self._store.services(connection), arguments.service)
+            providers = offering(service, arguments.provider)
+            order = Order(service=service, providers=providers, wanted=arguments.start)
+            desk = self._desk(connection, context)
+            if appointment := await desk.same(order):
+                return {"status": "already booked", "appointment": appointment.shown()}
+            return {"status": "booked", "appointment": (await desk.place(order)).shown()}
+
+    async def list_appointments(self, arguments: ListAppointments, context: ToolContext) -> dict[str, Any]:  # noqa: ARG002
+        """List this person's upcoming appointments, the next one first, with their references."""
+        async with context.transaction() as connection:
+            upcoming = await self._store.upcoming(connection, context.device_id, context.now)
+        return {"appointments": [appointment.shown() for appointment in upcoming]}
+
+    async def move(self, arguments: Move, context: ToolContext) -> dict[str, Any]:
+        """Move an upcoming appointment of this person to another free time; its reference stays. After an
+        error it stays where it was: say why, and offer the times it names."""
+        async with context.transaction() as connection:
+            desk = self._desk(connection, context)
+            appointment = await desk.changeable(arguments.reference)
+            if not appointment.booked:
+                raise ToolRefused(f"{appointment} was cancelled. Book a new one instead.")
+            service = named_service(await self._store.services(connection), appointment.service)
+            providers = offering(service, arguments.provider or appointment.provider.name)
+            order = Order(service=service, providers=providers, wanted=arguments.start, moved=appointment)
+            if order.changes_nothing:
+                return {"status": "already at that time", "appointment": appointment.shown()}
+            # Out first, then placed: of two that swap times, both find the other's taken, so neither waits.
+            await self._store.take_out(connection, context.device_id, appointment.appointment_id)
+            return {"status": "moved", "appointment": (await desk.place(order)).shown()}
+
+    async def cancel(self, arguments: Cancel, context: ToolContext) -> dict[str, Any]:
+        """Cancel an upcoming appointment of this person, once they have said that they want that."""
+        async with context.transaction() as connection:
+            appointment = await self._desk(connection, context).changeable(arguments.reference)
+            cancelled = await self._store.cancel(connection, context.device_id, appointment.appointment_id)
+        status = "cancelled" if cancelled else "already cancelled"
+        return {"status": status, "appointment": appointment.shown()}
+
+    def _desk(self, connection: Connection, context: ToolContext) -> Desk:
+        return Desk(store=self._store, connection=connection, device_id=context.device_id, now=context.now)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Search:
+    """One search for free slots; gives them, and a note for the model where they are not what it asked."""
+
+    calendars: tuple[Calendar, ...]
+    service: Service
+    now: datetime
+    part: PartOfDay
+
+    def anywhere(self) -> tuple[list[Slot], str | None]:
+        return self._from(self.now)
+
+    def around(self, day: date) -> tuple[list[Slot], str | None]:
+        self._check(day)
+        slots = slots_on(self.calendars, day, length=self.service.length, now=self.now, part=self.part)
+        if slots:
+            return slots, None
+        midnight = datetime.combine(day, time.min)
+        slots, note = self._from(min(first_instant(midnight, calendar.zone) for calendar in self.calendars))
+        return slots, note or f"Nothing that fits is free on {day_name(day)}; these are the next free times."
+
+    def _check(self, day: date) -> None:
+        """A day has to be possible somewhere: at midnight, time zones differ about what day it is."""
+        objections: list[Unbookable] = []
+        for calendar in self.calendars:
+            try:
+                calendar.check_day(day, now=self.now)
+            except Unbookable as objection:
+                objections.append(objection)
+        if len(objections) == len(self.calendars):
+            raise ToolRefused(f"{objections[0]} Ask for another day.")
+
+    def _from(self, since: datetime) -> tuple[list[Slot], str | None]:
+        slots = next_slots(
+            self.calendars, length=self.service.length, since=since, now=self.now, part=self.part
+        )
+        if slots:
+            return slots, None
+        return slots, (
+            f"Nothing that fits is free in the {SEARCH.days} days from {day_name(since)}; "
+            "ask for a later day, another time of day, or another provider."
+        )
+
+
+def _offer(service: Service) -> dict[str, Any]:
+    return {
+        "service": service.name,
+        "minutes": service.minutes,
+        "providers": [provider.name for provider in service.providers],
+    }

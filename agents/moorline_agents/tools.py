@@ -1,0 +1,192 @@
+"""Tools: async functions with pydantic arguments that a model may call.
+
+A tool never learns who is asking from its arguments: identity, clock and database come in the `ToolContext`,
+which the server fills. Running the calls of a model's answer, recording effects and speaking to the model is
+the kit's job.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import typing
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from pydantic.json_schema import GenerateJsonSchema
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
+    from datetime import datetime
+
+    from pydantic.json_schema import JsonSchemaValue
+    from pydantic_core import ErrorDetails, core_schema
+
+Effect = Literal["none", "database", "outside"]
+
+_ArgumentsT = TypeVar("_ArgumentsT", bound=BaseModel)
+_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")  # what chat-completions servers accept
+_PARAMETERS = 2  # arguments, context
+_PROBLEMS = 5  # named in one refusal
+
+
+class ToolRefused(Exception):
+    """Raised by a tool that cannot do what it was asked.
+
+    The turn goes on: the model is told the message, which so says what is wrong and what to do instead.
+    """
+
+
+class Row(Protocol):
+    """A row of a result; values are read by column name."""
+
+    def __getitem__(self, column: str, /) -> Any: ...
+
+
+class Connection(Protocol):
+    """What a tool may do with the database inside its transaction; asyncpg's connections fit."""
+
+    async def fetch(self, query: str, /, *args: Any) -> Sequence[Row]: ...
+    async def fetchrow(self, query: str, /, *args: Any) -> Row | None: ...
+    async def fetchval(self, query: str, /, *args: Any) -> Any: ...
+    async def execute(self, query: str, /, *args: Any) -> str: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToolContext:
+    """What the server says about the turn a tool runs in. Nothing in it comes from a model."""
+
+    device_id: str
+    now: datetime
+    """Aware; the database's clock when the turn began, so a rerun of the turn may see a later one."""
+    values: Mapping[str, Any]
+    """The other keys of the context the turn was called with."""
+    transaction: Callable[[], AbstractAsyncContextManager[Connection]]
+    """Opens a transaction that commits when the block ends well and rolls back when it raises."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tool:
+    """A function a model may call. Made by `tool`; one that could never work is refused when it is built."""
+
+    name: str
+    description: str
+    arguments: type[BaseModel]
+    function: Callable[[Any, ToolContext], Coroutine[Any, Any, Any]]
+    effect: Effect
+    """`none`: it only reads. `database`: it changes rows, inside `ToolContext.transaction` only. `outside`:
+    it changes something that no transaction takes back."""
+    idempotent: bool
+    """Whether running it twice with the same arguments does no more than running it once."""
+    schema: dict[str, Any] = field(init=False, compare=False, repr=False)
+    """Its entry in the `tools` list of a chat-completions request. Shared: not to be changed."""
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise ValueError(
+                f"{self.name!r} cannot name a tool: use 1 to 64 letters, digits, underscores or hyphens."
+            )
+        if not self.description:
+            raise ValueError(f"Tool {self.name} needs a description: write a docstring or pass description=.")
+        if self.effect not in typing.get_args(Effect):
+            raise ValueError(
+                f"Tool {self.name}: effect must be none, database or outside, not {self.effect!r}."
+            )
+        parameters = self.arguments.model_json_schema(schema_generator=_ParameterSchema)
+        if parameters.get("type") != "object":
+            raise TypeError(f"Tool {self.name}: its arguments must be an object with named fields.")
+        parameters.setdefault("properties", {})
+        function = {"name": self.name, "description": self.description, "parameters": parameters}
+        object.__setattr__(self, "schema", {"type": "function", "function": function})
+
+    async def call(self, raw_arguments: str, context: ToolContext) -> Any:
+        """Runs the tool with `raw_arguments`, the JSON text a model wrote, and gives back what it returned.
+
+        No text at all counts as no arguments. Raises `ToolRefused`, also for arguments that do not fit: then
+        the tool was not run, and the message names each wrong field.
+        """
+        return await self.function(self._validated(raw_arguments), context)
+
+    def _validated(self, raw_arguments: str) -> BaseModel:
+        try:
+            return self.arguments.model_validate_json(raw_arguments.strip() or "{}", extra="forbid")
+        except ValidationError as error:
+            problems = "; ".join(map(_problem, error.errors(include_url=False)[:_PROBLEMS]))
+        fields = ", ".join(self.schema["function"]["parameters"]["properties"]) or "none"
+        raise ToolRefused(
+            f"{self.name} was not run, its arguments are wrong: {problems}. "
+            f"Call it again with a JSON object; its fields are: {fields}."
+        )
+
+
+def tool(
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    effect: Effect = "none",
+    idempotent: bool = False,
+) -> Callable[[Callable[[_ArgumentsT, ToolContext], Coroutine[Any, Any, Any]]], Tool]:
+    """Makes a `Tool` of `async def f(arguments: SomeModel, context: ToolContext)`, which returns JSON values.
+
+    Name and description default to the function's name and docstring. Raises `TypeError` or `ValueError` at
+    once for a definition that could never work.
+    """
+
+    def decorate(function: Callable[[_ArgumentsT, ToolContext], Coroutine[Any, Any, Any]]) -> Tool:
+        own_name: str = getattr(function, "__name__", type(function).__name__)
+        return Tool(
+            name=own_name if name is None else name,
+            description=(inspect.getdoc(function) or "") if description is None else description,
+            arguments=_arguments_model(function, own_name),
+            function=function,
+            effect=effect,
+            idempotent=idempotent,
+        )
+
+    return decorate
+
+
+def _arguments_model(function: Callable[..., Any], name: str) -> type[BaseModel]:
+    if not inspect.iscoroutinefunction(function):
+        raise TypeError(f"Tool {name} must be an async function: write `async def {name}(...)`.")
+    parameters = list(inspect.signature(function).parameters.values())
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    if len(parameters) != _PARAMETERS or any(p.kind not in positional for p in parameters):
+        raise TypeError(
+            f"Tool {name} must take exactly two parameters: (arguments: Model, context: ToolContext)."
+        )
+    try:
+        hints = typing.get_type_hints(function)
+    except NameError as error:
+        raise TypeError(
+            f"Tool {name}: its annotations cannot be read ({error}); define or import the names at module "
+            "level, outside `if TYPE_CHECKING`."
+        ) from error
+    model, context = (hints.get(parameter.name) for parameter in parameters)
+    if not (isinstance(model, type) and issubclass(model, BaseModel)):
+        raise TypeError(f"Tool {name}: annotate {parameters[0].name!r} with a pydantic model.")
+    if context is not ToolContext:
+        raise TypeError(f"Tool {name}: annotate {parameters[1].name!r} with ToolContext.")
+    return model
+
+
+def _problem(details: ErrorDetails) -> str:
+    where = ".".join(str(part) for part in details["loc"])
+    what = details["msg"].removeprefix("Value error, ")
+    return f"{where}: {what}" if where else what
+
+
+class _ParameterSchema(GenerateJsonSchema):
+    """What a model is shown: no generated titles, and closed objects, as unknown fields are refused."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002
+        return False
+
+    def model_schema(self, schema: core_schema.ModelSchema) -> JsonSchemaValue:
+        shown = super().model_schema(schema)
+        shown.pop("title", None)
+        if shown.get("type") == "object":
+            shown["additionalProperties"] = False
+        return shown

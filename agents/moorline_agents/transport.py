@@ -1,0 +1,221 @@
+"""Models that are no servers: a function behind the real OpenAI client, in the place of the network.
+
+The rehearsal, the recorded and the scripted model are such functions. Everything above the transport (client,
+streaming, errors, retries) is what a real model goes through.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import httpx2
+
+from moorline_agents.messages import Usage
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from openai import AsyncOpenAI
+
+    from moorline_agents.messages import Message, ToolCall
+
+_PIECES = 4  # that an answer's text and each call's arguments are streamed in
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelRequest:
+    """What a model is shown: the parsed body of one chat-completions request."""
+
+    model: str
+    messages: tuple[Message, ...]
+    tools: tuple[Mapping[str, Any], ...] = ()
+    tool_choice: Any = None
+    stream: bool = False
+
+    @property
+    def system(self) -> str:
+        """The text of all system messages."""
+        return "\n\n".join(m["content"] or "" for m in self.messages if m["role"] == "system")
+
+    @property
+    def functions(self) -> dict[str, Mapping[str, Any]]:
+        """The offered functions by name: description and JSON schema of the parameters."""
+        return {tool["function"]["name"]: tool["function"] for tool in self.tools}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """A tool call of an answer; arguments given as text go out as they are, JSON or not."""
+
+    name: str
+    arguments: Mapping[str, Any] | str = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelReply:
+    """A model's answer."""
+
+    text: str | None = None
+    calls: tuple[Call, ...] = ()
+    usage: Usage = field(default_factory=Usage)
+    finish_reason: str | None = None
+    """Worked out from the rest if None."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RawReply:
+    """Any HTTP answer: an error, a stream that is cut or garbled, one that stalls."""
+
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+    pieces: tuple[bytes, ...] = ()
+    pause: float = 0.0
+    """Seconds before each piece but the first."""
+
+
+Reply = ModelReply | RawReply
+Rules = Callable[[ModelRequest], Reply | Awaitable[Reply]]
+
+
+class RuleTransport(httpx2.AsyncBaseTransport):
+    """Answers chat-completions requests by `rules`; no connection is made, any event loop may use it.
+
+    What `rules` raises comes out of the client's call as it is.
+    """
+
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        raw = await respond(self._rules, await request.aread())
+        return httpx2.Response(raw.status, headers=dict(raw.headers), stream=_Pieces(raw), request=request)
+
+
+def rule_client(rules: Rules) -> AsyncOpenAI:
+    """A real `AsyncOpenAI` client whose model is `rules`. It needs no key and reads no proxy settings."""
+    from openai import AsyncOpenAI  # noqa: PLC0415 - slow to import, and not needed to define rules
+
+    return AsyncOpenAI(
+        api_key="rules",
+        base_url="http://rules.invalid/v1",
+        http_client=httpx2.AsyncClient(transport=RuleTransport(rules), trust_env=False),
+    )
+
+
+async def respond(rules: Rules, body: bytes) -> RawReply:
+    """The HTTP answer of `rules` to the body of a chat-completions request.
+
+    Raises `ValueError` or `KeyError` for a body that is no such request, and what `rules` raises.
+    """
+    parsed = json.loads(body)
+    request = ModelRequest(
+        model=parsed["model"],
+        messages=tuple(parsed["messages"]),
+        tools=tuple(parsed.get("tools", ())),
+        tool_choice=parsed.get("tool_choice"),
+        stream=bool(parsed.get("stream")),
+    )
+    reply = rules(request)
+    if inspect.isawaitable(reply):
+        reply = await reply
+    if isinstance(reply, RawReply):
+        return reply
+    if request.stream:
+        return RawReply(headers={"content-type": "text/event-stream"}, pieces=tuple(_events(request, reply)))
+    return RawReply(
+        headers={"content-type": "application/json"},
+        pieces=(json.dumps(_completion(request, reply)).encode(),),
+    )
+
+
+async def pieces_of(reply: RawReply) -> AsyncIterator[bytes]:
+    """The body of `reply`, with its pauses."""
+    for number, piece in enumerate(reply.pieces):
+        if number and reply.pause:
+            await asyncio.sleep(reply.pause)
+        yield piece
+
+
+class _Pieces(httpx2.AsyncByteStream):
+    def __init__(self, reply: RawReply) -> None:
+        self._reply = reply
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return pieces_of(self._reply)
+
+
+def _events(request: ModelRequest, reply: ModelReply) -> Iterator[bytes]:
+    """The answer as a server streams it: who speaks, text and calls in pieces, why it ended, what it cost."""
+    deltas: list[dict[str, Any]] = [{"role": "assistant", "content": None if reply.text is None else ""}]
+    deltas += ({"content": piece} for piece in _split(reply.text or ""))
+    for index, call in enumerate(_calls(request, reply)):
+        head = {**call, "index": index, "function": {"name": call["function"]["name"], "arguments": ""}}
+        deltas.append({"tool_calls": [head]})
+        for piece in _split(call["function"]["arguments"]):
+            deltas.append({"tool_calls": [{"index": index, "function": {"arguments": piece}}]})
+    for delta in deltas:
+        yield _event(request, choices=[{"index": 0, "delta": delta, "finish_reason": None}])
+    yield _event(request, choices=[{"index": 0, "delta": {}, "finish_reason": _finish_reason(reply)}])
+    yield _event(request, choices=[], usage=_usage(reply))
+    yield b"data: [DONE]\n\n"
+
+
+def _event(request: ModelRequest, **content: Any) -> bytes:
+    chunk = {
+        "id": "rules",
+        "object": "chat.completion.chunk",
+        "created": 0,
+        "model": request.model,
+        **content,
+    }
+    return b"data: " + json.dumps(chunk).encode() + b"\n\n"
+
+
+def _completion(request: ModelRequest, reply: ModelReply) -> dict[str, Any]:
+    message: dict[str, Any] = {"role": "assistant", "content": reply.text}
+    if reply.calls:
+        message["tool_calls"] = _calls(request, reply)
+    return {
+        "id": "rules",
+        "object": "chat.completion",
+        "created": 0,
+        "model": request.model,
+        "choices": [{"index": 0, "message": message, "finish_reason": _finish_reason(reply)}],
+        "usage": _usage(reply),
+    }
+
+
+def _calls(request: ModelRequest, reply: ModelReply) -> list[ToolCall]:
+    """IDs count on through the conversation: the same question is answered the same, and none comes twice."""
+    earlier = sum(len(message.get("tool_calls", ())) for message in request.messages)
+    return [
+        {
+            "id": f"call_{number}",
+            "type": "function",
+            "function": {"name": call.name, "arguments": _arguments_text(call)},
+        }
+        for number, call in enumerate(reply.calls, start=earlier + 1)
+    ]
+
+
+def _arguments_text(call: Call) -> str:
+    return call.arguments if isinstance(call.arguments, str) else json.dumps(dict(call.arguments))
+
+
+def _finish_reason(reply: ModelReply) -> str:
+    return reply.finish_reason or ("tool_calls" if reply.calls else "stop")
+
+
+def _usage(reply: ModelReply) -> dict[str, int]:
+    prompt, completion = reply.usage.prompt_tokens, reply.usage.completion_tokens
+    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+
+
+def _split(text: str) -> list[str]:
+    size = -(-len(text) // _PIECES) or 1
+    return [text[start : start + size] for start in range(0, len(text), size)]

@@ -1,0 +1,76 @@
+"""The made-up catalogue: there once, however many start at the same time."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from moorline_agents.scheduling.demo import TIME_ZONE, seed_demo
+from moorline_migrations.runner import migrate
+
+if TYPE_CHECKING:
+    from tests.agents.scheduling.conftest import Business
+
+TABLES = ["services", "providers", "offers", "hours", "closures"]
+
+
+async def counts(business: Business, schema: str = "public") -> dict[str, int]:
+    return {
+        table: await business.pool.fetchval(f"SELECT count(*) FROM {schema}.appointment_{table}")  # noqa: S608
+        for table in TABLES
+    }
+
+
+async def test_an_empty_catalogue_is_filled_and_every_service_can_be_booked(business: Business) -> None:
+    async with business.pool.acquire() as connection:
+        assert await seed_demo(connection) is True
+    services = (await business.call("d", "find_slots"))["services"]
+    assert [service["service"] for service in services] == [
+        "Beard trim",
+        "Colouring",
+        "Consultation",
+        "Dental check-up",
+        "Haircut",
+    ]
+    for service in services:
+        found = await business.call("d", "find_slots", service=service["service"])
+        assert len(found["slots"]) == 6
+        assert {slot["time_zone"] for slot in found["slots"]} == {TIME_ZONE}
+        booked = await business.call("d", "book", service=service["service"], start=found["slots"][0]["start"])
+        assert booked["status"] == "booked"
+
+
+async def test_filling_it_again_changes_nothing(business: Business) -> None:
+    async with business.pool.acquire() as connection:
+        await seed_demo(connection)
+        before = await counts(business)
+        assert await seed_demo(connection) is False
+    assert await counts(business) == before
+    assert all(before.values())
+
+
+async def test_a_catalogue_of_ones_own_stays_as_it_is(salon: Business) -> None:
+    before = await counts(salon)
+    async with salon.pool.acquire() as connection:
+        assert await seed_demo(connection) is False
+    assert await counts(salon) == before
+
+
+async def test_of_many_at_once_one_fills_it(business: Business) -> None:
+    async def seed() -> bool:
+        async with business.pool.acquire() as connection:
+            return await seed_demo(connection)
+
+    assert sum(await asyncio.gather(*(seed() for _ in range(10)))) == 1
+    at_once = await counts(business)
+    await business.pool.execute("TRUNCATE appointment_services, appointment_providers CASCADE")
+    assert await seed() is True
+    assert await counts(business) == at_once
+
+
+async def test_it_fills_the_schema_it_is_told(business: Business, dsn: str) -> None:
+    await migrate(dsn, schema="branch")
+    async with business.pool.acquire() as connection:
+        assert await seed_demo(connection, schema="branch") is True
+    assert not any((await counts(business)).values())
+    assert all((await counts(business, "branch")).values())
