@@ -1,0 +1,125 @@
+"""The chat of the command line: in a terminal, or line by line between other programs."""
+
+import asyncio
+import os
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from io import TextIOWrapper
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from uuid import uuid4
+
+from rich.console import Console
+
+from moorline.errors import ConfigurationError, MoorlineError
+from moorline.reply import Reply
+from moorline.runtime import Moorline
+from moorline.settings import Settings
+from moorline.streaming import TextDelta, TurnDone, TurnFailed
+
+
+def in_terminal() -> bool:
+    """Whether a person types and reads."""
+    return sys.stdin.isatty() and sys.stdout.isatty()
+
+
+def converse(settings: Settings, *, device: str | None = None) -> None:
+    """Chats until standard input ends. `device` is the conversation, by default the one of the data folder."""
+    context = {"device_id": device or own_device(settings.data_folder)}
+    # Between two messages the loop stands still, so that the terminal keeps its line editing and its Ctrl-C.
+    with asyncio.Runner() as runner:
+        moorline = runner.run(Moorline(settings).__aenter__())
+        try:
+            if in_terminal():
+                _type(lambda text: runner.run(_stream(moorline, text, context)))
+            else:
+                _pipe(lambda text: runner.run(moorline.run(text, context)))
+        finally:
+            runner.run(moorline.close())
+
+
+def own_device(folder: Path) -> str:
+    """The device ID that the data folder's chat goes by; made by whoever asks first, for its owner's eyes only."""
+    file = folder / "device"
+    try:
+        if not file.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            _make_device(file)
+        return file.read_text().strip()
+    except OSError as error:
+        raise ConfigurationError(
+            f"The chat cannot keep its device ID in {file} ({error.strerror}). Make the folder writable, or choose "
+            "another with MOORLINE_DATA, or name a device with --device."
+        ) from error
+
+
+def _make_device(file: Path) -> None:
+    """There is no moment in which the file exists without an ID, and the first of several wins."""
+    with NamedTemporaryFile("w", dir=file.parent) as draft:  # mode 0600
+        draft.write(f"{uuid4()}\n")
+        draft.flush()
+        with suppress(FileExistsError):
+            os.link(draft.name, file)
+
+
+def _pipe(answer: Callable[[str], Reply]) -> None:
+    for stream in (sys.stdin, sys.stdout):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="replace")
+    for line in sys.stdin:
+        if not line.strip():
+            continue
+        reply = answer(line.strip())
+        for each in (*reply.recovered, reply):
+            sys.stdout.write(f"{_speaker(each)} {' '.join(each.splitlines())}\n")
+        sys.stdout.flush()
+
+
+def _type(answer: Callable[[str], None]) -> None:
+    while True:
+        try:
+            text = input("> ")
+        except (EOFError, KeyboardInterrupt):
+            sys.stdout.write("\n")
+            return
+        if not text.strip():
+            continue
+        try:
+            answer(text.strip())
+        except KeyboardInterrupt:
+            _aside("\nInterrupted.")
+        except MoorlineError as error:
+            _aside(f"\n{error}", style="red")
+
+
+async def _stream(moorline: Moorline, text: str, context: dict[str, str]) -> None:
+    """Shows the reply as it is written. Raises the error of a turn that failed: what was shown is void then."""
+    shown = ""
+    async for event in moorline.stream(text, context):
+        match event:
+            case TextDelta():
+                shown += event.text
+                sys.stdout.write(_visible(event.text))
+                sys.stdout.flush()
+            case TurnDone(reply=reply):
+                for earlier in reply.recovered:
+                    _aside(f"\n{_speaker(earlier)}, to an earlier message: {_visible(earlier)}")
+                if shown.strip() != reply.strip():
+                    sys.stdout.write(f"\n{_visible(reply)}" if shown else _visible(reply))
+                _aside(f"\n{_speaker(reply)}")
+            case TurnFailed(error=error):
+                raise error
+
+
+def _speaker(reply: Reply) -> str:
+    return f"[{reply.agent or 'manager'}]"
+
+
+def _visible(text: str) -> str:
+    """Without what would steer the terminal."""
+    return "".join(character for character in text if character.isprintable() or character in "\n\t")
+
+
+def _aside(text: str, *, style: str = "dim") -> None:
+    Console(highlight=False).print(text, style=style, markup=False)

@@ -1,0 +1,171 @@
+"""What a caller hands to a turn: the message and its context, checked before anything is stored."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, cast, get_args
+from uuid import uuid4
+
+from moorline.errors import InvalidContext, InvalidMessage
+from moorline.settings import OnBusy, Settings
+from moorline_checkpoint.devices import require_device_id
+from moorline_checkpoint.turns import Incoming
+
+MAX_MESSAGE = 100_000
+"""Characters of one message; chat platforms allow a few thousand."""
+
+MAX_MESSAGE_ID = 200
+"""Characters of a message ID."""
+
+DEVICE_KEYS = ("device_id", "user_id", "wa_id", "session_id")
+"""Where a context's device is looked for, in this order."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resume:
+    """A message that answers an interrupt: `value` is what the interrupted node gets back."""
+
+    interrupt_id: str
+    value: Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class TurnContext:
+    """Who is speaking and how the turn shall be run; a plain mapping is turned into one of these.
+
+    `timeout` is seconds for the whole turn, waiting included (None: the setting). `values` reach the agents
+    untouched and are stored with the message until its turn ends, so they must be JSON.
+    """
+
+    device_id: str
+    message_id: str | None = None
+    on_busy: OnBusy | None = None
+    timeout: float | None = None
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, context: Mapping[str, Any] | TurnContext) -> TurnContext:
+        """The same context as a `TurnContext`. Raises `InvalidContext` when no device is named."""
+        if isinstance(context, TurnContext):
+            return context
+        if not isinstance(context, Mapping):
+            raise InvalidContext(f"The context is a mapping or a TurnContext, not {type(context).__name__}.")
+        key = next((key for key in DEVICE_KEYS if context.get(key) is not None), None)
+        if key is None:
+            raise InvalidContext(f"The context names no device: give one of {', '.join(DEVICE_KEYS)}.")
+        own = {key, "message_id", "on_busy", "timeout"}
+        return cls(
+            device_id=context[key],
+            message_id=context.get("message_id"),
+            on_busy=context.get("on_busy"),
+            timeout=context.get("timeout"),
+            values={name: value for name, value in context.items() if name not in own},
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """A checked message with its checked context: what Begin stores."""
+
+    device_id: str
+    message_id: str
+    text: str
+    resume: Resume | None
+    values: Mapping[str, Any]
+    """The context's other keys."""
+    on_busy: OnBusy
+    timeout: float
+
+    def incoming(self) -> Incoming:
+        """The message as the queue stores it."""
+        answer = self.resume
+        resume = None if answer is None else {"interrupt_id": answer.interrupt_id, "value": answer.value}
+        return Incoming(
+            device_id=self.device_id,
+            message_id=self.message_id,
+            text=self.text,
+            resume=resume,
+            context=self.values,
+        )
+
+
+def check_request(
+    message: str | Resume, context: Mapping[str, Any] | TurnContext, settings: Settings
+) -> Request:
+    """Raises `InvalidMessage`, `InvalidContext` or `InvalidDeviceID`; nothing has been stored by then."""
+    turn = TurnContext.of(context)
+    device_id = require_device_id(turn.device_id, uuid_only=settings.device_ids == "uuid")
+    resume = message if isinstance(message, Resume) else None
+    return Request(
+        device_id=device_id,
+        message_id=_message_id(turn.message_id, resume),
+        text="" if isinstance(message, Resume) else _text(message),
+        resume=_checked(resume),
+        values=_json(turn.values),
+        on_busy=_on_busy(turn.on_busy, settings),
+        timeout=_timeout(turn.timeout, settings),
+    )
+
+
+def _checked(resume: Resume | None) -> Resume | None:
+    if resume is not None:
+        try:
+            json.dumps(resume.value, allow_nan=False)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise InvalidMessage(f"The value of a Resume is JSON ({error}).") from error
+    return resume
+
+
+def _text(message: object) -> str:
+    if not isinstance(message, str):
+        raise InvalidMessage(f"A message is text or a Resume, not {type(message).__name__}.")
+    if not message.strip():
+        raise InvalidMessage("The message is empty; there is nothing to answer.")
+    if len(message) > MAX_MESSAGE:
+        raise InvalidMessage(
+            f"The message has {len(message):,} characters, {MAX_MESSAGE:,} are allowed; send it in parts."
+        )
+    return str(message)
+
+
+def _message_id(message_id: object, resume: Resume | None) -> str:
+    if message_id is None:
+        # An answer to an interrupt is one message however often it is sent; anything else without an ID is its own.
+        return f"resume:{resume.interrupt_id}" if resume else str(uuid4())
+    if not isinstance(message_id, str) or not 0 < len(message_id) <= MAX_MESSAGE_ID or "\0" in message_id:
+        raise InvalidContext(f"message_id is text of 1 to {MAX_MESSAGE_ID} characters.")
+    return message_id
+
+
+def _json(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values as they come back from JSON: a rerun of the turn gets the same ones."""
+    checked = {}
+    for name, value in values.items():
+        if not isinstance(name, str):
+            raise InvalidContext(f"The context's keys are text, not {type(name).__name__}.")
+        try:
+            checked[name] = json.loads(json.dumps(value, allow_nan=False))
+        except (TypeError, ValueError, RecursionError) as error:
+            raise InvalidContext(
+                f"The context's {name!r} is not JSON ({error}); pass text, numbers, lists and mappings only."
+            ) from error
+    return checked
+
+
+def _on_busy(value: object, settings: Settings) -> OnBusy:
+    if value is None:
+        return settings.on_busy
+    for choice in get_args(OnBusy):
+        if value == choice:
+            return cast("OnBusy", choice)
+    raise InvalidContext(f"on_busy is one of {', '.join(get_args(OnBusy))}, not {value!r}.")
+
+
+def _timeout(timeout: object, settings: Settings) -> float:
+    if timeout is None:
+        return settings.turn_timeout
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0:
+        raise InvalidContext(f"timeout is a positive number of seconds, not {timeout!r}.")
+    return float(timeout)

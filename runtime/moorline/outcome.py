@@ -1,0 +1,64 @@
+"""What a finished run means: the record that is committed, the reply that is given, the error that is raised."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from langgraph.errors import GraphRecursionError
+
+from moorline.errors import AgentError, MoorlineError, StoreUnavailable
+from moorline.reply import Interrupt, Reply
+from moorline_checkpoint.turn import OpenTurn, TurnRecord
+
+
+def record_of(turn: OpenTurn, state: dict[str, Any]) -> TurnRecord:
+    """What is committed of a run that ended with `state`. Raises `AgentError` for a run that said nothing."""
+    waiting = [Interrupt(id=interrupt.id, value=interrupt.value) for interrupt in state.get("__interrupt__", ())]
+    interrupt = waiting[0] if waiting else None
+    reply = _question(interrupt) if interrupt else state["reply"]
+    if not reply:
+        raise AgentError(
+            f"Agent {state['agent']} answered with nothing; nothing of the turn was kept. Send the message again."
+        )
+    return TurnRecord(
+        turn_no=turn.turn_no,
+        agent=turn.active_agent if interrupt else state["agent"],
+        reply=reply,
+        handoffs=tuple(state["handoffs"]),
+        usage=state["usage"],
+        interrupt={"id": interrupt.id, "value": interrupt.value} if interrupt else None,
+    )
+
+
+def reply_of(record: TurnRecord, *, replayed: bool = False, recovered: tuple[Reply, ...] = ()) -> Reply:
+    """A committed turn as its caller gets it."""
+    return Reply(
+        record.reply,
+        agent=record.agent,
+        turn_no=record.turn_no,
+        replayed=replayed,
+        recovered=recovered,
+        handoffs=record.handoffs,
+        interrupt=Interrupt(**record.interrupt) if record.interrupt else None,
+        usage=record.usage,
+    )
+
+
+def failure_of(error: BaseException) -> BaseException:
+    """What the caller is told of a run that raised `error`: ours and cancellations as they are."""
+    if isinstance(error, MoorlineError) or not isinstance(error, Exception):
+        return error
+    if isinstance(error, GraphRecursionError):
+        return AgentError("The agents' graphs took too many steps without an answer; nothing of the turn was kept.")
+    return AgentError(f"An agent failed ({type(error).__name__}); nothing of the turn was kept. See the cause below.")
+
+
+def is_outer(error: BaseException) -> bool:
+    """Whether the failure is not the message's own: it then does not count as one of its attempts."""
+    outer = isinstance(error, StoreUnavailable | asyncio.CancelledError)
+    return outer or bool(getattr(error, "transient", False))
+
+
+def _question(interrupt: Interrupt) -> str:
+    return interrupt.value if isinstance(interrupt.value, str) else str(interrupt.value)

@@ -1,0 +1,49 @@
+"""`moorline replay`: plays a file of recorded conversations and says what went wrong."""
+
+from __future__ import annotations
+
+import sys
+from itertools import islice
+from pathlib import Path
+from time import perf_counter
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from moorline.errors import ConfigurationError
+from moorline.replay.conversations import read_conversations
+from moorline.replay.player import Played, Restart, opener, play
+from moorline.settings import Settings
+
+
+async def replay(file: Path, *, restart: Restart, limit: int | None, settings: Settings) -> bool:
+    """Plays the file's conversations (the first `limit`), with progress on standard error and a summary on standard
+    output. Whether every turn was as recorded."""
+    conversations = list(islice(read_conversations(file), limit))
+    if not conversations:
+        raise ConfigurationError(f"{file} holds no conversation; docs/replay.md describes the format.")
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    began = perf_counter()
+    played = []
+    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
+        bar = progress.add_task(f"restart: {restart}", total=len(conversations))
+        for conversation in conversations:
+            played.append(await play(conversation, restart=restart, settings=settings, open_moorline=opener(settings)))
+            progress.advance(bar)
+    sys.stdout.write(summary(played, restart=restart, seconds=perf_counter() - began))
+    return not any(each.mismatches for each in played)
+
+
+def summary(played: list[Played], *, restart: Restart, seconds: float) -> str:
+    """What was played, and a line for each mismatch."""
+    good = sum(not each.mismatches for each in played)
+    turns = sum(each.turns for each in played)
+    came_back = sum(each.came_back for each in played)
+    wrong = [mismatch for each in played for mismatch in each.mismatches]
+    lines = [
+        f"{good} of {len(played)} conversations as recorded, {len(wrong)} mismatches.",
+        f"{turns} turns, {came_back} of them of an agent come back to; restart between turns: {restart}; "
+        f"{seconds:.1f} s.",
+        *(f"{mismatch.conversation}, turn {mismatch.turn}: {mismatch.what}" for mismatch in wrong),
+    ]
+    return "\n".join(lines) + "\n"

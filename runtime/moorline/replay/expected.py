@@ -1,0 +1,100 @@
+"""What must be seen when a recorded conversation is played, worked out from the record alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+from moorline.replay.conversations import Conversation
+from moorline.replay.recorded import calling, handing_over, result_of
+from moorline_agents.messages import Message
+from moorline_agents.transport import Call
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expected:
+    """One turn: the agents asked, each with exactly the messages it must be shown first."""
+
+    agent: str
+    reply: str
+    shown: dict[str, list[Message]]
+    came_back: bool
+    """Whether the agent answered before, and another one since."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observed:
+    """One turn as it was played; JSON, so that it can come from another process."""
+
+    agent: str | None
+    reply: str
+    holder: str | None
+    shown: dict[str, list[Message]]
+
+
+def expectations(conversation: Conversation) -> list[Expected]:
+    """What each turn must show, in order."""
+    histories: dict[str, list[Message]] = {}
+    holder: str | None = None
+    expected = []
+    for turn in conversation.recorded():
+        said: Message = {"role": "user", "content": turn.message}
+        came_back = holder is not None and turn.service != holder and turn.service in histories
+        shown: dict[str, list[Message]] = {}
+        if holder is not None and holder != turn.service:
+            shown[holder] = [*histories[holder], said]
+            handed = {"handed_over_to": turn.service}
+            histories[holder] = [*shown[holder], _calling([handing_over(turn)]), _result(handed)]
+        own = [*histories.get(turn.service, []), said]
+        shown[turn.service] = own
+        if turn.calls:
+            own = [*own, _calling(calling(turn)), *(_result(result_of(made)) for made in turn.calls)]
+        histories[turn.service] = [*own, {"role": "assistant", "content": turn.reply}]
+        holder = turn.service
+        expected.append(Expected(agent=turn.service, reply=turn.reply, shown=shown, came_back=came_back))
+    return expected
+
+
+def mismatches(expected: Expected, observed: Observed) -> list[str]:
+    """What is wrong with a played turn, a sentence each; texts are counted, not quoted."""
+    wrong = []
+    if observed.reply != expected.reply:
+        wrong.append("the reply is not the recorded one")
+    if observed.agent != expected.agent:
+        wrong.append(f"{observed.agent} answered, {expected.agent} was recorded")
+    if observed.holder != expected.agent:
+        wrong.append(f"the lock names {observed.holder}, {expected.agent} was recorded")
+    if set(observed.shown) != set(expected.shown):
+        wrong.append(f"the agents {sorted(observed.shown)} were asked, not {sorted(expected.shown)}")
+    for agent in sorted(set(observed.shown) & set(expected.shown)):
+        seen, due = without_ids(observed.shown[agent]), expected.shown[agent]
+        if seen != due:
+            same = next((i for i, pair in enumerate(zip(seen, due, strict=False)) if pair[0] != pair[1]), None)
+            at = min(len(seen), len(due)) if same is None else same
+            wrong.append(
+                f"the model of {agent} was shown {len(seen)} messages, {len(due)} were due; they differ from "
+                f"message {at + 1} on"
+            )
+    return wrong
+
+
+def without_ids(messages: Sequence[Message]) -> list[Message]:
+    """The messages without the IDs of their tool calls, which a model makes up anew each time."""
+    bare = []
+    for message in messages:
+        kept = {key: value for key, value in message.items() if key not in {"tool_calls", "tool_call_id"}}
+        if "tool_calls" in message:
+            kept["tool_calls"] = [{"function": dict(made["function"])} for made in message["tool_calls"]]
+        bare.append(cast("Message", kept))
+    return bare
+
+
+def _calling(calls: Sequence[Call]) -> Message:
+    made = [{"function": {"name": call.name, "arguments": call.arguments}} for call in calls]
+    return cast("Message", {"role": "assistant", "content": None, "tool_calls": made})
+
+
+def _result(result: object) -> Message:
+    return {"role": "tool", "content": json.dumps(result, ensure_ascii=False)}

@@ -1,0 +1,76 @@
+"""What a turn gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interrupt:
+    """A question of an agent that waits for `Resume(interrupt_id=id, value=…)`."""
+
+    id: str
+    value: Any
+
+
+class Reply(str):
+    """The answer to a message: text that can be compared, searched and sent, and that knows how it came about."""
+
+    agent: str | None
+    """The agent that answered; None where the manager itself did."""
+    turn_no: int
+    """The turn's number on its device, from 1."""
+    replayed: bool
+    """The message had been answered before: this is the stored reply, and nothing ran."""
+    recovered: tuple[Reply, ...]
+    """Replies of earlier crashed turns of the device that this call finished on the way, oldest first."""
+    handoffs: tuple[str, ...]
+    """The agents that the message was handed over to, in order."""
+    interrupt: Interrupt | None
+    """What the agent waits for, if it stopped to ask."""
+    usage: Mapping[str, int]
+    """Tokens the models reported: `prompt_tokens`, `completion_tokens`."""
+    degraded: bool
+    """Answered without memory and without effects, because the store could not be reached."""
+
+    def __new__(
+        cls,
+        text: str,
+        *,
+        agent: str | None = None,
+        turn_no: int = 0,
+        replayed: bool = False,
+        recovered: tuple[Reply, ...] = (),
+        handoffs: tuple[str, ...] = (),
+        interrupt: Interrupt | None = None,
+        usage: Mapping[str, int] | None = None,
+        degraded: bool = False,
+    ) -> Self:
+        reply = super().__new__(cls, text)
+        reply.__dict__.update(
+            agent=agent,
+            turn_no=turn_no,
+            replayed=replayed,
+            recovered=recovered,
+            handoffs=handoffs,
+            interrupt=interrupt,
+            usage=dict(usage or {}),
+            degraded=degraded,
+        )
+        return reply
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"A Reply does not change: {name} cannot be set.")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_reply, (str(self), dict(self.__dict__)))
+
+    def with_recovered(self, recovered: tuple[Reply, ...]) -> Reply:
+        """The same reply that also tells which crashed turns were finished before it."""
+        return _reply(str(self), {**self.__dict__, "recovered": recovered})
+
+
+def _reply(text: str, attributes: dict[str, Any]) -> Reply:
+    return Reply(text, **attributes)

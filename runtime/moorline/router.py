@@ -1,0 +1,42 @@
+"""Routing: which agent shall answer a device that no agent holds."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from moorline_agents.agent import Peer
+from moorline_agents.control import ROUTE, named_agent, route_schema
+from moorline_agents.messages import Message, Usage
+from moorline_agents.model import ChatModel
+
+logger = logging.getLogger("moorline.router")
+
+INSTRUCTIONS = "You route a person's message to the agent that shall answer it. Call the tool `route`; do not answer."
+
+
+class Router:
+    """Asks a model to pick one of the agents. A model that names none of them leaves it to the fallback agent."""
+
+    def __init__(self, *, model: ChatModel, agents: Sequence[Peer], fallback: str) -> None:
+        self._model = model
+        self._names = frozenset(agent.name for agent in agents)
+        self._schema = route_schema({agent.name: agent.description for agent in agents})
+        self._fallback = fallback
+
+    async def pick(self, text: str) -> tuple[str, Usage]:
+        """The agent's name and what asking cost. No model is asked where there is only one agent."""
+        if len(self._names) == 1:
+            return self._fallback, Usage()
+        messages: list[Message] = [
+            {"role": "system", "content": INSTRUCTIONS},
+            {"role": "user", "content": text},
+        ]
+        choice = {"type": "function", "function": {"name": ROUTE}}
+        answer = await self._model.complete(messages, tools=[self._schema], tool_choice=choice)
+        for call in answer.message.get("tool_calls", ()):
+            name = named_agent(call["function"]["arguments"])
+            if name in self._names:
+                return name, answer.usage
+        logger.warning("The router model named no known agent; %s answers.", self._fallback)
+        return self._fallback, answer.usage

@@ -1,0 +1,226 @@
+"""Every setting, read from the environment and checked once. What one does is for the module that uses it."""
+
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import parse_qsl, urlencode
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    ModelWrapValidatorHandler,
+    PositiveInt,
+    SecretStr,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from moorline.errors import ConfigurationError
+from moorline_migrations.identifiers import quoted
+
+OnBusy = Literal["wait", "reject"]
+"""What becomes of a message that finds its device busy."""
+
+OnCancel = Literal["finish", "release"]
+"""What becomes of a turn whose caller is cancelled."""
+
+SERVERLESS = ("AWS_LAMBDA_FUNCTION_NAME", "VERCEL")
+"""Set by platforms whose disk does not outlive a call."""
+
+PREFIX = "MOORLINE_"
+"""Of the variables that are Moorline's alone; a field with another variable names it as its alias."""
+
+_DSN = re.compile(r"postgres(?:ql)?(?P<driver>\+\w+)?://(?P<address>[^?]+)(?:\?(?P<query>.*))?")
+_SQLALCHEMY_ONLY = {"prepared_statement_cache_size", "prepared_statement_name_func"}
+
+
+def _plain_dsn(dsn: str) -> str:
+    """The DSN as asyncpg takes it, also from SQLAlchemy's spelling with the driver in the scheme."""
+    match = _DSN.fullmatch(dsn)
+    if match is None:
+        raise ValueError("must look like postgresql://user:password@host:5432/name")
+    query = match["query"]
+    if query and match["driver"]:
+        options = [
+            ("sslmode" if name == "ssl" else name, value)
+            for name, value in parse_qsl(query, keep_blank_values=True)
+            if name not in _SQLALCHEMY_ONLY
+        ]
+        query = urlencode(options)
+    return f"postgresql://{match['address']}" + (f"?{query}" if query else "")
+
+
+def _http_url(url: str) -> str:
+    if not re.fullmatch(r"https?://[^\s/]\S*", url):
+        raise ValueError("must look like https://host/v1")
+    return url
+
+
+def _schema_name(name: str) -> str:
+    try:
+        quoted(name)
+    except ConfigurationError as error:
+        raise ValueError(str(error)) from None
+    return name
+
+
+def _words(value: object) -> object:
+    """The environment gives words separated by commas, code a collection of them; case is no matter."""
+    words = value.split(",") if isinstance(value, str) else value
+    if not isinstance(words, list | tuple | set | frozenset):
+        return value
+    return frozenset(word.strip().casefold() if isinstance(word, str) else word for word in words) - {""}
+
+
+def _upper(value: object) -> object:
+    return value.upper() if isinstance(value, str) else value
+
+
+_Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+_Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Settings(BaseSettings):
+    """The settings of one runtime, frozen.
+
+    Each is read from its environment variable, `MOORLINE_` and the field's name where no alias says
+    otherwise, unless it is passed by name; an empty variable counts as unset. Raises `ConfigurationError`,
+    which names the variable and what it may hold, and never shows a secret.
+    """
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        env_prefix=PREFIX,
+        env_ignore_empty=True,
+        validate_by_name=True,
+        validate_by_alias=True,
+        hide_input_in_errors=True,
+        protected_namespaces=(),
+    )
+
+    database_url: Annotated[_Text, AfterValidator(_plain_dsn)] | None = Field(
+        default=None, validation_alias="DATABASE_URL", repr=False
+    )
+    """The PostgreSQL that holds everything, also in SQLAlchemy's `postgresql+asyncpg://` spelling. Unset: an
+    embedded PostgreSQL in the data folder."""
+
+    schema_name: Annotated[_Text, AfterValidator(_schema_name)] = Field(
+        default="public", validation_alias="MOORLINE_SCHEMA"
+    )
+    """The schema of the tables."""
+
+    data: Path | None = None
+    """The folder of what is kept outside of a database of one's own; see `data_folder`."""
+
+    pool_max: int = Field(default=5, ge=1, le=1000)
+    """Connections to the database at most, per process and event loop."""
+
+    statement_cache_size: int = Field(default=100, ge=0)
+    """Prepared statements kept per connection; 0 for a PgBouncer in transaction mode below 1.21."""
+
+    openai_api_key: SecretStr | None = Field(default=None, validation_alias="OPENAI_API_KEY")
+    """The key of the model server. Unset like the base URL: the rehearsal model."""
+
+    openai_base_url: Annotated[_Text, AfterValidator(_http_url)] | None = Field(
+        default=None, validation_alias="OPENAI_BASE_URL"
+    )
+    """An OpenAI-compatible server to ask instead of OpenAI's; it may be one that wants no key."""
+
+    openai_model: _Text = Field(default="gpt-4.1-mini", validation_alias="OPENAI_MODEL")
+    """The model that the router and every agent without one of its own ask."""
+
+    model_timeout: _Seconds = 30
+    """Seconds for one answer of a model, retries included."""
+
+    model_retries: int = Field(default=2, ge=0, le=10)
+    """How often a failed request to the model server is sent again."""
+
+    tool_rounds: PositiveInt = 8
+    """How often an agent may call tools in a turn before it has to answer."""
+
+    default_session_ttl: int = Field(default=86400, ge=1, le=2**31 - 1, validation_alias="DEFAULT_SESSION_TTL")
+    """Seconds without activity after which a session ends, unless its agent says otherwise."""
+
+    turn_timeout: _Seconds = 60
+    """Seconds for a whole turn, waiting included."""
+
+    on_busy: OnBusy = "wait"
+    """What becomes of a message that finds its device busy."""
+
+    on_cancel: OnCancel = "finish"
+    """What becomes of a turn whose caller is cancelled."""
+
+    device_ids: Literal["any", "uuid"] = "any"
+    """Which device IDs are taken: any printable text without spaces, or UUIDs only."""
+
+    start_over: Annotated[frozenset[str], NoDecode, BeforeValidator(_words)] = frozenset({"start over"})
+    """The messages, separated by commas, with which a person starts over."""
+
+    log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_upper)] = "INFO"
+    """The level of the logger `moorline`."""
+
+    @property
+    def has_model(self) -> bool:
+        """Whether a model server is named; without one the rehearsal model answers."""
+        return self.openai_api_key is not None or self.openai_base_url is not None
+
+    @property
+    def data_folder(self) -> Path:
+        """`MOORLINE_DATA`, else the folder that the platform has for the data of a user's programs."""
+        try:
+            return (self.data or _platform_folder()).expanduser().absolute()
+        except RuntimeError:
+            raise ConfigurationError("No home folder to keep data in was found; set MOORLINE_DATA.") from None
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _explain(cls, values: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        try:
+            return handler(values)
+        except ValidationError as error:
+            faults = [_fault(str(fault["loc"][0]), fault["msg"]) for fault in error.errors(include_input=False)]
+        # Raised outside of the handler: pydantic's error, which knows the secrets, is in no traceback.
+        raise ConfigurationError(f"Wrong settings. {'; '.join(faults)}.")
+
+    @model_validator(mode="after")
+    def _lasting(self) -> Self:
+        platform = next((name for name in SERVERLESS if os.environ.get(name)), None)
+        if platform and self.database_url is None:
+            raise ConfigurationError(
+                f"On a serverless platform ({platform} is set) an embedded database would forget every "
+                "conversation; set DATABASE_URL."
+            )
+        if platform and not self.has_model:
+            raise ConfigurationError(
+                f"On a serverless platform ({platform} is set) people would be answered by the rehearsal "
+                "model; set OPENAI_API_KEY or OPENAI_BASE_URL."
+            )
+        return self
+
+
+def load_settings() -> Settings:
+    """The settings of the environment. Raises `ConfigurationError`."""
+    return Settings()
+
+
+def _fault(name: str, message: str) -> str:
+    field = Settings.model_fields.get(name)
+    variable = name if field is None else f"{PREFIX}{name.upper()}"
+    return f"{variable}: {message.removeprefix('Value error, ')}"
+
+
+def _platform_folder() -> Path:
+    match sys.platform:
+        case "darwin":
+            base = Path.home() / "Library" / "Application Support"
+        case "win32":
+            base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+        case _:
+            base = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
+    return base / "moorline"

@@ -1,0 +1,60 @@
+"""What a runtime has when its caller brings nothing: the agents that ship, and the model of the settings."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import TYPE_CHECKING
+
+from moorline.settings import Settings
+from moorline_agents.agent import Agent
+from moorline_agents.concierge import concierge
+from moorline_agents.model import ChatModel
+from moorline_agents.scheduling.agent import scheduling
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
+logger = logging.getLogger("moorline.model")
+
+
+def shipped_agents(settings: Settings) -> Sequence[Agent]:
+    """Scheduling and the concierge."""
+    return (scheduling(schema=settings.schema_name), concierge())
+
+
+def chat_model(settings: Settings, *, client: AsyncOpenAI | Callable[[], AsyncOpenAI] | None = None) -> ChatModel:
+    """The model that agents and router ask: the caller's client, the server of the settings, or the rehearsal."""
+    if client is None and settings.openai_api_key is None and settings.openai_base_url is None:
+        from moorline_agents.rehearsal import rehearsal_client  # noqa: PLC0415 - not needed with a real model
+
+        announce_rehearsal()
+        client = rehearsal_client
+    return ChatModel(
+        client=client or _server(settings), model=settings.openai_model, timeout=settings.model_timeout
+    )
+
+
+@cache
+def announce_rehearsal() -> None:
+    """Says, once a process, that no real model answers."""
+    logger.warning(
+        "No OPENAI_API_KEY and no OPENAI_BASE_URL: the rehearsal model answers, plain rules that only know how to "
+        "book appointments. Set one of them for a real model."
+    )
+
+
+def _server(settings: Settings) -> Callable[[], AsyncOpenAI]:
+    def connect() -> AsyncOpenAI:
+        from openai import AsyncOpenAI  # noqa: PLC0415 - slow to import, and not needed before the first turn
+
+        key = settings.openai_api_key
+        return AsyncOpenAI(
+            # A server of one's own may need none; the client insists on some text.
+            api_key=key.get_secret_value() if key else "none",
+            base_url=settings.openai_base_url,
+            max_retries=settings.model_retries,
+        )
+
+    return connect

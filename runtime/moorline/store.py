@@ -1,0 +1,53 @@
+"""The database of a runtime: the one of the settings, or the embedded one, ready for turns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from moorline.embedded import embedded_dsn
+from moorline.settings import Settings
+from moorline_agents.scheduling.demo import seed_demo
+from moorline_checkpoint.saver import DeviceCheckpointer
+from moorline_checkpoint.turns import Turns
+from moorline_migrations.runner import check, migrate
+
+
+@dataclass(frozen=True, kw_only=True)
+class Store:
+    """The checkpointer and the turns of one database."""
+
+    saver: DeviceCheckpointer
+    turns: Turns
+
+    async def close(self) -> None:
+        """Closes the connections of the running event loop."""
+        await self.saver.close()
+
+
+async def open_store(settings: Settings) -> Store:
+    """Raises `SchemaMismatch` where the tables are not what this code needs, naming the command to run.
+
+    The embedded database is Moorline's own: it is migrated, and gets the demonstration's services and hours.
+    """
+    dsn, schema = settings.database_url, settings.schema_name
+    own = dsn is None
+    if dsn is None:
+        dsn = await embedded_dsn(settings.data_folder)
+        await migrate(dsn, schema=schema)
+    saver = DeviceCheckpointer.from_conn_string(
+        dsn,
+        schema=schema,
+        default_ttl=settings.default_session_ttl,
+        pool_size=settings.pool_max,
+        statement_cache_size=settings.statement_cache_size,
+    )
+    try:
+        async with saver.database.connection() as connection:
+            await check(connection, schema=schema)
+            if own:
+                await seed_demo(connection, schema=schema)
+    except BaseException:
+        await saver.close()
+        raise
+    turns = Turns(saver.database, default_ttl=settings.default_session_ttl)
+    return Store(saver=saver, turns=turns)

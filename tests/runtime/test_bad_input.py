@@ -1,0 +1,198 @@
+"""What is wrong is refused with an error that says what to do, and leaves the conversation as it was."""
+
+import asyncio
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import asyncpg
+import pytest
+
+from moorline import Moorline, Settings
+from moorline.errors import (
+    AgentError,
+    ConfigurationError,
+    InvalidContext,
+    InvalidDeviceID,
+    InvalidMessage,
+    MoorlineError,
+    SchemaMismatch,
+    StoreUnavailable,
+)
+from moorline_agents.agent import Agent
+from moorline_agents.transport import Call, ModelReply, ModelRequest, RawReply, Reply
+
+from .conftest import Open, agent, counting
+
+
+@pytest.fixture
+async def talking(open_moorline: Open) -> Any:
+    """A runtime with a device that has said one thing."""
+    async with open_moorline() as moorline:
+        await moorline.run("hair please", {"device_id": "d1"})
+        yield moorline
+        assert await moorline.run("next", {"device_id": "d1"}) == "hair 2: next", "the conversation has changed"
+
+
+@pytest.mark.parametrize("device", ["", " ", "with space", "x" * 129, "nul\0", "line\nfeed", 7, None])
+async def test_a_wrong_device_id_is_refused(talking: Moorline, device: object) -> None:
+    with pytest.raises((InvalidDeviceID, InvalidContext)) as caught:
+        await talking.run("hello", {"device_id": device})
+    assert "with space" not in str(caught.value)
+
+
+async def test_only_uuids_are_devices_where_the_setting_says_so(dsn: str) -> None:
+    async with Moorline(Settings(database_url=dsn, device_ids="uuid"), agents=[agent("hair")]) as moorline:
+        with pytest.raises(InvalidDeviceID, match="UUID"):
+            await moorline.run("hello", {"device_id": "d1"})
+
+
+@pytest.mark.parametrize(
+    ("message", "remedy"), [("", "empty"), (" \n", "empty"), ("x" * 1_000_000, "in parts"), (b"bytes", "text")]
+)
+async def test_a_message_that_is_none_is_refused(talking: Moorline, message: Any, remedy: str) -> None:
+    with pytest.raises(InvalidMessage, match=remedy):
+        await talking.run(message, {"device_id": "d1"})
+
+
+@pytest.mark.parametrize(
+    ("context", "remedy"),
+    [
+        ({}, "device_id, user_id, wa_id, session_id"),
+        ([], "mapping"),
+        ({"device_id": "d1", "when": asyncio}, "'when' is not JSON"),
+        ({"device_id": "d1", "price": float("nan")}, "'price' is not JSON"),
+        ({"device_id": "d1", "message_id": 5}, "message_id"),
+        ({"device_id": "d1", "message_id": ""}, "message_id"),
+        ({"device_id": "d1", "on_busy": "shout"}, "on_busy"),
+        ({"device_id": "d1", "timeout": -1}, "timeout"),
+    ],
+)
+async def test_a_context_that_cannot_be_used_is_refused(talking: Moorline, context: Any, remedy: str) -> None:
+    with pytest.raises(InvalidContext, match=remedy):
+        await talking.run("hello", context)
+
+
+@pytest.mark.parametrize("key", ["device_id", "user_id", "wa_id", "session_id"])
+async def test_the_device_is_found_under_each_of_its_names(open_moorline: Open, key: str) -> None:
+    async with open_moorline() as moorline:
+        await moorline.run("hair please", {key: "d1"})
+        assert await moorline.session("d1") is not None
+
+
+async def test_a_database_that_does_not_answer() -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        dsn = f"postgresql://moorline@127.0.0.1:{nobody.getsockname()[1]}/moorline"
+        with pytest.raises(StoreUnavailable):
+            async with Moorline(Settings(database_url=dsn), agents=[agent("hair")]):
+                pass
+
+
+async def test_a_database_without_the_schema(empty_dsn: str) -> None:
+    with pytest.raises(SchemaMismatch, match="moorline migrate"):
+        async with Moorline(Settings(database_url=empty_dsn), agents=[agent("hair")]):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("change", "remedy"),
+    [
+        ("DELETE FROM moorline_schema WHERE version = (SELECT max(version) FROM moorline_schema)", "moorline migrate"),
+        ("INSERT INTO moorline_schema (version, name, oldest_code) VALUES (99, 'later', 99)", "Upgrade Moorline"),
+    ],
+)
+async def test_a_database_with_an_older_or_a_too_new_schema(dsn: str, change: str, remedy: str) -> None:
+    connection = await asyncpg.connect(dsn)
+    await connection.execute(change)
+    await connection.close()
+    with pytest.raises(SchemaMismatch, match=remedy):
+        async with Moorline(Settings(database_url=dsn), agents=[agent("hair")]):
+            pass
+
+
+async def test_a_database_that_does_not_exist(dsn: str) -> None:
+    with pytest.raises(ConfigurationError, match="does not exist"):
+        async with Moorline(Settings(database_url=dsn.replace("/test_", "/none_")), agents=[agent("hair")]):
+            pass
+
+
+def saying(*odd: Reply) -> Any:
+    """The counting model, which answers a message that begins with "odd" with `odd`, one after the other."""
+    left = list(odd)
+
+    def rules(request: ModelRequest) -> Reply:
+        said = [message["content"] or "" for message in request.messages if message["role"] == "user"]
+        return left.pop(0) if said[-1] == "odd" and left else counting(request)
+
+    return rules
+
+
+@contextmanager
+def whole(error: type[MoorlineError]) -> Iterator[None]:
+    with pytest.raises(error) as caught:
+        yield
+    assert "odd" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        RawReply(pieces=(b"<html>no stream</html>",), headers={"content-type": "text/event-stream"}),
+        RawReply(pieces=(b"data: {broken\n\n",), headers={"content-type": "text/event-stream"}),
+        RawReply(pieces=(b"",), headers={"content-type": "text/event-stream"}),
+        ModelReply(text=""),
+    ],
+    ids=["html", "broken json", "empty stream", "empty answer"],
+)
+async def test_a_model_that_answers_garbage(open_moorline: Open, garbage: Reply) -> None:
+    async with open_moorline(rules=saying(garbage, garbage, garbage)) as moorline:
+        await moorline.run("hair please", {"device_id": "d1"})
+        with whole(AgentError):
+            await moorline.run("odd", {"device_id": "d1"})
+        assert await moorline.run("next", {"device_id": "d1"}) == "hair 2: next"
+
+
+async def test_a_router_model_that_names_no_agent_leaves_it_to_the_agent_for_everything(open_moorline: Open) -> None:
+    async with open_moorline() as moorline:
+        assert await moorline.run("who are you", {"device_id": "d1"}) == "desk 1: who are you"
+
+
+@pytest.mark.parametrize(
+    ("call", "complaint"),
+    [
+        (Call(name="no_such_tool"), "There is no tool no_such_tool"),
+        (Call(name="hand_over", arguments={"agent": "nobody", "reason": "x"}), "no agent 'nobody'"),
+        (Call(name="hand_over", arguments="no json"), "no agent ''"),
+    ],
+)
+async def test_a_model_that_calls_what_is_not_there_is_told_so(
+    open_moorline: Open, call: Call, complaint: str
+) -> None:
+    seen: list[str] = []
+    odd = saying(ModelReply(calls=(call,)))
+
+    def rules(request: ModelRequest) -> Reply:
+        seen.extend(str(message["content"]) for message in request.messages if message["role"] == "tool")
+        reply: Reply = odd(request)
+        return reply
+
+    async with open_moorline(rules=rules) as moorline:
+        await moorline.run("hair please", {"device_id": "d1"})
+        assert await moorline.run("odd", {"device_id": "d1"}) == "hair 2: odd"
+    assert complaint in seen[0]
+
+
+async def test_a_model_that_never_stops_calling_tools(open_moorline: Open) -> None:
+    async with open_moorline(rules=saying(*[ModelReply(calls=(Call(name="no_such_tool"),))] * 20)) as moorline:
+        await moorline.run("hair please", {"device_id": "d1"})
+        with whole(AgentError):
+            await moorline.run("odd", {"device_id": "d1"})
+        assert await moorline.run("next", {"device_id": "d1"}) == "hair 2: next"
+
+
+@pytest.mark.parametrize("name", ["", "has space", "a" * 51, "route", "colon:name", "bar|name"])
+def test_an_agent_whose_name_could_not_be_kept_is_refused_when_it_is_built(name: str) -> None:
+    with pytest.raises(ValueError, match="cannot name an agent"):
+        Agent(name=name, description="x", instructions="x")

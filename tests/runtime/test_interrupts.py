@@ -1,0 +1,73 @@
+"""An agent that stops to ask: the question is the reply, and a `Resume` is the answer."""
+
+from typing import Any
+
+import pytest
+from langgraph.graph import START, MessagesState, StateGraph
+from langgraph.types import interrupt
+
+from moorline import Reply, Resume
+from moorline.errors import InvalidMessage
+from moorline_agents.graph_agent import GraphAgent
+
+from .conftest import Open, agent
+
+
+def asking() -> GraphAgent:
+    """Asks before it answers a message that begins with `ask`."""
+
+    def answer(state: MessagesState) -> dict[str, Any]:
+        text = str(state["messages"][-1].text)
+        if text.startswith("ask"):
+            said = interrupt({"question": f"really {text}?"})
+            return {"messages": [("assistant", f"you said {said}")]}
+        return {"messages": [("assistant", f"asking {len(state['messages'])}: {text}")]}
+
+    graph = StateGraph(MessagesState).add_node("answer", answer).add_edge(START, "answer").compile()
+    return GraphAgent(name="ask", description="asks", graph=graph)
+
+
+async def asked(open_moorline: Open) -> Reply:
+    async with open_moorline(agents=[asking(), agent("hair")]) as moorline:
+        return await moorline.run("ask me", {"device_id": "d1", "message_id": "m1"})
+
+
+async def test_the_question_is_the_reply_and_says_what_it_waits_for(open_moorline: Open) -> None:
+    reply = await asked(open_moorline)
+    assert reply.interrupt is not None
+    assert reply.interrupt.value == {"question": "really ask me?"}
+    assert reply.agent == "ask"
+
+
+async def test_a_resume_in_another_runtime_answers_it(open_moorline: Open) -> None:
+    question = (await asked(open_moorline)).interrupt
+    assert question is not None
+    async with open_moorline(agents=[asking(), agent("hair")]) as moorline:
+        answer = Resume(interrupt_id=question.id, value="yes")
+        reply = await moorline.run(answer, {"device_id": "d1"})
+        assert (reply, reply.interrupt, reply.turn_no) == ("you said yes", None, 2)
+        again = await moorline.run(answer, {"device_id": "d1"})
+        assert (again, again.replayed) == ("you said yes", True)
+        assert await moorline.run("and now", {"device_id": "d1"}) == "asking 3: and now"
+
+
+async def test_an_interrupted_message_is_replayed_with_its_question(open_moorline: Open) -> None:
+    first = await asked(open_moorline)
+    again = await asked(open_moorline)
+    assert (again, again.replayed, again.interrupt) == (first, True, first.interrupt)
+
+
+async def test_a_message_instead_of_an_answer_moves_on(open_moorline: Open) -> None:
+    question = (await asked(open_moorline)).interrupt
+    assert question is not None
+    async with open_moorline(agents=[asking(), agent("hair")]) as moorline:
+        assert await moorline.run("never mind", {"device_id": "d1"}) == "asking 2: never mind"
+        with pytest.raises(InvalidMessage, match="waits for an answer"):
+            await moorline.run(Resume(interrupt_id=question.id, value="yes"), {"device_id": "d1"})
+        assert await moorline.run("next", {"device_id": "d1"}) == "asking 4: next"
+
+
+async def test_an_answer_to_nothing_is_refused(open_moorline: Open) -> None:
+    async with open_moorline(agents=[asking(), agent("hair")]) as moorline:
+        with pytest.raises(InvalidMessage, match="waits for an answer"):
+            await moorline.run(Resume(interrupt_id="none", value=1), {"device_id": "d1"})
