@@ -8,6 +8,7 @@ httpx2.alias_httpx()
 import asyncio
 import fcntl
 import shutil
+import signal
 import tempfile
 import uuid
 import warnings
@@ -46,9 +47,13 @@ class Worker(Protocol):
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    handed_down = getattr(config, "workerinput", {}).get("run_folder")
-    # A folder of its own with a short name: the path of a Unix socket must fit into some 100 bytes.
-    config.stash[RUN_FOLDER] = Path(handed_down or tempfile.mkdtemp(prefix="moorline-"))
+    if hasattr(config, "workerinput"):
+        config.stash[RUN_FOLDER] = Path(config.workerinput["run_folder"])
+        return
+    # Short: the path of a Unix socket must fit into some 100 bytes.
+    config.stash[RUN_FOLDER] = Path(tempfile.mkdtemp(prefix="moorline-"))
+    # Told to stop, a run ends as after Ctrl-C, and its server with it.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -17,6 +17,7 @@ from langgraph.runtime import Runtime
 
 from moorline_agents import control
 from moorline_agents.errors import AgentError
+from moorline_agents.journal import Journal, NoJournal
 from moorline_agents.messages import Message, Usage
 from moorline_agents.model import ChatModel
 from moorline_agents.tools import Tool, ToolContext, ToolRefused
@@ -40,6 +41,7 @@ class RunContext:
     tools: ToolContext
     say: Callable[[str], None] | None = None
     """Receives the reply's text piece by piece while the model writes it."""
+    journal: Journal = NoJournal()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,6 +179,10 @@ class _Loop:
 
     async def think(self, state: AgentState, runtime: Runtime[RunContext]) -> AgentState:
         history = shown(state["history"])
+        journal = runtime.context.journal
+        recalled = journal.recall(self._agent.name)
+        if recalled is not None:
+            return {"history": (recalled,)}  # type: ignore[typeddict-item]  # see AgentState
         tired = _rounds(history) >= self._rounds
         answer = await self._model.complete(
             [self._system(runtime.context.tools), *history],
@@ -184,17 +190,21 @@ class _Loop:
             tool_choice="none" if tired and self._schemas else None,
             on_text=runtime.context.say,
         )
-        if tired and answer.message.get("tool_calls"):
+        calls = bool(answer.message.get("tool_calls"))
+        if tired and calls:
             raise AgentError(
                 f"The model of agent {self._agent.name} called tools {self._rounds} times without answering; "
                 "nothing was kept. Send the message again, or raise MOORLINE_TOOL_ROUNDS."
             )
+        if calls:
+            journal.note(self._agent.name, answer.message)
         usage = Usage(**state.get("usage", {})) + answer.usage
         return {"history": (answer.message,), "usage": usage.as_dict()}  # type: ignore[typeddict-item]  # see AgentState
 
     async def act(self, state: AgentState, runtime: Runtime[RunContext]) -> AgentState:
         results: list[Message] = []
         update: AgentState = {}
+        context = runtime.context
         # One after another: the order of effects is the order the model asked for.
         for call in state["history"][-1].get("tool_calls", ()):
             name, arguments = call["function"]["name"], call["function"]["arguments"]
@@ -206,7 +216,7 @@ class _Loop:
                     update["released"] = True
                     result = {"ended": True}
                 else:
-                    result = await self._tool(name).call(arguments, runtime.context.tools)
+                    result = await context.journal.perform(self._tool(name), arguments, context.tools)
             except ToolRefused as refusal:
                 result = {"error": str(refusal)}
             content = json.dumps(result, ensure_ascii=False, default=str)

@@ -65,6 +65,8 @@ class ToolContext:
     """The other keys of the context the turn was called with."""
     transaction: Callable[[], AbstractAsyncContextManager[Connection]]
     """Opens a transaction that commits when the block ends well and rolls back when it raises."""
+    idempotency_key: str = ""
+    """For `outside` effects: the same for the same call in every run of a turn, so that the other side can tell."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,15 +87,11 @@ class Tool:
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
-            raise ValueError(
-                f"{self.name!r} cannot name a tool: use 1 to 64 letters, digits, underscores or hyphens."
-            )
+            raise ValueError(f"{self.name!r} cannot name a tool: use 1 to 64 letters, digits, underscores or hyphens.")
         if not self.description:
             raise ValueError(f"Tool {self.name} needs a description: write a docstring or pass description=.")
         if self.effect not in typing.get_args(Effect):
-            raise ValueError(
-                f"Tool {self.name}: effect must be none, database or outside, not {self.effect!r}."
-            )
+            raise ValueError(f"Tool {self.name}: effect must be none, database or outside, not {self.effect!r}.")
         parameters = self.arguments.model_json_schema(schema_generator=_ParameterSchema)
         if parameters.get("type") != "object":
             raise TypeError(f"Tool {self.name}: its arguments must be an object with named fields.")
@@ -154,9 +152,7 @@ def _arguments_model(function: Callable[..., Any], name: str) -> type[BaseModel]
     parameters = list(inspect.signature(function).parameters.values())
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     if len(parameters) != _PARAMETERS or any(p.kind not in positional for p in parameters):
-        raise TypeError(
-            f"Tool {name} must take exactly two parameters: (arguments: Model, context: ToolContext)."
-        )
+        raise TypeError(f"Tool {name} must take exactly two parameters: (arguments: Model, context: ToolContext).")
     try:
         hints = typing.get_type_hints(function)
     except NameError as error:

@@ -199,11 +199,11 @@ class Database:
         with store_errors():
             try:
                 return await method(sql, *_keyed(args, self._uuid_states), timeout=STATEMENT_TIMEOUT)
-            except asyncpg.InterfaceError as error:
-                # asyncpg refuses the argument before anything is sent. Whether the key was to blame shows
-                # when the statement takes NULL instead.
+            except asyncpg.DataError:
+                # asyncpg refuses an argument before anything is sent. Whether the key was to blame shows when the
+                # statement takes NULL in its place.
                 keyed = _keyed(args, uuid_states=True)
-                if not isinstance(error, ValueError) or keyed == _keyed(args, self._uuid_states):
+                if keyed == _keyed(args, self._uuid_states):
                     raise
             result = await method(sql, *keyed, timeout=STATEMENT_TIMEOUT)
             self._uuid_states = True

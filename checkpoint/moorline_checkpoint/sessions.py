@@ -80,7 +80,7 @@ class SessionLocks:
         with _watched("setting", device_id):
             try:
                 await self.database.execute("set_lock", pack_text(device_id), agent_key, ttl, self.default_ttl)
-            except (asyncpg.InterfaceError, asyncpg.StringDataRightTruncationError) as error:
+            except asyncpg.DataError as error:
                 raise InvalidDeviceID(
                     "The column device_id of conversation_states cannot hold this device ID; "
                     "use IDs of its type, a UUID or a shorter text, or make the column text."

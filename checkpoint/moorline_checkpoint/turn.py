@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 from moorline_checkpoint.rows import CheckpointRow, ValueRow, WriteRow, columns
@@ -31,6 +31,27 @@ class TurnRecord:
     """`id` and `value` of what the agent waits for."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class JournalEntry:
+    """What a turn has to remember in case it runs again: a model's answer that called tools, or an effect."""
+
+    kind: Literal["answer", "database", "outside"]
+    name: str
+    """The agent that was answered, or the tool."""
+    intent: Any
+    """The answer, or the arguments of the call."""
+    result: Any = None
+    """What the call gave; None while that is not known."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Message:
+    """A message of a turn."""
+
+    id: str
+    text: str
+
+
 @dataclass(kw_only=True)
 class OpenTurn:
     """A claimed turn while it runs."""
@@ -39,8 +60,8 @@ class OpenTurn:
     claim_id: UUID
     fence: int
     turn_no: int
-    message_id: str
-    text: str
+    messages: tuple[Message, ...]
+    """The message, or the merged ones, in order of arrival."""
     resume: Any
     context: Mapping[str, Any]
     attempts: int
@@ -53,6 +74,10 @@ class OpenTurn:
     """The checkpoint that each namespace stands at: what the claim brought, moved on by the turn's own."""
     active_agent: str | None
     """The agent that holds the session from the turn's commit on."""
+    journal: Sequence[JournalEntry] = ()
+    """What an earlier run of the same messages left, in order."""
+    journaled: bool = False
+    """Whether the turn has a journal that its commit tidies up."""
     session_ttl: int | None = None
     """Seconds; None leaves what the device's row says."""
     checkpoints: dict[tuple[str, str], CheckpointRow] = field(default_factory=dict)

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
-from moorline_checkpoint.codec import pack_json, pack_text, unpack_json, unpack_text
+from moorline_checkpoint.codec import load_json, pack_json, pack_text, unpack_json, unpack_text
 from moorline_checkpoint.database import StateKey
 from moorline_checkpoint.devices import hash_device_id
 from moorline_checkpoint.errors import StaleTurn
+from moorline_checkpoint.queue import Busy, Dead, Incoming, Replayed, SetAside, Waiting
 from moorline_checkpoint.sessions import log_lock
-from moorline_checkpoint.turn import OpenTurn, TurnRecord
+from moorline_checkpoint.turn import JournalEntry, Message, OpenTurn, TurnRecord
 
 if TYPE_CHECKING:
     from moorline_checkpoint.database import Connection, Database
@@ -34,39 +35,6 @@ MAX_ATTEMPTS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Incoming:
-    """A message for the queue; `context` and `resume` hold JSON values."""
-
-    device_id: str
-    message_id: str
-    text: str
-    resume: Mapping[str, Any] | None
-    context: Mapping[str, Any]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Replayed:
-    """The message was answered before; this is its turn."""
-
-    record: TurnRecord
-
-
-@dataclass(frozen=True, kw_only=True)
-class Busy:
-    """Another turn of the device runs, or another message is first."""
-
-    retry_after: float
-    """Seconds; the lease of the running turn, 0 where a message that waits is about to be claimed."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Dead:
-    """The message was set aside after `MAX_ATTEMPTS`; `error` names the last failure."""
-
-    error: str
-
-
-@dataclass(frozen=True, kw_only=True)
 class TranscriptEntry:
     """A committed turn with the texts of its messages; times are the database's."""
 
@@ -74,6 +42,42 @@ class TranscriptEntry:
     record: TurnRecord
     started_at: datetime
     committed_at: datetime
+
+
+class TurnTransaction:
+    """A transaction under a turn's fence: for a tool's own statements, and for the turn's journal."""
+
+    def __init__(self, database: Database, turn: OpenTurn, connection: Connection) -> None:
+        self.connection = connection
+        self._database = database
+        self._turn = turn
+
+    async def note(self, position: int, entries: Sequence[JournalEntry]) -> None:
+        """Journals entries, the first of them at `position`; they are kept if the transaction is."""
+        turn = self._turn
+        await self.connection.execute(
+            self._database.sql("journal"),
+            turn.device_id,
+            pack_text(turn.messages[0].id),
+            turn.turn_no,
+            turn.fence,
+            list(range(position, position + len(entries))),
+            [entry.kind for entry in entries],
+            [pack_text(entry.name) for entry in entries],
+            [pack_json(entry.intent) for entry in entries],
+            [None if entry.result is None else pack_json(entry.result) for entry in entries],
+        )
+        turn.journaled = True
+
+    async def note_result(self, position: int, result: Any) -> None:
+        """Journals what the call at `position` gave."""
+        await self.connection.execute(
+            self._database.sql("journal_result"),
+            self._turn.device_id,
+            pack_text(self._turn.messages[0].id),
+            position,
+            pack_json(result),
+        )
 
 
 class Turns:
@@ -86,50 +90,80 @@ class Turns:
         """`default_ttl` seconds is the session TTL of a device that is new."""
         self._database = database
         self._default_ttl = default_ttl
+        self._worker = str(uuid4())
 
-    async def begin(self, message: Incoming, *, claim_id: UUID, wait: bool) -> OpenTurn | Replayed | Busy | Dead:
-        """Claims the device's next turn, which may be a crashed one of an earlier message.
+    async def begin(self, message: Incoming, *, claim_id: UUID) -> OpenTurn | Replayed | Waiting | Busy | Dead:
+        """Claims the device's next turn, which may be one of other messages that a crashed process left behind.
 
-        Idempotent in `claim_id`: asked again with the same one, it gives the same turn again. With `wait` a
-        message that finds the device busy keeps a place in the queue for `WAITER` seconds.
+        Idempotent in `claim_id`: asked again with the same one, it gives the same turn again. A message that has to
+        wait keeps its place for `WAITER` seconds after it last asked.
         """
-        answer = await self._database.fetchval(
-            "begin",
+        found = await self._begin(
             message.device_id,
             pack_text(message.message_id),
             claim_id,
+            self._worker,
             pack_text(message.text),
             None if message.resume is None else pack_json(message.resume),
             pack_json(message.context),
-            self._default_ttl,
-            wait,
-            LEASE,
-            WAITER,
-            MAX_ATTEMPTS,
+            message.on_busy,
         )
-        found: dict[str, Any] = json.loads(answer)
         match found["outcome"]:
             case "replayed":
-                return Replayed(record=_record(found))
+                return Replayed(record=_record(found), other_text=found["other_text"])
+            case "waiting":
+                return Waiting()
             case "busy":
                 return Busy(retry_after=found["retry_after"])
             case "dead":
                 return Dead(error=found["error"])
-        return OpenTurn(
-            device_id=message.device_id,
-            claim_id=claim_id,
-            fence=found["fence"],
-            turn_no=found["turn_no"],
-            message_id=unpack_text(found["message_id"]),
-            text=unpack_text(found["text"]),
-            resume=unpack_json(found["resume"]),
-            context=unpack_json(found["context"]),
-            attempts=found["attempts"],
-            now=datetime.fromisoformat(found["now"]),
-            holder=found["active_agent"],
-            active_agent=found["active_agent"],
-            heads=found["heads"],
+        return _open(message.device_id, claim_id, found)
+
+    async def begin_left_behind(self, device_id: str) -> OpenTurn | None:
+        """Claims what a crashed process left behind on the device: its turn, or a message that waited in it."""
+        claim_id = uuid4()
+        found = await self._begin(device_id, None, claim_id, self._worker, None, None, None, "wait")
+        return _open(device_id, claim_id, found) if found["outcome"] == "claimed" else None
+
+    async def left_behind(self) -> list[str]:
+        """Devices on which a crashed process may have left something behind."""
+        return [unpack_text(row["device_id"]) for row in await self._database.fetch("left_behind")]
+
+    async def dead(self) -> list[SetAside]:
+        """Messages that were set aside, the last first."""
+        return [
+            SetAside(
+                device_id=unpack_text(row["device_id"]),
+                message_id=unpack_text(row["message_id"]),
+                attempts=row["attempts"],
+                error=row["error"],
+                received_at=row["received_at"],
+            )
+            for row in await self._database.fetch("dead")
+        ]
+
+    async def revive(self, device_id: str, message_id: str) -> Incoming | None:
+        """Puts a message that was set aside at the end of the queue; None if there is no such message."""
+        row = await self._database.fetchrow("revive", StateKey(device_id), device_id, pack_text(message_id))
+        return None if row is None else Incoming(
+            device_id=device_id,
+            message_id=message_id,
+            text=unpack_text(row["text"]),
+            resume=load_json(row["resume"] or "null"),
+            context=load_json(row["context"]),
+            on_busy="wait",
         )
+
+    async def withdraw(self, message: Incoming) -> None:
+        """Gives up the message's place in the queue; it stays to be delivered again."""
+        await self._database.execute("withdraw", message.device_id, pack_text(message.message_id))
+
+    async def _begin(self, *arguments: object) -> dict[str, Any]:
+        answer = await self._database.fetchval(
+            "begin", *arguments, self._default_ttl, LEASE, WAITER, MAX_ATTEMPTS
+        )
+        found: dict[str, Any] = json.loads(answer)
+        return found
 
     async def commit(self, turn: OpenTurn, record: TurnRecord) -> None:
         """Writes state, lock, reply and statuses together. Raises `StaleTurn`, and writes nothing, if the fence
@@ -151,6 +185,8 @@ class Turns:
             "session_ttl": turn.session_ttl,
             "heads": turn.heads,
         }
+        if turn.journaled:
+            outcome["journal_of"] = pack_text(turn.messages[0].id)
         committed = await self._database.fetchval(
             "commit", turn.device_id, turn.claim_id, turn.fence, pack_json(outcome), *turn.columns()
         )
@@ -175,14 +211,14 @@ class Turns:
         )
 
     @asynccontextmanager
-    async def transaction(self, turn: OpenTurn) -> AsyncIterator[Connection]:
-        """A tool's transaction under the turn's fence. It holds the device's row, so that no other process claims
-        the device before it ends. Raises `StaleTurn` if one already has."""
+    async def transaction(self, turn: OpenTurn) -> AsyncIterator[TurnTransaction]:
+        """A transaction under the turn's fence. It holds the device's row, so that no other process claims the device
+        before it ends. Raises `StaleTurn` if one already has."""
         async with self._database.transaction() as connection:
             hold = self._database.sql("hold_turn")
             if not await connection.fetchval(hold, StateKey(turn.device_id), turn.claim_id, turn.fence):
                 raise _stale(turn)
-            yield connection
+            yield TurnTransaction(self._database, turn, connection)
 
     async def transcript(self, device_id: str) -> list[TranscriptEntry]:
         """All committed turns of the device, oldest first."""
@@ -198,6 +234,27 @@ class Turns:
             )
             for row in rows
         ]
+
+
+def _open(device_id: str, claim_id: UUID, found: dict[str, Any]) -> OpenTurn:
+    return OpenTurn(
+        device_id=device_id,
+        claim_id=claim_id,
+        fence=found["fence"],
+        turn_no=found["turn_no"],
+        messages=tuple(
+            Message(id=unpack_text(message["id"]), text=unpack_text(message["text"])) for message in found["messages"]
+        ),
+        resume=unpack_json(found["resume"]),
+        context=unpack_json(found["context"]),
+        attempts=found["attempts"],
+        now=datetime.fromisoformat(found["now"]),
+        holder=found["active_agent"],
+        active_agent=found["active_agent"],
+        heads=found["heads"],
+        journal=tuple(JournalEntry(**unpack_json(entry)) for entry in found["journal"]),
+        journaled=bool(found["journal"]),
+    )
 
 
 def _record(found: dict[str, Any]) -> TurnRecord:

@@ -23,6 +23,9 @@ class SchemaMismatch(MoorlineError):
 class StoreUnavailable(MoorlineError):
     """The database did not answer or could not do the work now; the same call may succeed later."""
 
+    reached = True
+    """Whether what was sent may have been done all the same; False where there was not even a connection."""
+
 
 _Meaning = tuple[type[MoorlineError], str]
 

@@ -77,6 +77,9 @@ def _pipe(answer: Callable[[str], Reply]) -> None:
 
 
 def _type(answer: Callable[[str], None]) -> None:
+    with suppress(ImportError):
+        import readline  # noqa: F401, PLC0415 (gives input its history and its keys)
+    _aside("Ctrl-D ends the chat; the conversation goes on next time.")
     while True:
         try:
             text = input("> ")

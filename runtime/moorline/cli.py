@@ -4,6 +4,7 @@ import sys
 
 from moorline.errors import MoorlineError
 
+
 def main() -> None:
     """Runs the command line. An error that Moorline raises on purpose is a line on standard error, and status 1."""
     try:

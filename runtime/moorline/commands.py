@@ -28,13 +28,11 @@ app = typer.Typer(
 def chat(
     device: Annotated[str | None, typer.Option(help="Whose conversation; by default this data folder's.")] = None,
 ) -> None:
-    """Talk to the agents: in the terminal, or a message a line on standard input and a reply a line on standard
-    output."""
+    """Talk to the agents, in the terminal or, between programs, a line a message and a line a reply."""
     from moorline.chat import converse, in_terminal  # noqa: PLC0415 (the other commands do not need it)
 
     settings = load_settings()
-    # Who types shall read replies, not the log; asking for DEBUG asks for it.
-    show_logs(settings.log_level, least="WARNING" if in_terminal() and settings.log_level == "INFO" else "DEBUG")
+    show_logs(settings.log_level, quiet=in_terminal())
     converse(settings, device=device)
 
 
@@ -78,15 +76,14 @@ def replay(
     """Play recorded conversations through the runtime and compare. Exit status 1 if anything differs."""
     from moorline.replay.cli import replay as play  # noqa: PLC0415 (the other commands do not need it)
 
-    settings = load_settings()
-    show_logs(settings.log_level, least="WARNING")
+    settings = _settings()
     if not asyncio.run(play(file, restart=restart, limit=limit, settings=settings)):
         raise typer.Exit(1)
 
 
 def _settings() -> Settings:
     settings = load_settings()
-    show_logs(settings.log_level)
+    show_logs(settings.log_level, quiet=True)
     return settings
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast, get_args
+from typing import Any, get_args
 from uuid import uuid4
 
 from moorline.errors import InvalidContext, InvalidMessage
-from moorline.settings import OnBusy, Settings
+from moorline.settings import OnCancel, Settings
 from moorline_checkpoint.devices import require_device_id
-from moorline_checkpoint.turns import Incoming
+from moorline_checkpoint.queue import Incoming, OnBusy
 
 MAX_MESSAGE = 100_000
 """Characters of one message; chat platforms allow a few thousand."""
@@ -42,6 +42,7 @@ class TurnContext:
     device_id: str
     message_id: str | None = None
     on_busy: OnBusy | None = None
+    on_cancel: OnCancel | None = None
     timeout: float | None = None
     values: Mapping[str, Any] = field(default_factory=dict)
 
@@ -55,11 +56,12 @@ class TurnContext:
         key = next((key for key in DEVICE_KEYS if context.get(key) is not None), None)
         if key is None:
             raise InvalidContext(f"The context names no device: give one of {', '.join(DEVICE_KEYS)}.")
-        own = {key, "message_id", "on_busy", "timeout"}
+        own = {key, "message_id", "on_busy", "on_cancel", "timeout"}
         return cls(
             device_id=context[key],
             message_id=context.get("message_id"),
             on_busy=context.get("on_busy"),
+            on_cancel=context.get("on_cancel"),
             timeout=context.get("timeout"),
             values={name: value for name, value in context.items() if name not in own},
         )
@@ -76,6 +78,7 @@ class Request:
     values: Mapping[str, Any]
     """The context's other keys."""
     on_busy: OnBusy
+    on_cancel: OnCancel
     timeout: float
 
     def incoming(self) -> Incoming:
@@ -88,6 +91,21 @@ class Request:
             text=self.text,
             resume=resume,
             context=self.values,
+            on_busy=self.on_busy,
+        )
+
+    @classmethod
+    def again(cls, incoming: Incoming, settings: Settings) -> Request:
+        """A message out of the store."""
+        return cls(
+            device_id=incoming.device_id,
+            message_id=incoming.message_id,
+            text=incoming.text,
+            resume=None if incoming.resume is None else Resume(**incoming.resume),
+            values=incoming.context,
+            on_busy="wait",
+            on_cancel=settings.on_cancel,
+            timeout=settings.turn_timeout,
         )
 
 
@@ -104,7 +122,8 @@ def check_request(
         text="" if isinstance(message, Resume) else _text(message),
         resume=_checked(resume),
         values=_json(turn.values),
-        on_busy=_on_busy(turn.on_busy, settings),
+        on_busy=_one_of("on_busy", turn.on_busy or settings.on_busy, get_args(OnBusy)),
+        on_cancel=_one_of("on_cancel", turn.on_cancel or settings.on_cancel, get_args(OnCancel)),
         timeout=_timeout(turn.timeout, settings),
     )
 
@@ -154,13 +173,10 @@ def _json(values: Mapping[str, Any]) -> dict[str, Any]:
     return checked
 
 
-def _on_busy(value: object, settings: Settings) -> OnBusy:
-    if value is None:
-        return settings.on_busy
-    for choice in get_args(OnBusy):
-        if value == choice:
-            return cast("OnBusy", choice)
-    raise InvalidContext(f"on_busy is one of {', '.join(get_args(OnBusy))}, not {value!r}.")
+def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> Any:
+    if value not in allowed:
+        raise InvalidContext(f"{name} is one of {', '.join(allowed)}, not {value!r}.")
+    return value
 
 
 def _timeout(timeout: object, settings: Settings) -> float:

@@ -5,11 +5,12 @@ import logging
 LINE = "%(levelname)s %(name)s: %(message)s"
 
 
-def show_logs(level: str, *, least: str = "DEBUG") -> None:
-    """Writes Moorline's log to standard error from now on, as far as it is of `level` and of `least`."""
+def show_logs(level: str, *, quiet: bool = False) -> None:
+    """Writes Moorline's log to standard error from now on; if `quiet`, without INFO, unless DEBUG is asked for."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter(LINE))
-    handler.setLevel(least)
+    if quiet and level == "INFO":
+        handler.setLevel(logging.WARNING)
     logger = logging.getLogger("moorline")
     logger.addHandler(handler)
     logger.setLevel(level)

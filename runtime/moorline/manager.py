@@ -123,7 +123,7 @@ class Manager:
             return Command(goto=holder)
         if holder is not None:
             logger.warning("Agent %s, which holds %s, is gone; routing anew.", holder, hash_device_id(device_id))
-        picked, usage = await self._router.pick(state["texts"][-1])
+        picked, usage = await self._router.pick(state["texts"][-1], runtime.context.journal)
         return Command(goto=picked, update={"usage": usage.as_dict()})
 
     def _node(self, agent: Compilable) -> Node:

@@ -31,8 +31,10 @@ def record_of(turn: OpenTurn, state: dict[str, Any]) -> TurnRecord:
     )
 
 
-def reply_of(record: TurnRecord, *, replayed: bool = False, recovered: tuple[Reply, ...] = ()) -> Reply:
-    """A committed turn as its caller gets it."""
+def reply_of(
+    record: TurnRecord, *, replayed: bool = False, recovered: tuple[Reply, ...] = (), degraded: bool = False
+) -> Reply:
+    """A turn as its caller gets it."""
     return Reply(
         record.reply,
         agent=record.agent,
@@ -42,6 +44,7 @@ def reply_of(record: TurnRecord, *, replayed: bool = False, recovered: tuple[Rep
         handoffs=record.handoffs,
         interrupt=Interrupt(**record.interrupt) if record.interrupt else None,
         usage=record.usage,
+        degraded=degraded,
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from moorline_agents.agent import Peer
 from moorline_agents.control import ROUTE, named_agent, route_schema
+from moorline_agents.journal import Journal
 from moorline_agents.messages import Message, Usage
 from moorline_agents.model import ChatModel
 
@@ -24,19 +25,26 @@ class Router:
         self._schema = route_schema({agent.name: agent.description for agent in agents})
         self._fallback = fallback
 
-    async def pick(self, text: str) -> tuple[str, Usage]:
+    async def pick(self, text: str, journal: Journal) -> tuple[str, Usage]:
         """The agent's name and what asking cost. No model is asked where there is only one agent."""
         if len(self._names) == 1:
             return self._fallback, Usage()
+        recalled = journal.recall(ROUTE)
+        if recalled is not None:
+            return self._named(recalled), Usage()
         messages: list[Message] = [
             {"role": "system", "content": INSTRUCTIONS},
             {"role": "user", "content": text},
         ]
         choice = {"type": "function", "function": {"name": ROUTE}}
         answer = await self._model.complete(messages, tools=[self._schema], tool_choice=choice)
-        for call in answer.message.get("tool_calls", ()):
+        journal.note(ROUTE, answer.message)
+        return self._named(answer.message), answer.usage
+
+    def _named(self, answer: Message) -> str:
+        for call in answer.get("tool_calls", ()):
             name = named_agent(call["function"]["arguments"])
             if name in self._names:
-                return name, answer.usage
+                return name
         logger.warning("The router model named no known agent; %s answers.", self._fallback)
-        return self._fallback, answer.usage
+        return self._fallback

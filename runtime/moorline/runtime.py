@@ -1,46 +1,57 @@
 """The runtime: takes a message, finds or makes its turn, and gives back the reply.
 
-One turn is claim, run, commit. Claiming and committing are `moorline_checkpoint.turns`; running is the manager
-graph; this module joins them and decides what a failure means for the message.
+One turn is claim, run, commit. Claiming and committing are `moorline_checkpoint.turns`, running is `execution`; this
+module takes messages through the queue of their device and decides what its answers mean.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import suppress
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, assert_never
 from uuid import uuid4
-from weakref import WeakValueDictionary
 
-from langgraph.types import Command
-
+from moorline import stateless
 from moorline.context import Request, Resume, TurnContext, check_request
-from moorline.shipped import chat_model, shipped_agents
-from moorline.errors import AgentError, InvalidMessage, MoorlineError, SessionBusy, StoreUnavailable, TurnTimeout
-from moorline.manager import Compilable, Manager, StartOver, turn_input
-from moorline.outcome import failure_of, is_outer, record_of, reply_of
+from moorline.errors import AgentError, MoorlineError, SessionBusy, StoreUnavailable, TurnTimeout
+from moorline.execution import Execution, Say, finished
+from moorline.lanes import Lanes
+from moorline.manager import Compilable, Manager, StartOver
+from moorline.outcome import reply_of
 from moorline.reply import Reply
 from moorline.settings import Settings, load_settings
-from moorline.store import open_store
+from moorline.shipped import chat_model, shipped_agents
+from moorline.store import Store, open_store
 from moorline.streaming import Event, TextDelta, TurnDone, TurnFailed
-from moorline_agents.agent import RunContext, Surroundings
-from moorline_agents.tools import ToolContext
+from moorline_agents.agent import Surroundings
 from moorline_checkpoint.devices import hash_device_id, require_device_id
-from moorline_checkpoint.turn import OpenTurn, TurnRecord, running
-from moorline_checkpoint.turns import HEARTBEAT, Busy, Dead, Replayed, TranscriptEntry
+from moorline_checkpoint.queue import Busy, Dead, Replayed, SetAside, Waiting
+from moorline_checkpoint.turn import OpenTurn
+from moorline_checkpoint.turns import TranscriptEntry
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
     from moorline_checkpoint.sessions import Session
 
+Begun = OpenTurn | Replayed | Waiting | Busy | Dead
+
 logger = logging.getLogger("moorline.runtime")
 
-POLL = 0.1
-"""Seconds between two askings of a message that waits for its device."""
+
+class _Call:
+    """A message on its way through the queue."""
+
+    def __init__(self, request: Request, say: Say | None) -> None:
+        self.request = request
+        self.say = say
+        self.recovered: list[Reply] = []
+        self.claim_id = uuid4()
+        self.claimed = False
+        """Whether its turn has begun: then it is worth finishing without its caller."""
 
 
 class Moorline:
@@ -56,18 +67,25 @@ class Moorline:
         *,
         agents: Sequence[Compilable] | None = None,
         client: AsyncOpenAI | Callable[[], AsyncOpenAI] | None = None,
+        on_recovered: Callable[[str, Reply], None] | None = None,
     ) -> None:
-        """`client` replaces the one that the settings describe; `agents` the ones that ship."""
+        """`agents` replace the ones that ship, `client` the one that the settings describe.
+
+        `on_recovered(device_id, reply)` is handed the replies of crashed turns that this runtime finishes, instead
+        of `Reply.recovered`: their callers are gone, so somebody has to send them.
+        """
         self.settings = settings or load_settings()
         self._agents = agents
         self._model = chat_model(self.settings, client=client)
-        self._lanes: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._on_recovered = on_recovered
+        self._lanes = Lanes()
+        self._calls: set[asyncio.Task[Reply]] = set()
 
     async def __aenter__(self) -> Self:
         """Raises `ConfigurationError`, `SchemaMismatch` or `StoreUnavailable` when turns could not run."""
         self._store = await open_store(self.settings)
         try:
-            self._graph = self._manager().compile()
+            self._execution = Execution(graph=self._manager(self._store).compile(), turns=self._store.turns)
         except BaseException:
             await self.close()
             raise
@@ -79,27 +97,30 @@ class Moorline:
         await self.close()
 
     async def close(self) -> None:
-        """Gives the connections back. Nothing that was acknowledged depends on it."""
+        """Waits for turns whose callers have gone, then gives the connections back."""
+        while self._calls:
+            await asyncio.wait(self._calls)
         await self._model.aclose()
         await self._store.close()
 
     async def run(self, message: str | Resume, context: Mapping[str, Any] | TurnContext) -> Reply:
         """One message in, one reply out, in one turn of the device.
 
-        Turns of a device run one after another. A `message_id` that was answered before gets the stored reply.
-        When an error is raised, nothing of the turn was kept and the same call may be made again: `InvalidMessage`,
-        `InvalidContext` and `InvalidDeviceID` before anything is stored, then `SessionBusy`, `TurnTimeout`,
-        `AgentError`, `StaleTurn`, `StoreUnavailable`.
+        Turns of a device run one after another, in whatever processes they arrive. A `message_id` that was answered
+        before gets the stored reply. When an error is raised, nothing of the turn was kept and the same call may be
+        made again: `InvalidMessage`, `InvalidContext` and `InvalidDeviceID` before anything is stored, then
+        `SessionBusy`, `TurnTimeout`, `AgentError`, `StaleTurn`, `StoreUnavailable`. After `TurnTimeout` and
+        `StoreUnavailable` call with the same `message_id`: the turn may have been committed at the last moment.
         """
-        return await self._answer(check_request(message, context, self.settings), say=None)
+        return await self._answer(_Call(check_request(message, context, self.settings), None))
 
     async def stream(
         self, message: str | Resume, context: Mapping[str, Any] | TurnContext
     ) -> AsyncIterator[Event]:
         """`run` as a stream: `TextDelta` while the model writes, at last `TurnDone` or `TurnFailed`."""
-        request = check_request(message, context, self.settings)
         pieces: asyncio.Queue[str | None] = asyncio.Queue()
-        turn = asyncio.create_task(self._answer(request, say=pieces.put_nowait))
+        call = _Call(check_request(message, context, self.settings), pieces.put_nowait)
+        turn = asyncio.create_task(self._answer(call))
         turn.add_done_callback(lambda _: pieces.put_nowait(None))
         try:
             while (piece := await pieces.get()) is not None:
@@ -111,6 +132,29 @@ class Moorline:
         finally:
             turn.cancel()
             await asyncio.wait([turn])
+
+    async def recover(self) -> int:
+        """Finishes what crashed processes left behind on all devices; how many turns that were.
+
+        Their replies go to `on_recovered`.
+        """
+        count = 0
+        for device_id in await self._store.turns.left_behind():
+            while turn := await self._store.turns.begin_left_behind(device_id):
+                await self._recover(turn)
+                count += 1
+        return count
+
+    async def dead(self) -> list[SetAside]:
+        """Messages that were set aside after they failed too often, the last first."""
+        return await self._store.turns.dead()
+
+    async def retry_dead(self, device_id: str, message_id: str) -> Reply | None:
+        """Tries a message that was set aside once more, after those that wait; None if there is no such message."""
+        incoming = await self._store.turns.revive(self._device(device_id), message_id)
+        if incoming is None:
+            return None
+        return await self._answer(_Call(Request.again(incoming, self.settings), None))
 
     async def session(self, device_id: str) -> Session | None:
         """Who holds the device's session, since when and until when; None if nobody does."""
@@ -124,10 +168,10 @@ class Moorline:
         """Removes everything of the device, for good; a turn that is running becomes stale."""
         await self._store.saver.adelete_thread(self._device(device_id))
 
-    def _manager(self) -> Manager:
+    def _manager(self, store: Store) -> Manager:
         return Manager(
             agents=self._agents if self._agents is not None else shipped_agents(self.settings),
-            saver=self._store.saver,
+            saver=store.saver,
             surroundings=Surroundings(model=self._model, tool_rounds=self.settings.tool_rounds),
             start_over=StartOver(words=self.settings.start_over),
         )
@@ -135,115 +179,104 @@ class Moorline:
     def _device(self, device_id: str) -> str:
         return require_device_id(device_id, uuid_only=self.settings.device_ids == "uuid")
 
-    async def _answer(self, request: Request, *, say: Callable[[str], None] | None) -> Reply:
-        deadline = asyncio.timeout(request.timeout)
+    async def _answer(self, call: _Call) -> Reply:
+        """Answers in a task of its own, so that a caller that goes away cuts nothing in two."""
+        task = asyncio.create_task(self._in_time(call))
+        self._calls.add(task)
+        task.add_done_callback(self._calls.discard)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if not call.claimed or call.request.on_cancel == "release":
+                task.cancel()
+                await asyncio.wait([task])
+            else:
+                task.add_done_callback(_log_failure)
+            raise
+
+    async def _in_time(self, call: _Call) -> Reply:
+        deadline = asyncio.timeout(call.request.timeout)
         try:
             async with deadline:
-                if request.on_busy == "reject":
-                    return await self._take_turns(request, say)
-                # In this process messages of a device keep the order of their calls.
-                lane = self._lanes.setdefault(request.device_id, asyncio.Lock())
-                async with lane:
-                    return await self._take_turns(request, say)
+                return await self._through_queue(call)
         except TimeoutError as error:
             if not deadline.expired():
                 raise
             raise TurnTimeout(
-                f"The turn took longer than {request.timeout:g} s; nothing of it was kept. Send the message again with "
-                "the same message_id, or allow it more time."
+                f"The message was not answered within {call.request.timeout:g} s. Send it again with the same "
+                "message_id, or allow it more time."
             ) from error
 
-    async def _take_turns(self, request: Request, say: Callable[[str], None] | None) -> Reply:
-        """Runs what the device has to run until this request's message is answered."""
-        incoming = request.incoming()
-        recovered: list[Reply] = []
-        claim_id = uuid4()
-        while True:
-            begun = await self._store.turns.begin(incoming, claim_id=claim_id, wait=request.on_busy != "reject")
-            match begun:
-                case Replayed():
-                    return reply_of(begun.record, replayed=True, recovered=tuple(recovered))
-                case Dead():
-                    raise AgentError(
-                        f"This message failed too often and was set aside ({begun.error}). Send it as a new message."
+    async def _through_queue(self, call: _Call) -> Reply:
+        """Takes the device's turns, as the queue gives them out, until this call's message is answered."""
+        lane = self._lanes.of(call.request.device_id)
+        try:
+            async with lane.entrance:
+                begun = await self._begin(call)
+        except StoreUnavailable as error:
+            if self.settings.on_store_down == "fail" or error.reached or call.request.resume is not None:
+                raise
+            return await stateless.answer(self._execution, call.request, call.say)
+        try:
+            with lane.place() as mine:
+                while isinstance(begun, Waiting | OpenTurn):
+                    if isinstance(begun, Waiting):
+                        await lane.pause(mine)
+                    elif call.request.message_id in {message.id for message in begun.messages}:
+                        call.claimed = True
+                        record = await self._execution.execute(begun, call.say)
+                        return reply_of(record, recovered=tuple(call.recovered))
+                    else:
+                        call.recovered.extend(await self._recover(begun))
+                    begun = await self._begin(call)
+        except BaseException:
+            if not call.claimed:
+                with suppress(MoorlineError):
+                    await finished(self._store.turns.withdraw(call.request.incoming()))
+            raise
+        return self._answered(call, begun)
+
+    async def _begin(self, call: _Call) -> Begun:
+        begun = await self._store.turns.begin(call.request.incoming(), claim_id=call.claim_id)
+        if isinstance(begun, OpenTurn):
+            call.claim_id = uuid4()
+        return begun
+
+    def _answered(self, call: _Call, begun: Replayed | Busy | Dead) -> Reply:
+        match begun:
+            case Replayed():
+                if begun.other_text:
+                    logger.warning(
+                        "A message of %s came again with another text; the reply to the first text stands.",
+                        hash_device_id(call.request.device_id),
                     )
-                case Busy():
-                    if request.on_busy == "reject":
-                        raise SessionBusy(begun.retry_after)
-                    await asyncio.sleep(min(POLL, begun.retry_after) or POLL)
-                case OpenTurn() if begun.message_id == request.message_id:
-                    record = await self._run(begun, say)
-                    return reply_of(record, recovered=tuple(recovered))
-                case OpenTurn():
-                    recovered.extend(await self._recover(begun))
-                    claim_id = uuid4()
+                return reply_of(begun.record, replayed=True, recovered=tuple(call.recovered))
+            case Busy():
+                raise SessionBusy(begun.retry_after)
+            case Dead():
+                raise AgentError(
+                    f"This message failed too often and was set aside ({begun.error}). `moorline recover --message` "
+                    "tries it again."
+                )
+            case _:
+                assert_never(begun)
 
     async def _recover(self, turn: OpenTurn) -> list[Reply]:
-        """Finishes a turn that a crashed process left; its failing again must not hold up the messages behind it."""
+        """Finishes a turn that a crashed process left; its failing again must not hold up the messages behind it.
+        Its reply, unless `on_recovered` took it."""
         try:
-            return [reply_of(await self._run(turn, say=None))]
+            reply = reply_of(await self._execution.execute(turn))
         except AgentError:
             logger.exception("Turn %s of %s failed again.", turn.turn_no, hash_device_id(turn.device_id))
             return []
+        if self._on_recovered is None:
+            return [reply]
+        self._on_recovered(turn.device_id, reply)
+        return []
 
-    async def _run(self, turn: OpenTurn, say: Callable[[str], None] | None) -> TurnRecord:
-        """Runs the graph for a claimed turn and commits it; a turn that fails is released, and nothing of it kept."""
-        try:
-            async with self._heartbeat(turn):
-                with running(turn):
-                    state = await self._graph.ainvoke(
-                        await self._input(turn),
-                        {"configurable": {"thread_id": turn.device_id}},
-                        context=self._run_context(turn, say),
-                        durability="exit",  # recovery starts from the last commit: nothing in between is kept
-                    )
-            record = record_of(turn, state)
-            # A caller that gives up must not cut a commit in two.
-            await asyncio.shield(self._store.turns.commit(turn, record))
-        except BaseException as error:
-            failure = failure_of(error)
-            with contextlib.suppress(MoorlineError):
-                await asyncio.shield(self._store.turns.release(turn, failure=type(failure).__name__, give_back=is_outer(error)))
-            if failure is error:
-                raise
-            raise failure from error
-        return record
 
-    async def _input(self, turn: OpenTurn) -> Any:
-        if turn.resume is None:
-            return turn_input([turn.text])
-        interrupt_id = turn.resume["interrupt_id"]
-        snapshot = await self._graph.aget_state({"configurable": {"thread_id": turn.device_id}})
-        if interrupt_id not in {interrupt.id for interrupt in snapshot.interrupts}:
-            raise InvalidMessage(
-                f"No interrupt {interrupt_id!r} waits for an answer on this device: it was answered, or the "
-                "conversation has moved on. Send a message instead."
-            )
-        return Command(resume={interrupt_id: turn.resume["value"]})
-
-    def _run_context(self, turn: OpenTurn, say: Callable[[str], None] | None) -> RunContext:
-        tools = ToolContext(
-            device_id=turn.device_id,
-            now=turn.now,
-            values=turn.context,
-            transaction=lambda: self._store.turns.transaction(turn),
-        )
-        return RunContext(tools=tools, say=say)
-
-    @contextlib.asynccontextmanager
-    async def _heartbeat(self, turn: OpenTurn) -> AsyncIterator[None]:
-        """Renews the lease while the block runs. A lease that is lost all the same is found out by the commit."""
-
-        async def beat() -> None:
-            standing = True
-            while standing:
-                await asyncio.sleep(HEARTBEAT)
-                with contextlib.suppress(StoreUnavailable):
-                    standing = await self._store.turns.heartbeat(turn)
-
-        beating = asyncio.create_task(beat())
-        try:
-            yield
-        finally:
-            beating.cancel()
-            await asyncio.wait([beating])
+def _log_failure(task: asyncio.Task[Reply]) -> None:
+    """A turn that its caller has left fails with nobody to tell."""
+    error = None if task.cancelled() else task.exception()
+    if error is not None:
+        logger.error("A turn whose caller had gone failed: %s", type(error).__name__)

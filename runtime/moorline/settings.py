@@ -21,10 +21,8 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from moorline.errors import ConfigurationError
+from moorline_checkpoint.queue import OnBusy
 from moorline_migrations.identifiers import quoted
-
-OnBusy = Literal["wait", "reject"]
-"""What becomes of a message that finds its device busy."""
 
 OnCancel = Literal["finish", "release"]
 """What becomes of a turn whose caller is cancelled."""
@@ -155,6 +153,10 @@ class Settings(BaseSettings):
 
     on_cancel: OnCancel = "finish"
     """What becomes of a turn whose caller is cancelled."""
+
+    on_store_down: Literal["fail", "stateless"] = Field(default="fail", validation_alias="MOORLINE_ON_STORE_DOWN")
+    """What becomes of a message while the database cannot be reached: it fails with `StoreUnavailable`, so that it is
+    delivered again, or it is answered without memory and without effects."""
 
     device_ids: Literal["any", "uuid"] = "any"
     """Which device IDs are taken: any printable text without spaces, or UUIDs only."""

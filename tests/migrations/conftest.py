@@ -1,8 +1,9 @@
 """What the tests of migrations share: a connection, psql, backends that came before us, and a schema as text."""
 
+import asyncio
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,8 +16,12 @@ if TYPE_CHECKING:
     from asyncpg import Connection, Record
 
 PSQL = POSTGRES_VERSIONS[TARGET_POSTGRES_VERSION] / "psql"
+WAITING = "SELECT count(DISTINCT pid) FROM pg_locks WHERE pg_backend_pid() = ANY (pg_blocking_pids(pid))"
 HERE = Path(__file__).parent
 CATALOG = (HERE / "catalog.sql").read_text()
+
+Catalog = Callable[..., Awaitable[list[str]]]
+Waiters = Callable[[int], Awaitable[None]]
 
 
 @pytest.fixture
@@ -28,13 +33,25 @@ async def connection(empty_dsn: str) -> "AsyncIterator[Connection[Record]]":
 
 
 @pytest.fixture
+def waiters(connection: "Connection[Record]") -> Waiters:
+    """Comes back once that many sessions wait for a lock that the test's connection holds."""
+
+    async def wait(count: int) -> None:
+        async with asyncio.timeout(30):
+            while await connection.fetchval(WAITING) < count:  # noqa: ASYNC110 - the server does not call us
+                await asyncio.sleep(0.02)
+
+    return wait
+
+
+@pytest.fixture
 def backend() -> Callable[[str], str]:
     """The SQL that makes the tables of a backend, by its name."""
     return lambda name: (HERE / "backends" / f"{name}.sql").read_text()
 
 
 @pytest.fixture
-def catalog() -> "Callable[..., object]":
+def catalog() -> Catalog:
     """Everything the schema of a connection's database holds, a line of text each."""
 
     async def read(connection: "Connection[Record]", schema: str = "public") -> list[str]:
@@ -48,7 +65,7 @@ def psql(empty_dsn: str) -> Callable[..., "subprocess.CompletedProcess[str]"]:
     """Runs psql, stopping at the first error, on the test's database; it takes psql's arguments and its input."""
 
     def run(*arguments: str, stdin: str = "") -> "subprocess.CompletedProcess[str]":
-        command = [PSQL, "--no-psqlrc", "--set=ON_ERROR_STOP=1", "--quiet", *arguments, empty_dsn]
+        command = [str(PSQL), "--no-psqlrc", "--set=ON_ERROR_STOP=1", "--quiet", *arguments, empty_dsn]
         return subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
 
     return run

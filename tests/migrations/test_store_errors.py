@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 import asyncpg
 import pytest
@@ -24,6 +25,14 @@ from moorline_migrations.errors import (
 
 if TYPE_CHECKING:
     from asyncpg import Connection, Record
+
+
+@pytest.fixture
+async def server(server_dsn: str) -> "AsyncIterator[Connection[Record]]":
+    """A connection to a database that holds nothing of ours and is not changed."""
+    connection = await asyncpg.connect(server_dsn)
+    yield connection
+    await connection.close()
 
 
 async def connect(dsn: str, *, timeout: float = 10) -> None:
@@ -53,6 +62,10 @@ async def deaf_host() -> AsyncIterator[str]:
 
 def elsewhere(dsn: str, database: str) -> str:
     return urlsplit(dsn)._replace(path=f"/{database}").geturl()
+
+
+def demand_password(rules: Path, role: str) -> None:
+    rules.write_text(f"local all {role} scram-sha-256\n{rules.read_text()}")
 
 
 async def test_nothing_listens(tmp_path: Path) -> None:
@@ -100,8 +113,7 @@ async def test_a_wrong_password_and_a_server_that_stops(private_server: Postgres
     dsn = private_server.get_uri()
     admin = await asyncpg.connect(dsn)
     await admin.execute("CREATE ROLE guarded LOGIN PASSWORD 'right'")
-    rules = Path(await admin.fetchval("SHOW hba_file"))
-    rules.write_text(f"local all guarded scram-sha-256\n{rules.read_text()}")
+    demand_password(private_server.pgdata / "pg_hba.conf", "guarded")
     await admin.execute("SELECT pg_reload_conf()")
     with pytest.raises(ConfigurationError, match=r"refused the login; correct user and password"):
         await connect(dsn.replace("postgres:@", "guarded:wrong@"))
@@ -116,14 +128,14 @@ async def test_a_wrong_password_and_a_server_that_stops(private_server: Postgres
     await admin.close()
 
 
-async def test_a_role_without_connections_left(connection: "Connection[Record]", empty_dsn: str) -> None:
-    role = f"crowded_{urlsplit(empty_dsn).path[-8:]}"
-    await connection.execute(f"CREATE ROLE {role} LOGIN CONNECTION LIMIT 0")
+async def test_a_role_without_connections_left(server: "Connection[Record]", server_dsn: str) -> None:
+    role = f"crowded_{uuid4().hex}"
+    await server.execute(f"CREATE ROLE {role} LOGIN CONNECTION LIMIT 0")
     try:
         with pytest.raises(StoreUnavailable, match=r"out of disk, memory or connections"):
-            await connect(urlsplit(empty_dsn)._replace(netloc=f"{role}@").geturl())
+            await connect(urlsplit(server_dsn)._replace(netloc=f"{role}@").geturl())
     finally:
-        await connection.execute(f"DROP ROLE {role}")
+        await server.execute(f"DROP ROLE {role}")
 
 
 @pytest.mark.parametrize(
@@ -136,9 +148,9 @@ async def test_a_role_without_connections_left(connection: "Connection[Record]",
         "CREATE TABLE moorline.t ()",
     ],
 )
-async def test_something_of_the_schema_is_missing(connection: "Connection[Record]", statement: str) -> None:
+async def test_something_of_the_schema_is_missing(server: "Connection[Record]", statement: str) -> None:
     with pytest.raises(SchemaMismatch, match=r"`moorline migrate`"), store_errors():
-        await connection.execute(statement)
+        await server.execute(statement)
 
 
 async def test_a_connection_that_is_cut(connection: "Connection[Record]", empty_dsn: str) -> None:
@@ -149,12 +161,12 @@ async def test_a_connection_that_is_cut(connection: "Connection[Record]", empty_
             await cut.execute("SELECT 1")
 
 
-async def test_a_statement_that_takes_too_long(connection: "Connection[Record]") -> None:
-    await connection.execute("SET statement_timeout = '20ms'")
+async def test_a_statement_that_takes_too_long(server: "Connection[Record]") -> None:
+    await server.execute("SET statement_timeout = '20ms'")
     with pytest.raises(StoreUnavailable, match=r"try again"), store_errors():
-        await connection.execute("SELECT pg_sleep(10)")
+        await server.execute("SELECT pg_sleep(10)")
     with pytest.raises(StoreUnavailable), store_errors():
-        await connection.fetch("SELECT pg_sleep(10)", timeout=0.01)
+        await server.fetch("SELECT pg_sleep(10)", timeout=0.01)
 
 
 async def test_a_table_that_others_hold(connection: "Connection[Record]", empty_dsn: str) -> None:
@@ -206,10 +218,10 @@ async def test_a_table_that_changed_under_a_prepared_statement(
     ],
 )
 async def test_what_a_server_says_that_is_hard_to_bring_about(
-    connection: "Connection[Record]", state: str, kind: type[MoorlineError]
+    server: "Connection[Record]", state: str, kind: type[MoorlineError]
 ) -> None:
     with pytest.raises(kind) as caught, store_errors():
-        await connection.execute(f"DO $$ BEGIN RAISE EXCEPTION 'so it is' USING ERRCODE = '{state}'; END $$")
+        await server.execute(f"DO $$ BEGIN RAISE EXCEPTION 'so it is' USING ERRCODE = '{state}'; END $$")
     assert "so it is" in str(caught.value)
     assert isinstance(caught.value.__cause__, asyncpg.PostgresError)
 

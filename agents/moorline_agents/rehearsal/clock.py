@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import time
 
@@ -20,23 +21,30 @@ _PARTS = (
 )
 _OFFSETS = {"half": 30, "quarter": 15, "a quarter": 15, "five": 5, "ten": 10, "twenty": 20, "twenty five": 25}
 _SPOKEN = {"fifteen": 15, "thirty": 30, "forty five": 45}
-_PREFIX = (
-    r"at|@|by|after|later than|not before|before|earlier than|until|till|since|from|between|around|about|"
-    r"round about|to|and|or"
+_PREFIXES = (
+    *("at", "@", "by", "after", "later than", "not before", "before", "earlier than", "until", "till", "since"),
+    *("from", "between", "around", "about", "round about", "make it", "to", "and", "or"),
 )
+
+
+def _any(words: Iterable[str]) -> str:
+    """A pattern of any of `words`, the longest first."""
+    return "|".join(re.escape(word) for word in sorted(words, key=len, reverse=True))
+
+
 _CLOCK = re.compile(
     rf"""
-    (?:(?<![\w-])(?P<prefix>{_PREFIX})\s+ (?:the\s+)?)?
+    (?:(?<![\w-])(?P<prefix>{_any(_PREFIXES)})\s+ (?:the\s+)?)?
     (?<![\w:.-])
     (?:
         (?P<word>noon|midday|midnight)
-      | (?P<offset>{"|".join(sorted(_OFFSETS, key=len, reverse=True))})\s+(?P<side>past|to)\s+(?P<base>{HOUR})
+      | (?P<offset>{_any(_OFFSETS)})\s+(?P<side>past|to)\s+(?P<base>{HOUR})
       | (?P<hour>{HOUR})
-        (?:[:.](?P<minute>\d\d)(?!\.?\d) | \s(?P<spoken>{"|".join(_SPOKEN)}))?
+        (?:[:.](?P<minute>\d\d)(?!\.?\d) | \s(?P<spoken>{_any(_SPOKEN)}))?
         (?P<oclock>\s?oclock|(?=\s+in\s+the\s+(?:morning|afternoon|evening)))?
     )
     (?:\s?(?P<half>[ap])\.?m\b\.?)?
-    (?![\w:-]|\s(?:{"minutes?|mins?|hours?|days?|weeks?|people|persons?|times"})\b)
+    (?![\w:-]|\s(?:minutes?|mins?|hours?|days?|weeks?|people|persons?|times)\b)
     """,
     re.VERBOSE,
 )

@@ -28,14 +28,13 @@ def reply(request: ModelRequest) -> ModelReply:
 
 
 def _small_talk(said: Said) -> str:
-    if "joke" in said.text:
-        return _JOKE
-    if Tone.FAREWELL in said.tones:
-        return "Goodbye, and have a nice day!"
-    if Tone.THANKS in said.tones:
-        return "You're welcome!"
-    if Tone.GREETING in said.tones:
-        return f"Hello! {_HELP} What would you like to do?"
-    if Tone.HELP in said.tones:
-        return f"{_HELP} Just say what you would like."
-    return f"I am afraid that is more than this rehearsal of a model knows. {_HELP}"
+    answers = (
+        ("joke" in said.text, _JOKE),
+        ("how are you" in said.text, f"All in good order, thank you! {_HELP}"),
+        (Tone.FAREWELL in said.tones, "Goodbye, and have a nice day!"),
+        (Tone.THANKS in said.tones, "You're welcome!"),
+        (Tone.GREETING in said.tones, f"Hello! {_HELP} What would you like to do?"),
+        (Tone.HELP in said.tones, f"{_HELP} Just say what you would like."),
+        (True, f"I am afraid that is more than this rehearsal of a model knows. {_HELP}"),
+    )
+    return next(answer for fits, answer in answers if fits)

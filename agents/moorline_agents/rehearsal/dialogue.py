@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
@@ -59,7 +60,7 @@ class Dialogue:
     now: datetime | None
     said: Said = field(default_factory=lambda: read(""))
     """The person's last message."""
-    named: When = field(default_factory=When)
+    when: When = field(default_factory=When)
     """When that spoke of."""
     wish: Wish | None = None
     services: tuple[Service, ...] | None = None
@@ -73,16 +74,28 @@ class Dialogue:
     def declines(self) -> bool:
         """Whether the last message says no or goodbye and asks for nothing."""
         said = self.said
-        if said.intent is not None or said.mentions:
+        if said.intent is not None or said.visit or said.treatment:
             return False
-        return Tone.FAREWELL in said.tones or (Tone.NO in said.tones and not self.named and _place(said.text) is None)
+        return Tone.FAREWELL in said.tones or (Tone.NO in said.tones and not self.when and _place(said.text) is None)
+
+    @property
+    def answers(self) -> bool:
+        """Whether the last message says anything that a wish is made of."""
+        services = self.services or ()
+        providers = [name for service in services for name in service.providers]
+        return bool(
+            self.when
+            or _place(self.said.text) is not None
+            or named(self.said.text, [service.name for service in services])
+            or person(self.said.text, providers)
+        )
 
     def heard(self, text: str) -> Dialogue:
         """After the person said `text`."""
         said = read(text)
         when = find_when(said.text, self.now) if self.now else When()
         place = _place(said.text)
-        here = replace(self, said=said, named=when)
+        here = replace(self, said=said, when=when)
         if here.declines or Tone.NEVER_MIND in said.tones:
             return replace(here, wish=None, offers=(), visits=None)
         wish = here._wish(said)
@@ -124,7 +137,7 @@ class Dialogue:
             return tuple(visit for visit in visits if visit.reference in references)
         if wish.place is not None:
             return _at(visits, wish.place)
-        service = _latest(wish.texts, [visit.service for visit in visits])
+        service = self._service_meant(wish, visits)
         provider = person(text, [visit.provider for visit in visits]) if wish.goal is Intent.CANCEL else None
         meant = tuple(
             visit
@@ -136,6 +149,12 @@ class Dialogue:
         )
         last = tuple(visit for visit in meant if visit.reference == self.last_reference)
         return last if last and len(meant) > 1 and _IT.search(wish.texts[0]) else meant
+
+    def _service_meant(self, wish: Wish, visits: tuple[Visit, ...]) -> str | None:
+        """The service of the appointment that is meant, "" for one that nobody here has, None if not said."""
+        known = [visit.service for visit in visits] + [service.name for service in self.services or ()]
+        unknown = any(read(text).treatment for text in wish.texts)
+        return _latest(wish.texts, known) or ("" if unknown else None)
 
     def service(self) -> Service | None:
         """The service that is to be booked, as far as it was named, or the only one there is."""
@@ -183,8 +202,11 @@ class Dialogue:
             place = wish.place if place is None else place
             return replace(wish, about=wish.about.then(about), when=wish.when.then(target), place=place)
         offer = None if said.intent is Intent.FIND else self._chosen(wish, when, place)
+        decided = offer is not None or (when.clock.at is not None and said.intent is None and not said.question)
+        if wish.goal is Intent.FIND and decided:
+            wish = replace(wish, goal=Intent.BOOK)
         if offer is not None:
-            return replace(wish, offer=offer, goal=Intent.BOOK if wish.goal is Intent.FIND else wish.goal)
+            return replace(wish, offer=offer)
         days = {each.local.date() for each in self.offers}
         if when.clock.at and when.day is None and wish.when.day is None and len(days) == 1:
             when = replace(when, day=days.pop())
@@ -231,7 +253,13 @@ def dialogue_of(events: Iterable[str | Result], now: datetime | None) -> Dialogu
     """Where the conversation stands after `events`."""
     dialogue = Dialogue(now=now)
     for event in events:
-        dialogue = dialogue.heard(event) if isinstance(event, str) else dialogue.learned(event)
+        if isinstance(event, str):
+            dialogue = dialogue.heard(event)
+            continue
+        with suppress(
+            LookupError, TypeError, ValueError
+        ):  # an answer kept from a version whose tools answered otherwise
+            dialogue = dialogue.learned(event)
     return dialogue
 
 

@@ -89,7 +89,8 @@ _TONES = tuple(
             Tone.FAREWELL,
             r"\b(?:good ?bye|bye|see you|thats (?:all|it|everything)|that is (?:all|it|everything)|"
             r"that (?:was|will be|would be) (?:all|it|everything)|thatll be all|nothing else|"
-            r"im (?:all )?(?:done|set|good)|i am done|all set|(?:have|enjoy) (?:a|the|your) .*\b(?:day|evening|weekend|one)|ciao|take care|good night)\b",
+            r"im (?:all )?(?:done|set|good)|i am done|all set|"
+            r"(?:have|enjoy) (?:a|the|your) .*\b(?:day|evening|weekend|one)|ciao|take care|good night)\b",
         ),
         (Tone.NEVER_MIND, r"\b(?:never ?mind|forget (?:it|that|about it)|leave it|changed my mind|scrap that)\b"),
         (Tone.NO, r"^(?:no|nope|nah|not really|none|neither|dont|do not)\b"),
@@ -104,11 +105,14 @@ _TONES = tuple(
         (Tone.GREETING, r"^(?:hi|hello|hey|hiya|howdy|greetings|good (?:morning|afternoon|evening|day))\b"),
     )
 )
-_MENTION = re.compile(rf"\b{_VISIT}\b|\b{_TREATMENT}s?\b")
+_MENTIONED_VISIT = re.compile(rf"\b{_VISIT}\b")
+_MENTIONED_TREATMENT = re.compile(rf"\b{_TREATMENT}s?\b")
+_QUESTION = re.compile(r"(?:what|who|where|why|how|do|does|is|are|can|could|would|will)\b")
 _OFF_TOPIC = re.compile(
     r"\b(?:jokes?|weather|forecast|rain(?:ing)?|sunny|snow(?:ing)?|news|recipes?|songs?|sing|poems?|stor(?:y|ies)|"
     r"football|match|movies?|films?|capital of|translate|meaning of|president|stocks?|bitcoin|restaurants?|train|"
-    r"flight|hotel|who are you|your name|are you (?:a )?(?:human|real|robot|bot|person)|what are you|how old)\b|"
+    r"flight|hotel|who are you|your name|are you (?:a )?(?:human|real|robot|bot|person)|what are you|"
+    r"how are you|how old)\b|"
     r"\d\s*[+*/x]\s*\d+\s*\?|\bwho (?:won|is|was|invented|wrote)\b"
 )
 
@@ -120,9 +124,12 @@ class Said:
     text: str
     """Plain, see `words.plain`."""
     intent: Intent | None
-    mentions: bool
-    """Whether it speaks of appointments or of what they are for."""
+    visit: bool
+    """Whether it speaks of appointments."""
+    treatment: bool
+    """Whether it speaks of what appointments are commonly for."""
     speaks_of_time: bool
+    question: bool
     tones: frozenset[Tone]
     off_topic: bool
 
@@ -134,8 +141,10 @@ def read(message: str) -> Said:
     return Said(
         text=text,
         intent=next(found, None),
-        mentions=_MENTION.search(text) is not None,
+        visit=_MENTIONED_VISIT.search(text) is not None,
+        treatment=_MENTIONED_TREATMENT.search(text) is not None,
         speaks_of_time=bool(find_when(text, _ANY_DAY)),
+        question=text.endswith("?") or _QUESTION.match(text) is not None,
         tones=frozenset(tone for tone, pattern in _TONES if pattern.search(text)),
         off_topic=_OFF_TOPIC.search(text) is not None,
     )
@@ -146,6 +155,6 @@ def about_appointments(said: Said) -> bool:
 
     The router, the concierge and the scheduling agent all ask this, so none hands back what it was handed.
     """
-    if said.intent is not None or said.mentions:
+    if said.intent is not None or said.visit or said.treatment:
         return True
     return said.speaks_of_time and not said.off_topic and Tone.FAREWELL not in said.tones

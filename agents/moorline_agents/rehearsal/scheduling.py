@@ -27,7 +27,6 @@ TOOLS = frozenset({"find_slots", "book", "list_appointments", "move", "cancel"})
 
 _ANYTHING_ELSE = "Is there anything else I can do for you?"
 _HELP = "I can find free times, book appointments, list yours, move or cancel them. What would you like to do?"
-_GOODBYE = "You're welcome. Goodbye!"
 _GRID = timedelta(minutes=15)
 _QUESTIONS = {Intent.LIST: "list_appointments", Intent.SERVICES: "find_slots"}
 _ALL = re.compile(r"\b(?:all|both|every|everything)\b")
@@ -48,7 +47,7 @@ def _at_once(dialogue: Dialogue, request: ModelRequest) -> ModelReply:
     """What comes of the person's last message."""
     said = dialogue.said
     if dialogue.declines:
-        return _call(END_SESSION) if END_SESSION in request.functions else _say(_GOODBYE)
+        return _call(END_SESSION) if END_SESSION in request.functions else _say(_goodbye(said))
     if said.intent in _QUESTIONS:
         return _call(_QUESTIONS[said.intent])
     peer = picked(agents_of(request.functions.get(HAND_OVER)), said)
@@ -65,7 +64,12 @@ def _is_elsewhere(dialogue: Dialogue) -> bool:
     said = dialogue.said
     if about_appointments(said):
         return False
-    return said.off_topic or not (said.tones or dialogue.wish)
+    waiting = dialogue.wish is not None and (dialogue.answers or not said.question)
+    return said.off_topic or not (said.tones or waiting)
+
+
+def _goodbye(said: Said) -> str:
+    return "You're welcome. Goodbye!" if Tone.THANKS in said.tones else "All right. Goodbye!"
 
 
 def _small_talk(said: Said) -> str:
@@ -118,7 +122,8 @@ def _toward_booking(dialogue: Dialogue, wish: Wish) -> ModelReply:
         return _call("find_slots")
     service = dialogue.service()
     if service is None:
-        return _say(f"What is it for? {_offered(dialogue)}")
+        head = "That is nothing I can book." if dialogue.said.treatment else "What is it for?"
+        return _say(f"{head} {_offered(dialogue)}")
     details = {"service": service.name, "provider": dialogue.provider()}
     if wish.offer is not None:
         return _call("book", start=wish.offer.start, **details)
@@ -173,7 +178,7 @@ def _told(dialogue: Dialogue, results: Sequence[Result]) -> str | None:
         case "book" | "move" | "cancel":
             text = f"{' '.join(map(_done, results))} {_ANYTHING_ELSE}"
         case "end_session":
-            text = _GOODBYE
+            text = _goodbye(dialogue.said)
         case "list_appointments" if asked is Intent.LIST or not dialogue.visits:
             text = _listed(dialogue.visits or ())
         case "find_slots" if "services" not in result.content:
@@ -228,7 +233,9 @@ def _sorry(error: str, dialogue: Dialogue) -> str:
 
 
 def _numbered(things: Sequence[str]) -> str:
-    return " ".join(f"{number}. {thing};" for number, thing in enumerate(things, start=1))[:-1] + "."
+    if len(things) == 1:
+        return f"{things[0]}."
+    return f"{'; '.join(f'{number}. {thing}' for number, thing in enumerate(things, start=1))}."
 
 
 def _say(text: str) -> ModelReply:

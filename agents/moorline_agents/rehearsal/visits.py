@@ -29,11 +29,8 @@ class Offer:
 
     start: str
     """What to pass to the tool."""
+    local: datetime
     spoken: str
-
-    @property
-    def local(self) -> datetime:
-        return datetime.fromisoformat(self.start).replace(tzinfo=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,12 +40,8 @@ class Visit:
     reference: str
     service: str
     provider: str
-    start: str
+    local: datetime
     spoken: str
-
-    @property
-    def local(self) -> datetime:
-        return datetime.fromisoformat(self.start).replace(tzinfo=None)
 
     def __str__(self) -> str:
         return f"{self.service} with {self.provider} on {self.spoken}"
@@ -66,12 +59,11 @@ def offers_of(content: Mapping[str, Any]) -> tuple[Offer, ...]:
     """The free times in an answer of a tool: its slots, or the times that an error names."""
     if "slots" in content:
         return tuple(
-            Offer(start=slot["start"], spoken=f"{slot['when']} with {' or '.join(slot['providers'])}")
-            for slot in content["slots"]
+            _offer(slot["start"], f"{slot['when']} with {' or '.join(slot['providers'])}") for slot in content["slots"]
         )
     error = str(content.get("error", ""))
-    told = [Offer(start=match["start"], spoken=match["when"]) for match in _SLOT_IN_TEXT.finditer(error)]
-    bare = [Offer(start=match["start"], spoken=match["start"]) for match in _START_IN_TEXT.finditer(error)]
+    told = [_offer(match["start"], match["when"]) for match in _SLOT_IN_TEXT.finditer(error)]
+    bare = [_offer(match["start"], match["start"]) for match in _START_IN_TEXT.finditer(error)]
     return tuple(told or bare)
 
 
@@ -81,6 +73,14 @@ def visit_of(appointment: Mapping[str, Any]) -> Visit:
         reference=appointment["reference"],
         service=appointment["service"],
         provider=appointment["provider"],
-        start=appointment["start"],
+        local=_local(appointment["start"]),
         spoken=appointment["when"],
     )
+
+
+def _offer(start: str, spoken: str) -> Offer:
+    return Offer(start=start, local=_local(start), spoken=spoken)
+
+
+def _local(start: str) -> datetime:
+    return datetime.fromisoformat(start).replace(tzinfo=None)

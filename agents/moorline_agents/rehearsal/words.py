@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_LONGEST = 2000
+_LONGEST = 500
 _APOSTROPHES = re.compile("['`\N{ACUTE ACCENT}\N{LEFT SINGLE QUOTATION MARK}\N{RIGHT SINGLE QUOTATION MARK}]")
 _ENOUGH = 0.4  # of a word; "dentist" is near enough to "dental", "color" to "colouring"
 _SHORTEST = 4

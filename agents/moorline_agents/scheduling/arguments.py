@@ -53,13 +53,9 @@ class FindSlots(BaseModel):
     service: Name | None = Field(
         default=None, description="Name of the service; leave it out to learn what is offered, and by whom."
     )
-    provider: Name | None = Field(
-        default=None, description="Name of the provider, if the person wants a certain one."
-    )
+    provider: Name | None = Field(default=None, description="Name of the provider, if the person wants a certain one.")
     day: date | None = Field(default=None, description="YYYY-MM-DD; leave it out for the earliest slots.")
-    after: TimeOfDay | None = Field(
-        default=None, description="Only slots at this local time or later, HH:MM."
-    )
+    after: TimeOfDay | None = Field(default=None, description="Only slots at this local time or later, HH:MM.")
     before: TimeOfDay | None = Field(default=None, description="Only slots before this local time, HH:MM.")
 
 

@@ -115,9 +115,7 @@ class Calendar:
         if day > (now + HORIZON).astimezone(self.zone).date():
             raise self._too_far(datetime.combine(day, time.min), now)
 
-    def _bookable(
-        self, local: datetime, instants: tuple[datetime, ...], length: timedelta, now: datetime
-    ) -> datetime:
+    def _bookable(self, local: datetime, instants: tuple[datetime, ...], length: timedelta, now: datetime) -> datetime:
         objections: list[Unbookable] = []
         for instant in instants:
             try:
@@ -174,9 +172,7 @@ class Calendar:
 
     def _past(self, local: datetime, now: datetime) -> Unbookable:
         here = spoken(now, self.zone)
-        return Unbookable(
-            f"{day_name(local)}, {local:%H:%M} is in the past; now it is {here}.", look_from=now
-        )
+        return Unbookable(f"{day_name(local)}, {local:%H:%M} is in the past; now it is {here}.", look_from=now)
 
     def _too_far(self, local: datetime, now: datetime) -> Unbookable:
         last = day_name((now + HORIZON).astimezone(self.zone))

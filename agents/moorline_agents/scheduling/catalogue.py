@@ -28,9 +28,7 @@ def offering(service: Service, provider: str | None) -> tuple[Provider, ...]:
         return service.providers
     found = tuple(p for p in service.providers if _key(p.name) == _key(provider))
     if not found:
-        raise ToolRefused(
-            f"Nobody called {provider!r} offers {service.name}; these do: {_names(service.providers)}."
-        )
+        raise ToolRefused(f"Nobody called {provider!r} offers {service.name}; these do: {_names(service.providers)}.")
     return found
 
 

@@ -75,9 +75,7 @@ class Desk:
         if not upcoming:
             raise ToolRefused("This person has no upcoming appointment. Tell them so, and offer to book one.")
         choice = "; ".join(map(str, upcoming))
-        raise ToolRefused(
-            f"Ask which appointment is meant, then pass its reference. The upcoming ones: {choice}."
-        )
+        raise ToolRefused(f"Ask which appointment is meant, then pass its reference. The upcoming ones: {choice}.")
 
     async def same(self, order: Order) -> Appointment | None:
         """What this device has booked already where the order would put it."""
@@ -143,8 +141,7 @@ class Desk:
         slots = next_slots(kept, length=order.service.length, since=max(self.now, min(looks)), now=self.now)
         if not slots:
             return ToolRefused(
-                f"{reasons} {outcome} Nothing else is free in the {SEARCH.days} days from then; "
-                "ask for a later day."
+                f"{reasons} {outcome} Nothing else is free in the {SEARCH.days} days from then; ask for a later day."
             )
         free = "; ".join(map(str, slots))
         return ToolRefused(f"{reasons} {outcome} The next free times for {order.service.name}: {free}.")

@@ -95,9 +95,7 @@ def _picked(
     return list(islice(_apart(heapq.merge(*free, key=_start), length), MOST))
 
 
-def _free(
-    calendar: Calendar, length: timedelta, since: datetime, until: datetime, part: PartOfDay
-) -> Iterator[Slot]:
+def _free(calendar: Calendar, length: timedelta, since: datetime, until: datetime, part: PartOfDay) -> Iterator[Slot]:
     for start in calendar.free_starts(length=length, since=since, until=until):
         if start.astimezone(calendar.zone).time() in part:
             yield Slot(start=start, zone=calendar.zone, providers=(calendar.provider,))

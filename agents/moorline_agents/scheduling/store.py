@@ -112,9 +112,7 @@ class Store:
         ids = list(wanted)
         day = timedelta(days=1)  # wider than any UTC offset
         hours = await connection.fetch(self._sql("hours"), ids)
-        closures = await connection.fetch(
-            self._sql("closures"), ids, (since - day).date(), (until + day).date()
-        )
+        closures = await connection.fetch(self._sql("closures"), ids, (since - day).date(), (until + day).date())
         busy = await connection.fetch(self._sql("busy"), ids, since - day, until + day)
         return {
             provider_id: Calendar(

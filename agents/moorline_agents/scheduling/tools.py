@@ -141,9 +141,7 @@ class _Search:
             raise ToolRefused(f"{objections[0]} Ask for another day.")
 
     def _from(self, since: datetime) -> tuple[list[Slot], str | None]:
-        slots = next_slots(
-            self.calendars, length=self.service.length, since=since, now=self.now, part=self.part
-        )
+        slots = next_slots(self.calendars, length=self.service.length, since=since, now=self.now, part=self.part)
         if slots:
             return slots, None
         return slots, (

@@ -1,7 +1,7 @@
 -- Turns. What they do is told where the functions are made, in the migrations.
 
 -- name: begin repeatable
-SELECT @schema.moorline_begin_1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+SELECT @schema.moorline_begin_1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
 
 -- name: commit repeatable
 SELECT @schema.moorline_commit_1(
@@ -16,9 +16,11 @@ SELECT @schema.moorline_release_1($1, $2, $3, $4, $5, $6)
 -- name: heartbeat repeatable
 SELECT @schema.moorline_heartbeat_1($1, $2, $3, $4)
 
--- A tool's transaction holds the device's row until it ends: nobody claims the device meanwhile.
 -- name: hold_turn
-SELECT true FROM @schema.conversation_states
+-- A tool's transaction holds the device's row until it ends, so that nobody claims the device meanwhile; and it ends
+-- before the lease does, whatever the tool does.
+SELECT set_config('statement_timeout', '10s', true), set_config('idle_in_transaction_session_timeout', '10s', true)
+FROM @schema.conversation_states
 WHERE device_id = $1 AND claim_id = $2 AND fence = $3
 FOR UPDATE
 
@@ -41,3 +43,44 @@ CROSS JOIN LATERAL (
     WHERE s.device_id = $1::text AND s.checkpoint_ns = $2::text AND s.channel = n.channel AND s.version = n.version
     LIMIT 1
 ) v
+
+-- name: withdraw repeatable
+-- A caller that waits no longer gives its place up.
+UPDATE @schema.conversation_messages SET waiter_until = NULL
+WHERE device_id = $1::text AND message_id = $2::text AND status = 'waiting'
+
+-- name: journal
+-- What a turn has to remember in case it runs again.
+INSERT INTO @schema.conversation_effects
+    (device_id, message_id, position, kind, name, intent, result, turn_no, fence)
+SELECT $1::text, $2::text, n.position, n.kind, n.name, n.intent::jsonb, n.result::jsonb, $3::bigint, $4::bigint
+FROM unnest($5::integer[], $6::text[], $7::text[], $8::text[], $9::text[]) AS n (position, kind, name, intent, result)
+
+-- name: journal_result
+UPDATE @schema.conversation_effects SET result = $4::jsonb
+WHERE device_id = $1::text AND message_id = $2::text AND position = $3::integer
+
+-- name: left_behind repeatable
+-- Devices with a message that runs, or that waited in a process that is gone; begin tells whether one that runs is left.
+SELECT DISTINCT m.device_id
+FROM @schema.conversation_messages m
+WHERE m.status IN ('waiting', 'running') AND (m.status = 'running' OR m.waiter_until <= clock_timestamp())
+ORDER BY m.device_id
+
+-- name: dead repeatable
+-- Messages that were set aside, the last first.
+SELECT m.device_id, m.message_id, m.attempts, m.error, m.received_at
+FROM @schema.conversation_messages m
+WHERE m.status = 'dead'
+ORDER BY m.received_at DESC
+
+-- name: revive repeatable
+-- A message that was set aside is tried again, after those that wait now.
+WITH place AS (
+    UPDATE @schema.conversation_states SET arrivals = arrivals + 1 WHERE device_id = $1 RETURNING arrivals
+)
+UPDATE @schema.conversation_messages m
+SET status = 'waiting', attempts = 0, arrival = place.arrivals, waiter_until = NULL
+FROM place
+WHERE m.device_id = $2::text AND m.message_id = $3::text AND m.status = 'dead'
+RETURNING m.text, m.resume, m.context

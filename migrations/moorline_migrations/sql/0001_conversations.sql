@@ -26,6 +26,8 @@ CREATE TABLE @schema.conversation_messages (
     attempts     integer NOT NULL DEFAULT 0,
     claim_id     uuid,
     waiter_until timestamptz,
+    worker       text,
+    merge        boolean NOT NULL DEFAULT false,
     error        text,
     received_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
     PRIMARY KEY (device_id, message_id)
@@ -92,15 +94,16 @@ CREATE TABLE @schema.conversation_writes (
 
 CREATE TABLE @schema.conversation_effects (
     device_id   text,
-    turn_no     bigint,
+    message_id  text,
     position    integer,
-    tool        text NOT NULL,
-    effect      text NOT NULL CHECK (effect IN ('database', 'outside')),
+    kind        text NOT NULL CHECK (kind IN ('answer', 'database', 'outside')),
+    name        text NOT NULL,
     intent      jsonb NOT NULL,
     result      jsonb,
+    turn_no     bigint NOT NULL,
     fence       bigint NOT NULL,
     recorded_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-    PRIMARY KEY (device_id, turn_no, position)
+    PRIMARY KEY (device_id, message_id, position)
 );
 
 CREATE VIEW @schema.expired_sessions AS

@@ -4,19 +4,23 @@
 -- Every statement of a VOLATILE plpgsql function sees what was committed before that statement began:
 -- what is read here after the device's row is locked is the state that the last turn left.
 
--- Begin: claims the device for its next turn, or says why not. Idempotent in claim: asked again with the
--- same claim it gives the same turn again.
+-- Begin: claims the device for its next turn, or says why not. Idempotent in claim: asked again with the same claim
+-- it gives the same turn again. A message that has to wait keeps a place in the queue for waiter_seconds. Without a
+-- message it only looks for what a crashed process left behind: its turn, or a message that waited in it.
 --
 -- The answer's "outcome" is
---   claimed   the turn to run now: its fence, number, message, lock and heads. The message is the caller's own,
---             or one of this device that a crashed process left behind and that has to be finished first.
+--   claimed   the turn to run now: its fence, number, messages, lock and heads, and its journal if it was run before.
+--             Its messages are the caller's own (with those merged into it), or those of a turn of this device that
+--             a crashed process left behind and that has to be finished first.
 --   replayed  the message has been answered: the stored reply.
---   busy      another turn runs, or another message is first; ask again within waiter_seconds.
+--   waiting   the message is in the queue, or this very message is already being answered: ask again.
+--   busy      another turn runs and the caller would not wait; nothing was stored.
 --   dead      the message was set aside after max_attempts.
+--   idle      nothing was left behind.
 CREATE FUNCTION @schema.moorline_begin_1(
-    device text, message text, claim uuid, message_text text, message_resume jsonb, message_context jsonb,
-    default_ttl integer, wait boolean, lease_seconds double precision, waiter_seconds double precision,
-    max_attempts integer
+    device text, message text, claim uuid, asking_worker text, message_text text, message_resume jsonb,
+    message_context jsonb, on_busy text, default_ttl integer, lease_seconds double precision,
+    waiter_seconds double precision, max_attempts integer
 ) RETURNS jsonb
 LANGUAGE plpgsql VOLATILE
 AS $$
@@ -25,11 +29,15 @@ DECLARE
     key @schema.conversation_states.device_id%TYPE := device;
     state @schema.conversation_states;
     own @schema.conversation_messages;
-    next @schema.conversation_messages;
+    first @schema.conversation_messages;
+    busy boolean;
     moment timestamptz;
 BEGIN
     SELECT s.* INTO state FROM @schema.conversation_states s WHERE s.device_id = key FOR UPDATE;
     IF NOT FOUND THEN
+        IF message IS NULL THEN
+            RETURN jsonb_build_object('outcome', 'idle');
+        END IF;
         INSERT INTO @schema.conversation_states (device_id, session_ttl) VALUES (key, default_ttl)
             ON CONFLICT (device_id) DO NOTHING;
         SELECT s.* INTO STRICT state FROM @schema.conversation_states s WHERE s.device_id = key FOR UPDATE;
@@ -41,99 +49,171 @@ BEGIN
         RETURN (
             SELECT jsonb_build_object(
                 'outcome', 'replayed', 'turn_no', t.turn_no, 'agent', t.agent, 'reply', t.reply,
-                'handoffs', t.handoffs, 'usage', t.usage, 'interrupt', t.interrupt)
+                'handoffs', t.handoffs, 'usage', t.usage, 'interrupt', t.interrupt,
+                'other_text', own.text <> message_text)
             FROM @schema.conversation_turns t WHERE t.device_id = device AND t.turn_no = own.turn_no);
     ELSIF own.status = 'dead' THEN
         RETURN jsonb_build_object('outcome', 'dead', 'error', own.error);
     END IF;
 
+    busy := coalesce(state.lease_until > moment, false);
     IF state.claim_id = claim THEN
-        SELECT m.* INTO STRICT next
-            FROM @schema.conversation_messages m WHERE m.device_id = device AND m.claim_id = claim;
+        -- The answer to this very claim was lost.
         UPDATE @schema.conversation_states s
             SET lease_until = moment + lease_seconds * interval '1 second' WHERE s.device_id = key;
-        RETURN @schema.moorline_claimed_1(state, next, moment);
-    END IF;
-
-    IF own.message_id IS NULL AND (wait OR state.claim_id IS NULL OR state.lease_until <= moment) THEN
-        INSERT INTO @schema.conversation_messages AS m
-            (device_id, message_id, arrival, text, resume, context, status, waiter_until)
-            VALUES (device, message, state.arrivals + 1, message_text, message_resume, message_context, 'waiting',
-                    moment + waiter_seconds * interval '1 second')
-            RETURNING m.* INTO own;
-        state.arrivals := own.arrival;
-        UPDATE @schema.conversation_states s SET arrivals = own.arrival WHERE s.device_id = key;
-    ELSIF own.status = 'waiting' AND wait THEN
+        RETURN @schema.moorline_claimed_1(state, moment);
+    ELSIF own.message_id IS NULL AND message IS NOT NULL THEN
+        IF busy AND on_busy = 'reject' THEN
+            RETURN jsonb_build_object(
+                'outcome', 'busy', 'retry_after', extract(epoch FROM state.lease_until - moment));
+        END IF;
+        state.arrivals := state.arrivals + 1;
+        INSERT INTO @schema.conversation_messages
+            (device_id, message_id, arrival, text, resume, context, status, waiter_until, worker, merge)
+            VALUES (device, message, state.arrivals, message_text, message_resume, message_context, 'waiting',
+                    moment + waiter_seconds * interval '1 second', asking_worker, on_busy = 'merge');
+    ELSIF own.status = 'waiting' THEN
+        -- Whoever delivered it before may be waiting still; then this delivery waits for the same reply.
+        IF busy AND on_busy = 'reject' AND coalesce(own.waiter_until <= moment, true) THEN
+            RETURN jsonb_build_object(
+                'outcome', 'busy', 'retry_after', extract(epoch FROM state.lease_until - moment));
+        END IF;
         UPDATE @schema.conversation_messages m
-            SET waiter_until = moment + waiter_seconds * interval '1 second'
+            SET waiter_until = moment + waiter_seconds * interval '1 second', worker = asking_worker
             WHERE m.device_id = device AND m.message_id = message;
     END IF;
 
-    IF state.claim_id IS NOT NULL AND state.lease_until > moment THEN
-        RETURN jsonb_build_object(
-            'outcome', 'busy', 'retry_after', extract(epoch FROM state.lease_until - moment));
+    IF busy THEN
+        UPDATE @schema.conversation_states s SET arrivals = state.arrivals
+            WHERE s.device_id = key AND s.arrivals <> state.arrivals;
+        RETURN jsonb_build_object('outcome', 'waiting');
     END IF;
 
-    -- Nobody holds the device. A turn whose process died comes first; then messages in order of arrival, but
-    -- none whose waiter has gone: nobody would take its reply.
+    -- Nobody holds the device. A turn whose process died comes first; then messages in order of arrival, but none
+    -- whose waiter has gone: nobody would take its reply. A process that had many turns in a row lets others go first.
     LOOP
-        SELECT m.* INTO STRICT next
+        SELECT m.* INTO first
             FROM @schema.conversation_messages m
             WHERE m.device_id = device
                 AND m.status IN ('waiting', 'running')
-                AND (m.status = 'running' OR m.message_id = message OR m.waiter_until > moment)
-            ORDER BY m.status = 'running' DESC, m.arrival
+                AND CASE
+                    WHEN m.status = 'running' THEN true
+                    WHEN message IS NULL THEN m.waiter_until <= moment
+                    ELSE m.waiter_until > moment END
+            ORDER BY m.status = 'running' DESC,
+                state.worker_turns >= 8 AND m.worker IS NOT DISTINCT FROM state.last_worker,
+                m.arrival
             LIMIT 1;
-        EXIT WHEN next.attempts < max_attempts;
+        IF NOT FOUND THEN
+            RETURN jsonb_build_object('outcome', 'idle');
+        END IF;
+        EXIT WHEN first.attempts < max_attempts;
         UPDATE @schema.conversation_messages m
             SET status = 'dead', claim_id = NULL, waiter_until = NULL,
-                error = coalesce(next.error, 'The process that ran it died each time.')
-            WHERE m.device_id = device AND m.message_id = next.message_id;
-        IF next.message_id = message THEN
-            UPDATE @schema.conversation_states s SET claim_id = NULL, lease_until = NULL WHERE s.device_id = key;
-            RETURN (
-                SELECT jsonb_build_object('outcome', 'dead', 'error', m.error)
-                FROM @schema.conversation_messages m WHERE m.device_id = device AND m.message_id = message);
+                error = coalesce(m.error, 'the process that ran it died each time')
+            WHERE m.device_id = device
+                AND (m.message_id = first.message_id OR first.status = 'running' AND m.status = 'running');
+        UPDATE @schema.conversation_states s
+            SET claim_id = NULL, lease_until = NULL, arrivals = state.arrivals WHERE s.device_id = key;
+        IF EXISTS (
+            SELECT 1 FROM @schema.conversation_messages m
+            WHERE m.device_id = device AND m.message_id = message AND m.status = 'dead')
+        THEN
+            RETURN jsonb_build_object('outcome', 'dead', 'error', (
+                SELECT m.error FROM @schema.conversation_messages m
+                WHERE m.device_id = device AND m.message_id = message));
         END IF;
     END LOOP;
-    IF next.status = 'waiting' AND next.message_id <> message THEN
-        RETURN jsonb_build_object('outcome', 'busy', 'retry_after', 0);
+    IF first.status = 'waiting' AND first.message_id <> message
+        AND NOT (first.merge AND @schema.moorline_merged_1(first, message, moment))
+    THEN
+        IF own.message_id IS NULL AND on_busy = 'reject' THEN
+            DELETE FROM @schema.conversation_messages m WHERE m.device_id = device AND m.message_id = message;
+            RETURN jsonb_build_object('outcome', 'busy', 'retry_after', 0);
+        END IF;
+        UPDATE @schema.conversation_states s SET arrivals = state.arrivals
+            WHERE s.device_id = key AND s.arrivals <> state.arrivals;
+        RETURN jsonb_build_object('outcome', 'waiting');
     END IF;
 
+    UPDATE @schema.conversation_messages m
+        SET status = 'running', claim_id = claim, attempts = m.attempts + 1, waiter_until = NULL
+        WHERE m.device_id = device
+            AND m.status = first.status
+            AND (m.message_id = first.message_id
+                OR m.status = 'running'
+                OR first.merge AND @schema.moorline_merged_1(first, m.message_id, moment));
     UPDATE @schema.conversation_states s
         SET claim_id = claim,
             fence = nextval('@schema.conversation_fences'),
-            lease_until = moment + lease_seconds * interval '1 second'
+            lease_until = moment + lease_seconds * interval '1 second',
+            arrivals = state.arrivals,
+            last_worker = asking_worker,
+            worker_turns = CASE WHEN s.last_worker = asking_worker THEN s.worker_turns + 1 ELSE 1 END
         WHERE s.device_id = key
         RETURNING s.* INTO state;
-    UPDATE @schema.conversation_messages m
-        SET status = 'running', claim_id = claim, attempts = m.attempts + 1, waiter_until = NULL
-        WHERE m.device_id = device AND m.message_id = next.message_id
-        RETURNING m.* INTO next;
-    RETURN @schema.moorline_claimed_1(state, next, moment);
+    RETURN @schema.moorline_claimed_1(state, moment);
 END
+$$;
+
+-- Whether a waiting message is answered together with the first one: both merge, their contexts are equal, neither
+-- answers an interrupt, and so it is with every message that waits between them.
+CREATE FUNCTION @schema.moorline_merged_1(
+    first @schema.conversation_messages, message text, moment timestamptz
+) RETURNS boolean
+LANGUAGE sql STABLE
+AS $$
+    SELECT first.resume IS NULL AND coalesce(bool_and(b.merge AND b.resume IS NULL AND b.context = first.context), false)
+    FROM @schema.conversation_messages m
+    JOIN @schema.conversation_messages b
+        ON b.device_id = m.device_id AND b.arrival BETWEEN first.arrival AND m.arrival
+    WHERE m.device_id = first.device_id AND m.message_id = message
+        AND m.status = 'waiting' AND m.waiter_until > moment
+        AND b.status = 'waiting' AND b.waiter_until > moment
 $$;
 
 -- What a claimed turn starts from.
 CREATE FUNCTION @schema.moorline_claimed_1(
-    state @schema.conversation_states, message @schema.conversation_messages, moment timestamptz
+    state @schema.conversation_states, moment timestamptz
 ) RETURNS jsonb
-LANGUAGE sql STABLE
+LANGUAGE plpgsql STABLE
 AS $$
-    SELECT jsonb_build_object(
+DECLARE
+    first @schema.conversation_messages;
+    messages jsonb;
+    journal jsonb := '[]';
+BEGIN
+    SELECT jsonb_agg(jsonb_build_object('id', m.message_id, 'text', m.text) ORDER BY m.arrival) INTO STRICT messages
+        FROM @schema.conversation_messages m
+        WHERE m.device_id = state.device_id::text AND m.status = 'running' AND m.claim_id = state.claim_id;
+    SELECT m.* INTO STRICT first
+        FROM @schema.conversation_messages m
+        WHERE m.device_id = state.device_id::text AND m.message_id = messages->0->>'id';
+    IF first.attempts > 1 OR first.error IS NOT NULL THEN
+        SELECT coalesce(
+                jsonb_agg(
+                    jsonb_build_object('kind', e.kind, 'name', e.name, 'intent', e.intent, 'result', e.result)
+                    ORDER BY e.position),
+                '[]')
+            INTO STRICT journal
+            FROM @schema.conversation_effects e
+            WHERE e.device_id = first.device_id AND e.message_id = first.message_id;
+    END IF;
+    RETURN jsonb_build_object(
         'outcome', 'claimed',
         'fence', state.fence,
         'turn_no', state.last_turn_no + 1,
         'now', moment,
-        'message_id', message.message_id,
-        'text', message.text,
-        'resume', message.resume,
-        'context', message.context,
-        'attempts', message.attempts,
+        'messages', messages,
+        'resume', first.resume,
+        'context', first.context,
+        'attempts', first.attempts,
+        'journal', journal,
         'active_agent', CASE
             WHEN greatest(state.last_active_at, state.locked_at) + state.session_ttl * interval '1 second' > moment
             THEN state.active_agent END,
-        'heads', state.heads)
+        'heads', state.heads);
+END
 $$;
 
 -- Commit: writes all that the turn leaves behind, if its fence still stands; else nothing. Idempotent: a turn
@@ -191,6 +271,11 @@ BEGIN
     UPDATE @schema.conversation_messages m
         SET status = turn->>'status', turn_no = number, claim_id = NULL, context = '{}', error = NULL
         WHERE m.device_id = device AND m.claim_id = claim AND m.status = 'running';
+    IF turn ? 'journal_of' THEN
+        -- Effects stay on record; the answers that led to them have served.
+        DELETE FROM @schema.conversation_effects e
+            WHERE e.device_id = device AND e.message_id = turn->>'journal_of' AND e.kind = 'answer';
+    END IF;
     UPDATE @schema.conversation_states s
         SET active_agent = agent,
             locked_at = CASE

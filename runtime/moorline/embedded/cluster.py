@@ -28,6 +28,8 @@ START_TIMEOUT = 60
 PORT = 5432
 """Only a part of the socket's name: the server listens to no network."""
 
+SOCKET = f".s.PGSQL.{PORT}"
+
 MAX_FOLDER = 88
 """Bytes; systems allow 103 or 107 with the socket's name."""
 
@@ -56,7 +58,7 @@ class Cluster:
         sockets = lines[4]
         with socket.socket(socket.AF_UNIX) as probe:
             try:
-                probe.connect(f"{sockets}/.s.PGSQL.{PORT}")
+                probe.connect(f"{sockets}/{SOCKET}")
             except OSError:
                 return None
         return f"postgresql://postgres@/postgres?{urlencode({'host': sockets, 'port': PORT})}"
@@ -82,11 +84,12 @@ class Cluster:
 
         The caller knows that no process of an earlier server lives.
         """
-        # After a crash another process may have the number in it, which PostgreSQL would take for a server.
-        (self.folder / "postmaster.pid").unlink(missing_ok=True)
         if self.account is not None:
             self.account.admit(self.programs, self.folder)
         sockets = self._socket_folder()
+        # After a crash another process may have the number in these, which PostgreSQL would take for a server.
+        for stale in (self.folder / "postmaster.pid", sockets / f"{SOCKET}.lock"):
+            stale.unlink(missing_ok=True)
         options = f"-p {PORT} -c listen_addresses= -c unix_socket_directories={shlex.quote(str(sockets))}"
         self._run(
             "pg_ctl",

@@ -10,6 +10,7 @@ import warnings
 from typing import TYPE_CHECKING
 
 import pytest
+
 from moorline_agents.failures import ModelError
 from moorline_agents.messages import Message, Usage
 from moorline_agents.model import ChatModel
@@ -19,8 +20,9 @@ from moorline_agents.transport import ModelReply, RawReply, rule_client
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from moorline_agents.transport import ModelRequest
     from openai import AsyncOpenAI
+
+    from moorline_agents.transport import ModelRequest
 
 QUESTION: list[Message] = [{"role": "user", "content": "Hello?"}]
 PIECE = b'data: {"choices": [{"index": 0, "delta": {"content": "Hel"}, "finish_reason": null}]}\n\n'

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import httpx  # which is httpx2, see conftest.py
 import pytest
 import respx
+
 from moorline_agents.failures import ModelError
 from moorline_agents.messages import Message, Usage
 from moorline_agents.model import ChatModel

@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
 from moorline_agents.failures import ModelError
 from moorline_agents.messages import Message, Usage
 from moorline_agents.model import ChatModel

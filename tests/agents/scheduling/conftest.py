@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from contextlib import asynccontextmanager
 from datetime import date, datetime
@@ -69,6 +70,15 @@ class Business:
                WHERE a.status = 'booked' ORDER BY 3, 2, 1"""
         )
         return [(row["device_id"], row["name"], row["starts"]) for row in rows]
+
+    async def until_it_waits(self, task: asyncio.Task[Any]) -> None:
+        """Until the server shows that somebody waits for another's transaction."""
+        async with asyncio.timeout(10):
+            while not await self.pool.fetchval(
+                """SELECT EXISTS (SELECT FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
+                                  WHERE NOT l.granted AND a.datname = current_database())"""
+            ):
+                assert not task.done(), "it did not wait"
 
     def context(self, device: str) -> ToolContext:
         @asynccontextmanager

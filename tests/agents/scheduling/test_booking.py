@@ -423,6 +423,8 @@ async def test_the_same_reference_on_two_devices_is_two_appointments(salon: Busi
     await salon.call("victim", "book", service="Haircut", start=TEN)
     await salon.call("d", "book", service="Haircut", start="2026-06-01T11:00")
     await salon.pool.execute("UPDATE appointments SET appointment_id = '00000000-0000-0000-0000-000000000001'")
+    await salon.call("d", "move", start="2026-06-01T12:00", reference="00000000")
+    assert await salon.booked() == [("victim", "Ana", "2026-06-01T08:00"), ("d", "Ana", "2026-06-01T10:00")]
     await salon.call("d", "cancel", reference="00000000")
     assert await salon.booked() == [("victim", "Ana", "2026-06-01T08:00")]
 

@@ -113,22 +113,13 @@ async def test_who_meets_an_open_booking_waits_for_how_it_ends(salon: Business, 
     await transaction.start()
     await salon.tools["book"].call(f'{{"service": "Haircut", "start": "{TEN}"}}', context)
     second = asyncio.create_task(attempt(salon, "d2", "book", service="Haircut", start=TEN))
-    await waiting(salon, second)
+    await salon.until_it_waits(second)
     await (transaction.commit() if commits else transaction.rollback())
     answer = await second
     await first.close()
     assert isinstance(answer, str) is commits
+    assert not commits or offered(str(answer))[0] == "2026-06-01T10:30+02:00"
     assert [device for device, _, _ in await salon.booked()] == (["d1"] if commits else ["d2"])
-
-
-async def waiting(salon: Business, task: asyncio.Task[Any]) -> None:
-    """Until the server shows that somebody waits for another's transaction."""
-    async with asyncio.timeout(10):
-        while not await salon.pool.fetchval(
-            """SELECT EXISTS (SELECT FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
-                              WHERE NOT l.granted AND a.datname = current_database())"""
-        ):
-            assert not task.done(), "it did not wait"
 
 
 async def test_booking_moving_and_cancelling_at_random_loses_and_doubles_nothing(salon: Business) -> None:

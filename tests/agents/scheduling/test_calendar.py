@@ -174,17 +174,22 @@ def test_an_appointment_over_the_change_of_clocks_keeps_its_length() -> None:
     assert ana.start_of(at(autumn, 1), length=timedelta(hours=4), now=NOW)
 
 
-def test_hours_that_begin_or_end_where_clocks_are_changed() -> None:
-    spring, autumn = date(2026, 3, 29), date(2026, 10, 25)
-    hours = {
-        day: [f"{start.astimezone(BERLIN):%H:%M%z}" for start in starts_on(calendar(BERLIN, opening), day)]
-        for day, opening in {spring: (2, 4), autumn: (2, 3)}.items()
-    }
-    assert hours[spring][0] == "03:00+0200"
-    assert len(hours[spring]) == 4
-    assert hours[autumn][0] == "02:00+0200"
-    assert hours[autumn][-1] == "02:45+0100"
-    assert len(hours[autumn]) == 8
+@pytest.mark.parametrize(
+    ("day", "hours", "expected"),
+    [
+        (date(2026, 3, 29), (150, 240), ("03:00+0200", "03:45+0200", 4)),  # opens in the gap: after it
+        (date(2026, 3, 29), (60, 150), ("01:00+0100", "01:45+0100", 4)),  # closes in the gap: where it begins
+        (date(2026, 10, 25), (150, 240), ("02:30+0200", "03:45+0100", 10)),  # opens the first time
+        (date(2026, 10, 25), (60, 150), ("01:00+0200", "02:15+0100", 10)),  # closes the second time
+    ],
+)
+def test_hours_that_begin_or_end_where_clocks_are_changed(
+    day: date, hours: tuple[int, int], expected: tuple[str, str, int]
+) -> None:
+    opening = Opening(weekday=7, opens=hours[0], closes=hours[1])
+    ana = Calendar(provider="Ana", zone=BERLIN, openings=(opening,), closures=frozenset(), busy=())
+    starts = [f"{start.astimezone(BERLIN):%H:%M%z}" for start in starts_on(ana, day)]
+    assert (starts[0], starts[-1], len(starts)) == expected
 
 
 def test_a_day_that_a_zone_skips_altogether_has_no_start() -> None:
@@ -210,7 +215,9 @@ def test_what_is_too_far_ahead_is_refused() -> None:
     for wanted in (at(date(2027, 1, 2), 12), at(date(2028, 1, 1), 12), at(date(9999, 12, 31), 23)):
         refused = objection(calendar(), wanted)
         assert "is too far ahead; the last day that can be booked is Friday 1 January 2027" in str(refused)
-    assert calendar().start_of(at(date(2026, 12, 31), 12), length=HALF_HOUR, now=NOW)
+    last = at(date(2027, 1, 1), 0, 45)  # a year after now is 1:00 in Berlin
+    assert calendar().start_of(last, length=HALF_HOUR, now=NOW)
+    assert "is too far ahead" in str(objection(calendar(), last + GRID))
 
 
 @pytest.mark.parametrize("offset", ["+14:00", "-12:00"])

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+import pytest
+
 from moorline_agents.scheduling.demo import TIME_ZONE, seed_demo
 from moorline_migrations.runner import migrate
 
@@ -56,16 +58,22 @@ async def test_a_catalogue_of_ones_own_stays_as_it_is(salon: Business) -> None:
     assert await counts(salon) == before
 
 
-async def test_of_many_at_once_one_fills_it(business: Business) -> None:
+@pytest.mark.parametrize("commits", [True, False])
+async def test_of_two_at_once_one_waits_and_fills_what_the_other_did_not(business: Business, commits: bool) -> None:
     async def seed() -> bool:
         async with business.pool.acquire() as connection:
             return await seed_demo(connection)
 
-    assert sum(await asyncio.gather(*(seed() for _ in range(10)))) == 1
-    at_once = await counts(business)
-    await business.pool.execute("TRUNCATE appointment_services, appointment_providers CASCADE")
-    assert await seed() is True
-    assert await counts(business) == at_once
+    async with business.pool.acquire() as first:
+        transaction = first.transaction()
+        await transaction.start()
+        assert await seed_demo(first) is True
+        alone = {table: await first.fetchval(f"SELECT count(*) FROM appointment_{table}") for table in TABLES}  # noqa: S608
+        second = asyncio.create_task(seed())
+        await business.until_it_waits(second)
+        await (transaction.commit() if commits else transaction.rollback())
+    assert await second is not commits
+    assert await counts(business) == alone
 
 
 async def test_it_fills_the_schema_it_is_told(business: Business, dsn: str) -> None:

@@ -1,0 +1,38 @@
+"""What a turn remembers of itself in case it runs again: the port through which the kit calls models and tools.
+
+The kit owns the protocol; whoever runs turns brings a journal that survives a crash.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from moorline_agents.messages import Message
+from moorline_agents.tools import Tool, ToolContext
+
+
+class Journal(Protocol):
+    """The memory of one turn. Answers and effects are recalled in the order in which they were noted."""
+
+    def recall(self, asked: str) -> Message | None:
+        """The answer that an earlier run of the turn got at this place from the model of `asked` (an agent, or the
+        router); None where the earlier run did not get so far."""
+
+    def note(self, asked: str, answer: Message) -> None:
+        """Remembers an answer that calls tools; it is durable before a tool with an effect runs."""
+
+    async def perform(self, tool: Tool, arguments: str, context: ToolContext) -> Any:
+        """Runs a tool, or gives what an earlier run of the turn got from it. Raises `ToolRefused` as the tool does."""
+
+
+class NoJournal:
+    """For graphs that run outside a turn: nothing is remembered."""
+
+    def recall(self, asked: str) -> Message | None:  # noqa: ARG002
+        return None
+
+    def note(self, asked: str, answer: Message) -> None:
+        pass
+
+    async def perform(self, tool: Tool, arguments: str, context: ToolContext) -> Any:
+        return await tool.call(arguments, context)

@@ -1,0 +1,127 @@
+"""Executing a claimed turn: the graph runs, then the turn is committed, or released and nothing of it kept."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from langgraph.types import Command
+
+from moorline.errors import InvalidMessage, MoorlineError, StoreUnavailable
+from moorline.journal import TurnJournal
+from moorline.manager import turn_input
+from moorline.outcome import failure_of, is_outer, record_of
+from moorline_agents.agent import RunContext
+from moorline_agents.journal import Journal
+from moorline_agents.tools import Connection, ToolContext
+from moorline_checkpoint.turn import OpenTurn, TurnRecord, running
+from moorline_checkpoint.turns import HEARTBEAT, Turns
+
+if TYPE_CHECKING:
+    from langgraph.graph.state import CompiledStateGraph
+
+Say = Callable[[str], None]
+Transaction = Callable[[], AbstractAsyncContextManager[Connection]]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Execution:
+    """Executes turns on one manager graph."""
+
+    graph: CompiledStateGraph[Any, Any, Any, Any]
+    turns: Turns
+
+    async def execute(self, turn: OpenTurn, say: Say | None = None) -> TurnRecord:
+        """Runs and commits a claimed turn. If it raises, the turn was released: the device goes on at once.
+
+        Raises `StaleTurn` if another process has taken the turn over, and what went wrong in the run. A cancellation
+        that comes while the turn is being committed waits for that.
+        """
+        try:
+            async with self._heartbeat(turn):
+                state = await self.run(
+                    turn, say, TurnJournal(turn=turn, turns=self.turns), lambda: self._transaction(turn)
+                )
+            record = record_of(turn, state)
+            await finished(self.turns.commit(turn, record))
+        except BaseException as error:
+            failure = failure_of(error)
+            with suppress(MoorlineError):
+                await finished(
+                    self.turns.release(turn, failure=type(failure).__name__, give_back=is_outer(failure))
+                )
+            if failure is error:
+                raise
+            raise failure from error
+        return record
+
+    async def run(
+        self, turn: OpenTurn, say: Say | None, journal: Journal, transaction: Transaction
+    ) -> dict[str, Any]:
+        """The final state of the manager graph; what the run writes joins the turn."""
+        tools = ToolContext(
+            device_id=turn.device_id, now=turn.now, values=turn.context, transaction=transaction
+        )
+        with running(turn):
+            state: dict[str, Any] = await self.graph.ainvoke(
+                await self._input(turn),
+                {"configurable": {"thread_id": turn.device_id}},
+                context=RunContext(tools=tools, say=say, journal=journal),
+                # A rerun starts from the last commit and the journal, so nothing in between has to be kept.
+                durability="exit",
+            )
+        return state
+
+    async def _input(self, turn: OpenTurn) -> Any:
+        if turn.resume is None:
+            return turn_input([message.text for message in turn.messages])
+        interrupt_id = turn.resume["interrupt_id"]
+        snapshot = await self.graph.aget_state({"configurable": {"thread_id": turn.device_id}})
+        if interrupt_id not in {interrupt.id for interrupt in snapshot.interrupts}:
+            raise InvalidMessage(
+                f"No interrupt {interrupt_id!r} waits for an answer on this device: it was answered, or the "
+                "conversation has moved on. Send a message instead."
+            )
+        return Command(resume={interrupt_id: turn.resume["value"]})
+
+    @asynccontextmanager
+    async def _transaction(self, turn: OpenTurn) -> AsyncIterator[Connection]:
+        async with self.turns.transaction(turn) as transaction:
+            yield transaction.connection
+
+    @asynccontextmanager
+    async def _heartbeat(self, turn: OpenTurn) -> AsyncIterator[None]:
+        """Renews the lease while the block runs. A lease that is lost all the same is found out by the commit."""
+        beating = asyncio.create_task(self._beat(turn))
+        try:
+            yield
+        finally:
+            beating.cancel()
+            await asyncio.wait([beating])
+
+    async def _beat(self, turn: OpenTurn) -> None:
+        standing = True
+        while standing:
+            await asyncio.sleep(HEARTBEAT)
+            with suppress(StoreUnavailable):
+                standing = await self.turns.heartbeat(turn)
+
+
+async def finished(work: Coroutine[Any, Any, T]) -> T:
+    """The result of work that a cancellation must not cut in two: it comes through after the work is done."""
+    task = asyncio.create_task(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        task.exception()  # looked at, so that nobody warns of it
+        raise cancelled
+    return task.result()

@@ -1,0 +1,130 @@
+"""The journal of a turn in the database: effects happen once, however often the turn has to run.
+
+A rerun is given the model's answers that called tools, so that it makes the same calls in the same order, and for
+each call that had an effect what it gave, instead of making it again. A `database` effect commits together with its
+entry; an `outside` effect has its intent journaled before the call and its result after it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from hashlib import sha256
+from typing import Any, cast
+
+from moorline.errors import AgentError
+from moorline_agents.messages import Message
+from moorline_agents.tools import Connection, Tool, ToolContext, ToolRefused
+from moorline_checkpoint.turn import JournalEntry, OpenTurn
+from moorline_checkpoint.turns import Turns
+
+
+class TurnJournal:
+    """Implements `moorline_agents.journal.Journal` for one claimed turn."""
+
+    def __init__(self, *, turn: OpenTurn, turns: Turns) -> None:
+        self._turn = turn
+        self._turns = turns
+        self._left = list(turn.journal)
+        self._durable = len(turn.journal)
+        self._pending: list[JournalEntry] = []
+
+    def recall(self, asked: str) -> Message | None:
+        entry = self._next("answer", asked)
+        return None if entry is None else cast("Message", entry.intent)
+
+    def note(self, asked: str, answer: Message) -> None:
+        self._pending.append(JournalEntry(kind="answer", name=asked, intent=answer))
+
+    async def perform(self, tool: Tool, arguments: str, context: ToolContext) -> Any:
+        if tool.effect == "none":
+            return await tool.call(arguments, context)
+        place = self._durable - len(self._left)
+        earlier = self._next(tool.effect, tool.name)
+        if earlier is not None and earlier.result is not None:
+            return _given(earlier.result)
+        if tool.effect == "database":
+            return await self._in_transaction(tool, arguments, context)
+        if earlier is None:
+            place = await self._note_intent(tool, arguments)
+        elif not tool.idempotent:
+            return await self._settle(place, {"refused": _unknown(tool)})
+        return await self._outside(tool, arguments, context, place)
+
+    async def _in_transaction(self, tool: Tool, arguments: str, context: ToolContext) -> Any:
+        try:
+            async with self._turns.transaction(self._turn) as transaction:
+
+                @asynccontextmanager
+                async def given() -> AsyncIterator[Connection]:
+                    yield transaction.connection
+
+                result = {"value": _json(await tool.call(arguments, replace(context, transaction=given)))}
+                await transaction.note(self._durable, [*self._pending, _entry(tool, arguments, result)])
+        except ToolRefused as refusal:
+            # Rolled back, but remembered: a rerun must not succeed where the model was told that it failed.
+            self._pending.append(_entry(tool, arguments, {"refused": str(refusal)}))
+            raise
+        self._noted()
+        self._durable += 1
+        return result["value"]
+
+    async def _note_intent(self, tool: Tool, arguments: str) -> int:
+        """Journals that the tool is about to run, and gives the place of the entry."""
+        async with self._turns.transaction(self._turn) as transaction:
+            await transaction.note(self._durable, [*self._pending, _entry(tool, arguments, None)])
+        self._noted()
+        self._durable += 1
+        return self._durable - 1
+
+    async def _outside(self, tool: Tool, arguments: str, context: ToolContext, place: int) -> Any:
+        key = sha256(f"{self._turn.device_id}\n{self._turn.messages[0].id}\n{place}".encode()).hexdigest()[:32]
+        try:
+            result = {"value": _json(await tool.call(arguments, replace(context, idempotency_key=key)))}
+        except ToolRefused as refusal:
+            result = {"refused": str(refusal)}
+        return await self._settle(place, result)
+
+    async def _settle(self, place: int, result: dict[str, Any]) -> Any:
+        async with self._turns.transaction(self._turn) as transaction:
+            await transaction.note_result(place, result)
+        return _given(result)
+
+    def _next(self, kind: str, name: str) -> JournalEntry | None:
+        if not self._left:
+            return None
+        entry = self._left.pop(0)
+        if (entry.kind, entry.name) != (kind, name):
+            raise AgentError(
+                f"The turn ran before and did something else then ({entry.kind} of {entry.name}, now {kind} of {name}): "
+                "its agents have changed since. Nothing more was done; look at conversation_effects."
+            )
+        return entry
+
+    def _noted(self) -> None:
+        self._durable += len(self._pending)
+        self._pending.clear()
+
+
+def _entry(tool: Tool, arguments: str, result: dict[str, Any] | None) -> JournalEntry:
+    return JournalEntry(kind="database" if tool.effect == "database" else "outside", name=tool.name, intent=arguments, result=result)
+
+
+def _json(value: Any) -> Any:
+    """The value as the model is shown it and as a rerun gets it."""
+    return json.loads(json.dumps(value, default=str))
+
+
+def _given(result: dict[str, Any]) -> Any:
+    if "refused" in result:
+        raise ToolRefused(result["refused"])
+    return result["value"]
+
+
+def _unknown(tool: Tool) -> str:
+    return (
+        f"{tool.name} was called, but the process died before its outcome was known. It may have happened. "
+        "Do not call it again for the same thing: tell the person, and let them check."
+    )

@@ -1,0 +1,55 @@
+"""Answering while the store cannot be reached: without memory, and without effects."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any
+from uuid import uuid4
+
+from moorline.context import Request
+from moorline.execution import Execution, Say
+from moorline.outcome import record_of, reply_of
+from moorline.reply import Reply
+from moorline_agents.journal import NoJournal
+from moorline_agents.tools import Connection, Tool, ToolContext, ToolRefused
+from moorline_checkpoint.turn import Message, OpenTurn
+
+_UNABLE = "The calendar and everything else that is stored cannot be reached right now. Say so, and ask to try later."
+
+
+async def answer(execution: Execution, request: Request, say: Say | None) -> Reply:
+    """A degraded reply: the agents know nothing of the conversation, and nothing of it is kept.
+
+    It runs in a turn that is never committed; one that starts from nothing reads nothing.
+    """
+    turn = OpenTurn(
+        device_id=request.device_id,
+        claim_id=uuid4(),
+        fence=0,
+        turn_no=0,
+        messages=(Message(id=request.message_id, text=request.text),),
+        resume=None,
+        context=request.values,
+        attempts=1,
+        now=datetime.now(UTC),
+        holder=None,
+        active_agent=None,
+        heads={},
+    )
+    state = await execution.run(turn, say, _NoEffects(), _no_transaction)
+    return reply_of(record_of(turn, state), degraded=True)
+
+
+class _NoEffects(NoJournal):
+    async def perform(self, tool: Tool, arguments: str, context: ToolContext) -> Any:
+        if tool.effect != "none":
+            raise ToolRefused(_UNABLE)
+        return await super().perform(tool, arguments, context)
+
+
+@asynccontextmanager
+async def _no_transaction() -> AsyncIterator[Connection]:
+    raise ToolRefused(_UNABLE)
+    yield  # a context manager needs one

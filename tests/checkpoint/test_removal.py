@@ -1,0 +1,190 @@
+"""Erasing, deleting, copying and pruning: what goes, what stays, and what may happen at the same time."""
+
+import asyncio
+from typing import Any
+
+import asyncpg
+import pytest
+
+from moorline_checkpoint.saver import DeviceCheckpointer
+from tests.checkpoint.checkpoints import config, put
+
+TABLES = ("states", "messages", "turns", "checkpoints", "values", "writes", "effects")
+
+FILL = """
+INSERT INTO conversation_states (device_id, active_agent, locked_at) VALUES ($1, 'scheduling', now());
+INSERT INTO conversation_messages (device_id, message_id, arrival, text, status) VALUES ($1, 'm', 1, 'hello', 'done');
+INSERT INTO conversation_turns (device_id, turn_no, fence, reply, status, attempts, started_at)
+    VALUES ($1, 1, 1, 'hello', 'done', 1, now());
+INSERT INTO conversation_effects (device_id, turn_no, position, tool, effect, intent, fence)
+    VALUES ($1, 1, 1, 'book', 'database', '{}', 1);
+INSERT INTO appointments (device_id, provider_id, service_id, during)
+    SELECT $1, provider_id, service_id, tstzrange(now() + $1::text::interval, now() + $1::text::interval + '1 minute')
+    FROM appointment_providers, appointment_services;
+"""
+
+
+async def fill(connection: "asyncpg.Connection[asyncpg.Record]", device: str) -> None:
+    """A row of the device in every table of conversations but the checkpoint tables, and in `appointments`."""
+    for statement in FILL.split(";")[:-1]:
+        await connection.execute(statement, device)
+
+
+async def rows_of(connection: "asyncpg.Connection[asyncpg.Record]", device: str) -> dict[str, int]:
+    counts = {}
+    for table in TABLES:
+        counts[table] = await connection.fetchval(
+            f"SELECT count(*) FROM conversation_{table} WHERE device_id = $1",  # noqa: S608
+            device,
+        )
+    return counts
+
+
+async def test_erasing_a_device_leaves_no_row_of_it_and_every_row_of_others(
+    saver: DeviceCheckpointer, connection: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
+    await connection.execute("INSERT INTO appointment_services (name, minutes) VALUES ('cut', 30)")
+    await connection.execute("INSERT INTO appointment_providers (name, time_zone) VALUES ('Ada', 'UTC')")
+    for device in ("1 hour", "2 hours"):
+        await fill(connection, device)
+        for ns in ("", "agent"):
+            stored = await put(saver, config(device, ns=ns), {"n": 1})
+            await saver.aput_writes(stored, [("n", 2)], "task")
+    before = await rows_of(connection, "2 hours")
+    assert min(before.values()) > 0
+
+    await saver.adelete_thread("1 hour")
+
+    assert set((await rows_of(connection, "1 hour")).values()) == {0}
+    assert await rows_of(connection, "2 hours") == before
+    assert await connection.fetchval("SELECT count(*) FROM appointments") == 2
+
+
+async def waiting_for_a_lock(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+    """Returns when somebody waits for a lock in this database."""
+    while not await connection.fetchval(  # noqa: ASYNC110 - the server cannot call us
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    ):
+        await asyncio.sleep(0.01)
+
+
+async def test_erasing_waits_for_a_turn_that_is_committing_and_removes_what_it_wrote(
+    dsn: str, saver: DeviceCheckpointer, connection: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
+    await saver.set_session_lock("device", "scheduling")
+    committing = await asyncpg.connect(dsn)
+    async with committing.transaction():
+        await committing.execute("UPDATE conversation_states SET last_turn_no = 1")
+        erasing = asyncio.create_task(saver.adelete_thread("device"))
+        await waiting_for_a_lock(connection)
+        await committing.execute(
+            "INSERT INTO conversation_turns (device_id, turn_no, fence, reply, status, attempts, started_at)"
+            " VALUES ('device', 1, 1, 'hello', 'done', 1, now())"
+        )
+    await erasing
+    await committing.close()
+
+    assert set((await rows_of(connection, "device")).values()) == {0}
+
+
+async def test_deleting_a_run_takes_its_values_and_writes_and_leaves_those_still_used(
+    saver: DeviceCheckpointer, connection: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
+    for device in ("device", "other"):
+        first = await put(saver, config(device), {"shared": 1}, own_id="1", metadata={"run_id": "a"})
+        await saver.aput_writes(first, [("shared", 2)], "task")
+        found = await saver.aget_tuple(first)
+        assert found is not None
+        second = found.checkpoint | {"id": "2"}
+        second["channel_values"] = {"shared": 1, "own": 2}
+        second["channel_versions"] = {**second["channel_versions"], "own": "1"}
+        await saver.aput(first, second, {"run_id": "b"}, {"own": "1"})
+
+    await saver.adelete_for_runs(["a"])
+    found = await saver.aget_tuple(config("device"))
+    assert found is not None
+    assert found.checkpoint["channel_values"] == {"shared": 1, "own": 2}
+    assert found.parent_config is None
+    counts = await rows_of(connection, "device")
+    assert (counts["checkpoints"], counts["values"], counts["writes"]) == (1, 2, 0)
+
+    await saver.adelete_for_runs(["b"])
+    for device in ("device", "other"):
+        assert set((await rows_of(connection, device)).values()) == {0}
+
+
+async def test_pruning_leaves_what_the_latest_checkpoints_use_and_nothing_else(
+    saver: DeviceCheckpointer, connection: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
+    for ns in ("", "agent"):
+        parent = config("device", ns=ns)
+        for n in range(5):
+            parent = await put(saver, parent, {"a": n, "b": [n]})
+            await saver.aput_writes(parent, [("a", n + 1)], "task")
+    await saver.aput_writes(config("device", "not stored yet"), [("a", 9)], "task")
+    await put(saver, config("other"), {"a": 1})
+
+    await saver.aprune(["device"])
+
+    for ns in ("", "agent"):
+        found = await saver.aget_tuple(config("device", ns=ns))
+        assert found is not None
+        assert found.checkpoint["channel_values"] == {"a": 4, "b": [4]}
+        assert found.pending_writes == [("task", "a", 5)]
+        assert found.parent_config is None
+    counts = await rows_of(connection, "device")
+    assert (counts["checkpoints"], counts["values"], counts["writes"]) == (2, 4, 3)
+
+
+async def test_pruning_takes_the_calls_of_subgraphs_with_the_root_they_were_called_from(
+    saver: DeviceCheckpointer,
+) -> None:
+    first = await put(saver, config("device"), own_id="1")
+    await put(saver, first, own_id="2")
+    parents: dict[str, dict[str, Any]] = {
+        "past:task": {"": "1"},
+        "past:task|inner:task": {"": "1", "past:task": "1"},
+        "present:task": {"": "2"},
+        "early:task": {"": "3"},
+        "agent": {"": "1"},
+    }
+    for ns, named in parents.items():
+        await put(saver, config("device", ns=ns), own_id="1", metadata={"parents": named})
+
+    await saver.aprune(["device"])
+
+    kept = {
+        one.config["configurable"]["checkpoint_ns"]
+        async for one in saver.alist({"configurable": {"thread_id": "device"}})
+    }
+    assert kept == {"", "present:task", "early:task", "agent"}
+
+
+async def test_prunings_and_erasures_of_a_device_may_meet(saver: DeviceCheckpointer) -> None:
+    for _ in range(5):
+        parent = config("device")
+        for n in range(20):
+            parent = await put(saver, parent, {"a": n})
+        await asyncio.gather(
+            *(saver.aprune(["device", "device"]) for _ in range(4)),
+            *(put(saver, parent, {"a": n}) for n in range(5)),
+            saver.adelete_thread("device"),
+        )
+
+
+async def test_a_copy_is_whole_and_lives_on_its_own(saver: DeviceCheckpointer) -> None:
+    stored = await put(saver, config("device"), {"a": 1})
+    await saver.aput_writes(stored, [("a", 2)], "task", "path")
+    await saver.acopy_thread("device", "copy")
+    await saver.acopy_thread("device", "copy")
+    await saver.adelete_thread("device")
+
+    found = await saver.aget_tuple(config("copy"))
+    assert found is not None
+    assert found.checkpoint["channel_values"] == {"a": 1}
+    assert found.pending_writes == [("task", "a", 2)]
+
+
+async def test_an_unknown_strategy_is_refused(saver: DeviceCheckpointer) -> None:
+    with pytest.raises(ValueError, match="keep_latest"):
+        await saver.aprune(["device"], strategy="keep_some")
