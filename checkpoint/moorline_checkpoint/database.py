@@ -155,9 +155,13 @@ class Database:
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[PoolConnectionProxy[Record]]:
         """A connection of the running loop's pool, as asyncpg gives it."""
-        with connect_errors():
-            pool = await self._pool()
-            raw = await _trusted(pool)
+        try:
+            with connect_errors():
+                pool = await self._pool()
+                raw = await _trusted(pool)
+        except StoreUnavailable as error:
+            error.reached = False
+            raise
         try:
             yield raw
         finally:
@@ -183,8 +187,13 @@ class Database:
         except StoreUnavailable as error:
             if not (statement.repeatable and _lost(error.__cause__)):
                 raise
+            reached = error.reached
         await (await self._pool()).expire_connections()
-        return await self._once(statement, method, args)
+        try:
+            return await self._once(statement, method, args)
+        except StoreUnavailable as error:
+            error.reached |= reached
+            raise
 
     async def _once(
         self,

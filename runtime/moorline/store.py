@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from moorline.embedded import embedded_dsn
+from moorline.errors import StoreUnavailable
 from moorline.settings import Settings
 from moorline_agents.scheduling.demo import seed_demo
 from moorline_checkpoint.saver import DeviceCheckpointer
@@ -46,6 +47,10 @@ async def open_store(settings: Settings) -> Store:
             await check(connection, schema=schema)
             if own:
                 await seed_demo(connection, schema=schema)
+    except StoreUnavailable:
+        if settings.on_store_down == "fail":
+            await saver.close()
+            raise
     except BaseException:
         await saver.close()
         raise
