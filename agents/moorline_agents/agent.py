@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict
 
+from langgraph.channels import UntrackedValue
 from langgraph.channels.delta import DeltaChannel
 from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
@@ -86,15 +87,15 @@ def extend_history(history: list[Message], updates: Sequence[Sequence[Message]])
 
 
 class AgentState(TypedDict, total=False):
-    """An agent's own state, kept from turn to turn under its own namespace.
+    """An agent's own state, kept from turn to turn under its own namespace; all but the history is one turn's only.
 
     Updates of `history` are tuples: LangGraph turns message dicts in a *list* into LangChain messages.
     """
 
     history: Annotated[list[Message], DeltaChannel(extend_history, snapshot_frequency=SNAPSHOT_UPDATES)]
-    handoff: str | None
-    released: bool
-    usage: dict[str, int]
+    handoff: Annotated[str | None, UntrackedValue]
+    released: Annotated[bool, UntrackedValue]
+    usage: Annotated[dict[str, int], UntrackedValue]
 
 
 @dataclass(frozen=True, kw_only=True)

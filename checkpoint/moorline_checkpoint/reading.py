@@ -4,30 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from moorline_checkpoint.codec import load_json, pack_text
 from moorline_checkpoint.database import Database, StateKey
-from moorline_checkpoint.rows import CheckpointRow, ValueRow, WriteRow, checkpoint_rows, history_rows
+from moorline_checkpoint.rows import (
+    CheckpointRow,
+    CheckpointRows,
+    HeadRows,
+    HistoryRows,
+    ValueRow,
+    WriteRow,
+    checkpoint_rows,
+    history_rows,
+)
 
 if TYPE_CHECKING:
     from moorline_checkpoint.turn import OpenTurn
-
-
-class CheckpointRows(NamedTuple):
-    """A checkpoint with the values of its channels and the writes on top of it."""
-
-    checkpoint: CheckpointRow
-    values: Sequence[ValueRow]
-    writes: Sequence[WriteRow]
-
-
-class HistoryRows(NamedTuple):
-    """What channels' values are made of: the writes of each ancestor, oldest ancestor first, and the stored value
-    that they start from, by packed channel."""
-
-    steps: Sequence[Sequence[WriteRow]]
-    seeds: dict[str, ValueRow]
 
 
 @dataclass(frozen=True)
@@ -42,19 +35,19 @@ class StoredRows:
         record = await self.database.fetchrow(
             "get_checkpoint", self.device, StateKey(self.device), ns, own_id
         )
-        return None if record is None else CheckpointRows(*checkpoint_rows(record))
+        return None if record is None else checkpoint_rows(record)
 
     async def history(self, ns: str, own_id: str | None, channels: Sequence[str]) -> HistoryRows:
         """What the channels' values at that checkpoint are made of, from its ancestors."""
         records = await self.database.fetch(
             "get_history", self.device, StateKey(self.device), ns, own_id, list(channels)
         )
-        return HistoryRows(*history_rows(ns, records))
+        return history_rows(ns, records)
 
 
 @dataclass(frozen=True)
 class TurnRows:
-    """What a run sees in its open turn: what the turn has written, over what was committed before it."""
+    """What a run sees in its open turn: what it has written, over what came with its claim, over what is stored."""
 
     stored: StoredRows
     turn: OpenTurn
@@ -66,7 +59,8 @@ class TurnRows:
             return None
         written = self.turn.checkpoints.get((ns, own_id))
         if written is None:
-            found = await self.stored.checkpoint(ns, own_id)
+            brought = self._brought(ns, own_id)
+            found = brought.head if brought else await self.stored.checkpoint(ns, own_id)
             return found and found._replace(writes=self._over(ns, own_id, found.writes))
         return CheckpointRows(written, await self._values(written), self._over(ns, own_id, ()))
 
@@ -75,6 +69,9 @@ class TurnRows:
         own_id = own_id or self.turn.heads.get(ns)
         written = self.turn.checkpoints.get((ns, own_id)) if own_id else None
         if written is None:
+            brought = self._brought(ns, own_id)
+            if brought and brought.delta_channels.issuperset(channels):
+                return brought.history
             return await self.stored.history(ns, own_id, channels)
         steps: list[Sequence[WriteRow]] = []
         seeds: dict[str, ValueRow] = {}
@@ -92,6 +89,11 @@ class TurnRows:
                 return HistoryRows([*older.steps, *steps], seeds | older.seeds)
             parent = ancestor.checkpoint.parent
         return HistoryRows(steps, seeds)
+
+    def _brought(self, ns: str, own_id: str | None) -> HeadRows | None:
+        """The head that came with the claim, if it is the one asked for."""
+        brought = self.turn.brought.get(ns)
+        return brought if brought and brought.head.checkpoint.id == own_id else None
 
     def _over(self, ns: str, own_id: str, stored: Iterable[WriteRow]) -> list[WriteRow]:
         merged = {(row.task, row.idx): row for row in stored}

@@ -5,11 +5,10 @@ The order of the fields is the order in which statements take them.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
     from asyncpg import Record
 
 
@@ -48,6 +47,30 @@ class WriteRow(NamedTuple):
     blob: bytes
 
 
+class CheckpointRows(NamedTuple):
+    """A checkpoint with the values of its channels and the writes on top of it."""
+
+    checkpoint: CheckpointRow
+    values: Sequence[ValueRow]
+    writes: Sequence[WriteRow]
+
+
+class HistoryRows(NamedTuple):
+    """What channels' values are made of: the writes of each ancestor, oldest ancestor first, and the stored value that
+    they start from, by channel."""
+
+    steps: Sequence[Sequence[WriteRow]]
+    seeds: dict[str, ValueRow]
+
+
+class HeadRows(NamedTuple):
+    """The head of a namespace, and what the values of its delta channels are made of."""
+
+    head: CheckpointRows
+    delta_channels: frozenset[str]
+    history: HistoryRows
+
+
 def columns(
     kind: type[CheckpointRow] | type[ValueRow] | type[WriteRow], rows: Iterable[tuple[Any, ...]]
 ) -> list[list[Any]]:
@@ -55,7 +78,7 @@ def columns(
     return [list(column) for column in zip(*rows, strict=True)] or [[] for _ in kind._fields]
 
 
-def checkpoint_rows(record: Record) -> tuple[CheckpointRow, list[ValueRow], list[WriteRow]]:
+def checkpoint_rows(record: Record) -> CheckpointRows:
     """The rows that a record of `get_checkpoint` or `list_checkpoints` holds."""
     ns, own_id = record["checkpoint_ns"], record["checkpoint_id"]
     row = CheckpointRow(
@@ -77,10 +100,10 @@ def checkpoint_rows(record: Record) -> tuple[CheckpointRow, list[ValueRow], list
             record, "write_tasks", "write_idxs", "write_paths", "write_channels", "write_types", "write_blobs"
         )
     ]
-    return row, values, writes
+    return CheckpointRows(row, values, writes)
 
 
-def history_rows(ns: str, records: Sequence[Record]) -> tuple[list[list[WriteRow]], dict[str, ValueRow]]:
+def history_rows(ns: str, records: Iterable[Record | Mapping[str, Any]]) -> HistoryRows:
     """The rows in the records of `get_history`: writes by ancestor, oldest first; stored values by channel."""
     steps: dict[int, list[WriteRow]] = {}
     seeds: dict[str, ValueRow] = {}
@@ -102,7 +125,29 @@ def history_rows(ns: str, records: Sequence[Record]) -> tuple[list[list[WriteRow
                     record["blob"],
                 )
             )
-    return [steps[depth] for depth in sorted(steps, reverse=True)], seeds
+    return HistoryRows([steps[depth] for depth in sorted(steps, reverse=True)], seeds)
+
+
+def head_rows(record: Record) -> HeadRows:
+    """The rows that a record of `begin` holds."""
+    names = ("depth", "checkpoint_id", "task_id", "idx", "task_path", "channel", "version", "type", "blob")
+    columns = (
+        "history_depths",
+        "history_ids",
+        "history_tasks",
+        "history_idxs",
+        "history_paths",
+        "history_channels",
+        "history_versions",
+        "history_types",
+        "history_blobs",
+    )
+    history = (dict(zip(names, values, strict=True)) for values in _zipped(record, *columns))
+    return HeadRows(
+        checkpoint_rows(record),
+        frozenset(record["delta_channels"] or ()),
+        history_rows(record["checkpoint_ns"], history),
+    )
 
 
 def _zipped(record: Record, *names: str) -> zip[Any]:

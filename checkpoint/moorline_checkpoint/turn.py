@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
-from moorline_checkpoint.rows import CheckpointRow, ValueRow, WriteRow, columns
+from moorline_checkpoint.rows import CheckpointRow, HeadRows, ValueRow, WriteRow, columns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +74,8 @@ class OpenTurn:
     """The checkpoint that each namespace stands at: what the claim brought, moved on by the turn's own."""
     active_agent: str | None
     """The agent that holds the session from the turn's commit on."""
+    brought: Mapping[str, HeadRows] = field(default_factory=dict)
+    """By namespace, the heads that came with the claim."""
     journal: Sequence[JournalEntry] = ()
     """What an earlier run of the same messages left, in order."""
     journaled: bool = False
@@ -117,7 +119,8 @@ class OpenTurn:
         ]
 
     def drop_passing(self) -> None:
-        """Forgets the namespaces of single invocations, which nothing will ever enter again."""
+        """Forgets the namespaces that nothing will enter again: once a turn waits for no answer, the manager's own,
+        which begins each turn anew, and those of single invocations."""
         self.heads = {ns: head for ns, head in self.heads.items() if _lasts(ns)}
         self.checkpoints = {key: row for key, row in self.checkpoints.items() if _lasts(row.ns)}
         self.values = {key: row for key, row in self.values.items() if _lasts(row.ns)}
@@ -144,5 +147,5 @@ def running(turn: OpenTurn) -> Iterator[None]:
 
 
 def _lasts(ns: str) -> bool:
-    """LangGraph writes the namespace of one invocation of a subgraph as `name:task ID`."""
-    return ":" not in ns
+    """LangGraph calls the outermost graph's namespace "", and that of one invocation of a subgraph `name:task ID`."""
+    return bool(ns) and ":" not in ns

@@ -15,6 +15,7 @@ from moorline_checkpoint.database import StateKey
 from moorline_checkpoint.devices import hash_device_id
 from moorline_checkpoint.errors import StaleTurn
 from moorline_checkpoint.queue import Busy, Dead, Incoming, Replayed, SetAside, Waiting
+from moorline_checkpoint.rows import HeadRows, head_rows
 from moorline_checkpoint.sessions import log_lock
 from moorline_checkpoint.turn import JournalEntry, Message, OpenTurn, TurnRecord
 
@@ -98,7 +99,7 @@ class Turns:
         Idempotent in `claim_id`: asked again with the same one, it gives the same turn again. A message that has to
         wait keeps its place for `WAITER` seconds after it last asked.
         """
-        found = await self._begin(
+        found, brought = await self._begin(
             message.device_id,
             pack_text(message.message_id),
             claim_id,
@@ -117,13 +118,13 @@ class Turns:
                 return Busy(retry_after=found["retry_after"])
             case "dead":
                 return Dead(error=found["error"])
-        return _open(message.device_id, claim_id, found)
+        return _open(message.device_id, claim_id, found, brought)
 
     async def begin_left_behind(self, device_id: str) -> OpenTurn | None:
         """Claims what a crashed process left behind on the device: its turn, or a message that waited in it."""
         claim_id = uuid4()
-        found = await self._begin(device_id, None, claim_id, self._worker, None, None, None, "wait")
-        return _open(device_id, claim_id, found) if found["outcome"] == "claimed" else None
+        found, brought = await self._begin(device_id, None, claim_id, self._worker, None, None, None, "wait")
+        return _open(device_id, claim_id, found, brought) if found["outcome"] == "claimed" else None
 
     async def left_behind(self) -> list[str]:
         """Devices on which a crashed process may have left something behind."""
@@ -158,12 +159,12 @@ class Turns:
         """Gives up the message's place in the queue; it stays to be delivered again."""
         await self._database.execute("withdraw", message.device_id, pack_text(message.message_id))
 
-    async def _begin(self, *arguments: object) -> dict[str, Any]:
-        answer = await self._database.fetchval(
-            "begin", *arguments, self._default_ttl, LEASE, WAITER, MAX_ATTEMPTS
+    async def _begin(self, *arguments: object) -> tuple[dict[str, Any], dict[str, HeadRows]]:
+        records = await self._database.fetch(
+            "begin", *arguments, self._default_ttl, LEASE, WAITER, MAX_ATTEMPTS, "{}"
         )
-        found: dict[str, Any] = json.loads(answer)
-        return found
+        heads = [head_rows(record) for record in records if record["checkpoint_id"] is not None]
+        return json.loads(records[0]["answer"]), {rows.head.checkpoint.ns: rows for rows in heads}
 
     async def commit(self, turn: OpenTurn, record: TurnRecord) -> None:
         """Writes state, lock, reply and statuses together. Raises `StaleTurn`, and writes nothing, if the fence
@@ -236,7 +237,7 @@ class Turns:
         ]
 
 
-def _open(device_id: str, claim_id: UUID, found: dict[str, Any]) -> OpenTurn:
+def _open(device_id: str, claim_id: UUID, found: dict[str, Any], brought: dict[str, HeadRows]) -> OpenTurn:
     return OpenTurn(
         device_id=device_id,
         claim_id=claim_id,
@@ -252,6 +253,7 @@ def _open(device_id: str, claim_id: UUID, found: dict[str, Any]) -> OpenTurn:
         holder=found["active_agent"],
         active_agent=found["active_agent"],
         heads=found["heads"],
+        brought=brought,
         journal=tuple(JournalEntry(**unpack_json(entry)) for entry in found["journal"]),
         journaled=bool(found["journal"]),
     )

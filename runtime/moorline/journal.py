@@ -98,7 +98,7 @@ class TurnJournal:
         entry = self._left.pop(0)
         if (entry.kind, entry.name) != (kind, name):
             raise AgentError(
-                f"The turn ran before and did something else then ({entry.kind} of {entry.name}, now {kind} of {name}): "
+                f"The turn ran before and did something else then ({entry.kind} {entry.name}, now {kind} {name}): "
                 "its agents have changed since. Nothing more was done; look at conversation_effects."
             )
         return entry
@@ -109,7 +109,12 @@ class TurnJournal:
 
 
 def _entry(tool: Tool, arguments: str, result: dict[str, Any] | None) -> JournalEntry:
-    return JournalEntry(kind="database" if tool.effect == "database" else "outside", name=tool.name, intent=arguments, result=result)
+    return JournalEntry(
+        kind="database" if tool.effect == "database" else "outside",
+        name=tool.name,
+        intent=arguments,
+        result=result,
+    )
 
 
 def _json(value: Any) -> Any:

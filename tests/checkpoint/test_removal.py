@@ -16,8 +16,8 @@ INSERT INTO conversation_states (device_id, active_agent, locked_at) VALUES ($1,
 INSERT INTO conversation_messages (device_id, message_id, arrival, text, status) VALUES ($1, 'm', 1, 'hello', 'done');
 INSERT INTO conversation_turns (device_id, turn_no, fence, reply, status, attempts, started_at)
     VALUES ($1, 1, 1, 'hello', 'done', 1, now());
-INSERT INTO conversation_effects (device_id, turn_no, position, tool, effect, intent, fence)
-    VALUES ($1, 1, 1, 'book', 'database', '{}', 1);
+INSERT INTO conversation_effects (device_id, message_id, position, kind, name, intent, turn_no, fence)
+    VALUES ($1, 'm', 1, 'database', 'book', '{}', 1, 1);
 INSERT INTO appointments (device_id, provider_id, service_id, during)
     SELECT $1, provider_id, service_id, tstzrange(now() + $1::text::interval, now() + $1::text::interval + '1 minute')
     FROM appointment_providers, appointment_services;
@@ -52,6 +52,12 @@ async def test_erasing_a_device_leaves_no_row_of_it_and_every_row_of_others(
             await saver.aput_writes(stored, [("n", 2)], "task")
     before = await rows_of(connection, "2 hours")
     assert min(before.values()) > 0
+
+    tables = await connection.fetch(
+        "SELECT table_name::text FROM information_schema.columns JOIN information_schema.tables USING (table_name)"
+        " WHERE column_name = 'device_id' AND table_type = 'BASE TABLE'"
+    )
+    assert {one["table_name"] for one in tables} == {f"conversation_{table}" for table in TABLES} | {"appointments"}
 
     await saver.adelete_thread("1 hour")
 

@@ -87,15 +87,24 @@ async def test_writes_may_arrive_before_their_checkpoint(saver: DeviceCheckpoint
     assert found.pending_writes == [("task", "c", "early")]
 
 
-@pytest.mark.parametrize("thread_id", ["", " ", "a|b:c/d", "x" * 500, "'; --", 7])
-async def test_any_thread_id_will_do(saver: DeviceCheckpointer, thread_id: Any) -> None:
-    stored = await put(saver, config(thread_id), {"c": "mine"})
-    await put(saver, config("another"), {"c": "another's"})
+async def test_a_checkpoint_put_on_top_of_itself_has_no_parent(saver: DeviceCheckpointer) -> None:
+    stored = await put(saver, config("device", "1"), own_id="1")
 
-    found = await saver.aget_tuple(config(thread_id))
-    assert stored["configurable"]["thread_id"] == thread_id
+    found = await saver.aget_tuple(stored)
     assert found is not None
-    assert found.checkpoint["channel_values"] == {"c": "mine"}
+    assert found.parent_config is None
+    assert await saver.aget_delta_channel_history(config=stored, channels=["c"]) == {"c": {"writes": []}}
+
+
+async def test_any_thread_id_will_do(saver: DeviceCheckpointer) -> None:
+    thread_ids: list[Any] = ["", " ", "a|b:c/d", "x" * 500, "'; --", 7]
+    for thread_id in thread_ids:
+        stored = await put(saver, config(thread_id), {"of": thread_id})
+        assert stored["configurable"]["thread_id"] == thread_id
+    for thread_id in thread_ids:
+        found = await saver.aget_tuple(config(thread_id))
+        assert found is not None
+        assert found.checkpoint["channel_values"] == {"of": thread_id}
 
 
 async def test_a_listing_goes_through_pages_and_holds_no_connection(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,7 +145,8 @@ async def test_fifty_threads_at_once_keep_what_is_theirs(saver: DeviceCheckpoint
     await asyncio.gather(*(converse(f"thread-{n}") for n in range(50)))
 
 
-def test_versions_sort_and_never_meet(saver: DeviceCheckpointer) -> None:
+def test_versions_sort_and_never_meet() -> None:
+    saver = DeviceCheckpointer.from_conn_string("postgresql://")
     versions: list[str] = []
     for _ in range(300):
         versions.append(saver.get_next_version(versions[-1] if versions else None, None))
@@ -147,7 +157,8 @@ def test_versions_sort_and_never_meet(saver: DeviceCheckpointer) -> None:
 
 
 @pytest.mark.parametrize("current", [f"{41:032}.{0.4711:016}", 41])
-def test_versions_go_on_from_those_of_other_savers(saver: DeviceCheckpointer, current: Any) -> None:
+def test_versions_go_on_from_those_of_other_savers(current: Any) -> None:
+    saver = DeviceCheckpointer.from_conn_string("postgresql://")
     following = saver.get_next_version(current, None)
 
     assert following.startswith("0000002a")
@@ -168,9 +179,8 @@ def test_versions_go_on_from_those_of_other_savers(saver: DeviceCheckpointer, cu
         ("get_delta_channel_history", ()),
     ],
 )
-def test_synchronous_calls_name_the_asynchronous_one(
-    saver: DeviceCheckpointer, name: str, args: tuple[object, ...]
-) -> None:
+def test_synchronous_calls_name_the_asynchronous_one(name: str, args: tuple[object, ...]) -> None:
+    saver = DeviceCheckpointer.from_conn_string("postgresql://")
     with pytest.raises(NotImplementedError, match=re.escape(f"await saver.a{name}(")):
         getattr(saver, name)(*args)
 

@@ -12,9 +12,9 @@ from tests.checkpoint.checkpoints import config, put
 LOADED = statements.load("public")
 
 
-@pytest.mark.parametrize("name", LOADED)
-async def test_the_server_takes_every_statement(connection: "asyncpg.Connection[asyncpg.Record]", name: str) -> None:
-    await connection.prepare(LOADED[name].sql)
+async def test_the_server_takes_every_statement(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+    for statement in LOADED.values():
+        await connection.prepare(statement.sql)
 
 
 @pytest.mark.parametrize("name", LOADED)

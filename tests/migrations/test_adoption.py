@@ -71,7 +71,7 @@ async def test_nothing_of_the_backend_is_lost(
 
 @pytest.mark.parametrize(
     ("name", "live"),
-    [("uuid_key", [ONE, THREE]), ("uuid_device", [ONE]), ("repeated_key", ["patient-1"])],
+    [("uuid_key", [ONE, THREE]), ("uuid_device", [ONE]), ("repeated_key", ["patient-1", "patient-4"])],
 )
 async def test_live_locks_are_honoured_and_expired_ones_are_not(
     connection: "Connection[Record]", empty_dsn: str, backend: Backend, name: str, live: list[str]
@@ -104,6 +104,8 @@ async def test_of_several_rows_with_one_key_the_locked_or_newest_is_the_device(
         (4, None),
         (5, "patient-2"),
         (6, "patient-3"),
+        (7, "patient-4"),
+        (8, None),
     ]
 
 
@@ -132,10 +134,10 @@ async def test_the_backend_with_a_repeated_key_goes_on(
     await migrate(empty_dsn)
 
     insert = "INSERT INTO conversation_states (patient_profile_id, active_agent) VALUES ($1, $2) RETURNING device_id"
-    assert await connection.fetchval(insert, "patient-4", "scheduling") == "patient-4"
+    assert await connection.fetchval(insert, "patient-5", "scheduling") == "patient-5"
     assert await connection.fetchval(insert, "patient-1", None) is None
     latest = "SELECT id FROM conversation_states WHERE patient_profile_id = $1 ORDER BY created_at DESC LIMIT 1"
-    assert await connection.fetchval(latest, "patient-1") == 8
+    assert await connection.fetchval(latest, "patient-1") == 10
 
 
 async def test_the_backend_without_a_time_of_the_lock_goes_on(

@@ -160,32 +160,42 @@ def test_a_reply_is_one_line_in_utf8_whatever_the_locale(tmp_path: Path, dsn: st
 
 def test_in_a_terminal_there_is_a_prompt_and_a_reply_cannot_steer_it(tmp_path: Path, dsn: str) -> None:
     settings = {"DATABASE_URL": dsn, "MOORLINE_DATA": str(tmp_path), "TERM": "xterm", "PYTHONUTF8": "1"}
-    controller, terminal = pty.openpty()
-    with model_server() as model:
-        chat = subprocess.Popen(
-            [PROGRAM, "chat"],
-            env=os.environ | settings | model,
-            stdin=terminal,
-            stdout=terminal,
-            stderr=terminal,
-            start_new_session=True,
-        )
-        os.close(terminal)
-        shown = read_until(controller, "> ")
-        os.write(controller, b"hello\n")
-        shown += read_until(controller, "[concierge]")
-        shown += read_until(controller, "> ")
-        os.write(controller, b"\x04")
-        assert chat.wait(timeout=30) == 0
-    os.close(controller)
+    with model_server() as model, in_a_terminal("chat", **settings, **model) as (chat, terminal):
+        shown = read_until(terminal, "> ")
+        os.write(terminal, b"hello\n")
+        shown += read_until(terminal, "[concierge]")
+        shown += read_until(terminal, "> ")
+        os.write(terminal, b"\x04")
+        assert chat.wait() == 0
     assert "schöne [31mGrüße" in shown
     assert "Session lock" not in shown
+
+
+@contextmanager
+def in_a_terminal(*arguments: str, **settings: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """A process in a terminal of its own, and the other end of that."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [PROGRAM, *arguments],
+        env=os.environ | settings,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+    )
+    os.close(theirs)
+    try:
+        yield process, ours
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
 
 
 def read_until(terminal: int, mark: str) -> str:
     shown = b""
     while mark.encode() not in shown:
-        assert select.select([terminal], [], [], 30)[0], shown
+        assert select.select([terminal], [], [], 60)[0], shown
         shown += os.read(terminal, 4096)
     return shown.decode()
 

@@ -51,6 +51,7 @@ class Wish:
     offer: Offer | None = None
     """The offered time they chose."""
     agreed: bool = False
+    """Whether the last message said yes to what was asked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,9 +100,10 @@ class Dialogue:
         if here.declines or Tone.NEVER_MIND in said.tones:
             return replace(here, wish=None, offers=(), visits=None)
         wish = here._wish(said)
-        if wish is None:
+        if wish is None or (said.off_topic and not about_appointments(said)):
             return here
-        wish = replace(wish, texts=(*wish.texts, said.text), agreed=Tone.YES in said.tones)
+        agreed = Tone.YES in said.tones and self.wish is not None
+        wish = replace(wish, texts=(*wish.texts, said.text), agreed=agreed)
         if wish is not self.wish and (self.wish is None or wish.goal is not self.wish.goal):
             here = replace(here, visits=None)
         return replace(here, wish=here._detailed(wish, said, when, place))
@@ -123,7 +125,7 @@ class Dialogue:
             case "book" | "move" | "cancel":
                 reference = visit_of(result.content["appointment"]).reference
                 learned = self._done(last_reference=None if result.tool == "cancel" else reference)
-            case "end_session" | "hand_over":
+            case "end_session":
                 learned = self._done(last_reference=self.last_reference)
         return learned
 
@@ -256,9 +258,8 @@ def dialogue_of(events: Iterable[str | Result], now: datetime | None) -> Dialogu
         if isinstance(event, str):
             dialogue = dialogue.heard(event)
             continue
-        with suppress(
-            LookupError, TypeError, ValueError
-        ):  # an answer kept from a version whose tools answered otherwise
+        # An answer kept from a version whose tools answered in another shape is passed over.
+        with suppress(LookupError, TypeError, ValueError):
             dialogue = dialogue.learned(event)
     return dialogue
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime, timedelta
+from datetime import date, datetime, time, timedelta
 from typing import TYPE_CHECKING, Any
 
 from moorline_agents.rehearsal.agents import END_SESSION, HAND_OVER, agents_of, hand_over, picked
@@ -131,7 +131,7 @@ def _toward_booking(dialogue: Dialogue, wish: Wish) -> ModelReply:
     if day is None and at is not None and not wish.when.soonest:
         return _say(f"On which day would you like to come at {at:%H:%M}?")
     if day is not None and at is not None and wish.goal is Intent.BOOK:
-        return _call("book", start=f"{datetime.combine(day, at):%Y-%m-%dT%H:%M}", **details)
+        return _call("book", start=_start(day, at), **details)
     return _call("find_slots", **details, **_search(wish.when))
 
 
@@ -145,8 +145,12 @@ def _toward_move(dialogue: Dialogue, wish: Wish, visit: Visit) -> ModelReply:
         return _call("move", start=wish.offer.start, **change)
     if when.clock.at is not None:
         day = when.day or visit.local.date()
-        return _call("move", start=f"{datetime.combine(day, when.clock.at):%Y-%m-%dT%H:%M}", **change)
+        return _call("move", start=_start(day, when.clock.at), **change)
     return _call("find_slots", service=visit.service, provider=provider or visit.provider, **_search(when))
+
+
+def _start(day: date, at: time) -> str:
+    return datetime.combine(day, at).isoformat(timespec="minutes")
 
 
 def _search(when: When) -> dict[str, Any]:
@@ -156,8 +160,8 @@ def _search(when: When) -> dict[str, Any]:
         after, before = clock.at, (datetime.combine(datetime.min, clock.at) + _GRID).time()
     return {
         "day": None if when.day is None else when.day.isoformat(),
-        "after": None if after is None else f"{after:%H:%M}",
-        "before": None if before is None else f"{before:%H:%M}",
+        "after": None if after is None else after.isoformat(timespec="minutes"),
+        "before": None if before is None else before.isoformat(timespec="minutes"),
     }
 
 
@@ -222,6 +226,7 @@ def _free(dialogue: Dialogue, result: Result) -> str:
 
 
 def _sorry(error: str, dialogue: Dialogue) -> str:
+    """A tool's error, which is written for a model, as a person is told it."""
     told = error.replace("Ask for another day.", "Which other day would suit you?")
     told = re.sub(r"Ask which one is meant[^.]*\.", "Do you mean the first or the second time?", told)
     told = re.sub(r"Ask which appointment is meant[^.]*\.", "Which appointment do you mean?", told)

@@ -40,47 +40,21 @@ SET channel = excluded.channel,
 WHERE $2::boolean;
 
 -- name: get_checkpoint repeatable
--- One checkpoint with its values and writes: the one asked for, else the recorded head of its namespace, else
--- the greatest ID. Each value is looked up by its key: a join would be planned from a guess at how much a
--- device has stored.
-SELECT c.device_id, c.checkpoint_ns, c.checkpoint_id, c.parent_checkpoint_id, c.type, c.checkpoint,
-    c.metadata, c.versions,
-    v.channels AS value_channels, v.versions AS value_versions, v.types AS value_types,
-    v.blobs AS value_blobs,
-    w.tasks AS write_tasks, w.idxs AS write_idxs, w.paths AS write_paths, w.channels AS write_channels,
-    w.types AS write_types, w.blobs AS write_blobs
-FROM @schema.conversation_checkpoints c
-CROSS JOIN LATERAL (
-    SELECT array_agg(n.channel) AS channels, array_agg(n.version) AS versions, array_agg(s.type) AS types,
-        array_agg(s.blob) AS blobs
-    FROM jsonb_each_text(c.versions) AS n (channel, version)
-    CROSS JOIN LATERAL (
-        SELECT sv.type, sv.blob
-        FROM @schema.conversation_values sv
-        WHERE sv.device_id = c.device_id AND sv.checkpoint_ns = c.checkpoint_ns
-            AND sv.channel = n.channel AND sv.version = n.version
+-- One checkpoint with its values and writes: the one asked for, else the recorded head of its namespace, else the
+-- greatest ID.
+SELECT c.device_id, c.checkpoint_ns, c.checkpoint_id, c.parent_checkpoint_id, c.type, c.checkpoint, c.metadata,
+    c.versions, c.value_channels, c.value_versions, c.value_types, c.value_blobs, c.write_tasks, c.write_idxs,
+    c.write_paths, c.write_channels, c.write_types, c.write_blobs
+FROM @schema.moorline_checkpoint_1($1::text, $3::text, coalesce(
+    $4::text,
+    (SELECT st.heads ->> $3::text FROM @schema.conversation_states st WHERE st.device_id = $2),
+    (
+        SELECT l.checkpoint_id
+        FROM @schema.conversation_checkpoints l
+        WHERE l.device_id = $1::text AND l.checkpoint_ns = $3::text
+        ORDER BY l.checkpoint_id DESC
         LIMIT 1
-    ) s
-) v
-CROSS JOIN LATERAL (
-    SELECT array_agg(sw.task_id) AS tasks, array_agg(sw.idx) AS idxs, array_agg(sw.task_path) AS paths,
-        array_agg(sw.channel) AS channels, array_agg(sw.type) AS types, array_agg(sw.blob) AS blobs
-    FROM @schema.conversation_writes sw
-    WHERE sw.device_id = c.device_id AND sw.checkpoint_ns = c.checkpoint_ns
-        AND sw.checkpoint_id = c.checkpoint_id
-) w
-WHERE c.device_id = $1::text
-    AND c.checkpoint_ns = $3::text
-    AND c.checkpoint_id = coalesce(
-        $4::text,
-        (SELECT st.heads ->> $3::text FROM @schema.conversation_states st WHERE st.device_id = $2),
-        (
-            SELECT l.checkpoint_id
-            FROM @schema.conversation_checkpoints l
-            WHERE l.device_id = $1::text AND l.checkpoint_ns = $3::text
-            ORDER BY l.checkpoint_id DESC
-            LIMIT 1
-        ));
+    ))) c;
 
 -- name: list_checkpoints repeatable
 -- A page of checkpoints, newest first, from below the last one of the page before ($6 to $8). A null admits
@@ -127,52 +101,15 @@ CROSS JOIN LATERAL (
 ORDER BY c.checkpoint_id DESC, c.checkpoint_ns DESC, c.device_id DESC;
 
 -- name: get_history repeatable
--- What the given channels' values at a checkpoint are made of: going up its ancestors, the writes stored at
--- each until, for each channel, the first ancestor that has a value of it stored. `depth` counts upwards; rows
--- without a task are the stored values.
-WITH RECURSIVE walk AS (
-    SELECT 0 AS depth, t.checkpoint_id, t.parent_checkpoint_id, t.versions, '{}'::text[] AS sought,
-        $5::text[] AS missing
-    FROM @schema.conversation_checkpoints t
-    WHERE t.device_id = $1::text
-        AND t.checkpoint_ns = $3::text
-        AND t.checkpoint_id = coalesce(
-            $4::text,
-            (SELECT st.heads ->> $3::text FROM @schema.conversation_states st WHERE st.device_id = $2),
-            (
-                SELECT l.checkpoint_id
-                FROM @schema.conversation_checkpoints l
-                WHERE l.device_id = $1::text AND l.checkpoint_ns = $3::text
-                ORDER BY l.checkpoint_id DESC
-                LIMIT 1
-            ))
-    UNION ALL
-    SELECT k.depth + 1, a.checkpoint_id, a.parent_checkpoint_id, a.versions, k.missing,
-        ARRAY(
-            SELECT m.channel
-            FROM unnest(k.missing) AS m (channel)
-            WHERE NOT EXISTS (
-                SELECT 1
-                FROM @schema.conversation_values v
-                WHERE v.device_id = $1::text AND v.checkpoint_ns = $3::text
-                    AND v.channel = m.channel AND v.version = a.versions ->> m.channel
-            )
-        )
-    FROM walk k
-    JOIN @schema.conversation_checkpoints a
-        ON a.device_id = $1::text AND a.checkpoint_ns = $3::text AND a.checkpoint_id = k.parent_checkpoint_id
-    WHERE k.missing <> '{}'
-)
-SELECT k.depth, k.checkpoint_id, w.task_id, w.idx, w.task_path, w.channel, NULL::text AS version, w.type,
-    w.blob
-FROM walk k
-JOIN @schema.conversation_writes w
-    ON w.device_id = $1::text AND w.checkpoint_ns = $3::text AND w.checkpoint_id = k.checkpoint_id
-        AND w.channel = ANY (k.sought)
-UNION ALL
-SELECT k.depth, k.checkpoint_id, NULL, NULL, NULL, v.channel, v.version, v.type, v.blob
-FROM walk k
-CROSS JOIN LATERAL unnest(k.sought) AS f (channel)
-JOIN @schema.conversation_values v
-    ON v.device_id = $1::text AND v.checkpoint_ns = $3::text
-        AND v.channel = f.channel AND v.version = k.versions ->> f.channel;
+-- What the given channels' values at a checkpoint (chosen as above) are made of.
+SELECT h.depth, h.checkpoint_id, h.task_id, h.idx, h.task_path, h.channel, h.version, h.type, h.blob
+FROM @schema.moorline_history_1($1::text, $3::text, coalesce(
+    $4::text,
+    (SELECT st.heads ->> $3::text FROM @schema.conversation_states st WHERE st.device_id = $2),
+    (
+        SELECT l.checkpoint_id
+        FROM @schema.conversation_checkpoints l
+        WHERE l.device_id = $1::text AND l.checkpoint_ns = $3::text
+        ORDER BY l.checkpoint_id DESC
+        LIMIT 1
+    )), $5::text[]) h;

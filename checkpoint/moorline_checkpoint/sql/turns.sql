@@ -1,7 +1,12 @@
 -- Turns. What they do is told where the functions are made, in the migrations.
 
 -- name: begin repeatable
-SELECT @schema.moorline_begin_1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+SELECT b.answer, b.checkpoint_ns, b.checkpoint_id, b.parent_checkpoint_id, b.type, b.checkpoint, b.metadata,
+    b.versions, b.value_channels, b.value_versions, b.value_types, b.value_blobs, b.write_tasks, b.write_idxs,
+    b.write_paths, b.write_channels, b.write_types, b.write_blobs, b.delta_channels, b.history_depths, b.history_ids,
+    b.history_tasks, b.history_idxs, b.history_paths, b.history_channels, b.history_versions, b.history_types,
+    b.history_blobs
+FROM @schema.moorline_begin_1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) b
 
 -- name: commit repeatable
 SELECT @schema.moorline_commit_1(

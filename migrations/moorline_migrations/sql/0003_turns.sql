@@ -4,7 +4,7 @@
 -- Every statement of a VOLATILE plpgsql function sees what was committed before that statement began:
 -- what is read here after the device's row is locked is the state that the last turn left.
 
--- Begin: claims the device for its next turn, or says why not. Idempotent in claim: asked again with the same claim
+-- Claim: claims the device for its next turn, or says why not. Idempotent in claim: asked again with the same claim
 -- it gives the same turn again. A message that has to wait keeps a place in the queue for waiter_seconds. Without a
 -- message it only looks for what a crashed process left behind: its turn, or a message that waited in it.
 --
@@ -17,7 +17,7 @@
 --   busy      another turn runs and the caller would not wait; nothing was stored.
 --   dead      the message was set aside after max_attempts.
 --   idle      nothing was left behind.
-CREATE FUNCTION @schema.moorline_begin_1(
+CREATE FUNCTION @schema.moorline_claim_1(
     device text, message text, claim uuid, asking_worker text, message_text text, message_resume jsonb,
     message_context jsonb, on_busy text, default_ttl integer, lease_seconds double precision,
     waiter_seconds double precision, max_attempts integer
@@ -216,6 +216,134 @@ BEGIN
 END
 $$;
 
+-- A checkpoint with the values of its channels and the writes on top of it, an array a column. Each value is looked up
+-- by its key: a join would be planned from guesses of how much a device has stored.
+CREATE FUNCTION @schema.moorline_checkpoint_1(device text, ns text, id text) RETURNS TABLE (
+    device_id text, checkpoint_ns text, checkpoint_id text, parent_checkpoint_id text, type text, checkpoint bytea,
+    metadata jsonb, versions jsonb,
+    value_channels text[], value_versions text[], value_types text[], value_blobs bytea[],
+    write_tasks text[], write_idxs integer[], write_paths text[], write_channels text[], write_types text[],
+    write_blobs bytea[]
+)
+LANGUAGE sql STABLE
+AS $$
+    SELECT c.device_id, c.checkpoint_ns, c.checkpoint_id, c.parent_checkpoint_id, c.type, c.checkpoint, c.metadata,
+        c.versions, v.channels, v.versions, v.types, v.blobs, w.tasks, w.idxs, w.paths, w.channels, w.types, w.blobs
+    FROM @schema.conversation_checkpoints c
+    CROSS JOIN LATERAL (
+        SELECT array_agg(n.channel) AS channels, array_agg(n.version) AS versions, array_agg(s.type) AS types,
+            array_agg(s.blob) AS blobs
+        FROM jsonb_each_text(c.versions) AS n (channel, version)
+        CROSS JOIN LATERAL (
+            SELECT sv.type, sv.blob
+            FROM @schema.conversation_values sv
+            WHERE sv.device_id = c.device_id AND sv.checkpoint_ns = c.checkpoint_ns
+                AND sv.channel = n.channel AND sv.version = n.version
+            LIMIT 1
+        ) s
+    ) v
+    CROSS JOIN LATERAL (
+        SELECT array_agg(sw.task_id) AS tasks, array_agg(sw.idx) AS idxs, array_agg(sw.task_path) AS paths,
+            array_agg(sw.channel) AS channels, array_agg(sw.type) AS types, array_agg(sw.blob) AS blobs
+        FROM @schema.conversation_writes sw
+        WHERE sw.device_id = c.device_id AND sw.checkpoint_ns = c.checkpoint_ns
+            AND sw.checkpoint_id = c.checkpoint_id
+    ) w
+    WHERE c.device_id = $1 AND c.checkpoint_ns = $2 AND c.checkpoint_id = $3
+$$;
+
+-- What the given channels' values at a checkpoint are made of: going up its ancestors, the writes stored at each until,
+-- for each channel, the first ancestor that has a value of it stored. depth counts upwards; rows without a task are
+-- the stored values.
+CREATE FUNCTION @schema.moorline_history_1(device text, ns text, id text, channels text[]) RETURNS TABLE (
+    depth integer, checkpoint_id text, task_id text, idx integer, task_path text, channel text, version text,
+    type text, blob bytea
+)
+LANGUAGE sql STABLE
+AS $$
+    WITH RECURSIVE walk AS (
+        SELECT 0 AS depth, t.checkpoint_id, t.parent_checkpoint_id, t.versions, '{}'::text[] AS sought,
+            $4 AS missing
+        FROM @schema.conversation_checkpoints t
+        WHERE t.device_id = $1 AND t.checkpoint_ns = $2 AND t.checkpoint_id = $3
+        UNION ALL
+        SELECT k.depth + 1, a.checkpoint_id, a.parent_checkpoint_id, a.versions, k.missing,
+            ARRAY(
+                SELECT m.channel
+                FROM unnest(k.missing) AS m (channel)
+                WHERE NOT EXISTS (
+                    SELECT 1
+                    FROM @schema.conversation_values v
+                    WHERE v.device_id = $1 AND v.checkpoint_ns = $2
+                        AND v.channel = m.channel AND v.version = a.versions ->> m.channel
+                )
+            )
+        FROM walk k
+        JOIN @schema.conversation_checkpoints a
+            ON a.device_id = $1 AND a.checkpoint_ns = $2 AND a.checkpoint_id = k.parent_checkpoint_id
+        WHERE k.missing <> '{}'
+    )
+    SELECT k.depth, k.checkpoint_id, w.task_id, w.idx, w.task_path, w.channel, NULL::text AS version, w.type, w.blob
+    FROM walk k
+    JOIN @schema.conversation_writes w
+        ON w.device_id = $1 AND w.checkpoint_ns = $2 AND w.checkpoint_id = k.checkpoint_id
+            AND w.channel = ANY (k.sought)
+    UNION ALL
+    SELECT k.depth, k.checkpoint_id, NULL, NULL, NULL, v.channel, v.version, v.type, v.blob
+    FROM walk k
+    CROSS JOIN LATERAL unnest(k.sought) AS f (channel)
+    JOIN @schema.conversation_values v
+        ON v.device_id = $1 AND v.checkpoint_ns = $2
+            AND v.channel = f.channel AND v.version = k.versions ->> f.channel
+$$;
+
+-- Begin: the claim, and with it the state that the turn's run will read first: the head of the manager and that of the
+-- agent that holds the session, each with what its delta channels are made of. A row a head; without one a row that
+-- has only the claim's answer. A head that the caller says it knows is left out.
+CREATE FUNCTION @schema.moorline_begin_1(
+    device text, message text, claim uuid, asking_worker text, message_text text, message_resume jsonb,
+    message_context jsonb, on_busy text, default_ttl integer, lease_seconds double precision,
+    waiter_seconds double precision, max_attempts integer, known jsonb
+) RETURNS TABLE (
+    answer jsonb,
+    device_id text, checkpoint_ns text, checkpoint_id text, parent_checkpoint_id text, type text, checkpoint bytea,
+    metadata jsonb, versions jsonb,
+    value_channels text[], value_versions text[], value_types text[], value_blobs bytea[],
+    write_tasks text[], write_idxs integer[], write_paths text[], write_channels text[], write_types text[],
+    write_blobs bytea[],
+    delta_channels text[], history_depths integer[], history_ids text[], history_tasks text[], history_idxs integer[],
+    history_paths text[], history_channels text[], history_versions text[], history_types text[],
+    history_blobs bytea[]
+)
+LANGUAGE plpgsql VOLATILE
+AS $$
+#variable_conflict use_column
+DECLARE
+    claimed jsonb := @schema.moorline_claim_1(
+        device, message, claim, asking_worker, message_text, message_resume, message_context, on_busy, default_ttl,
+        lease_seconds, waiter_seconds, max_attempts);
+BEGIN
+    RETURN QUERY
+        SELECT claimed, c.*, d.channels, h.*
+        FROM (SELECT) AS always
+        LEFT JOIN (
+            SELECT n.key AS ns, n.value AS head
+            FROM jsonb_each_text(claimed->'heads') AS n
+            WHERE n.key IN ('', claimed->>'active_agent') AND n.value IS DISTINCT FROM known->>n.key
+        ) n ON true
+        LEFT JOIN LATERAL @schema.moorline_checkpoint_1(device, n.ns, n.head) c ON n.ns IS NOT NULL
+        LEFT JOIN LATERAL (
+            SELECT array_agg(k.channel) AS channels
+            FROM jsonb_object_keys(c.metadata->'counters_since_delta_snapshot') AS k (channel)
+        ) d ON true
+        LEFT JOIN LATERAL (
+            SELECT array_agg(w.depth), array_agg(w.checkpoint_id), array_agg(w.task_id), array_agg(w.idx),
+                array_agg(w.task_path), array_agg(w.channel), array_agg(w.version), array_agg(w.type), array_agg(w.blob)
+            FROM @schema.moorline_history_1(device, n.ns, n.head, d.channels) w
+        ) h ON d.channels IS NOT NULL;
+END
+$$;
+
 -- Commit: writes all that the turn leaves behind, if its fence still stands; else nothing. Idempotent: a turn
 -- that was committed and is committed again (its acknowledgement was lost) answers true again.
 -- Checkpoints, values and writes come as one array a column.
@@ -233,6 +361,7 @@ DECLARE
     key @schema.conversation_states.device_id%TYPE := device;
     state @schema.conversation_states;
     number bigint;
+    dropped text[];
     agent text := turn->>'active_agent';
     moment timestamptz;
 BEGIN
@@ -261,6 +390,14 @@ BEGIN
         SELECT device, w.ns, w.id, w.task, w.idx, w.path, w.channel, w.type, w.blob, turn_fence
         FROM unnest(w_ns, w_id, w_task, w_idx, w_path, w_channel, w_type, w_blob)
             AS w (ns, id, task, idx, path, channel, type, blob);
+
+    -- Namespaces that nothing will enter again: an interrupt kept them, and it is over.
+    dropped := ARRAY(SELECT n.key FROM jsonb_each(state.heads) AS n WHERE NOT turn->'heads' ? n.key);
+    IF dropped <> '{}' THEN
+        DELETE FROM @schema.conversation_checkpoints c WHERE c.device_id = device AND c.checkpoint_ns = ANY (dropped);
+        DELETE FROM @schema.conversation_values v WHERE v.device_id = device AND v.checkpoint_ns = ANY (dropped);
+        DELETE FROM @schema.conversation_writes w WHERE w.device_id = device AND w.checkpoint_ns = ANY (dropped);
+    END IF;
 
     INSERT INTO @schema.conversation_turns
         (device_id, turn_no, fence, agent, reply, interrupt, handoffs, usage, status, attempts, started_at,

@@ -139,10 +139,11 @@ class Cluster:
         told = output + (log.read_text(errors="replace")[-2000:] if log.exists() else "")
         if "No space left on device" in told:
             return f"The disk under {self.folder} is full; free some space, or move MOORLINE_DATA to another."
-        last = next((line for line in reversed(output.splitlines()) if line.strip()), "no reason given")
+        lines = [line.strip() for line in told.splitlines() if line.strip()]
+        reasons = [line for line in lines if re.search("error:|FATAL:|PANIC:", line)] or lines[-3:]
         return (
-            f"The embedded PostgreSQL in {self.folder} could not be started ({program}: {last.strip()}). "
-            f"See {log}, or set DATABASE_URL to a server of your own."
+            f"The embedded PostgreSQL in {self.folder} cannot be had; {program} failed with {' '.join(reasons)!r}. "
+            "Remedy that, or set DATABASE_URL to a server of your own."
         )
 
 

@@ -15,5 +15,7 @@ INSERT INTO conversation_states (id, patient_profile_id, active_agent, locked_at
     (3, 'patient-1', NULL, NULL, now() - interval '1 hour'),
     (4, 'patient-2', NULL, NULL, now() - interval '2 days'),
     (5, 'patient-2', NULL, NULL, now() - interval '1 day'),
-    (6, 'patient-3', 'billing', now() - interval '3 days', now() - interval '3 days');
-SELECT setval('conversation_states_id_seq', 6);
+    (6, 'patient-3', 'billing', now() - interval '3 days', now() - interval '3 days'),
+    (7, 'patient-4', 'scheduling', now() - interval '5 hours', now() - interval '5 hours'),
+    (8, 'patient-4', NULL, now() - interval '1 hour', now() - interval '1 hour');
+SELECT setval('conversation_states_id_seq', 8);
