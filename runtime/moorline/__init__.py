@@ -4,12 +4,16 @@
     reply = await run_manager("I want to schedule", {"device_id": device_id, "message_id": webhook_id})
 """
 
-from moorline.context import Resume, TurnContext
-from moorline.default import run_manager, stream_manager
-from moorline.reply import Interrupt, Reply
-from moorline.runtime import Moorline
-from moorline.settings import Settings
-from moorline.streaming import Event, TextDelta, TurnDone, TurnFailed
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from moorline.context import Resume, TurnContext
+    from moorline.default import run_manager, stream_manager
+    from moorline.reply import Interrupt, Reply
+    from moorline.runtime import Moorline
+    from moorline.settings import Settings
+    from moorline.streaming import Event, TextDelta, TurnDone, TurnFailed
 
 __all__ = [
     "Event",
@@ -25,3 +29,26 @@ __all__ = [
     "run_manager",
     "stream_manager",
 ]
+
+_HOMES = {
+    "Event": "streaming",
+    "Interrupt": "reply",
+    "Moorline": "runtime",
+    "Reply": "reply",
+    "Resume": "context",
+    "Settings": "settings",
+    "TextDelta": "streaming",
+    "TurnContext": "context",
+    "TurnDone": "streaming",
+    "TurnFailed": "streaming",
+    "run_manager": "default",
+    "stream_manager": "default",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a name from its module when it is first asked for: LangGraph takes a second that many commands, and a
+    process that only reads settings, need not spend."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"moorline.{_HOMES[name]}"), name)
