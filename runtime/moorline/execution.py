@@ -81,8 +81,13 @@ class Execution:
         if turn.resume is None:
             return turn_input([message.text for message in turn.messages])
         interrupt_id = turn.resume["interrupt_id"]
-        snapshot = await self.graph.aget_state({"configurable": {"thread_id": turn.device_id}})
-        if interrupt_id not in {interrupt.id for interrupt in snapshot.interrupts}:
+        asked = await self.graph.aget_state({"configurable": {"thread_id": turn.device_id}})
+        # The agent itself has to wait for it too: an agent that was changed since would take itself for finished.
+        waiting = [
+            await self.graph.aget_state({"configurable": {"thread_id": turn.device_id, "checkpoint_ns": task.name}})
+            for task in asked.tasks
+        ]
+        if not any(interrupt.id == interrupt_id for snapshot in waiting for interrupt in snapshot.interrupts):
             raise InvalidMessage(
                 f"No interrupt {interrupt_id!r} waits for an answer on this device: it was answered, or the "
                 "conversation has moved on. Send a message instead."

@@ -1,6 +1,7 @@
 """The command line as its users meet it: processes, exit statuses, standard output and standard error."""
 
 import asyncio
+import fcntl
 import io
 import logging
 import os
@@ -16,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import asyncpg
 import pytest
@@ -139,14 +141,24 @@ def model_server() -> Iterator[dict[str, str]]:
             server.shutdown()
 
 
-def test_a_conversation_goes_on_in_the_next_process_on_a_database_of_its_own(tmp_path: Path) -> None:
-    first = in_a_process("chat", said="I want to book a haircut\n", MOORLINE_DATA=str(tmp_path))
+@pytest.fixture
+def data() -> Iterator[Path]:
+    """A data folder for an embedded server, which has stopped when the folder goes. Not pytest's: as root the server
+    needs to pass through it, and every run of pytest shuts those of the others."""
+    with TemporaryDirectory(prefix="moorline-") as folder:
+        yield Path(folder)
+        with (Path(folder) / "postgres.locks" / "server").open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+
+
+def test_a_conversation_goes_on_in_the_next_process_on_a_database_of_its_own(data: Path) -> None:
+    first = in_a_process("chat", said="I want to book a haircut\n", MOORLINE_DATA=str(data))
     assert re.fullmatch(r"\[scheduling\] .*Haircut.*\n", first.out), first.err
     assert first.err.count("rehearsal model") == 1
     assert re.search(r"INFO moorline\.session: Session lock set: \w+ -> scheduling\n", first.err)
-    assert (tmp_path / "device").read_text().strip() not in first.err
+    assert (data / "device").read_text().strip() not in first.err
 
-    second = in_a_process("chat", said="the first one\n\n  \n", MOORLINE_DATA=str(tmp_path))
+    second = in_a_process("chat", said="the first one\n\n  \n", MOORLINE_DATA=str(data))
     assert re.fullmatch(r"\[scheduling\] .*Booked: Haircut.*\n", second.out), second.err
 
 

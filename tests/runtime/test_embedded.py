@@ -10,46 +10,48 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import asyncpg
 import pytest
 
-import moorline
 from moorline.embedded import embedded_dsn
 from moorline.errors import ConfigurationError
 
 USER = """
-import asyncio, sys, types
+import asyncio, sys
 from pathlib import Path
-
-# Of Moorline only this: the rest takes seconds to import.
-sys.modules["moorline"] = types.ModuleType("moorline")
-sys.modules["moorline"].__path__ = [sys.argv[1]]
 from moorline.embedded import embedded_dsn
 
 try:
-    print(asyncio.run(embedded_dsn(Path(sys.argv[2]))), flush=True)
+    print(asyncio.run(embedded_dsn(Path(sys.argv[1]))), flush=True)
 except Exception as error:
     sys.exit(f"{type(error).__name__}: {error}")
 sys.stdin.read()
 """
-PACKAGE = Path(moorline.__file__).parent
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can do this")
 
 
 @pytest.fixture
-def data(tmp_path: Path) -> Iterator[Path]:
+def space() -> Iterator[Path]:
+    """An empty folder. Not pytest's: as root the server needs to pass through it, and every run of pytest shuts those
+    of the others."""
+    with TemporaryDirectory(prefix="moorline-") as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
+def data(space: Path) -> Iterator[Path]:
     """A data folder, whose server is gone when the test ends."""
-    folder = tmp_path / "data"
-    yield folder
-    eventually(lambda: not postmasters(folder))
+    yield space / "data"
+    eventually(lambda: not postmasters(space / "data"))
 
 
 @contextmanager
 def using(data: Path) -> Iterator[subprocess.Popen[str]]:
     """A process that is about to use the folder's server and goes on with it until the block ends."""
     process = subprocess.Popen(
-        [sys.executable, "-c", USER, str(PACKAGE), str(data)],
+        [sys.executable, "-c", USER, str(data)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -162,8 +164,8 @@ def test_a_folder_whose_making_was_broken_off_is_made_anew(data: Path) -> None:
         assert query(dsn_of(user), "SELECT 1") == 1
 
 
-def test_a_folder_with_a_long_name_or_a_comma_works(tmp_path: Path) -> None:
-    folder = tmp_path / "x, y" / ("long" * 30)
+def test_a_folder_with_a_long_name_or_a_comma_works(space: Path) -> None:
+    folder = space / "x, y" / ("long" * 30)
     with using(folder) as user:
         assert query(dsn_of(user), "SELECT 1") == 1
     eventually(lambda: not postmasters(folder))
@@ -184,8 +186,8 @@ def test_case_is_folded_beyond_ascii(data: Path) -> None:
 
 
 @as_root
-def test_as_root_the_server_may_pass_through_a_private_home_but_nobody_may_list_it(tmp_path: Path) -> None:
-    home = tmp_path / "home"
+def test_as_root_the_server_may_pass_through_a_private_home_but_nobody_may_list_it(space: Path) -> None:
+    home = space / "home"
     home.mkdir(mode=0o700)
     with using(home / "data") as user:
         assert query(dsn_of(user), "SELECT 1") == 1
@@ -229,8 +231,8 @@ def small_disk(folder: Path, *, megabytes: int) -> Iterator[None]:
 
 
 @as_root
-def test_a_disk_too_small_for_the_server_is_named_and_leaves_nothing_half_made(tmp_path: Path) -> None:
-    disk = tmp_path / "disk"
+def test_a_disk_too_small_for_the_server_is_named_and_leaves_nothing_half_made(space: Path) -> None:
+    disk = space / "disk"
     with small_disk(disk, megabytes=20):
         with using(disk / "data") as user:
             _, error = user.communicate()
@@ -239,8 +241,8 @@ def test_a_disk_too_small_for_the_server_is_named_and_leaves_nothing_half_made(t
 
 
 @as_root
-def test_a_disk_filled_since_is_named_and_the_folder_starts_once_there_is_space(tmp_path: Path) -> None:
-    disk = tmp_path / "disk"
+def test_a_disk_filled_since_is_named_and_the_folder_starts_once_there_is_space(space: Path) -> None:
+    disk = space / "disk"
     data = disk / "data"
     with small_disk(disk, megabytes=200):
         with using(data) as user:

@@ -8,6 +8,7 @@ from langgraph.types import interrupt
 
 from moorline import Reply, Resume
 from moorline.errors import InvalidMessage
+from moorline.manager import Compilable
 from moorline_agents.graph_agent import GraphAgent
 
 from .conftest import Open, agent
@@ -65,6 +66,26 @@ async def test_a_message_instead_of_an_answer_moves_on(open_moorline: Open) -> N
         with pytest.raises(InvalidMessage, match="waits for an answer"):
             await moorline.run(Resume(interrupt_id=question.id, value="yes"), {"device_id": "d1"})
         assert await moorline.run("next", {"device_id": "d1"}) == "asking 4: next"
+
+
+async def test_an_agent_whose_graph_has_changed_since_goes_on(open_moorline: Open) -> None:
+    """Neither the node that asked nor the state it had exists any more."""
+
+    class Other(MessagesState):
+        mood: str
+
+    def greet(state: Other) -> dict[str, Any]:
+        return {"messages": [("assistant", f"changed {len(state['messages'])}")], "mood": "good"}
+
+    question = (await asked(open_moorline)).interrupt
+    assert question is not None
+    changed = StateGraph(Other).add_node("greet", greet).add_edge(START, "greet").compile()
+    agents: list[Compilable] = [GraphAgent(name="ask", description="asks", graph=changed), agent("hair")]
+    async with open_moorline(agents=agents) as moorline:
+        with pytest.raises(InvalidMessage, match="waits for an answer"):
+            await moorline.run(Resume(interrupt_id=question.id, value="yes"), {"device_id": "d1"})
+        # It knows the message that was asked about, and this one.
+        assert await moorline.run("hello", {"device_id": "d1"}) == "changed 2"
 
 
 async def test_an_answer_to_nothing_is_refused(open_moorline: Open) -> None:

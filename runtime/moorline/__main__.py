@@ -1,0 +1,5 @@
+"""`python -m moorline` is the command `moorline`."""
+
+from moorline.cli import main
+
+main()
