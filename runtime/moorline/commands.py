@@ -3,17 +3,21 @@
 import asyncio
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from moorline.embedded import embedded_dsn
+from moorline.errors import InvalidMessage
 from moorline.logs import show_logs
-from moorline.replay.player import Restart
 from moorline.settings import Settings, load_settings
-from moorline.store import open_store
-from moorline_checkpoint.sessions import Session
 from moorline_migrations import runner
+
+if TYPE_CHECKING:
+    from moorline_checkpoint.sessions import Session
+
+# What runs turns is imported by the commands that run them: it takes seconds that --help and migrate need not spend.
+# ruff: noqa: PLC0415
 
 app = typer.Typer(
     name="moorline",
@@ -29,7 +33,7 @@ def chat(
     device: Annotated[str | None, typer.Option(help="Whose conversation; by default this data folder's.")] = None,
 ) -> None:
     """Talk to the agents, in the terminal or, between programs, a line a message and a line a reply."""
-    from moorline.chat import converse, in_terminal  # noqa: PLC0415 (the other commands do not need it)
+    from moorline.chat import converse, in_terminal
 
     settings = load_settings()
     show_logs(settings.log_level, quiet=in_terminal())
@@ -70,15 +74,49 @@ def sessions() -> None:
 @app.command()
 def replay(
     file: Annotated[Path, typer.Argument(help="Recorded conversations, one a line.", exists=True, dir_okay=False)],
-    restart: Annotated[Restart, typer.Option(help="What is dropped between turns.")] = Restart.RUNTIME,
+    restart: Annotated[
+        Literal["none", "runtime", "process"], typer.Option(help="What is dropped between turns.")
+    ] = "runtime",
     limit: Annotated[int | None, typer.Option(help="Play only the first ones.", min=1)] = None,
 ) -> None:
     """Play recorded conversations through the runtime and compare. Exit status 1 if anything differs."""
-    from moorline.replay.cli import replay as play  # noqa: PLC0415 (the other commands do not need it)
+    from moorline.replay.cli import replay as play
+    from moorline.replay.player import Restart
 
     settings = _settings()
-    if not asyncio.run(play(file, restart=restart, limit=limit, settings=settings)):
+    if not asyncio.run(play(file, restart=Restart(restart), limit=limit, settings=settings)):
         raise typer.Exit(1)
+
+
+@app.command()
+def turns(
+    device: Annotated[str | None, typer.Argument(help="Whose turns.")] = None,
+    dead: Annotated[bool, typer.Option("--dead", help="Messages that failed too often, of all devices.")] = False,
+) -> None:
+    """List a device's committed turns, or with --dead the messages that were set aside."""
+    if (device is None) != dead:
+        raise typer.BadParameter("Name a device, or pass --dead.")
+    for line in asyncio.run(_turns(_settings(), device)):
+        typer.echo("\t".join(line))
+
+
+@app.command()
+def recover(
+    device: Annotated[str | None, typer.Option(help="With --message: whose message.")] = None,
+    message: Annotated[str | None, typer.Option(help="A message that was set aside, to be tried again.")] = None,
+) -> None:
+    """Finish what crashed processes left behind, or try a message again that was set aside."""
+    if (device is None) != (message is None):
+        raise typer.BadParameter("--device and --message go together.")
+    for line in asyncio.run(_recover(_settings(), device, message)):
+        typer.echo("\t".join(line))
+
+
+@app.command()
+def erase(device: Annotated[str, typer.Argument(help="Whose conversation.")]) -> None:
+    """Remove everything of a device, for good."""
+    asyncio.run(_erase(_settings(), device))
+    typer.echo("Erased.")
 
 
 def _settings() -> Settings:
@@ -101,6 +139,8 @@ async def _migrate(settings: Settings, *, status: bool, sql: bool) -> str:
 
 
 async def _cleanup(settings: Settings) -> int:
+    from moorline.store import open_store
+
     store = await open_store(settings)
     try:
         return await store.saver.cleanup_expired_sessions()
@@ -108,7 +148,9 @@ async def _cleanup(settings: Settings) -> int:
         await store.close()
 
 
-async def _sessions(settings: Settings) -> list[Session]:
+async def _sessions(settings: Settings) -> "list[Session]":
+    from moorline.store import open_store
+
     store = await open_store(settings)
     try:
         return [session async for session in store.saver.sessions()]
@@ -116,12 +158,51 @@ async def _sessions(settings: Settings) -> list[Session]:
         await store.close()
 
 
-def _show_table(found: list[Session]) -> None:
-    from rich.console import Console  # noqa: PLC0415 (only a terminal needs it)
-    from rich.table import Table  # noqa: PLC0415
+def _show_table(found: "list[Session]") -> None:
+    from rich.console import Console
+    from rich.table import Table
 
     table = Table("device", "agent", "since", "expires")
     for session in found:
         since, expires = (f"{time:%Y-%m-%d %H:%M:%S %Z}" for time in (session.locked_at, session.expires_at))
         table.add_row(session.device_id, session.active_agent, since, expires)
     Console().print(table)
+
+
+async def _turns(settings: Settings, device: str | None) -> list[tuple[str, ...]]:
+    from moorline.runtime import Moorline
+
+    async with Moorline(settings) as moorline:
+        if device is None:
+            return [
+                (each.device_id, each.message_id, f"{each.attempts} attempts", each.error, each.received_at.isoformat())
+                for each in await moorline.dead()
+            ]
+        return [
+            (str(entry.record.turn_no), entry.record.agent or "manager", *entry.texts, entry.record.reply)
+            for entry in await moorline.transcript(device)
+        ]
+
+
+async def _recover(settings: Settings, device: str | None, message: str | None) -> list[tuple[str, ...]]:
+    from moorline.runtime import Moorline
+
+    found: list[tuple[str, ...]] = []
+    async with Moorline(settings, on_recovered=lambda whose, reply: found.append((whose, str(reply)))) as moorline:
+        if device is None or message is None:
+            await moorline.recover()
+            return found
+        reply = await moorline.retry_dead(device, message)
+        if reply is None:
+            raise InvalidMessage("There is no such message that was set aside; `moorline turns --dead` lists them.")
+        return [*found, (device, str(reply))]
+
+
+async def _erase(settings: Settings, device: str) -> None:
+    from moorline.store import open_store
+
+    store = await open_store(settings)
+    try:
+        await store.saver.adelete_thread(device)
+    finally:
+        await store.close()

@@ -154,7 +154,7 @@ class Settings(BaseSettings):
     on_cancel: OnCancel = "finish"
     """What becomes of a turn whose caller is cancelled."""
 
-    on_store_down: Literal["fail", "stateless"] = Field(default="fail", validation_alias="MOORLINE_ON_STORE_DOWN")
+    on_store_down: Literal["fail", "stateless"] = "fail"
     """What becomes of a message while the database cannot be reached: it fails with `StoreUnavailable`, so that it is
     delivered again, or it is answered without memory and without effects."""
 

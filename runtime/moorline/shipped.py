@@ -26,18 +26,21 @@ def shipped_agents(settings: Settings) -> Sequence[Agent]:
 
 def chat_model(settings: Settings, *, client: AsyncOpenAI | Callable[[], AsyncOpenAI] | None = None) -> ChatModel:
     """The model that agents and router ask: the caller's client, the server of the settings, or the rehearsal."""
-    if client is None and settings.openai_api_key is None and settings.openai_base_url is None:
-        from moorline_agents.rehearsal import rehearsal_client  # noqa: PLC0415 - not needed with a real model
+    if client is None:
+        real = settings.openai_api_key is not None or settings.openai_base_url is not None
+        client = _server(settings) if real else _rehearsal
+    return ChatModel(client=client, model=settings.openai_model, timeout=settings.model_timeout)
 
-        announce_rehearsal()
-        client = rehearsal_client
-    return ChatModel(
-        client=client or _server(settings), model=settings.openai_model, timeout=settings.model_timeout
-    )
+
+def _rehearsal() -> AsyncOpenAI:
+    from moorline_agents.rehearsal import rehearsal_client  # noqa: PLC0415 - not needed with a real model
+
+    _announce_rehearsal()
+    return rehearsal_client()
 
 
 @cache
-def announce_rehearsal() -> None:
+def _announce_rehearsal() -> None:
     """Says, once a process, that no real model answers."""
     logger.warning(
         "No OPENAI_API_KEY and no OPENAI_BASE_URL: the rehearsal model answers, plain rules that only know how to "

@@ -58,46 +58,24 @@ FROM @schema.moorline_checkpoint_1($1::text, $3::text, coalesce(
 
 -- name: list_checkpoints repeatable
 -- A page of checkpoints, newest first, from below the last one of the page before ($6 to $8). A null admits
--- everything: device, namespace, ID, what must be in the metadata, the ID to stay below.
-SELECT c.device_id, c.checkpoint_ns, c.checkpoint_id, c.parent_checkpoint_id, c.type, c.checkpoint,
-    c.metadata, c.versions,
-    v.channels AS value_channels, v.versions AS value_versions, v.types AS value_types,
-    v.blobs AS value_blobs,
-    w.tasks AS write_tasks, w.idxs AS write_idxs, w.paths AS write_paths, w.channels AS write_channels,
-    w.types AS write_types, w.blobs AS write_blobs
+-- everything: device, namespace, ID, what must be in the metadata, and the ID to stay below.
+SELECT c.device_id, c.checkpoint_ns, c.checkpoint_id, c.parent_checkpoint_id, c.type, c.checkpoint, c.metadata,
+    c.versions, c.value_channels, c.value_versions, c.value_types, c.value_blobs, c.write_tasks, c.write_idxs,
+    c.write_paths, c.write_channels, c.write_types, c.write_blobs
 FROM (
-    SELECT p.device_id, p.checkpoint_ns, p.checkpoint_id, p.parent_checkpoint_id, p.type, p.checkpoint,
-        p.metadata, p.versions
-    FROM @schema.conversation_checkpoints p
-    WHERE ($1::text IS NULL OR p.device_id = $1::text)
-        AND ($2::text IS NULL OR p.checkpoint_ns = $2::text)
-        AND ($3::text IS NULL OR p.checkpoint_id = $3::text)
-        AND ($4::jsonb IS NULL OR p.metadata @> $4::jsonb)
-        AND ($5::text IS NULL OR p.checkpoint_id < $5::text)
+    SELECT l.device_id, l.checkpoint_ns, l.checkpoint_id
+    FROM @schema.conversation_checkpoints l
+    WHERE ($1::text IS NULL OR l.device_id = $1::text)
+        AND ($2::text IS NULL OR l.checkpoint_ns = $2::text)
+        AND ($3::text IS NULL OR l.checkpoint_id = $3::text)
+        AND ($4::jsonb IS NULL OR l.metadata @> $4::jsonb)
+        AND ($5::text IS NULL OR l.checkpoint_id < $5::text)
         AND ($6::text IS NULL
-            OR (p.checkpoint_id, p.checkpoint_ns, p.device_id) < ($6::text, $7::text, $8::text))
-    ORDER BY p.checkpoint_id DESC, p.checkpoint_ns DESC, p.device_id DESC
+            OR (l.checkpoint_id, l.checkpoint_ns, l.device_id) < ($6::text, $7::text, $8::text))
+    ORDER BY l.checkpoint_id DESC, l.checkpoint_ns DESC, l.device_id DESC
     LIMIT $9::integer
-) c
-CROSS JOIN LATERAL (
-    SELECT array_agg(n.channel) AS channels, array_agg(n.version) AS versions, array_agg(s.type) AS types,
-        array_agg(s.blob) AS blobs
-    FROM jsonb_each_text(c.versions) AS n (channel, version)
-    CROSS JOIN LATERAL (
-        SELECT sv.type, sv.blob
-        FROM @schema.conversation_values sv
-        WHERE sv.device_id = c.device_id AND sv.checkpoint_ns = c.checkpoint_ns
-            AND sv.channel = n.channel AND sv.version = n.version
-        LIMIT 1
-    ) s
-) v
-CROSS JOIN LATERAL (
-    SELECT array_agg(sw.task_id) AS tasks, array_agg(sw.idx) AS idxs, array_agg(sw.task_path) AS paths,
-        array_agg(sw.channel) AS channels, array_agg(sw.type) AS types, array_agg(sw.blob) AS blobs
-    FROM @schema.conversation_writes sw
-    WHERE sw.device_id = c.device_id AND sw.checkpoint_ns = c.checkpoint_ns
-        AND sw.checkpoint_id = c.checkpoint_id
-) w
+) p
+CROSS JOIN LATERAL @schema.moorline_checkpoint_1(p.device_id, p.checkpoint_ns, p.checkpoint_id) c
 ORDER BY c.checkpoint_id DESC, c.checkpoint_ns DESC, c.device_id DESC;
 
 -- name: get_history repeatable
