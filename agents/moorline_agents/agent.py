@@ -246,9 +246,10 @@ def _rounds(history: Sequence[Message]) -> int:
     return count
 
 
-def _after_think(state: AgentState) -> Literal["act", "__end__"]:
+# Asynchronous, because LangGraph gives a plain function a thread of its own.
+async def _after_think(state: AgentState) -> Literal["act", "__end__"]:
     return "act" if state["history"][-1].get("tool_calls") else "__end__"
 
 
-def _after_act(state: AgentState) -> Literal["think", "__end__"]:
+async def _after_act(state: AgentState) -> Literal["think", "__end__"]:
     return "__end__" if state.get("handoff") else "think"

@@ -7,6 +7,8 @@ of messages, which are logged.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Self
 
@@ -67,8 +69,19 @@ class ModelError(AgentError):
         return cls(message, transient=True)
 
 
-def translate(error: Exception) -> ModelError | None:
-    """What `error`, raised by the OpenAI client, means to a caller; None for errors that are not its own."""
+@contextmanager
+def model_errors() -> Iterator[None]:
+    """Raises what the OpenAI client raised inside as a `ModelError`, from the original; the rest passes."""
+    try:
+        yield
+    except Exception as error:
+        ours = _translated(error)
+        if ours is None:
+            raise
+        raise ours from error
+
+
+def _translated(error: Exception) -> ModelError | None:
     import httpx2  # noqa: PLC0415 - as openai
     import openai  # noqa: PLC0415 - half a second that only a process which talks to a model pays
 

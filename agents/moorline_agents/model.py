@@ -10,12 +10,13 @@ from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Any
 
 from moorline_agents.answers import AnswerStream
-from moorline_agents.failures import ModelError, translate
+from moorline_agents.failures import ModelError, model_errors
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 
     from openai import AsyncOpenAI
+    from openai.resources.chat import AsyncCompletions
 
     from moorline_agents.answers import ModelAnswer
     from moorline_agents.messages import Message
@@ -69,10 +70,13 @@ class ChatModel:
             request["tools"] = list(tools)
         if tool_choice is not None:
             request["tool_choice"] = tool_choice
+        with model_errors():
+            # Importing the client, or its parts, may take longer than an answer; it is not the server's time.
+            completions = (await self._client()).chat.completions
         answer = AnswerStream()
         deadline = asyncio.timeout(self._timeout)
         try:
-            async with deadline, aclosing(self._chunks(request)) as chunks:
+            async with deadline, aclosing(self._chunks(completions, request)) as chunks:
                 async for chunk in chunks:
                     text = answer.add(chunk)
                     if text and on_text is not None:
@@ -89,20 +93,14 @@ class ChatModel:
         if client is not None:
             await client.close()
 
-    async def _chunks(self, request: dict[str, Any]) -> AsyncGenerator[object, None]:
-        try:
-            client = await self._client()
-            stream = await client.chat.completions.create(
+    async def _chunks(self, completions: AsyncCompletions, request: Mapping[str, Any]) -> AsyncGenerator[object, None]:
+        with model_errors():
+            stream = await completions.create(
                 **request, stream=True, stream_options={"include_usage": True}, timeout=self._request_timeout
             )
             async with stream:
                 async for chunk in stream:
                     yield chunk
-        except Exception as error:
-            ours = translate(error)
-            if ours is None:
-                raise
-            raise ours from error
 
     async def _client(self) -> AsyncOpenAI:
         if not callable(self._source):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
+import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from moorline_agents.messages import Message, ToolCall
 
+_CALL_ID = re.compile(r"call_(\d+)")
 _PIECES = 4  # that an answer's text and each call's arguments are streamed in
 
 
@@ -191,8 +193,9 @@ def _completion(request: ModelRequest, reply: ModelReply) -> dict[str, Any]:
 
 
 def _calls(request: ModelRequest, reply: ModelReply) -> list[ToolCall]:
-    """IDs count on through the conversation: the same question is answered the same, and none comes twice."""
-    earlier = sum(len(message.get("tool_calls", ())) for message in request.messages)
+    """IDs count on from those in the request: the same question is answered the same, and none comes twice."""
+    ids = (call["id"] for message in request.messages for call in message.get("tool_calls") or ())
+    earlier = max((int(match[1]) for match in map(_CALL_ID.fullmatch, ids) if match), default=0)
     return [
         {
             "id": f"call_{number}",

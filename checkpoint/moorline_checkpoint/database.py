@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import asyncpg
 
 from moorline_checkpoint import statements
+from moorline_checkpoint.backoff import Backoff
 from moorline_checkpoint.devices import is_uuid
 from moorline_migrations.errors import StoreUnavailable, connect_errors, store_errors
 
@@ -29,6 +30,9 @@ else:
 
 ACQUIRE_TIMEOUT = 10.0
 """Seconds to wait for a connection, connecting included."""
+
+CONNECT_TIMEOUT = 5.0
+"""Seconds to wait for a server that is being connected to."""
 
 STATEMENT_TIMEOUT = 20.0
 """Seconds to wait for a statement."""
@@ -88,7 +92,8 @@ class Database:
     own, opened at first use and closed with the loop. A pool of the caller's is used as it is, never closed.
 
     A connection is held for one statement or one transaction; waiting for it and for answers has deadlines.
-    A repeatable statement that finds its connection lost runs once more on a new one.
+    A repeatable statement that finds its connection lost runs once more, on a connection that is known to be better.
+    While the database takes no connections, who asks for one is told so within a second; see `backoff`.
     Every method raises `StoreUnavailable`, `SchemaMismatch` or `ConfigurationError` for what the database
     refuses.
     """
@@ -109,6 +114,7 @@ class Database:
         self._pool_size = pool_size
         self._statement_cache_size = statement_cache_size
         self._pools: dict[asyncio.AbstractEventLoop, tuple[Pool[Record], AsyncGenerator[None, None]]] = {}
+        self._backoff = Backoff()
         self._uuid_states = False
 
     @property
@@ -141,24 +147,25 @@ class Database:
         """A transaction: committed when the block ends, rolled back when it raises."""
         async with self.connection() as raw:
             transaction = raw.transaction()
-            with store_errors():
-                await transaction.start()
+            await _in_time(transaction.start())
             try:
                 yield Connection(self, raw)
             except BaseException:
-                with suppress(StoreUnavailable), store_errors():
-                    await transaction.rollback()
+                with suppress(StoreUnavailable):
+                    await _in_time(transaction.rollback())
                 raise
-            with store_errors():
-                await transaction.commit()
+            await _in_time(transaction.commit())
 
     @asynccontextmanager
-    async def connection(self) -> AsyncIterator[PoolConnectionProxy[Record]]:
-        """A connection of the running loop's pool, as asyncpg gives it."""
+    async def connection(self, *, alive_at: float = 0.0) -> AsyncIterator[PoolConnectionProxy[Record]]:
+        """A connection of the running loop's pool, as asyncpg gives it; one that was in use or made since `alive_at`,
+        in seconds of wall-clock time."""
         try:
             with connect_errors():
                 pool = await self._pool()
-                raw = await _trusted(pool)
+                if not pool.get_idle_size():
+                    await self._backoff.pause()
+                raw = await _trusted(pool, alive_at)
         except StoreUnavailable as error:
             error.reached = False
             raise
@@ -188,9 +195,10 @@ class Database:
             if not (statement.repeatable and _lost(error.__cause__)):
                 raise
             reached = error.reached
-        await (await self._pool()).expire_connections()
+        if self._given is not None:  # whose connections do not tell when they were in use
+            await self._given.expire_connections()
         try:
-            return await self._once(statement, method, args)
+            return await self._once(statement, method, args, alive_at=time.time())
         except StoreUnavailable as error:
             error.reached |= reached
             raise
@@ -200,8 +208,10 @@ class Database:
         statement: Statement,
         method: Callable[[PoolConnectionProxy[Record]], Callable[..., Awaitable[T]]],
         args: tuple[object, ...],
+        *,
+        alive_at: float = 0.0,
     ) -> T:
-        async with self.connection() as raw:
+        async with self.connection(alive_at=alive_at) as raw:
             return await self._send(method(raw), statement.sql, args)
 
     async def _send(self, method: Callable[..., Awaitable[T]], sql: str, args: tuple[object, ...]) -> T:
@@ -233,7 +243,9 @@ class Database:
             min_size=0,
             max_size=self._pool_size,
             max_inactive_connection_lifetime=TRUSTED_IDLE,
+            connect=self._backoff.connect,
             connection_class=_Connection,
+            timeout=CONNECT_TIMEOUT,
             command_timeout=STATEMENT_TIMEOUT,
             statement_cache_size=self._statement_cache_size,
         )
@@ -264,11 +276,11 @@ class _Connection(_AnyConnection):
         self.released_at = time.time()
 
 
-async def _trusted(pool: Pool[Record]) -> PoolConnectionProxy[Record]:
+async def _trusted(pool: Pool[Record], alive_at: float) -> PoolConnectionProxy[Record]:
     while True:
         raw = await pool.acquire(timeout=ACQUIRE_TIMEOUT)
         released_at: float | None = getattr(raw, "released_at", None)
-        if released_at is None or time.time() - released_at <= TRUSTED_IDLE:
+        if released_at is None or released_at >= max(alive_at, time.time() - TRUSTED_IDLE):
             return raw
         raw.terminate()
         await pool.release(raw)
@@ -281,6 +293,12 @@ async def _closing(pool: Pool[Record]) -> AsyncGenerator[None, None]:
         with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
             async with asyncio.timeout(CLOSE_TIMEOUT):
                 await pool.close()
+
+
+async def _in_time(answer: Awaitable[None]) -> None:
+    with store_errors():
+        async with asyncio.timeout(STATEMENT_TIMEOUT):
+            await answer
 
 
 def _keyed(args: tuple[object, ...], uuid_states: bool) -> list[object]:

@@ -63,10 +63,12 @@ class DeviceCheckpointer(SessionLocks, BaseCheckpointSaver[str]):
             await saver.setup()
             graph = builder.compile(checkpointer=saver)
 
-    What a call has stored when it returns is durable. Any thread ID will do; NUL characters are kept. Stored
-    types are rebuilt only if LangGraph knows them to be safe; another type comes back as the plain data it
-    was made of, unless the serializer given allows it. One object serves any number of threads at once and
-    any event loop, one after another or side by side.
+    What a call has stored when it returns is durable. Any thread ID will do; NUL characters are kept. One object
+    serves any number of threads at once and any event loop, one after another or side by side.
+
+    Stored types are rebuilt only if LangGraph knows them to be safe. Another type comes back as the plain data it
+    was made of, unless the serializer given allows it, or LANGGRAPH_STRICT_MSGPACK=true is set, with which LangGraph
+    allows the types that a graph's own schemas name.
 
     Every asynchronous method raises `StoreUnavailable`, `SchemaMismatch` or `ConfigurationError` for what the
     database refuses.

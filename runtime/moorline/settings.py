@@ -213,7 +213,7 @@ def load_settings() -> Settings:
 
 def _fault(name: str, message: str) -> str:
     field = Settings.model_fields.get(name)
-    variable = name if field is None else f"{PREFIX}{name.upper()}"
+    variable = name if field is None else field.validation_alias or f"{PREFIX}{name.upper()}"
     return f"{variable}: {message.removeprefix('Value error, ')}"
 
 

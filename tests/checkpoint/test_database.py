@@ -184,7 +184,7 @@ async def test_waiting_for_an_answer_ends(
 ) -> None:
     await saver.set_session_lock("device", "scheduling")
     monkeypatch.setattr(database_module, "STATEMENT_TIMEOUT", 0.2)
-    async with connection.transaction():
+    async with connection.transaction(), asyncio.timeout(10):
         await connection.execute("SELECT 1 FROM conversation_states FOR UPDATE")
         with pytest.raises(StoreUnavailable):
             await saver.clear_session_lock("device")

@@ -2,6 +2,9 @@
 
 import asyncio
 import operator
+import os
+import subprocess
+import sys
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypedDict
 
@@ -191,6 +194,44 @@ async def test_a_type_of_the_applications_comes_back_if_it_is_allowed(dsn: str) 
         assert found.checkpoint["channel_values"] == {"booking": Booking("monday")}
         assert isinstance(allowed, DeviceCheckpointer)
         assert allowed.database is strict.database
+
+
+SCHEMA_TYPES = """
+import asyncio, sys
+from dataclasses import dataclass
+from typing import TypedDict
+from langgraph.graph import START, StateGraph
+from moorline_checkpoint.saver import DeviceCheckpointer
+
+@dataclass
+class Booking:
+    day: str
+
+class State(TypedDict):
+    booking: Booking
+
+async def main():
+    builder = StateGraph(State)
+    builder.add_node("book", lambda state: {"booking": Booking("monday")})
+    builder.add_edge(START, "book")
+    async with DeviceCheckpointer.from_conn_string(sys.argv[1]) as saver:
+        graph = builder.compile(checkpointer=saver)
+        await graph.ainvoke({"booking": Booking("sunday")}, {"configurable": {"thread_id": "a"}})
+        print((await graph.aget_state({"configurable": {"thread_id": "a"}})).values["booking"])
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize(("strict", "printed"), [("true", "Booking(day='monday')"), ("false", "{'day': 'monday'}")])
+def test_the_types_of_a_graphs_schemas_come_back_where_langgraph_is_told_to_be_strict(
+    dsn: str, strict: str, printed: str
+) -> None:
+    environment = {**os.environ, "LANGGRAPH_STRICT_MSGPACK": strict}
+    run = subprocess.run(
+        [sys.executable, "-c", SCHEMA_TYPES, dsn], env=environment, capture_output=True, text=True, check=True
+    )
+    assert run.stdout.strip() == printed
 
 
 class Reversing:

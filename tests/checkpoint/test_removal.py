@@ -66,9 +66,9 @@ async def test_erasing_a_device_leaves_no_row_of_it_and_every_row_of_others(
     assert await connection.fetchval("SELECT count(*) FROM appointments") == 2
 
 
-async def waiting_for_a_lock(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
-    """Returns when somebody waits for a lock in this database."""
-    while not await connection.fetchval(  # noqa: ASYNC110 - the server cannot call us
+async def waiting_for_a_lock(connection: "asyncpg.Connection[asyncpg.Record]", waiting: int = 1) -> None:
+    """Returns when that many wait for a lock in this database."""
+    while waiting != await connection.fetchval(  # noqa: ASYNC110 - the server cannot call us
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
     ):
         await asyncio.sleep(0.01)
@@ -164,6 +164,18 @@ async def test_pruning_takes_the_calls_of_subgraphs_with_the_root_they_were_call
         async for one in saver.alist({"configurable": {"thread_id": "device"}})
     }
     assert kept == {"", "present:task", "early:task", "agent"}
+
+
+async def test_prunings_and_erasures_of_a_device_take_turns(
+    saver: DeviceCheckpointer, connection: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
+    await put(saver, config("device"))
+    async with connection.transaction():
+        await connection.execute(saver.database.sql("lock_device"), "device")
+        pruning = asyncio.create_task(saver.aprune(["device"]))
+        erasing = asyncio.create_task(saver.adelete_thread("device"))
+        await waiting_for_a_lock(connection, 2)
+    await asyncio.gather(pruning, erasing)
 
 
 async def test_prunings_and_erasures_of_a_device_may_meet(saver: DeviceCheckpointer) -> None:

@@ -1,5 +1,6 @@
 """A conversation_states that a backend had before is adopted: nothing of it is lost, and the backend goes on."""
 
+# ruff: noqa: S608 - the names put into statements are those of the tests' own tables.
 import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
@@ -158,18 +159,18 @@ async def test_the_backend_without_a_time_of_the_lock_goes_on(
 
 
 @pytest.mark.parametrize(
-    ("name", "device", "key"),
-    [("uuid_key", NEW, "id"), ("uuid_device", NEW, "device_id"), ("repeated_key", "patient-9", "patient_profile_id")],
+    ("name", "key"),
+    [("uuid_key", "id"), ("uuid_device", "device_id"), ("repeated_key", "patient_profile_id")],
 )
 async def test_a_row_of_ours_is_the_backends_as_well(
-    connection: "Connection[Record]", empty_dsn: str, backend: Backend, name: str, device: str, key: str
+    connection: "Connection[Record]", empty_dsn: str, backend: Backend, name: str, key: str
 ) -> None:
     await connection.execute(backend(name))
     await migrate(empty_dsn)
-    assert await connection.execute(OURS, device) == "INSERT 0 1"
-    assert await connection.execute(OURS, device) == "INSERT 0 0"
-    rows = await connection.fetch(f"SELECT {key}::text AS key FROM conversation_states WHERE device_id = $1", device)
-    assert [row["key"] for row in rows] == [device]
+    assert await connection.execute(OURS, NEW) == "INSERT 0 1"
+    assert await connection.execute(OURS, NEW) == "INSERT 0 0"
+    rows = await connection.fetch(f"SELECT {key}::text AS key FROM conversation_states WHERE device_id = $1", NEW)
+    assert [row["key"] for row in rows] == [NEW]
 
 
 async def test_a_device_that_is_no_uuid_may_join_uuid_keys_with_a_default(
@@ -226,6 +227,7 @@ async def test_a_required_column_is_refused_by_name(
         ("(phone text PRIMARY KEY, clinic_id text)", "phone"),
         ("(id uuid PRIMARY KEY DEFAULT gen_random_uuid(), member_id text NOT NULL, last_order_id text)", "member_id"),
         ("(id uuid PRIMARY KEY DEFAULT gen_random_uuid(), last_order_id text)", "id"),
+        ("(id uuid PRIMARY KEY, last_order_id text)", "id"),
         ("(id serial PRIMARY KEY, member_id text)", "member_id"),
     ],
 )
@@ -241,6 +243,10 @@ async def test_the_key_is_found(connection: "Connection[Record]", empty_dsn: str
     [
         ("TABLE conversation_states (id serial, a_id text, b_id text)", "a_id, b_id.*'moorline-key'"),
         ("TABLE conversation_states (id serial PRIMARY KEY, step text)", "no text or uuid column.*'moorline-key'"),
+        (
+            "TABLE conversation_states (id uuid PRIMARY KEY, member_id text NOT NULL)",
+            "a value in id.*ALTER COLUMN id SET DEFAULT.*If member_id is not the ID",
+        ),
         ("TABLE conversation_states (device_id bigint PRIMARY KEY)", "column device_id .* is not text"),
         ("TABLE conversation_states (device_id text PRIMARY KEY, active_agent integer)", "column active_agent "),
         ("TABLE conversation_states (device_id text, active_agent text DEFAULT 'x')", "active_agent .* DROP DEFAULT"),

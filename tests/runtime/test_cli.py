@@ -173,10 +173,9 @@ def test_a_reply_is_one_line_in_utf8_whatever_the_locale(tmp_path: Path, dsn: st
 def test_in_a_terminal_there_is_a_prompt_and_a_reply_cannot_steer_it(tmp_path: Path, dsn: str) -> None:
     settings = {"DATABASE_URL": dsn, "MOORLINE_DATA": str(tmp_path), "TERM": "xterm", "PYTHONUTF8": "1"}
     with model_server() as model, in_a_terminal("chat", **settings, **model) as (chat, terminal):
-        shown = read_until(terminal, "> ")
+        read_until(terminal, r"> $")
         os.write(terminal, b"hello\n")
-        shown += read_until(terminal, "[concierge]")
-        shown += read_until(terminal, "> ")
+        shown = read_until(terminal, r"\[concierge\].*> $")
         os.write(terminal, b"\x04")
         assert chat.wait() == 0
     assert "schöne [31mGrüße" in shown
@@ -204,9 +203,10 @@ def in_a_terminal(*arguments: str, **settings: str) -> Iterator[tuple[subprocess
         os.close(ours)
 
 
-def read_until(terminal: int, mark: str) -> str:
+def read_until(terminal: int, pattern: str) -> str:
+    """What the terminal shows from now on until that fits the pattern."""
     shown = b""
-    while mark.encode() not in shown:
+    while not re.search(pattern.encode(), shown, re.DOTALL):
         assert select.select([terminal], [], [], 60)[0], shown
         shown += os.read(terminal, 4096)
     return shown.decode()

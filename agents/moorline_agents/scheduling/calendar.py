@@ -6,8 +6,10 @@ reads a database or a clock: `now` is always given.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from bisect import bisect_left
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ HORIZON = timedelta(days=365)
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MINUTE = timedelta(minutes=1)
+_START = attrgetter("start")
 
 
 class Unbookable(Exception):
@@ -65,6 +68,7 @@ class Calendar:
     openings: tuple[Opening, ...]
     closures: frozenset[date]
     busy: tuple[Span, ...]
+    """In order, none overlapping another."""
 
     def free_starts(self, *, length: timedelta, since: datetime, until: datetime) -> Iterator[datetime]:
         """The instants from `since` until before `until` at which `length` is free, in order."""
@@ -106,6 +110,10 @@ class Calendar:
                     look_from=None,
                 )
         return self._bookable(local, instants, length, now)
+
+    def with_busy(self, span: Span) -> Calendar:
+        """The same with one more appointment."""
+        return replace(self, busy=tuple(sorted((*self.busy, span), key=_START)))
 
     def check_day(self, day: date, *, now: datetime) -> None:
         """Raises `Unbookable` for a day that is over or beyond `HORIZON`."""
@@ -181,7 +189,8 @@ class Calendar:
         )
 
     def _taken(self, span: Span) -> Span | None:
-        return next((busy for busy in self.busy if busy.overlaps(span)), None)
+        before = bisect_left(self.busy, span.end, key=_START) - 1
+        return self.busy[before] if before >= 0 and self.busy[before].overlaps(span) else None
 
     def _hours(self, opening: Span) -> str:
         return f"{opening.start.astimezone(self.zone):%H:%M} to {opening.end.astimezone(self.zone):%H:%M}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -149,8 +149,7 @@ class Desk:
 
 def _kept(calendars: Mapping[int, Calendar], moved: Appointment | None) -> list[Calendar]:
     """The calendars as they are once a moved appointment is back where it was."""
-    if moved is None or moved.provider.provider_id not in calendars:
-        return list(calendars.values())
-    own = moved.provider.provider_id
-    put_back = replace(calendars[own], busy=(*calendars[own].busy, moved.span))
-    return [put_back if provider_id == own else calendar for provider_id, calendar in calendars.items()]
+    return [
+        calendar.with_busy(moved.span) if moved and moved.provider.provider_id == provider_id else calendar
+        for provider_id, calendar in calendars.items()
+    ]

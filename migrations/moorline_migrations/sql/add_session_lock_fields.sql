@@ -9,7 +9,7 @@
 -- holds the device's ID: the first that there is of these, of type text, varchar, char or uuid:
 --     the one an operator marked:  COMMENT ON COLUMN conversation_states.some_column IS 'moorline-key';
 --     user_id, wa_id, session_id
---     the primary key, if it is one column without a default
+--     the primary key, if it is one column, without a default and not called id
 --     the only column called …_id that is NOT NULL or leads an index
 --     the primary key, if it is one column
 --     the only column called …_id
@@ -65,7 +65,7 @@ BEGIN
                         WHEN a.attname = 'user_id' THEN 2
                         WHEN a.attname = 'wa_id' THEN 3
                         WHEN a.attname = 'session_id' THEN 4
-                        WHEN a.attnum = p.attnum AND NOT a.atthasdef THEN 5
+                        WHEN a.attnum = p.attnum AND NOT a.atthasdef AND a.attname <> 'id' THEN 5
                         WHEN a.attname LIKE '%\_id' AND (a.attnotnull OR EXISTS (
                             SELECT FROM pg_index i WHERE i.indrelid = states AND i.indkey[0] = a.attnum)) THEN 6
                         WHEN a.attnum = p.attnum THEN 7
@@ -89,7 +89,7 @@ BEGIN
                     THEN 'no text or uuid column of conversation_states looks like the ID of the device'
                     ELSE format('several columns of conversation_states may be the ID of the device: %s',
                         array_to_string(rivals, ', ')) END,
-                HINT = 'Mark the one: COMMENT ON COLUMN conversation_states.… IS ''moorline-key''; then run this again.';
+                HINT = 'Mark the one: COMMENT ON COLUMN … IS ''moorline-key''; then run this again.';
         END IF;
         key := rivals[1];
     END IF;
@@ -104,8 +104,9 @@ BEGIN
             AND a.attname NOT IN ('device_id', 'active_agent', 'locked_at', 'last_active_at', key);
     IF names IS NOT NULL THEN
         RAISE EXCEPTION USING ERRCODE = 'ML001',
-            MESSAGE = format('conversation_states requires a value in %s, which Moorline does not know', names),
-            HINT = format('ALTER TABLE conversation_states %s; (or DROP NOT NULL) then run this again.', remedy);
+            MESSAGE = format('conversation_states requires a value in %s, and Moorline knows only %s', names, key),
+            HINT = format('ALTER TABLE conversation_states %s; or DROP NOT NULL; then run this again. If %I is not the'
+                ' ID of the device, mark the one that is: COMMENT ON COLUMN … IS ''moorline-key''.', remedy, key);
     END IF;
 
     -- The columns. Where one is there already, its type changes only if every value and every later INSERT still fits.
@@ -139,10 +140,12 @@ BEGIN
             WHEN wanted.name = 'device_id' AND present.type IN ('character varying', 'uuid') THEN ''
             WHEN wanted.name = 'device_id' AND present.type = 'character' THEN 'text'
             WHEN wanted.name = 'active_agent' AND present.type = 'text' THEN 'varchar'
-            WHEN wanted.name = 'active_agent' AND present.type IN ('character varying', 'character') AND present.length > 0
-                AND (present.type = 'character' OR present.length < 50)
+            WHEN wanted.name = 'active_agent' AND present.type = 'character'
                 THEN format('varchar(%s)', greatest(50, present.length))
-            WHEN wanted.type = 'timestamp with time zone' AND present.type = 'timestamp without time zone' THEN wanted.type
+            WHEN wanted.name = 'active_agent' AND present.type = 'character varying'
+                AND present.length BETWEEN 1 AND 49 THEN 'varchar(50)'
+            WHEN wanted.type = 'timestamp with time zone' AND present.type = 'timestamp without time zone'
+                THEN wanted.type
             WHEN wanted.type = present.type THEN ''
         END;
         IF become IS NULL OR wanted.rest LIKE ' NOT NULL%' AND NOT (present.attnotnull AND present.atthasdef) THEN
@@ -253,8 +256,11 @@ BEGIN
                 ' FOR EACH ROW EXECUTE FUNCTION %I.moorline_follow_key()', states, home);
         END IF;
     END IF;
-    IF (SELECT col_description(states, a.attnum) IS NULL OR col_description(states, a.attnum) NOT LIKE 'Added by Moorline:%'
-            FROM pg_attribute a WHERE a.attrelid = states AND a.attname = 'active_agent') THEN
+    IF EXISTS (
+        SELECT FROM pg_attribute a
+            WHERE a.attrelid = states AND a.attname = 'active_agent'
+                AND coalesce(col_description(states, a.attnum), '') NOT LIKE 'Added by Moorline:%')
+    THEN
         EXECUTE format($function$
             CREATE OR REPLACE FUNCTION %I.moorline_time_lock() RETURNS trigger LANGUAGE plpgsql AS $body$
             BEGIN
@@ -268,8 +274,9 @@ BEGIN
             $body$
             $function$, home);
         IF NOT EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = states AND t.tgname = 'moorline_time_lock') THEN
-            EXECUTE format('CREATE TRIGGER moorline_time_lock BEFORE INSERT OR UPDATE OF active_agent ON %s FOR EACH ROW'
-                ' WHEN (NEW.active_agent IS NOT NULL) EXECUTE FUNCTION %I.moorline_time_lock()', states, home);
+            EXECUTE format('CREATE TRIGGER moorline_time_lock BEFORE INSERT OR UPDATE OF active_agent ON %s'
+                ' FOR EACH ROW WHEN (NEW.active_agent IS NOT NULL) EXECUTE FUNCTION %I.moorline_time_lock()',
+                states, home);
         END IF;
     END IF;
 END

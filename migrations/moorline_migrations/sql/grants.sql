@@ -5,7 +5,7 @@
 --     GRANT CREATE, USAGE ON SCHEMA public TO moorline_owner;
 -- or, for a schema of its own:
 --     CREATE SCHEMA moorline AUTHORIZATION moorline_owner;
--- Where the backend has a conversation_states already, moorline_owner must be, or be a member of, the role that owns it.
+-- A conversation_states that a backend had before must belong to moorline_owner or to a role it is a member of.
 
 GRANT USAGE ON SCHEMA public TO moorline_app;
 GRANT SELECT ON public.moorline_schema, public.expired_sessions TO moorline_app;

@@ -9,7 +9,8 @@
 DO $remove$
 DECLARE
     marker regclass := to_regclass('moorline_schema');
-    home   name := (SELECT n.nspname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = marker);
+    home   name := (
+        SELECT n.nspname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = marker);
     item   record;
 BEGIN
     IF marker IS NULL THEN

@@ -9,7 +9,8 @@
 DO $remove$
 DECLARE
     states regclass := to_regclass('conversation_states');
-    home   name := (SELECT n.nspname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = states);
+    home   name := (
+        SELECT n.nspname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = states);
     item   record;
 BEGIN
     IF states IS NULL THEN

@@ -23,10 +23,11 @@
 -- A turn is claimed by writing claim_id, lease_until and the next fence into the row of its device. What it writes
 -- carries its fence (null: written outside a turn), and its last statement is refused unless the row still has it.
 -- arrivals counts the messages of a device, last_turn_no its committed turns; heads maps a namespace to the ID of the
--- last checkpoint that a committed turn left there.
+-- last checkpoint that a committed turn left there. last_worker and worker_turns say which process claimed last, and
+-- how often in a row: it gives way to others in time.
 --
--- moorline_begin_… and moorline_commit_… are those two steps of a turn. A function is never changed, only followed by
--- one of the next number, because two versions of the code may run on one schema.
+-- moorline_claim_… and moorline_commit_… are those two steps of a turn. A function is never changed, only followed by one
+-- of the next number, because two versions of the code may run on one schema.
 --
 -- A backend that had a conversation_states of its own keeps it: see add_session_lock_fields.sql for what it gains. Its
 -- device_id may then be a uuid, and null in rows that Moorline never touches.

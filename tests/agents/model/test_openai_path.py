@@ -56,7 +56,7 @@ def model(**options: Any) -> ChatModel:
     from openai import AsyncOpenAI
 
     client = AsyncOpenAI(api_key="test", base_url="https://models.test/v1", **options)
-    return ChatModel(client=client, model="some-model", timeout=20)
+    return ChatModel(client=client, model="some-model", timeout=30)
 
 
 async def test_text_is_streamed_and_put_together(network: respx.MockRouter) -> None:

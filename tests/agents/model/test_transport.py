@@ -31,7 +31,7 @@ TOOL: dict[str, Any] = {
 
 
 def model_of(script: Script) -> ChatModel:
-    return ChatModel(client=rule_client(script), model="some-model", timeout=10)
+    return ChatModel(client=rule_client(script), model="some-model", timeout=30)
 
 
 async def test_rules_see_what_a_model_is_shown() -> None:
@@ -63,14 +63,14 @@ async def test_an_answer_is_streamed_in_pieces_with_calls_and_usage() -> None:
     assert answer.usage == Usage(11, 4)
 
 
-async def test_call_ids_do_not_come_twice_in_a_conversation() -> None:
-    reply = ModelReply(calls=(Call(name="find"),))
-    model = model_of(Script(reply, reply))
+async def test_call_ids_do_not_come_twice_in_a_conversation_even_where_its_beginning_is_not_shown() -> None:
+    reply = ModelReply(calls=(Call(name="find"), Call(name="find")))
+    model = model_of(Script(reply, reply, reply))
     first = await model.complete(MESSAGES)
-    (made,) = first.message["tool_calls"]
-    result: Message = {"role": "tool", "tool_call_id": made["id"], "content": "{}"}
-    second = await model.complete([*MESSAGES, first.message, result])
-    assert second.message["tool_calls"][0]["id"] != made["id"]
+    second = await model.complete([*MESSAGES, first.message])
+    third = await model.complete([*MESSAGES, second.message])
+    ids = [call["id"] for answer in (first, second, third) for call in answer.message["tool_calls"]]
+    assert ids == [f"call_{number}" for number in range(1, 7)]
 
 
 async def test_a_request_without_stream_gets_one_json_answer() -> None:
@@ -176,4 +176,4 @@ async def test_the_scripted_server_as_a_process_of_its_own(tmp_path: Path) -> No
 def _model_at(base_url: str) -> ChatModel:
     from openai import AsyncOpenAI
 
-    return ChatModel(client=lambda: AsyncOpenAI(api_key="test", base_url=base_url), model="some-model", timeout=10)
+    return ChatModel(client=lambda: AsyncOpenAI(api_key="test", base_url=base_url), model="some-model", timeout=30)

@@ -217,7 +217,7 @@ async def test_the_rehearsal_as_a_server_of_its_own() -> None:
         assert re.fullmatch(r"http://127\.0\.0\.1:\d+/v1", base_url)
         from openai import AsyncOpenAI
 
-        model = ChatModel(client=lambda: AsyncOpenAI(api_key="any", base_url=base_url), model="m", timeout=20)
+        model = ChatModel(client=lambda: AsyncOpenAI(api_key="any", base_url=base_url), model="m", timeout=30)
         answer = await model.complete([said("Book a haircut")], tools=[route_schema(AGENTS)])
         await model.aclose()
     finally:
@@ -227,7 +227,7 @@ async def test_the_rehearsal_as_a_server_of_its_own() -> None:
 
 
 async def test_the_rehearsal_client_is_a_real_client() -> None:
-    model = ChatModel(client=rehearsal_client, model="m", timeout=5)
+    model = ChatModel(client=rehearsal_client, model="m", timeout=30)
     shown: list[str] = []
     answer = await model.complete([said("hello")], on_text=shown.append)
     assert "".join(shown) == answer.message["content"]

@@ -2,6 +2,7 @@
 
 import random
 from datetime import UTC, date, datetime, timedelta
+from itertools import permutations
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -283,6 +284,15 @@ def test_what_touches_another_appointment_is_free_and_what_overlaps_it_is_not() 
         assert refused.look_from == first_instant(at(date(2026, 6, 1), 9), BERLIN) + minute * MINUTE
 
 
+@pytest.mark.parametrize("order", list(permutations((9, 10, 11))))
+def test_appointments_may_be_added_in_any_order(order: tuple[int, ...]) -> None:
+    ana = calendar(BERLIN, (9, 13))
+    for hour in order:
+        start = first_instant(at(date(2026, 6, 1), hour), BERLIN)
+        ana = ana.with_busy(Span(start=start, end=start + timedelta(hours=1)))
+    assert starts_on(ana, date(2026, 6, 1), timedelta(hours=1)) == [first_instant(at(date(2026, 6, 1), 12), BERLIN)]
+
+
 @pytest.mark.parametrize("seed", range(40))
 def test_exactly_the_free_starts_can_be_booked(seed: int) -> None:
     rng = random.Random(seed)  # noqa: S311
@@ -291,7 +301,7 @@ def test_exactly_the_free_starts_can_be_booked(seed: int) -> None:
     first = rng.choice(changes) - timedelta(days=rng.randrange(3))
     since = first_instant(at(first, 0), zone)
     length = GRID * rng.randint(1, 8)
-    busy = [since + timedelta(minutes=5 * rng.randrange(3 * 288)) for _ in range(rng.randrange(20))]
+    edges = sorted(since + timedelta(minutes=5 * n) for n in rng.sample(range(3 * 288), 2 * rng.randrange(20)))
     ana = Calendar(
         provider="Ana",
         zone=zone,
@@ -300,7 +310,7 @@ def test_exactly_the_free_starts_can_be_booked(seed: int) -> None:
             for opens in (rng.randrange(24 * 60) for _ in range(12))
         ),
         closures=frozenset({first + timedelta(days=rng.randrange(9))}),
-        busy=tuple(Span(start=start, end=start + GRID * rng.randint(1, 6)) for start in sorted(busy)),
+        busy=tuple(Span(start=start, end=end) for start, end in zip(edges[::2], edges[1::2], strict=True)),
     )
     now = since + timedelta(minutes=rng.randrange(600))
     until = since + timedelta(days=3)
