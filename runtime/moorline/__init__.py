@@ -1,7 +1,7 @@
 """Moorline keeps every conversation moored to its agent.
 
-    from moorline import run_manager
-    reply = await run_manager("I want to schedule", {"device_id": device_id, "message_id": webhook_id})
+from moorline import run_manager
+reply = await run_manager("I want to schedule", {"device_id": device_id, "message_id": webhook_id})
 """
 
 from importlib import import_module

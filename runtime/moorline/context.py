@@ -109,9 +109,7 @@ class Request:
         )
 
 
-def check_request(
-    message: str | Resume, context: Mapping[str, Any] | TurnContext, settings: Settings
-) -> Request:
+def check_request(message: str | Resume, context: Mapping[str, Any] | TurnContext, settings: Settings) -> Request:
     """Raises `InvalidMessage`, `InvalidContext` or `InvalidDeviceID`; nothing has been stored by then."""
     turn = TurnContext.of(context)
     device_id = require_device_id(turn.device_id, uuid_only=settings.device_ids == "uuid")

@@ -35,9 +35,7 @@ async def run_manager(message: str | Resume, context: Mapping[str, Any] | TurnCo
     return await (await _moorline()).run(message, context)
 
 
-async def stream_manager(
-    message: str | Resume, context: Mapping[str, Any] | TurnContext
-) -> AsyncIterator[Event]:
+async def stream_manager(message: str | Resume, context: Mapping[str, Any] | TurnContext) -> AsyncIterator[Event]:
     """`run_manager` as a stream of events: `Moorline.stream` on the runtime of the environment."""
     moorline = await _moorline()
     async for event in moorline.stream(message, context):

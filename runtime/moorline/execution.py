@@ -36,11 +36,14 @@ class Execution:
     graph: CompiledStateGraph[Any, Any, Any, Any]
     turns: Turns
 
-    async def execute(self, turn: OpenTurn, say: Say | None = None) -> TurnRecord:
+    async def execute(
+        self, turn: OpenTurn, say: Say | None = None, *, overdue: Callable[[], bool] = lambda: False
+    ) -> TurnRecord:
         """Runs and commits a claimed turn. If it raises, the turn was released: the device goes on at once.
 
         Raises `StaleTurn` if another process has taken the turn over, and what went wrong in the run. A cancellation
-        that comes while the turn is being committed waits for that.
+        that comes while the turn is being committed waits for that; one that comes because the turn is `overdue`
+        counts as a failure of its own, any other gives the attempt back.
         """
         try:
             async with self._heartbeat(turn):
@@ -53,20 +56,18 @@ class Execution:
             failure = failure_of(error)
             with suppress(MoorlineError):
                 await finished(
-                    self.turns.release(turn, failure=type(failure).__name__, give_back=is_outer(failure))
+                    self.turns.release(
+                        turn, failure=type(failure).__name__, give_back=is_outer(failure) and not overdue()
+                    )
                 )
             if failure is error:
                 raise
             raise failure from error
         return record
 
-    async def run(
-        self, turn: OpenTurn, say: Say | None, journal: Journal, transaction: Transaction
-    ) -> dict[str, Any]:
+    async def run(self, turn: OpenTurn, say: Say | None, journal: Journal, transaction: Transaction) -> dict[str, Any]:
         """The final state of the manager graph; what the run writes joins the turn."""
-        tools = ToolContext(
-            device_id=turn.device_id, now=turn.now, values=turn.context, transaction=transaction
-        )
+        tools = ToolContext(device_id=turn.device_id, now=turn.now, values=turn.context, transaction=transaction)
         with running(turn):
             state: dict[str, Any] = await self.graph.ainvoke(
                 await self._input(turn),

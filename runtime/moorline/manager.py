@@ -98,9 +98,7 @@ class Manager:
         peers = tuple(Peer(name=agent.name, description=agent.description) for agent in agents)
         fallback = next((agent.name for agent in agents if not agent.keeps_session), agents[0].name)
         self._saver = saver
-        self._surroundings = Surroundings(
-            model=surroundings.model, peers=peers, tool_rounds=surroundings.tool_rounds
-        )
+        self._surroundings = Surroundings(model=surroundings.model, peers=peers, tool_rounds=surroundings.tool_rounds)
         self._router = Router(model=surroundings.model, agents=peers, fallback=fallback)
         self._start_over = start_over
 
@@ -139,9 +137,7 @@ class Manager:
                 await self._saver.clear_session_lock(device_id)
             usage = Usage(**state.get("usage", {})) + outcome.usage
             if outcome.handoff is None:
-                return Command(
-                    goto=END, update={"agent": agent.name, "reply": outcome.text, "usage": usage.as_dict()}
-                )
+                return Command(goto=END, update={"agent": agent.name, "reply": outcome.text, "usage": usage.as_dict()})
             handoffs = [*state.get("handoffs", []), outcome.handoff]
             if len(handoffs) > MAX_HANDOFFS:
                 raise AgentError(

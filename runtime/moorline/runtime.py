@@ -50,6 +50,7 @@ class _Call:
         self.say = say
         self.recovered: list[Reply] = []
         self.claim_id = uuid4()
+        self.deadline = asyncio.timeout(request.timeout)
         self.claimed = False
         """Whether its turn has begun: then it is worth finishing without its caller."""
 
@@ -114,9 +115,7 @@ class Moorline:
         """
         return await self._answer(_Call(check_request(message, context, self.settings), None))
 
-    async def stream(
-        self, message: str | Resume, context: Mapping[str, Any] | TurnContext
-    ) -> AsyncIterator[Event]:
+    async def stream(self, message: str | Resume, context: Mapping[str, Any] | TurnContext) -> AsyncIterator[Event]:
         """`run` as a stream: `TextDelta` while the model writes, at last `TurnDone` or `TurnFailed`."""
         pieces: asyncio.Queue[str | None] = asyncio.Queue()
         call = _Call(check_request(message, context, self.settings), pieces.put_nowait)
@@ -195,12 +194,11 @@ class Moorline:
             raise
 
     async def _in_time(self, call: _Call) -> Reply:
-        deadline = asyncio.timeout(call.request.timeout)
         try:
-            async with deadline:
+            async with call.deadline:
                 return await self._through_queue(call)
         except TimeoutError as error:
-            if not deadline.expired():
+            if not call.deadline.expired():
                 raise
             raise TurnTimeout(
                 f"The message was not answered within {call.request.timeout:g} s. Send it again with the same "
@@ -224,7 +222,7 @@ class Moorline:
                         await lane.pause(mine)
                     elif call.request.message_id in {message.id for message in begun.messages}:
                         call.claimed = True
-                        record = await self._execution.execute(begun, call.say)
+                        record = await self._execution.execute(begun, call.say, overdue=call.deadline.expired)
                         return reply_of(record, recovered=tuple(call.recovered))
                     else:
                         call.recovered.extend(await self._recover(begun))
@@ -266,8 +264,10 @@ class Moorline:
         Its reply, unless `on_recovered` took it."""
         try:
             reply = reply_of(await self._execution.execute(turn))
-        except AgentError:
-            logger.exception("Turn %s of %s failed again.", turn.turn_no, hash_device_id(turn.device_id))
+        except AgentError as error:
+            # Its cause may quote the conversation: only its kind is logged.
+            whose = hash_device_id(turn.device_id)
+            logger.error("Turn %s of %s failed again: %s", turn.turn_no, whose, type(error).__name__)  # noqa: TRY400
             return []
         if self._on_recovered is None:
             return [reply]

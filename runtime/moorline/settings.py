@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import parse_qsl, urlencode
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import (
     AfterValidator,
@@ -57,6 +58,13 @@ def _http_url(url: str) -> str:
     if not re.fullmatch(r"https?://[^\s/]\S*", url):
         raise ValueError("must look like https://host/v1")
     return url
+
+
+def _zone_name(name: str) -> str:
+    try:
+        return ZoneInfo(name).key
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError("must be an IANA time zone such as Europe/Berlin") from None
 
 
 def _schema_name(name: str) -> str:
@@ -153,6 +161,12 @@ class Settings(BaseSettings):
 
     on_cancel: OnCancel = "finish"
     """What becomes of a turn whose caller is cancelled."""
+
+    time_zone: Annotated[str, AfterValidator(_zone_name)] | None = Field(
+        default=None, validation_alias="MOORLINE_TIME_ZONE"
+    )
+    """The IANA time zone in which the scheduling agent counts "today" and "tomorrow". Unset: UTC, with the embedded
+    database that of its demonstration."""
 
     on_store_down: Literal["fail", "stateless"] = "fail"
     """What becomes of a message while the database cannot be reached: it fails with `StoreUnavailable`, so that it is

@@ -12,6 +12,7 @@ from moorline_agents.agent import Agent
 from moorline_agents.concierge import concierge
 from moorline_agents.model import ChatModel
 from moorline_agents.scheduling.agent import scheduling
+from moorline_agents.scheduling.demo import TIME_ZONE
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -21,7 +22,8 @@ logger = logging.getLogger("moorline.model")
 
 def shipped_agents(settings: Settings) -> Sequence[Agent]:
     """Scheduling and the concierge."""
-    return (scheduling(schema=settings.schema_name), concierge())
+    zone = settings.time_zone or (TIME_ZONE if settings.database_url is None else "UTC")
+    return (scheduling(schema=settings.schema_name, time_zone=zone), concierge())
 
 
 def chat_model(settings: Settings, *, client: AsyncOpenAI | Callable[[], AsyncOpenAI] | None = None) -> ChatModel:

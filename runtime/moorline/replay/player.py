@@ -120,17 +120,13 @@ async def _compare(
     return wrong
 
 
-async def _in_new_runtime(
-    conversation: Conversation, number: int, device_id: str, open_moorline: Open
-) -> Observed:
+async def _in_new_runtime(conversation: Conversation, number: int, device_id: str, open_moorline: Open) -> Observed:
     recorded = RecordedConversation(conversation)
     async with open_moorline(recorded) as moorline:
         return await play_turn(moorline, recorded, number, device_id)
 
 
-async def _in_new_process(
-    conversation: Conversation, number: int, device_id: str, settings: Settings
-) -> Observed:
+async def _in_new_process(conversation: Conversation, number: int, device_id: str, settings: Settings) -> Observed:
     job = json.dumps(
         {
             "conversation": conversation.model_dump(mode="json"),
