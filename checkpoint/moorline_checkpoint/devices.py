@@ -33,7 +33,7 @@ def validate_device_id(value: object) -> str:
 def require_device_id(value: object, *, uuid_only: bool = False) -> str:
     """The device ID if it has 1 to 128 printable characters and no space, else InvalidDeviceID.
 
-    With `uuid_only` it must be a UUID and comes back in its canonical spelling.
+    A UUID comes back in its canonical spelling, so that both spellings are one device; with `uuid_only` it must be one.
     """
     if uuid_only:
         return validate_device_id(value)
@@ -43,7 +43,7 @@ def require_device_id(value: object, *, uuid_only: bool = False) -> str:
             f"The device ID ({_described(value)}) cannot be used; "
             f"send 1 to {MAX_LENGTH} printable characters without spaces."
         )
-    return text
+    return str(UUID(text)) if is_uuid(text) else text
 
 
 def hash_device_id(device_id: str) -> str:

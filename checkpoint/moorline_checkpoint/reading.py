@@ -32,9 +32,7 @@ class StoredRows:
 
     async def checkpoint(self, ns: str, own_id: str | None) -> CheckpointRows | None:
         """The checkpoint asked for, else the recorded head of its namespace, else the latest."""
-        record = await self.database.fetchrow(
-            "get_checkpoint", self.device, StateKey(self.device), ns, own_id
-        )
+        record = await self.database.fetchrow("get_checkpoint", self.device, StateKey(self.device), ns, own_id)
         return None if record is None else checkpoint_rows(record)
 
     async def history(self, ns: str, own_id: str | None, channels: Sequence[str]) -> HistoryRows:

@@ -146,13 +146,17 @@ class Turns:
     async def revive(self, device_id: str, message_id: str) -> Incoming | None:
         """Puts a message that was set aside at the end of the queue; None if there is no such message."""
         row = await self._database.fetchrow("revive", StateKey(device_id), device_id, pack_text(message_id))
-        return None if row is None else Incoming(
-            device_id=device_id,
-            message_id=message_id,
-            text=unpack_text(row["text"]),
-            resume=load_json(row["resume"] or "null"),
-            context=load_json(row["context"]),
-            on_busy="wait",
+        return (
+            None
+            if row is None
+            else Incoming(
+                device_id=device_id,
+                message_id=message_id,
+                text=unpack_text(row["text"]),
+                resume=load_json(row["resume"] or "null"),
+                context=load_json(row["context"]),
+                on_busy="wait",
+            )
         )
 
     async def withdraw(self, message: Incoming) -> None:
@@ -160,9 +164,7 @@ class Turns:
         await self._database.execute("withdraw", message.device_id, pack_text(message.message_id))
 
     async def _begin(self, *arguments: object) -> tuple[dict[str, Any], dict[str, HeadRows]]:
-        records = await self._database.fetch(
-            "begin", *arguments, self._default_ttl, LEASE, WAITER, MAX_ATTEMPTS, "{}"
-        )
+        records = await self._database.fetch("begin", *arguments, self._default_ttl, LEASE, WAITER, MAX_ATTEMPTS, "{}")
         heads = [head_rows(record) for record in records if record["checkpoint_id"] is not None]
         return json.loads(records[0]["answer"]), {rows.head.checkpoint.ns: rows for rows in heads}
 
@@ -207,9 +209,7 @@ class Turns:
 
     async def heartbeat(self, turn: OpenTurn) -> bool:
         """Renews the lease. False when another process has claimed the device since: the turn is stale."""
-        return bool(
-            await self._database.fetchval("heartbeat", turn.device_id, turn.claim_id, turn.fence, LEASE)
-        )
+        return bool(await self._database.fetchval("heartbeat", turn.device_id, turn.claim_id, turn.fence, LEASE))
 
     @asynccontextmanager
     async def transaction(self, turn: OpenTurn) -> AsyncIterator[TurnTransaction]:

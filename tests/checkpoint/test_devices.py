@@ -44,3 +44,8 @@ def test_a_device_has_one_hash_in_every_process() -> None:
     assert hash_device_id("device-1") == "86a319fc1486"
     assert hash_device_id("device-2") != hash_device_id("device-1")
     assert len(hash_device_id("\ud800")) == 12
+
+
+@pytest.mark.parametrize("spelling", [DEVICE.upper(), DEVICE.replace("-", "")])
+def test_every_spelling_of_a_uuid_is_one_device(spelling: str) -> None:
+    assert require_device_id(spelling) == DEVICE

@@ -16,7 +16,10 @@ SELECT @schema.moorline_commit_1(
     $17, $18, $19, $20, $21, $22, $23, $24)
 
 -- name: release repeatable
-SELECT @schema.moorline_release_1($1, $2, $3, $4, $5, $6)
+SELECT @schema.moorline_release_1($1, $2, $3, $4, $5, $6, $7)
+
+-- name: abandon repeatable
+SELECT @schema.moorline_abandon_1($1, $2, $3)
 
 -- name: heartbeat repeatable
 SELECT @schema.moorline_heartbeat_1($1, $2, $3, $4)
@@ -50,9 +53,7 @@ CROSS JOIN LATERAL (
 ) v
 
 -- name: withdraw repeatable
--- A caller that waits no longer gives its place up.
-UPDATE @schema.conversation_messages SET waiter_until = NULL
-WHERE device_id = $1::text AND message_id = $2::text AND status = 'waiting'
+SELECT @schema.moorline_withdraw_1($1, $2, $3)
 
 -- name: journal
 -- What a turn has to remember in case it runs again.
