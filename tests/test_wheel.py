@@ -58,7 +58,7 @@ def test_installed_it_finds_its_sql(unpacked: Path) -> None:
     program = "import moorline_migrations.versions as versions; print(versions.__file__, len(versions.known()))"
     shown = subprocess.run(
         [sys.executable, "-c", program],
-        env=os.environ | {"PYTHONPATH": str(unpacked)},
+        env=os.environ | {"PYTHONPATH": str(unpacked), "PYTHONDONTWRITEBYTECODE": "1"},
         check=True,
         capture_output=True,
         text=True,

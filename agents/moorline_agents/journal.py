@@ -14,6 +14,10 @@ from moorline_agents.tools import Tool, ToolContext
 class Journal(Protocol):
     """The memory of one turn. Answers and effects are recalled in the order in which they were noted."""
 
+    def begins_with(self) -> str | None:
+        """Whom an earlier run of the turn asked first, an agent or the router; None if it left no answer. Asked before
+        anything else."""
+
     def recall(self, asked: str) -> Message | None:
         """The answer that an earlier run of the turn got at this place from the model of `asked` (an agent, or the
         router); None where the earlier run did not get so far."""
@@ -27,6 +31,9 @@ class Journal(Protocol):
 
 class NoJournal:
     """For graphs that run outside a turn: nothing is remembered."""
+
+    def begins_with(self) -> str | None:
+        return None
 
     def recall(self, asked: str) -> Message | None:  # noqa: ARG002
         return None

@@ -147,14 +147,14 @@ class Database:
         """A transaction: committed when the block ends, rolled back when it raises."""
         async with self.connection() as raw:
             transaction = raw.transaction()
-            await _in_time(transaction.start())
+            await _in_time(transaction.start)
             try:
                 yield Connection(self, raw)
             except BaseException:
                 with suppress(StoreUnavailable):
-                    await _in_time(transaction.rollback())
+                    await _in_time(transaction.rollback)
                 raise
-            await _in_time(transaction.commit())
+            await _in_time(transaction.commit)
 
     @asynccontextmanager
     async def connection(self, *, alive_at: float = 0.0) -> AsyncIterator[PoolConnectionProxy[Record]]:
@@ -179,7 +179,8 @@ class Database:
         """Closes the running loop's pool and lets go of the others, which end with their loops."""
         _, closing = self._pools.pop(asyncio.get_running_loop(), (None, None))
         self._pools.clear()
-        if closing is not None:
+        # A loop that ends closes it at the same time as those who use it.
+        if closing is not None and not getattr(closing, "ag_running", False):
             await closing.aclose()
 
     async def _run(
@@ -295,10 +296,10 @@ async def _closing(pool: Pool[Record]) -> AsyncGenerator[None, None]:
                 await pool.close()
 
 
-async def _in_time(answer: Awaitable[None]) -> None:
+async def _in_time(step: Callable[[], Awaitable[None]]) -> None:
     with store_errors():
         async with asyncio.timeout(STATEMENT_TIMEOUT):
-            await answer
+            await step()  # where the connection is closed, calling it raises already
 
 
 def _keyed(args: tuple[object, ...], uuid_states: bool) -> list[object]:

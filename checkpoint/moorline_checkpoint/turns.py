@@ -144,7 +144,8 @@ class Turns:
         ]
 
     async def revive(self, device_id: str, message_id: str) -> Incoming | None:
-        """Puts a message that was set aside at the end of the queue; None if there is no such message."""
+        """Puts a message that was set aside, or whose caller was told of its failure, at the end of the queue, with
+        those that it was merged with; None if there is no such message."""
         row = await self._database.fetchrow("revive", StateKey(device_id), device_id, pack_text(message_id))
         return (
             None
@@ -159,9 +160,10 @@ class Turns:
             )
         )
 
-    async def withdraw(self, message: Incoming) -> None:
-        """Gives up the message's place in the queue; it stays to be delivered again."""
-        await self._database.execute("withdraw", message.device_id, pack_text(message.message_id))
+    async def withdraw(self, message: Incoming, *, claim_id: UUID) -> None:
+        """Gives up the message's place in the queue, and a turn that the claim won without our learning of it. The
+        message stays to be delivered again."""
+        await self._database.execute("withdraw", message.device_id, pack_text(message.message_id), claim_id)
 
     async def _begin(self, *arguments: object) -> tuple[dict[str, Any], dict[str, HeadRows]]:
         records = await self._database.fetch("begin", *arguments, self._default_ttl, LEASE, WAITER, MAX_ATTEMPTS, "{}")
@@ -198,14 +200,23 @@ class Turns:
         if turn.active_agent != turn.holder:
             log_lock(turn.device_id, turn.active_agent)
 
-    async def release(self, turn: OpenTurn, *, failure: str, give_back: bool) -> None:
+    async def release(self, turn: OpenTurn, *, told: str | None, failure: str, give_back: bool) -> None:
         """Ends a turn that failed; nothing of it is kept and the device goes on at once.
 
-        The failure counts as an attempt unless `give_back`; after `MAX_ATTEMPTS` the message is set aside.
+        Its message waits for its next delivery; those that nobody is told of (all but `told`) also for whoever
+        recovers. The failure counts as an attempt unless `give_back`; after `MAX_ATTEMPTS` they are set aside.
         """
+        message = None if told is None else pack_text(told)
         await self._database.fetchval(
-            "release", turn.device_id, turn.claim_id, turn.fence, give_back, failure, MAX_ATTEMPTS
+            "release", turn.device_id, turn.claim_id, turn.fence, message, give_back, failure, MAX_ATTEMPTS
         )
+
+    async def abandon(self, turn: OpenTurn, *, give_back: bool) -> None:
+        """Leaves a turn as if its process had died now: whoever claims the device next finishes it first.
+
+        That it ran counts as an attempt unless `give_back`.
+        """
+        await self._database.execute("abandon", turn.device_id, turn.claim_id, give_back)
 
     async def heartbeat(self, turn: OpenTurn) -> bool:
         """Renews the lease. False when another process has claimed the device since: the turn is stale."""

@@ -10,7 +10,6 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from moorline.context import Resume, TurnContext
 from moorline.reply import Reply
@@ -27,7 +26,8 @@ class _Default:
     lifetime: AsyncGenerator[None, None] | None = None
 
 
-_defaults: WeakKeyDictionary[asyncio.AbstractEventLoop, _Default] = WeakKeyDictionary()
+_defaults: dict[asyncio.AbstractEventLoop, _Default] = {}
+"""Of the loops that have not ended. A weak dictionary would keep them all: a runtime refers to its loop."""
 
 
 async def run_manager(message: str | Resume, context: Mapping[str, Any] | TurnContext) -> Reply:
@@ -43,7 +43,12 @@ async def stream_manager(message: str | Resume, context: Mapping[str, Any] | Tur
 
 
 async def _moorline() -> Moorline:
-    default = _defaults.setdefault(asyncio.get_running_loop(), _Default(opening=asyncio.Lock()))
+    loop = asyncio.get_running_loop()
+    if loop not in _defaults:
+        for ended in [other for other in list(_defaults) if other.is_closed()]:  # without having closed anything
+            _defaults.pop(ended, None)
+        _defaults[loop] = _Default(opening=asyncio.Lock())
+    default = _defaults[loop]
     async with default.opening:
         if default.moorline is None:
             moorline = await Moorline().__aenter__()
@@ -58,4 +63,5 @@ async def _closing(moorline: Moorline) -> AsyncGenerator[None, None]:
     try:
         yield
     finally:
+        _defaults.pop(asyncio.get_running_loop(), None)
         await moorline.close()

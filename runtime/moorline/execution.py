@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from langgraph.types import Command
 
-from moorline.errors import InvalidMessage, MoorlineError, StoreUnavailable
+from moorline.background import Background
+from moorline.errors import InvalidMessage, StoreUnavailable
 from moorline.journal import TurnJournal
 from moorline.manager import turn_input
 from moorline.outcome import failure_of, is_outer, record_of
@@ -35,11 +36,21 @@ class Execution:
 
     graph: CompiledStateGraph[Any, Any, Any, Any]
     turns: Turns
+    background: Background
 
     async def execute(
-        self, turn: OpenTurn, say: Say | None = None, *, overdue: Callable[[], bool] = lambda: False
+        self,
+        turn: OpenTurn,
+        say: Say | None = None,
+        *,
+        told: str | None = None,
+        overdue: Callable[[], bool] = lambda: False,
     ) -> TurnRecord:
-        """Runs and commits a claimed turn. If it raises, the turn was released: the device goes on at once.
+        """Runs and commits a claimed turn. If it raises, the turn was let go, or is as soon as the store is there: the
+        device goes on at once.
+
+        `told` is the message whose caller is told of a failure. Without one the turn is left to be finished by others
+        where the store or a cancellation, and not the turn itself, was to blame.
 
         Raises `StaleTurn` if another process has taken the turn over, and what went wrong in the run. A cancellation
         that comes while the turn is being committed waits for that; one that comes because the turn is `overdue`
@@ -54,12 +65,8 @@ class Execution:
             await finished(self.turns.commit(turn, record))
         except BaseException as error:
             failure = failure_of(error)
-            with suppress(MoorlineError):
-                await finished(
-                    self.turns.release(
-                        turn, failure=type(failure).__name__, give_back=is_outer(failure) and not overdue()
-                    )
-                )
+            give_back = is_outer(failure) and not overdue()
+            await self.background.let_go(lambda: self._let_go(turn, failure, told=told, give_back=give_back))
             if failure is error:
                 raise
             raise failure from error
@@ -77,6 +84,13 @@ class Execution:
                 durability="exit",
             )
         return state
+
+    async def _let_go(self, turn: OpenTurn, failure: BaseException, *, told: str | None, give_back: bool) -> None:
+        if told is None and isinstance(failure, StoreUnavailable | asyncio.CancelledError):
+            # What cuts every attempt short must not be tried for ever.
+            await self.turns.abandon(turn, give_back=isinstance(failure, StoreUnavailable))
+        else:
+            await self.turns.release(turn, told=told, failure=type(failure).__name__, give_back=give_back)
 
     async def _input(self, turn: OpenTurn) -> Any:
         if turn.resume is None:

@@ -31,6 +31,9 @@ class TurnJournal:
         self._durable = len(turn.journal)
         self._pending: list[JournalEntry] = []
 
+    def begins_with(self) -> str | None:
+        return self._left[0].name if self._left else None
+
     def recall(self, asked: str) -> Message | None:
         entry = self._next("answer", asked)
         return None if entry is None else cast("Message", entry.intent)

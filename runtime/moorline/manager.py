@@ -116,10 +116,11 @@ class Manager:
         if any(map(self._start_over.meant_by, state["texts"])):
             await self._saver.clear_session_lock(device_id)
             return Command(goto=END, update={"reply": self._start_over.reply})
-        holder = await self._saver.get_session_lock(device_id)
+        # A turn that ran before goes the way it went then: since, the session may have changed hands.
+        holder = runtime.context.journal.begins_with() or await self._saver.get_session_lock(device_id)
         if holder is not None and holder in self._agents:
             return Command(goto=holder)
-        if holder is not None:
+        if holder not in (None, ROUTE):
             logger.warning("Agent %s, which holds %s, is gone; routing anew.", holder, hash_device_id(device_id))
         picked, usage = await self._router.pick(state["texts"][-1], runtime.context.journal)
         return Command(goto=picked, update={"usage": usage.as_dict()})

@@ -9,15 +9,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, assert_never
 from uuid import uuid4
 
 from moorline import stateless
+from moorline.background import GRACE, Background
 from moorline.context import Request, Resume, TurnContext, check_request
 from moorline.errors import AgentError, MoorlineError, SessionBusy, StoreUnavailable, TurnTimeout
-from moorline.execution import Execution, Say, finished
+from moorline.execution import Execution, Say
 from moorline.lanes import Lanes
 from moorline.manager import Compilable, Manager, StartOver
 from moorline.outcome import reply_of
@@ -80,13 +80,14 @@ class Moorline:
         self._model = chat_model(self.settings, client=client)
         self._on_recovered = on_recovered
         self._lanes = Lanes()
-        self._calls: set[asyncio.Task[Reply]] = set()
+        self._background = Background()
 
     async def __aenter__(self) -> Self:
         """Raises `ConfigurationError`, `SchemaMismatch` or `StoreUnavailable` when turns could not run."""
         self._store = await open_store(self.settings)
         try:
-            self._execution = Execution(graph=self._manager(self._store).compile(), turns=self._store.turns)
+            graph = self._manager(self._store).compile()
+            self._execution = Execution(graph=graph, turns=self._store.turns, background=self._background)
         except BaseException:
             await self.close()
             raise
@@ -99,8 +100,7 @@ class Moorline:
 
     async def close(self) -> None:
         """Waits for turns whose callers have gone, then gives the connections back."""
-        while self._calls:
-            await asyncio.wait(self._calls)
+        await self._background.finish()
         await self._model.aclose()
         await self._store.close()
 
@@ -140,7 +140,8 @@ class Moorline:
         count = 0
         for device_id in await self._store.turns.left_behind():
             while turn := await self._store.turns.begin_left_behind(device_id):
-                await self._recover(turn)
+                if await self._recover(turn) is None:
+                    break
                 count += 1
         return count
 
@@ -180,18 +181,20 @@ class Moorline:
 
     async def _answer(self, call: _Call) -> Reply:
         """Answers in a task of its own, so that a caller that goes away cuts nothing in two."""
-        task = asyncio.create_task(self._in_time(call))
-        self._calls.add(task)
-        task.add_done_callback(self._calls.discard)
+        task = self._background.start(self._in_time(call))
         try:
-            return await asyncio.shield(task)
+            # A commit that is under way when the time is up ends without its caller.
+            await asyncio.wait([task], timeout=call.request.timeout + GRACE)
         except asyncio.CancelledError:
+            task.add_done_callback(_log_failure)
             if not call.claimed or call.request.on_cancel == "release":
                 task.cancel()
-                await asyncio.wait([task])
-            else:
-                task.add_done_callback(_log_failure)
+                await asyncio.wait([task], timeout=GRACE)
             raise
+        if task.done():
+            return task.result()
+        task.add_done_callback(_log_failure)
+        raise _too_late(call.request)
 
     async def _in_time(self, call: _Call) -> Reply:
         try:
@@ -200,10 +203,7 @@ class Moorline:
         except TimeoutError as error:
             if not call.deadline.expired():
                 raise
-            raise TurnTimeout(
-                f"The message was not answered within {call.request.timeout:g} s. Send it again with the same "
-                "message_id, or allow it more time."
-            ) from error
+            raise _too_late(call.request) from error
 
     async def _through_queue(self, call: _Call) -> Reply:
         """Takes the device's turns, as the queue gives them out, until this call's message is answered."""
@@ -211,7 +211,12 @@ class Moorline:
         try:
             async with lane.entrance:
                 begun = await self._begin(call)
+        except asyncio.CancelledError:
+            await self._withdraw(call)
+            raise
         except StoreUnavailable as error:
+            if error.reached:
+                await self._withdraw(call)
             if self.settings.on_store_down == "fail" or error.reached or call.request.resume is not None:
                 raise
             return await stateless.answer(self._execution, call.request, call.say)
@@ -222,15 +227,18 @@ class Moorline:
                         await lane.pause(mine)
                     elif call.request.message_id in {message.id for message in begun.messages}:
                         call.claimed = True
-                        record = await self._execution.execute(begun, call.say, overdue=call.deadline.expired)
+                        record = await self._execution.execute(
+                            begun, call.say, told=call.request.message_id, overdue=call.deadline.expired
+                        )
                         return reply_of(record, recovered=tuple(call.recovered))
                     else:
-                        call.recovered.extend(await self._recover(begun))
+                        reply = await self._recover(begun)
+                        if reply is not None and self._on_recovered is None:
+                            call.recovered.append(reply)
                     begun = await self._begin(call)
         except BaseException:
             if not call.claimed:
-                with suppress(MoorlineError):
-                    await finished(self._store.turns.withdraw(call.request.incoming()))
+                await self._withdraw(call)
             raise
         return self._answered(call, begun)
 
@@ -239,6 +247,11 @@ class Moorline:
         if isinstance(begun, OpenTurn):
             call.claim_id = uuid4()
         return begun
+
+    async def _withdraw(self, call: _Call) -> None:
+        """Gives up the call's place in the queue, and what a Begin may have won whose answer did not come."""
+        incoming, claim_id = call.request.incoming(), call.claim_id
+        await self._background.let_go(lambda: self._store.turns.withdraw(incoming, claim_id=claim_id))
 
     def _answered(self, call: _Call, begun: Replayed | Busy | Dead) -> Reply:
         match begun:
@@ -259,20 +272,28 @@ class Moorline:
             case _:
                 assert_never(begun)
 
-    async def _recover(self, turn: OpenTurn) -> list[Reply]:
-        """Finishes a turn that a crashed process left; its failing again must not hold up the messages behind it.
-        Its reply, unless `on_recovered` took it."""
+    async def _recover(self, turn: OpenTurn) -> Reply | None:
+        """Finishes a turn that a crashed process left; its failing again must not hold up the messages behind it, and
+        gives None."""
         try:
             reply = reply_of(await self._execution.execute(turn))
-        except AgentError as error:
+        except StoreUnavailable:
+            raise
+        except MoorlineError as error:
             # Its cause may quote the conversation: only its kind is logged.
             whose = hash_device_id(turn.device_id)
             logger.error("Turn %s of %s failed again: %s", turn.turn_no, whose, type(error).__name__)  # noqa: TRY400
-            return []
-        if self._on_recovered is None:
-            return [reply]
-        self._on_recovered(turn.device_id, reply)
-        return []
+            return None
+        if self._on_recovered is not None:
+            self._on_recovered(turn.device_id, reply)
+        return reply
+
+
+def _too_late(request: Request) -> TurnTimeout:
+    return TurnTimeout(
+        f"The message was not answered within {request.timeout:g} s. Send it again with the same message_id, or allow "
+        "it more time."
+    )
 
 
 def _log_failure(task: asyncio.Task[Reply]) -> None:

@@ -67,7 +67,7 @@ async def test_erasing_a_device_leaves_no_row_of_it_and_every_row_of_others(
 
 
 async def waiting_for_a_lock(connection: "asyncpg.Connection[asyncpg.Record]", waiting: int = 1) -> None:
-    """Returns when that many wait for a lock in this database."""
+    """Returns when that many wait for a lock in this database. Not inside a transaction, which sees one moment."""
     while waiting != await connection.fetchval(  # noqa: ASYNC110 - the server cannot call us
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
     ):
@@ -167,15 +167,17 @@ async def test_pruning_takes_the_calls_of_subgraphs_with_the_root_they_were_call
 
 
 async def test_prunings_and_erasures_of_a_device_take_turns(
-    saver: DeviceCheckpointer, connection: "asyncpg.Connection[asyncpg.Record]"
+    dsn: str, saver: DeviceCheckpointer, connection: "asyncpg.Connection[asyncpg.Record]"
 ) -> None:
     await put(saver, config("device"))
-    async with connection.transaction():
-        await connection.execute(saver.database.sql("lock_device"), "device")
+    removing = await asyncpg.connect(dsn)
+    async with removing.transaction():
+        await removing.execute(saver.database.sql("lock_device"), "device")
         pruning = asyncio.create_task(saver.aprune(["device"]))
         erasing = asyncio.create_task(saver.adelete_thread("device"))
         await waiting_for_a_lock(connection, 2)
     await asyncio.gather(pruning, erasing)
+    await removing.close()
 
 
 async def test_prunings_and_erasures_of_a_device_may_meet(saver: DeviceCheckpointer) -> None:

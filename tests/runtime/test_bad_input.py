@@ -167,9 +167,7 @@ async def test_a_router_model_that_names_no_agent_leaves_it_to_the_agent_for_eve
         (Call(name="hand_over", arguments="no json"), "no agent ''"),
     ],
 )
-async def test_a_model_that_calls_what_is_not_there_is_told_so(
-    open_moorline: Open, call: Call, complaint: str
-) -> None:
+async def test_a_model_that_calls_what_is_not_there_is_told_so(open_moorline: Open, call: Call, complaint: str) -> None:
     seen: list[str] = []
     odd = saying(ModelReply(calls=(call,)))
 

@@ -20,7 +20,7 @@ WHERE s.device_id = $1
 -- Takes or renews the lock. locked_at stays while the same agent's lock is live. $3 is the time to live asked
 -- for, $4 the one of a device that has none yet.
 INSERT INTO @schema.conversation_states AS s (device_id, active_agent, session_ttl, locked_at, last_active_at)
-VALUES ($1, $2, coalesce($3::integer, $4::integer), clock_timestamp(), clock_timestamp())
+VALUES ($1, $2, coalesce($3::integer, $4::integer), statement_timestamp(), statement_timestamp())
 ON CONFLICT (device_id) DO UPDATE
 SET active_agent = excluded.active_agent,
     session_ttl = coalesce($3::integer, s.session_ttl),

@@ -81,12 +81,27 @@ WHERE m.status = 'dead'
 ORDER BY m.received_at DESC
 
 -- name: revive repeatable
--- A message that was set aside is tried again, after those that wait now.
-WITH place AS (
-    UPDATE @schema.conversation_states SET arrivals = arrivals + 1 WHERE device_id = $1 RETURNING arrivals
+-- A message that was set aside, or whose caller was told of its failure, is tried again after those that wait now; with
+-- those that it ran with.
+WITH chosen AS (
+    SELECT m.message_id, m.status, count(*) OVER () - row_number() OVER (ORDER BY m.arrival) AS behind,
+        count(*) OVER () AS many
+    FROM @schema.conversation_messages o
+    JOIN @schema.conversation_messages m
+        ON m.device_id = o.device_id AND m.status = o.status
+            AND (m.message_id = o.message_id OR m.claim_id = o.claim_id)
+    WHERE o.device_id = $2::text AND o.message_id = $3::text
+        AND (o.status = 'dead' OR o.status = 'waiting' AND o.waiter_until IS NULL)
+), place AS (
+    UPDATE @schema.conversation_states s
+    SET arrivals = s.arrivals + (SELECT max(c.many) FROM chosen c)
+    WHERE s.device_id = $1 AND EXISTS (SELECT 1 FROM chosen)
+    RETURNING s.arrivals
+), revived AS (
+    UPDATE @schema.conversation_messages m
+    SET status = 'waiting', attempts = 0, arrival = p.arrivals - c.behind, waiter_until = NULL
+    FROM place p, chosen c
+    WHERE m.device_id = $2::text AND m.message_id = c.message_id AND m.status = c.status
+    RETURNING m.message_id, m.text, m.resume, m.context
 )
-UPDATE @schema.conversation_messages m
-SET status = 'waiting', attempts = 0, arrival = place.arrivals, waiter_until = NULL
-FROM place
-WHERE m.device_id = $2::text AND m.message_id = $3::text AND m.status = 'dead'
-RETURNING m.text, m.resume, m.context
+SELECT r.text, r.resume, r.context FROM revived r WHERE r.message_id = $3::text

@@ -30,6 +30,7 @@ DECLARE
     state @schema.conversation_states;
     own @schema.conversation_messages;
     first @schema.conversation_messages;
+    unawaited boolean;
     busy boolean;
     moment timestamptz;
 BEGIN
@@ -56,28 +57,23 @@ BEGIN
         RETURN jsonb_build_object('outcome', 'dead', 'error', own.error);
     END IF;
 
+    -- Nobody waits for this message yet: whoever delivered it before, if anybody, has gone.
+    unawaited := own.message_id IS NULL OR own.status = 'waiting' AND coalesce(own.waiter_until <= moment, true);
     busy := coalesce(state.lease_until > moment, false);
     IF state.claim_id = claim THEN
         -- The answer to this very claim was lost.
         UPDATE @schema.conversation_states s
             SET lease_until = moment + lease_seconds * interval '1 second' WHERE s.device_id = key;
         RETURN @schema.moorline_claimed_1(state, moment);
+    ELSIF busy AND unawaited AND on_busy = 'reject' THEN
+        RETURN jsonb_build_object('outcome', 'busy', 'retry_after', extract(epoch FROM state.lease_until - moment));
     ELSIF own.message_id IS NULL AND message IS NOT NULL THEN
-        IF busy AND on_busy = 'reject' THEN
-            RETURN jsonb_build_object(
-                'outcome', 'busy', 'retry_after', extract(epoch FROM state.lease_until - moment));
-        END IF;
         state.arrivals := state.arrivals + 1;
         INSERT INTO @schema.conversation_messages
             (device_id, message_id, arrival, text, resume, context, status, waiter_until, worker, merge)
             VALUES (device, message, state.arrivals, message_text, message_resume, message_context, 'waiting',
                     moment + waiter_seconds * interval '1 second', asking_worker, on_busy = 'merge');
     ELSIF own.status = 'waiting' THEN
-        -- Whoever delivered it before may be waiting still; then this delivery waits for the same reply.
-        IF busy AND on_busy = 'reject' AND coalesce(own.waiter_until <= moment, true) THEN
-            RETURN jsonb_build_object(
-                'outcome', 'busy', 'retry_after', extract(epoch FROM state.lease_until - moment));
-        END IF;
         UPDATE @schema.conversation_messages m
             SET waiter_until = moment + waiter_seconds * interval '1 second', worker = asking_worker
             WHERE m.device_id = device AND m.message_id = message;
@@ -109,7 +105,7 @@ BEGIN
         END IF;
         EXIT WHEN first.attempts < max_attempts;
         UPDATE @schema.conversation_messages m
-            SET status = 'dead', claim_id = NULL, waiter_until = NULL,
+            SET status = 'dead', waiter_until = NULL,
                 error = coalesce(m.error, 'the process that ran it died each time')
             WHERE m.device_id = device
                 AND (m.message_id = first.message_id OR first.status = 'running' AND m.status = 'running');
@@ -125,10 +121,14 @@ BEGIN
         END IF;
     END LOOP;
     IF first.status = 'waiting' AND first.message_id <> message
+        AND NOT coalesce(first.claim_id = own.claim_id, false)
         AND NOT (first.merge AND @schema.moorline_merged_1(first, message, moment))
     THEN
-        IF own.message_id IS NULL AND on_busy = 'reject' THEN
-            DELETE FROM @schema.conversation_messages m WHERE m.device_id = device AND m.message_id = message;
+        IF unawaited AND on_busy = 'reject' THEN
+            DELETE FROM @schema.conversation_messages m
+                WHERE m.device_id = device AND m.message_id = message AND own.message_id IS NULL;
+            UPDATE @schema.conversation_messages m SET waiter_until = NULL
+                WHERE m.device_id = device AND m.message_id = message;
             RETURN jsonb_build_object('outcome', 'busy', 'retry_after', 0);
         END IF;
         UPDATE @schema.conversation_states s SET arrivals = state.arrivals
@@ -142,6 +142,7 @@ BEGIN
             AND m.status = first.status
             AND (m.message_id = first.message_id
                 OR m.status = 'running'
+                OR m.claim_id = first.claim_id
                 OR first.merge AND @schema.moorline_merged_1(first, m.message_id, moment));
     UPDATE @schema.conversation_states s
         SET claim_id = claim,
@@ -157,13 +158,15 @@ END
 $$;
 
 -- Whether a waiting message is answered together with the first one: both merge, their contexts are equal, neither
--- answers an interrupt, and so it is with every message that waits between them.
+-- answers an interrupt, neither ran before, and so it is with every message that waits between them. Those that ran
+-- before stay together with those that they ran with, and with no others: the claim they had is their mark.
 CREATE FUNCTION @schema.moorline_merged_1(
     first @schema.conversation_messages, message text, moment timestamptz
 ) RETURNS boolean
 LANGUAGE sql STABLE
 AS $$
-    SELECT first.resume IS NULL AND coalesce(bool_and(b.merge AND b.resume IS NULL AND b.context = first.context), false)
+    SELECT first.resume IS NULL AND first.claim_id IS NULL AND coalesce(
+        bool_and(b.merge AND b.resume IS NULL AND b.claim_id IS NULL AND b.context = first.context), false)
     FROM @schema.conversation_messages m
     JOIN @schema.conversation_messages b
         ON b.device_id = m.device_id AND b.arrival BETWEEN first.arrival AND m.arrival
@@ -446,11 +449,11 @@ BEGIN
 END
 $$;
 
--- Release: ends a turn that failed and was told to its caller, so that the device goes on at once. The message
--- waits for its next delivery; after max_attempts it is set aside. A failure that is not the message's own
--- fault (give_back) does not count as an attempt.
+-- Release: ends a turn that failed, so that the device goes on at once. Its messages wait for their next delivery, those
+-- that nobody was told of (all but told) also for whoever recovers what was left behind; after max_attempts they are set
+-- aside. A failure that is not the messages' own fault (give_back) does not count as an attempt.
 CREATE FUNCTION @schema.moorline_release_1(
-    device text, claim uuid, turn_fence bigint, give_back boolean, failure text, max_attempts integer
+    device text, claim uuid, turn_fence bigint, told text, give_back boolean, failure text, max_attempts integer
 ) RETURNS boolean
 LANGUAGE plpgsql VOLATILE
 AS $$
@@ -466,8 +469,55 @@ BEGIN
     UPDATE @schema.conversation_messages m
         SET attempts = m.attempts - give_back::integer,
             status = CASE WHEN m.attempts - give_back::integer >= max_attempts THEN 'dead' ELSE 'waiting' END,
-            claim_id = NULL, waiter_until = NULL, error = failure
+            waiter_until = CASE WHEN m.message_id IS DISTINCT FROM told THEN clock_timestamp() END,
+            error = failure
         WHERE m.device_id = device AND m.claim_id = claim AND m.status = 'running';
     RETURN true;
+END
+$$;
+
+-- Abandon: leaves a turn as if its process had died now: whoever claims the device next has to finish it first.
+CREATE FUNCTION @schema.moorline_abandon_1(device text, claim uuid, give_back boolean) RETURNS void
+LANGUAGE plpgsql VOLATILE
+AS $$
+DECLARE
+    key @schema.conversation_states.device_id%TYPE := device;
+BEGIN
+    UPDATE @schema.conversation_states s
+        SET lease_until = NULL
+        WHERE s.device_id = key AND s.claim_id = claim AND s.lease_until IS NOT NULL;
+    IF FOUND AND give_back THEN
+        UPDATE @schema.conversation_messages m
+            SET attempts = m.attempts - 1
+            WHERE m.device_id = device AND m.claim_id = claim AND m.status = 'running';
+    END IF;
+END
+$$;
+
+-- Withdraw: for a message whose caller has gone before its turn began. It gives up its place in the queue; and if the
+-- claim was won after all, only that nobody learned of it, the turn is let go and counts as no attempt.
+CREATE FUNCTION @schema.moorline_withdraw_1(device text, message text, claim uuid) RETURNS void
+LANGUAGE plpgsql VOLATILE
+AS $$
+#variable_conflict use_column
+DECLARE
+    key @schema.conversation_states.device_id%TYPE := device;
+BEGIN
+    IF EXISTS (
+        SELECT 1 FROM @schema.conversation_messages m
+        WHERE m.device_id = device AND m.message_id = message AND m.claim_id = claim AND m.status = 'running')
+    THEN
+        UPDATE @schema.conversation_states s
+            SET claim_id = NULL, lease_until = NULL WHERE s.device_id = key AND s.claim_id = claim;
+        IF FOUND THEN
+            UPDATE @schema.conversation_messages m
+                SET status = 'waiting', attempts = m.attempts - 1, waiter_until = clock_timestamp()
+                WHERE m.device_id = device AND m.claim_id = claim AND m.status = 'running';
+        END IF;
+    ELSE
+        PERFORM @schema.moorline_abandon_1(device, claim, true);
+    END IF;
+    UPDATE @schema.conversation_messages m SET waiter_until = NULL
+        WHERE m.device_id = device AND m.message_id = message AND m.status = 'waiting';
 END
 $$;

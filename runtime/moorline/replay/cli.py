@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import sys
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from time import perf_counter
@@ -11,30 +14,37 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from moorline.errors import ConfigurationError
-from moorline.replay.conversations import read_conversations
+from moorline.replay.conversations import Conversation, read_conversations
 from moorline.replay.player import Played, Restart, opener, play
 from moorline.settings import Settings
 
 
 async def replay(file: Path, *, restart: Restart, limit: int | None, settings: Settings) -> bool:
-    """Plays the file's conversations (the first `limit`), with progress on standard error and a summary on standard
-    output. Whether every turn was as recorded."""
+    """Plays the file's conversations (the first `limit`), as many at once as there are processors.
+
+    Progress goes to standard error, a summary to standard output. Whether every turn was as recorded.
+    """
     conversations = list(islice(read_conversations(file), limit))
     if not conversations:
         raise ConfigurationError(f"{file} holds no conversation; docs/replay.md describes the format.")
+    at_once = asyncio.Semaphore(os.cpu_count() or 1)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     began = perf_counter()
-    played = []
     with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
         bar = progress.add_task(f"restart: {restart}", total=len(conversations))
-        for conversation in conversations:
-            played.append(await play(conversation, restart=restart, settings=settings, open_moorline=opener(settings)))
+
+        async def play_one(conversation: Conversation) -> Played:
+            async with at_once:
+                played = await play(conversation, restart=restart, settings=settings, open_moorline=opener(settings))
             progress.advance(bar)
+            return played
+
+        played = await asyncio.gather(*map(play_one, conversations))
     sys.stdout.write(summary(played, restart=restart, seconds=perf_counter() - began))
     return not any(each.mismatches for each in played)
 
 
-def summary(played: list[Played], *, restart: Restart, seconds: float) -> str:
+def summary(played: Sequence[Played], *, restart: Restart, seconds: float) -> str:
     """What was played, and a line for each mismatch."""
     good = sum(not each.mismatches for each in played)
     turns = sum(each.turns for each in played)

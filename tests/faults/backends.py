@@ -1,0 +1,61 @@
+"""What the server knows of the connections to a test's database."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import asyncpg
+
+OTHERS = "datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()"
+
+
+async def states(dsn: str) -> list[str]:
+    """The state of each connection but the one that asks: `active`, `idle`, `idle in transaction`, …"""
+    return [row["state"] for row in await _ask(dsn, f"SELECT state FROM pg_stat_activity WHERE {OTHERS}")]  # noqa: S608
+
+
+async def kill(dsn: str) -> int:
+    """Ends all connections but the one that asks, and comes back when they have ended; how many they were."""
+    sql = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {OTHERS}"  # noqa: S608
+    ended = len(await _ask(dsn, sql))
+    await none_left(dsn)
+    return ended
+
+
+async def none_left(dsn: str) -> None:
+    """Comes back when there is no connection any more, which takes the server a moment; fails after 10 s."""
+    try:
+        async with asyncio.timeout(10):
+            while await states(dsn):  # noqa: ASYNC110 - the server cannot call us
+                await asyncio.sleep(0.01)
+    except TimeoutError:
+        raise AssertionError(f"connections were left: {await states(dsn)}") from None
+
+
+@asynccontextmanager
+async def leaving_nothing(dsn: str) -> AsyncIterator[None]:
+    """Fails if what the block opened leaves a connection, or a transaction that is open and idle."""
+    yield
+    await none_left(dsn)
+
+
+async def all_idle(dsn: str) -> int:
+    """Comes back when no connection is in a transaction or at work any more, and says how many there are; fails after
+    10 s."""
+    try:
+        async with asyncio.timeout(10):
+            while set(found := await states(dsn)) - {"idle"}:  # noqa: ASYNC110 - as above
+                await asyncio.sleep(0.01)
+    except TimeoutError:
+        raise AssertionError(f"connections did not come to rest: {await states(dsn)}") from None
+    return len(found)
+
+
+async def _ask(dsn: str, sql: str) -> list[asyncpg.Record]:
+    connection = await asyncpg.connect(dsn)
+    try:
+        return await connection.fetch(sql)
+    finally:
+        await connection.close()

@@ -1,0 +1,113 @@
+"""Laboratories, each on a fresh database, and what a run shows for itself."""
+
+import asyncio
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.faults.laboratory import Laboratory, Way
+from tests.faults.server import Server
+from tests.pgbouncer import PGBOUNCER, pooled
+
+Report = Callable[..., None]
+
+SMALL = 200
+"""MiB of a disk that is soon full; a new cluster takes a quarter of it."""
+
+
+@pytest.fixture
+def seed() -> int:
+    """Of all chance in a test: `FAULTS_SEED`, else 1."""
+    return int(os.environ.get("FAULTS_SEED", "1"))
+
+
+@pytest.fixture
+def report(record_property: Callable[[str, object], None]) -> Report:
+    """Takes the figures of a run by name, for whoever runs the laboratory."""
+
+    def take(**figures: object) -> None:
+        for name, value in figures.items():
+            record_property(name, value)
+
+    return take
+
+
+@pytest.fixture(params=["direct", "pgbouncer"])
+def way(request: pytest.FixtureRequest) -> str:
+    """How workers reach the database."""
+    if request.param == "pgbouncer" and PGBOUNCER is None:
+        pytest.skip("pgbouncer is not installed")
+    return str(request.param)
+
+
+@pytest.fixture
+def laboratory(dsn: str, way: str, seed: int, tmp_path: Path) -> Iterator[Laboratory]:
+    """On a database of the run's server."""
+    with _laboratory(dsn, way, seed, tmp_path) as laboratory:
+        yield laboratory
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    """One to be stopped and started."""
+    with _folder() as folder, Server.running(folder / "data") as server:
+        yield server
+
+
+@pytest.fixture
+def server_laboratory(server: Server, way: str, seed: int, tmp_path: Path) -> Iterator[Laboratory]:
+    """On a database of the server that is to be stopped."""
+    with server.database() as dsn, _laboratory(dsn, way, seed, tmp_path) as laboratory:
+        yield laboratory
+
+
+@pytest.fixture(scope="module")
+def small_server() -> Iterator[Server]:
+    """One on a disk that is soon full."""
+    with _folder() as folder:
+        mount = ["mount", "-t", "tmpfs", "-o", f"size={SMALL}m,mode=755", "tmpfs", str(folder)]
+        if shutil.which("mount") is None or subprocess.run(mount, capture_output=True, check=False).returncode:
+            pytest.skip("no small file system can be mounted here: that takes the rights of root")
+        try:
+            with Server.running(folder / "data") as server:
+                yield server
+        finally:
+            subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.fixture
+def small_laboratory(small_server: Server, way: str, seed: int, tmp_path: Path) -> Iterator[Laboratory]:
+    """On a database of the server on the small disk."""
+    with small_server.database() as dsn, _laboratory(dsn, way, seed, tmp_path) as laboratory:
+        yield laboratory
+
+
+@contextmanager
+def _laboratory(dsn: str, way: str, seed: int, folder: Path) -> Iterator[Laboratory]:
+    with ExitStack() as stack:
+        if way == "pgbouncer":
+            reached = Way(dsn=stack.enter_context(pooled(dsn, connections=4)), statement_cache_size=0)
+        else:
+            reached = Way(dsn=dsn, statement_cache_size=100)
+        laboratory = Laboratory(way=reached, dsn=dsn, folder=folder, seed=seed)
+        asyncio.run(laboratory.prepare())
+        try:
+            yield laboratory
+        finally:
+            laboratory.kill()
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    """Its name is short: the path of a Unix socket must fit into some 100 bytes."""
+    folder = Path(tempfile.mkdtemp(prefix="moorline-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)

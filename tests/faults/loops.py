@@ -1,0 +1,39 @@
+"""One process that calls `run_manager` in one event loop after another, as serverless adapters do.
+
+    DATABASE_URL=… OPENAI_BASE_URL=… python -m tests.faults.loops 500
+
+It prints a JSON line now and then, and at the end: how many loops there were, its memory in KiB and its open files.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import os
+import sys
+from pathlib import Path
+
+from moorline import run_manager
+
+SAMPLES = 10
+
+
+def main(loops: int) -> None:
+    """So many loops, with a turn of one of five devices in each."""
+    for number in range(1, loops + 1):
+        text, device = f"hello {number}", f"d{number % 5}"
+        reply = asyncio.run(run_manager(text, {"device_id": device}))
+        assert reply.endswith(text), reply
+        if number % (loops // SAMPLES) == 0:
+            gc.collect()
+            print(json.dumps({"loops": number, "memory": _memory(), "files": len(os.listdir("/proc/self/fd"))}))  # noqa: PTH208, T201
+
+
+def _memory() -> int:
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS:")))
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

@@ -1,0 +1,269 @@
+"""A proxy in front of PostgreSQL that counts what clients send and makes the network fail.
+
+It understands as much of the wire protocol as that takes. It is reached by TCP without TLS and talks to the server
+through the server's Unix socket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from random import Random
+from typing import Literal
+from urllib.parse import parse_qs, urlsplit
+
+from moorline_checkpoint import statements
+
+Direction = Literal["both", "to_server", "to_client"]
+
+SOON = 0.01
+"""Seconds between a send and the reset of a connection at most."""
+
+_NAMES = {statement.sql: name for name, statement in statements.load("public").items()}
+_STARTUP = 196608  # the protocol's version; other numbers in its place are requests for something else
+_RESET = struct.pack("ii", 1, 0)  # closing a socket that lingers for 0 s tells the other side by a reset
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Send:
+    """What a client sent in one go and then waited for: a simple query, or messages up to a Sync or Flush."""
+
+    statement: str
+    """The name of one of the checkpointer's statements, else the SQL."""
+    prepares: bool = False
+    """Whether it was only prepared, not run."""
+    device: str | None = None
+    """The statement's first argument, which is the device in all that runs in a turn."""
+
+
+def _never(_: Send) -> bool:
+    return False
+
+
+def _nothing() -> None:
+    pass
+
+
+class Proxy:
+    """The proxy, while `proxied` runs it."""
+
+    def __init__(self, dsn: str) -> None:
+        folder = parse_qs(urlsplit(dsn).query)["host"][0]
+        self._server_path = f"{folder}/.s.PGSQL.5432"
+        self._database = urlsplit(dsn).path
+        self._port = 0
+        self._listener: asyncio.Server | None = None
+        self._links: dict[asyncio.Task[None], _Link] = {}
+        self.sends: list[Send] = []
+        """All that clients sent after they had logged in."""
+        self.loses_answer: Callable[[Send], bool] = _never
+        """Asked for each send that runs something, before it is passed on: whether the server does it, but the client
+        is never told and loses its connection instead."""
+        self.after_send: Callable[[], None] = _nothing
+        """Called for each send before it is passed on."""
+        self.delay = 0.0
+        """Seconds that everything takes in each direction."""
+        self.gates = {"to_server": asyncio.Event(), "to_client": asyncio.Event()}
+        for gate in self.gates.values():
+            gate.set()
+
+    @property
+    def dsn(self) -> str:
+        """The database as it is reached through the proxy."""
+        return f"postgresql://postgres@127.0.0.1:{self._port}{self._database}?sslmode=disable"
+
+    @property
+    def connections(self) -> int:
+        """How many clients are connected."""
+        return len(self._links)
+
+    async def open(self) -> None:
+        """Lets clients connect; the port stays the same from the first time on."""
+        self._listener = await asyncio.start_server(self._connected, "127.0.0.1", self._port)
+        self._port = self._listener.sockets[0].getsockname()[1]
+
+    async def close(self) -> None:
+        """Refuses connections from now on and resets those that there are."""
+        if self._listener is not None:
+            self._listener.close()
+        for gate in self.gates.values():
+            gate.set()
+        self.reset()
+        while self._links:
+            await asyncio.wait(self._links)
+
+    def reset(self, chance: Random | None = None) -> None:
+        """Resets every connection; with `chance` one of them, if there is one."""
+        links = list(self._links.values())
+        for link in links if chance is None else links and [chance.choice(links)]:
+            link.abort()
+
+    @asynccontextmanager
+    async def refusing(self) -> AsyncIterator[None]:
+        """Nothing listens while the block runs."""
+        await self.close()
+        yield
+        await self.open()
+
+    @contextmanager
+    def black_hole(self, direction: Direction = "both") -> Iterator[None]:
+        """While the block runs connections are accepted, but nothing comes through, not even that a side has gone.
+        Connections that were in the hole are reset at its end, and what they held is lost."""
+        gates = [gate for name, gate in self.gates.items() if direction in ("both", name)]
+        for gate in gates:
+            gate.clear()
+        try:
+            yield
+        finally:
+            self.reset()
+            for gate in gates:
+                gate.set()
+
+    @contextmanager
+    def resetting(self, *, seed: int, every: int) -> Iterator[None]:
+        """While the block runs some connection is reset soon after a send, on average after one of `every`."""
+        chance = Random(seed)  # noqa: S311 - a fault that can be repeated, no secret
+
+        def perhaps() -> None:
+            if chance.random() * every < 1:
+                asyncio.get_running_loop().call_later(chance.uniform(0, SOON), self.reset, chance)
+
+        self.after_send = perhaps
+        try:
+            yield
+        finally:
+            self.after_send = _nothing
+
+    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        link = _Link(self, reader, writer)
+        task = asyncio.create_task(link.run(self._server_path))
+        self._links[task] = link
+        task.add_done_callback(self._links.pop)
+
+
+@asynccontextmanager
+async def proxied(dsn: str) -> AsyncIterator[Proxy]:
+    """A proxy to the database of a DSN that names a Unix socket."""
+    proxy = Proxy(dsn)
+    await proxy.open()
+    try:
+        yield proxy
+    finally:
+        await proxy.close()
+
+
+class _Link:
+    """One client's connection, and the server's end of it."""
+
+    def __init__(self, proxy: Proxy, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._proxy = proxy
+        self._client = reader, writer
+        self._writers = [writer]
+        self._texts: dict[bytes, str] = {}
+        """What the client has prepared, by name."""
+        self._loses_answer = False
+        sock: socket.socket = writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+
+    def abort(self) -> None:
+        """Resets the connection."""
+        for writer in self._writers:
+            writer.transport.abort()
+
+    async def run(self, server_path: str) -> None:
+        reader, writer = self._client
+        try:
+            await self._proxy.gates["to_server"].wait()
+            server_reader, server_writer = await asyncio.open_unix_connection(server_path)
+            self._writers.append(server_writer)
+            await asyncio.gather(self._requests(reader, server_writer), self._answers(server_reader, writer))
+        finally:
+            self.abort()
+
+    async def _requests(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            startup = await reader.readexactly(8)
+            startup += await reader.readexactly(int.from_bytes(startup[:4], "big") - 8)
+            await self._pass_on(startup, "to_server", writer)
+            frames: list[bytes] = []
+            while int.from_bytes(startup[4:8], "big") == _STARTUP:
+                frames.append(await _frame(reader))
+                if frames[-1][:1] in b"QSHX":
+                    self._noted(frames)
+                    await self._pass_on(b"".join(frames), "to_server", writer)
+                    frames.clear()
+            await reader.read()  # the client waits until the server has closed
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            await self._gone("to_server")
+
+    async def _answers(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while True:
+                frame = await _frame(reader)
+                if not self._loses_answer:
+                    await self._pass_on(frame, "to_client", writer)
+                elif frame[:1] == b"Z":  # the server is done
+                    self.abort()
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            await self._gone("to_client")
+
+    async def _gone(self, direction: Literal["to_server", "to_client"]) -> None:
+        await self._proxy.gates[direction].wait()
+        self.abort()
+
+    async def _pass_on(
+        self, data: bytes, direction: Literal["to_server", "to_client"], writer: asyncio.StreamWriter
+    ) -> None:
+        if self._proxy.delay:
+            await asyncio.sleep(self._proxy.delay)
+        await self._proxy.gates[direction].wait()
+        writer.write(data)
+        await writer.drain()
+
+    def _noted(self, frames: list[bytes]) -> None:
+        send = self._send(frames)
+        if send is not None:
+            self._proxy.sends.append(send)
+            self._proxy.after_send()
+            self._loses_answer = not send.prepares and self._proxy.loses_answer(send)
+
+    def _send(self, frames: list[bytes]) -> Send | None:
+        """What these messages ask for; None for a goodbye."""
+        parsed = text = ""
+        device: str | None = None
+        runs = False
+        for frame in frames:
+            kind, body = frame[:1], frame[5:]
+            if kind == b"Q":
+                text, runs = body.rstrip(b"\0").decode(), True
+            elif kind == b"P":
+                name, sql, _ = body.split(b"\0", 2)
+                parsed = text = self._texts[name] = sql.decode()
+            elif kind == b"B":
+                _, name, rest = body.split(b"\0", 2)
+                text, device, runs = self._texts.get(name, parsed), _first_argument(rest), True
+        if not text:
+            return None
+        return Send(statement=_NAMES.get(text, text), prepares=not runs, device=device)
+
+
+async def _frame(reader: asyncio.StreamReader) -> bytes:
+    head = await reader.readexactly(5)
+    return head + await reader.readexactly(int.from_bytes(head[1:], "big") - 4)
+
+
+def _first_argument(bind: bytes) -> str | None:
+    """The first argument of the rest of a Bind message: formats, then arguments, each list after its length."""
+    at = 2 + 2 * int.from_bytes(bind[:2], "big")
+    if not int.from_bytes(bind[at : at + 2], "big"):
+        return None
+    size = int.from_bytes(bind[at + 2 : at + 6], "big", signed=True)
+    return None if size < 0 else bind[at + 6 : at + 6 + size].decode(errors="replace")

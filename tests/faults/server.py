@@ -1,0 +1,93 @@
+"""A PostgreSQL of a test's own, as safe as it comes (fsync on), to be stopped and started under its clients."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal, Self
+
+import asyncpg
+
+from moorline.embedded.cluster import Cluster
+from moorline_migrations import migrate
+
+
+class Server:
+    """The cluster in a folder. Its parent folder has to have a short name: a socket's path is bounded."""
+
+    def __init__(self, cluster: Cluster, token: int) -> None:
+        self.disk = cluster.folder.parent
+        """Where it may write."""
+        self._cluster = cluster
+        self._token = token
+
+    @classmethod
+    @contextmanager
+    def running(cls, folder: Path) -> Iterator[Self]:
+        """A new cluster whose server is started, and stopped at the end."""
+        cluster = Cluster.at(folder)
+        token = os.open(folder.parent / "server.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        server = cls(cluster, token)
+        cluster.create()
+        cluster.start(token=token)
+        try:
+            yield server
+        finally:
+            server._stop("immediate")
+            os.close(token)
+
+    @contextmanager
+    def database(self) -> Iterator[str]:
+        """The DSN of a fresh database with our schema; it is not dropped."""
+        name = f"test_{uuid.uuid4().hex}"
+        asyncio.run(self._execute(f"CREATE DATABASE {name}"))
+        asyncio.run(migrate(self._dsn(name)))
+        yield self._dsn(name)
+
+    async def start(self) -> float:
+        """When it accepted connections, on the monotonic clock."""
+        accepting = asyncio.create_task(self._accepting())
+        await asyncio.to_thread(self._cluster.start, token=self._token)
+        return await accepting
+
+    async def stop(self, mode: Literal["fast", "immediate"]) -> None:
+        """`immediate` is as good as pulling the plug: the next start recovers from the log."""
+        await asyncio.to_thread(self._stop, mode)
+
+    @property
+    def runs(self) -> bool:
+        """Whether it accepts connections."""
+        return self._cluster.dsn() is not None
+
+    async def _accepting(self) -> float:
+        while True:
+            try:
+                connection = await asyncpg.connect(self._dsn("postgres"))
+            except (OSError, asyncpg.PostgresError):
+                await asyncio.sleep(0.01)
+                continue
+            accepted = time.monotonic()
+            await connection.close()
+            return accepted
+
+    async def _execute(self, statement: str) -> None:
+        connection = await asyncpg.connect(self._dsn("postgres"))
+        try:
+            await connection.execute(statement)
+        finally:
+            await connection.close()
+
+    def _dsn(self, database: str) -> str:
+        return f"postgresql://postgres@/{database}?host={self._cluster.folder}&port=5432"
+
+    def _stop(self, mode: str) -> None:
+        account = self._cluster.account
+        command = [*self._cluster.stop_command(), "-m", mode]  # the last mode given is the one that counts
+        as_account = account.process if account else {}
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd="/", **as_account)

@@ -1,0 +1,147 @@
+"""Runtimes whose agent does what it is told, and the world that it does it to."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncpg
+from pydantic import BaseModel
+
+from moorline import Moorline, Reply, Settings
+from moorline_agents.agent import Agent
+from moorline_agents.tools import Tool, ToolContext, ToolRefused, tool
+from moorline_agents.transport import Call, ModelReply, ModelRequest, Rules, rule_client
+
+
+class Thing(BaseModel):
+    """What a tool is called for."""
+
+    what: str
+
+
+class World:
+    """What agents do something to: rows in `bookings`, and calls to somebody outside.
+
+    `book` writes a row, `ring` and `chime` call outside, where `chime` may be called twice; each refuses what is in
+    `refused`, and a call for what is in `failing` raises after it was made.
+    """
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, str]] = []
+        """What `ring` and `chime` were called for, with the idempotency key."""
+        self.refused: set[str] = set()
+        self.failing: set[str] = set()
+
+    def tools(self) -> tuple[Tool, ...]:
+        @tool(effect="database")
+        async def book(thing: Thing, context: ToolContext) -> dict[str, str]:
+            """Books it."""
+            async with context.transaction() as connection:
+                sql = "INSERT INTO bookings VALUES ($1, $2)"
+                await connection.execute(sql, context.device_id, thing.what)
+                self._check(thing.what)
+            return {"booked": thing.what}
+
+        async def ring(thing: Thing, context: ToolContext) -> dict[str, str]:
+            """Calls somebody."""
+            if thing.what in self.refused:
+                raise ToolRefused(f"no {thing.what} today")
+            self.calls.append((thing.what, context.idempotency_key))
+            self._check(thing.what)
+            return {"rung": thing.what}
+
+        return (
+            book,
+            tool(effect="outside")(ring),
+            tool(name="chime", effect="outside", idempotent=True)(ring),
+        )
+
+    def _check(self, what: str) -> None:
+        if what in self.refused:
+            raise ToolRefused(f"no {what} today")
+        if what in self.failing:
+            raise LookupError(what)
+
+
+def obedient(request: ModelRequest) -> ModelReply:
+    """Calls the tool that the message's first word names, for each of its other words, and then says what that gave;
+    says of any other message how many it has been shown."""
+    shown = request.messages
+    said = [index for index, message in enumerate(shown) if message["role"] == "user"]
+    text = shown[said[-1]]["content"] or ""
+    results = [json.loads(message["content"] or "") for message in shown[said[-1] :] if message["role"] == "tool"]
+    verb, *things = text.split()
+    if verb not in request.functions:
+        return ModelReply(text=f"{len(said)}: {text}")
+    if not results:
+        return ModelReply(calls=tuple(Call(name=verb, arguments={"what": thing}) for thing in things))
+    return ModelReply(text=f"{len(said)}: {'; '.join(str(value) for result in results for value in result.values())}")
+
+
+class Stall:
+    """Rules that stop for ever, or until `go_on` is set, before they answer what `at` says."""
+
+    def __init__(self, at: Callable[[ModelRequest], bool] = lambda _: True) -> None:
+        self.reached, self.go_on = asyncio.Event(), asyncio.Event()
+        self._at = at
+
+    async def __call__(self, request: ModelRequest) -> ModelReply:
+        if self._at(request):
+            self.reached.set()
+            await self.go_on.wait()
+        return obedient(request)
+
+
+def after_tools(request: ModelRequest) -> bool:
+    """Whether the model is told what its calls gave."""
+    return request.messages[-1]["role"] == "tool"
+
+
+@asynccontextmanager
+async def runtime(
+    dsn: str,
+    rules: Rules = obedient,
+    *,
+    world: World | None = None,
+    agent: Agent | None = None,
+    on_recovered: Callable[[str, Reply], None] | None = None,
+    **settings: Any,
+) -> AsyncIterator[Moorline]:
+    """An open runtime with one agent, called `desk`."""
+    tools = (world or World()).tools()
+    desk = agent or Agent(name="desk", description="does it", instructions="desk", tools=tools)
+    async with Moorline(
+        Settings(database_url=dsn, **settings),
+        agents=[desk],
+        client=lambda: rule_client(rules),
+        on_recovered=on_recovered,
+    ) as moorline:
+        yield moorline
+
+
+async def say(
+    moorline: Moorline, text: str, message_id: str | None = None, device: str = "d1", **context: Any
+) -> Reply:
+    """Sends a message of `d1`."""
+    return await moorline.run(text, {"device_id": device, "message_id": message_id, **context})
+
+
+async def execute(dsn: str, sql: str, *arguments: object) -> list[asyncpg.Record]:
+    """Runs a statement on a connection of its own."""
+    connection = await asyncpg.connect(dsn)
+    try:
+        return await connection.fetch(sql, *arguments)
+    finally:
+        await connection.close()
+
+
+async def in_queue(dsn: str, number: int) -> None:
+    """Comes back when so many messages wait for their turn, in all workers together."""
+    count = "SELECT count(*) FROM conversation_messages WHERE status = 'waiting' AND waiter_until > clock_timestamp()"
+    async with asyncio.timeout(30):
+        while (await execute(dsn, count))[0]["count"] != number:  # noqa: ASYNC110 - the server cannot call us
+            await asyncio.sleep(0.01)

@@ -1,0 +1,259 @@
+"""What tools do to the world happens once, wherever a turn is cut off and however often it is run."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+
+from moorline import execution
+from moorline.errors import AgentError, StaleTurn
+from moorline_agents.agent import Agent
+from moorline_agents.scripted import Script
+from moorline_agents.tools import ToolContext, tool
+from moorline_agents.transport import Call, ModelReply, ModelRequest
+
+from .claims import Connection, expire_lease
+from .runtimes import Stall, Thing, World, after_tools, execute, in_queue, obedient, runtime, say
+
+
+@pytest.fixture(autouse=True)
+def _no_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that is taken for dead does not take its lease back."""
+    monkeypatch.setattr(execution, "HEARTBEAT", 3600)
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+@pytest.fixture
+async def stack(dsn: str) -> AsyncIterator[AsyncExitStack]:
+    await execute(dsn, "CREATE TABLE bookings (device_id text, what text)")
+    async with AsyncExitStack() as stack:
+        yield stack
+
+
+async def booked(dsn: str) -> list[str]:
+    return [row["what"] for row in await execute(dsn, "SELECT what FROM bookings ORDER BY what")]
+
+
+async def journal(connection: Connection) -> list[tuple[str, str, bool]]:
+    """Kind, name and whether there is a result, of all entries."""
+    rows = await connection.fetch("SELECT kind, name, result FROM conversation_effects ORDER BY message_id, position")
+    return [(row["kind"], row["name"], row["result"] is not None) for row in rows]
+
+
+async def crashed(stack: AsyncExitStack, dsn: str, connection: Connection, world: World, text: str) -> None:
+    """A worker did what the message `m1` says, and died before it said so."""
+    stall = Stall(after_tools)
+    dying = await stack.enter_async_context(runtime(dsn, stall, world=world))
+    task = asyncio.create_task(say(dying, text, "m1"))
+
+    async def stop() -> None:
+        stall.go_on.set()
+        with pytest.raises(StaleTurn):
+            await task
+
+    stack.push_async_callback(stop)
+    await stall.reached.wait()
+    await expire_lease(connection)
+
+
+async def test_a_database_effect_commits_with_its_entry_and_a_rerun_reads_that(
+    stack: AsyncExitStack, dsn: str, connection: Connection, world: World
+) -> None:
+    await crashed(stack, dsn, connection, world, "book table chair")
+    assert await booked(dsn) == ["chair", "table"]
+    assert await journal(connection) == [
+        ("answer", "desk", False),
+        ("database", "book", True),
+        ("database", "book", True),
+    ]
+    script = Script(rules=obedient)
+    async with runtime(dsn, script, world=world) as moorline:
+        assert await say(moorline, "book table chair", "m1") == "1: table; chair"
+    assert len(script.requests) == 1  # the call itself was recalled
+    assert await booked(dsn) == ["chair", "table"]
+    assert await journal(connection) == [("database", "book", True), ("database", "book", True)]
+
+
+async def test_a_run_that_was_cut_off_between_two_effects_does_only_the_second(
+    stack: AsyncExitStack, dsn: str, connection: Connection, world: World
+) -> None:
+    await crashed(stack, dsn, connection, world, "book table chair")
+    await connection.execute("DELETE FROM bookings WHERE what = 'chair'")
+    await connection.execute("DELETE FROM conversation_effects WHERE position = 2")
+    async with runtime(dsn, world=world) as moorline:
+        assert await say(moorline, "book table chair", "m1") == "1: table; chair"
+    assert await booked(dsn) == ["chair", "table"]
+
+
+async def test_a_database_effect_that_fails_leaves_neither_row_nor_entry(
+    stack: AsyncExitStack, dsn: str, connection: Connection, world: World
+) -> None:
+    world.failing = {"chair"}
+    async with runtime(dsn, world=world) as moorline:
+        with pytest.raises(AgentError, match="LookupError"):
+            await say(moorline, "book table chair", "m1")
+        assert await booked(dsn) == ["table"]
+        assert await journal(connection) == [("answer", "desk", False), ("database", "book", True)]
+        world.failing = set()
+        assert await say(moorline, "book table chair", "m1") == "1: table; chair"
+    assert await booked(dsn) == ["chair", "table"]
+
+
+@pytest.mark.parametrize("verb", ["book", "ring"])
+async def test_a_call_that_was_refused_stays_refused(
+    stack: AsyncExitStack, dsn: str, connection: Connection, world: World, verb: str
+) -> None:
+    world.refused = {"chair"}
+    await crashed(stack, dsn, connection, world, f"{verb} chair table")
+    world.refused = set()
+    async with runtime(dsn, world=world) as moorline:
+        assert await say(moorline, f"{verb} chair table", "m1") == "1: no chair today; table"
+    done = await booked(dsn) if verb == "book" else [what for what, _ in world.calls]
+    assert done == ["table"]
+
+
+async def test_an_outside_effect_has_its_intent_before_it_and_its_result_after_it(
+    stack: AsyncExitStack, dsn: str, connection: Connection, world: World
+) -> None:
+    seen = []
+
+    @tool(effect="outside")
+    async def ring(thing: Thing, context: ToolContext) -> str:
+        """Calls somebody."""
+        seen.extend(await journal(connection))
+        return thing.what
+
+    agent = Agent(name="desk", description="does it", instructions="desk", tools=[ring])
+    script = Script(ModelReply(calls=(Call(name="ring", arguments={"what": "bell"}),)), "rung")
+    async with runtime(dsn, script, agent=agent) as moorline:
+        assert await say(moorline, "ring bell", "m1") == "rung"
+    assert seen == [("answer", "desk", False), ("outside", "ring", False)]
+    assert await journal(connection) == [("outside", "ring", True)]
+
+
+async def test_an_outside_effect_that_is_over_is_not_repeated(
+    stack: AsyncExitStack, dsn: str, connection: Connection, world: World
+) -> None:
+    await crashed(stack, dsn, connection, world, "ring bell")
+    async with runtime(dsn, world=world) as moorline:
+        assert await say(moorline, "ring bell", "m1") == "1: bell"
+    assert [what for what, _ in world.calls] == ["bell"]
+
+
+async def test_an_outside_effect_of_unknown_outcome_is_not_repeated_and_the_model_is_told(
+    stack: AsyncExitStack, dsn: str, connection: Connection, world: World
+) -> None:
+    world.failing = {"bell"}
+    async with runtime(dsn, world=world) as moorline:
+        with pytest.raises(AgentError, match="LookupError"):
+            await say(moorline, "ring bell", "m1")
+        assert await journal(connection) == [("answer", "desk", False), ("outside", "ring", False)]
+        world.failing = set()
+        assert "before its outcome was known" in await say(moorline, "ring bell", "m1")
+    assert [what for what, _ in world.calls] == ["bell"]
+
+
+async def test_an_outside_effect_that_may_be_repeated_is_with_the_same_key(
+    stack: AsyncExitStack, dsn: str, connection: Connection, world: World
+) -> None:
+    world.failing = {"bell"}
+    async with runtime(dsn, world=world) as moorline:
+        with pytest.raises(AgentError, match="LookupError"):
+            await say(moorline, "chime bell", "m1")
+    world.failing = set()
+    async with runtime(dsn, world=world) as moorline:
+        assert await say(moorline, "chime bell", "m1") == "1: bell"
+        assert await say(moorline, "chime bell bell", "m2") == "2: bell; bell"
+        await say(moorline, "chime bell", "m1", device="d2")
+    first, again, *others = [key for _, key in world.calls]
+    assert first == again
+    assert len({first, *others}) == 4
+
+
+async def test_what_only_reads_is_not_journaled(
+    stack: AsyncExitStack, dsn: str, connection: Connection, world: World
+) -> None:
+    @tool()
+    async def look(thing: Thing, context: ToolContext) -> str:
+        """Looks at it."""
+        return thing.what
+
+    agent = Agent(name="desk", description="does it", instructions="desk", tools=[look])
+    script = Script(ModelReply(calls=(Call(name="look", arguments={"what": "table"}),)), "seen")
+    async with runtime(dsn, script, agent=agent) as moorline:
+        assert await say(moorline, "look table", "m1") == "seen"
+    assert await journal(connection) == []
+
+
+async def test_a_stale_turn_has_no_effect_any_more(
+    stack: AsyncExitStack, dsn: str, connection: Connection, world: World
+) -> None:
+    for verb in ("book", "ring"):
+        stall = Stall()
+        async with runtime(dsn, stall, world=world) as stale, runtime(dsn, world=world) as moorline:
+            running = asyncio.create_task(say(stale, f"{verb} it", verb))
+            await stall.reached.wait()
+            await expire_lease(connection)
+            assert str(await say(moorline, f"{verb} it", verb)).endswith(": it")
+            stall.go_on.set()
+            with pytest.raises(StaleTurn):
+                await running
+    assert await booked(dsn) == ["it"]
+    assert [what for what, _ in world.calls] == ["it"]
+
+
+async def test_an_agent_that_was_changed_does_nothing_new_on_a_rerun(
+    stack: AsyncExitStack, dsn: str, connection: Connection, world: World
+) -> None:
+    await crashed(stack, dsn, connection, world, "book table")
+    renamed = Agent(name="front", description="does it", instructions="front", tools=world.tools())
+    async with runtime(dsn, agent=renamed) as moorline:
+        with pytest.raises(AgentError, match="its agents have changed since"):
+            await say(moorline, "book table", "m1")
+    assert await booked(dsn) == ["table"]
+
+
+async def test_a_model_that_answers_otherwise_on_a_rerun_is_not_asked(
+    stack: AsyncExitStack, dsn: str, connection: Connection, world: World
+) -> None:
+    def contrary(request: ModelRequest) -> ModelReply:
+        if after_tools(request):
+            return obedient(request)
+        return ModelReply(calls=(Call(name="ring", arguments={"what": "alarm"}),))
+
+    await crashed(stack, dsn, connection, world, "book table")
+    async with runtime(dsn, contrary, world=world) as moorline:
+        assert await say(moorline, "book table", "m1") == "1: table"
+    assert (await booked(dsn), world.calls) == (["table"], [])
+
+
+async def test_effects_of_a_burst_that_failed_are_not_repeated_by_any_of_its_messages(
+    stack: AsyncExitStack, dsn: str, connection: Connection, world: World
+) -> None:
+    """The set stays together, so its messages have one journal."""
+    stall = Stall(lambda request: request.messages[-1]["content"] == "hello")
+
+    def failing(request: ModelRequest) -> Any:
+        if after_tools(request):
+            raise LookupError
+        return stall(request)
+
+    async with runtime(dsn, failing, world=world) as moorline:
+        running = asyncio.create_task(say(moorline, "hello", "m0"))
+        await stall.reached.wait()
+        burst = [asyncio.create_task(say(moorline, "book table", f"m{n}", on_busy="merge")) for n in (1, 2)]
+        await in_queue(dsn, 2)
+        stall.go_on.set()
+        await running
+        assert [type(error) for error in await asyncio.gather(*burst, return_exceptions=True)] == [AgentError] * 2
+    assert await booked(dsn) == ["table"]
+    async with runtime(dsn, world=world) as moorline:
+        second = await say(moorline, "book table", "m2")
+        assert (second, await say(moorline, "book table", "m1")) == ("3: table", second)
+    assert await booked(dsn) == ["table"]

@@ -1,0 +1,171 @@
+"""Whatever locks a device's rows does so in one order: whoever waits gets through, with what is true by then."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from random import Random
+from uuid import uuid4
+
+import pytest
+
+from moorline_checkpoint.errors import StaleTurn
+from moorline_checkpoint.queue import Replayed, Waiting
+from moorline_checkpoint.saver import DeviceCheckpointer
+from moorline_checkpoint.turn import JournalEntry, OpenTurn
+from moorline_checkpoint.turns import Turns
+
+from .claims import Connection, answer, begin, claim, expire_lease, ids, message, record
+from .conftest import Workers
+from .runtimes import execute
+
+HOLD = "SELECT FROM conversation_states WHERE device_id = $1 FOR UPDATE"
+
+
+async def lock_waits(dsn: str, number: int) -> None:
+    """Comes back when the server shows so many sessions of the database that wait for a lock."""
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    async with asyncio.timeout(30):
+        while (await execute(dsn, waiting))[0]["count"] != number:  # noqa: ASYNC110 - the server cannot call us
+            await asyncio.sleep(0.01)
+
+
+async def test_a_begin_that_waited_for_a_commit_starts_from_what_that_left(
+    dsn: str, turns: Turns, worker: Workers, connection: Connection
+) -> None:
+    turn = await claim(turns, message("m1"))
+    turn.set_lock("hair", None)
+    await connection.execute("BEGIN")
+    await connection.fetch(HOLD, "d1")
+    committing = asyncio.create_task(turns.commit(turn, record(turn)))
+    await lock_waits(dsn, 1)
+    beginning = [asyncio.create_task(begin(worker(), message(message_id))) for message_id in ("m2", "m1")]
+    await lock_waits(dsn, 3)
+    await connection.execute("COMMIT")
+
+    await committing
+    second, replayed = await asyncio.gather(*beginning)
+    assert isinstance(second, OpenTurn)
+    assert (second.turn_no, second.holder) == (2, "hair")
+    assert isinstance(replayed, Replayed)
+
+
+async def test_of_claims_that_waited_together_one_wins(dsn: str, worker: Workers, connection: Connection) -> None:
+    await answer(worker(), message("m0"))
+    await connection.execute("BEGIN")
+    await connection.fetch(HOLD, "d1")
+    beginning = [asyncio.create_task(begin(worker(), message(f"m{number}"))) for number in range(1, 6)]
+    await lock_waits(dsn, 5)
+    await connection.execute("COMMIT")
+    found = await asyncio.gather(*beginning)
+    assert [type(one) for one in found].count(OpenTurn) == 1
+    assert [one for one in found if not isinstance(one, OpenTurn)] == [Waiting()] * 4
+
+
+async def test_the_first_messages_of_a_new_device_do_not_fail_each_other(worker: Workers) -> None:
+    found = await asyncio.gather(*(begin(worker(), message(f"m{number}", device="new")) for number in range(5)))
+    assert [type(one) for one in found].count(OpenTurn) == 1
+
+
+async def test_a_tools_transaction_holds_off_a_claim_and_not_another_device(
+    dsn: str, turns: Turns, worker: Workers, connection: Connection
+) -> None:
+    turn = await claim(turns, message("m1"))
+    await expire_lease(connection)
+    async with turns.transaction(turn) as transaction:
+        taking_over = asyncio.create_task(claim(worker(), message("m1")))
+        await lock_waits(dsn, 1)
+        await answer(worker(), message(device="d2"))
+        await transaction.note(0, [JournalEntry(kind="database", name="book", intent="{}", result={"value": 1})])
+        assert not taking_over.done()
+    newer = await taking_over
+    assert [entry.name for entry in newer.journal] == ["book"]
+    with pytest.raises(StaleTurn):
+        await turns.commit(turn, record(turn))
+
+
+async def test_an_erasure_that_waited_for_a_commit_removes_what_that_wrote(
+    dsn: str, turns: Turns, connection: Connection
+) -> None:
+    turn = await claim(turns, message("m1"))
+    await connection.execute("BEGIN")
+    await connection.fetch(HOLD, "d1")
+    committing = asyncio.create_task(turns.commit(turn, record(turn)))
+    await lock_waits(dsn, 1)
+    async with DeviceCheckpointer.from_conn_string(dsn) as saver:
+        erasing = asyncio.create_task(saver.adelete_thread("d1"))
+        await lock_waits(dsn, 2)
+        await connection.execute("COMMIT")
+        await asyncio.gather(committing, erasing)
+    assert await turns.transcript("d1") == []
+    assert (await answer(turns, message("m1"))).turn_no == 1
+
+
+async def test_a_commit_that_waited_for_an_erasure_is_stale_and_brings_nothing_back(
+    dsn: str, turns: Turns, connection: Connection
+) -> None:
+    turn = await claim(turns, message("m1"))
+    await connection.execute("BEGIN")
+    await connection.fetch(HOLD, "d1")
+    async with DeviceCheckpointer.from_conn_string(dsn) as saver:
+        erasing = asyncio.create_task(saver.adelete_thread("d1"))
+        await lock_waits(dsn, 1)
+        committing = asyncio.create_task(turns.commit(turn, record(turn)))
+        await lock_waits(dsn, 2)
+        await connection.execute("COMMIT")
+        await erasing
+        with pytest.raises(StaleTurn):
+            await committing
+    assert await turns.transcript("d1") == []
+    assert (await execute(dsn, "SELECT FROM conversation_messages")) == []
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_whatever_happens_to_a_device_at_once_nothing_deadlocks(dsn: str, worker: Workers, seed: int) -> None:
+    chance = Random(seed)  # noqa: S311 - chance that can be repeated, no secret
+    workers = [worker() for _ in range(4)]
+
+    async def happen(turns: Turns, number: int) -> None:
+        incoming = message(f"m{chance.randrange(12)}", on_busy=chance.choice(("wait", "reject", "merge")))
+        claim_id = uuid4()
+        turn = await begin(turns, incoming, claim_id)
+        if not isinstance(turn, OpenTurn):
+            if chance.random() < 0.5:
+                await turns.withdraw(incoming, claim_id=claim_id)
+            if chance.random() < 0.2:
+                await turns.revive("d1", incoming.message_id)
+            return
+        endings: list[Callable[[], Awaitable[object]]] = [
+            lambda: turns.commit(turn, record(turn)),
+            lambda: turns.release(turn, told=incoming.message_id, failure="AgentError", give_back=False),
+            lambda: turns.abandon(turn, give_back=True),
+            lambda: turns.withdraw(incoming, claim_id=claim_id),
+        ]
+        chance.shuffle(endings)
+        await asyncio.gather(
+            *(ending() for ending in (lambda: turns.heartbeat(turn), *endings[:2])), return_exceptions=True
+        )
+        if number % 40 == 0:
+            async with DeviceCheckpointer.from_conn_string(dsn) as saver:
+                await saver.adelete_thread("d1")
+
+    async def keep_on(turns: Turns) -> None:
+        for number in range(1, 41):
+            await happen(turns, number)
+
+    await asyncio.gather(*(keep_on(turns) for turns in workers for _ in range(3)))  # a deadlock is an error
+
+
+async def test_merged_and_withdrawn_at_once_nothing_deadlocks(dsn: str, turns: Turns, worker: Workers) -> None:
+    """A claim of many messages and the withdrawals of those meet on the same rows."""
+    for round_ in range(10):
+        first = await claim(turns, message(f"{round_} first"))
+        waiting = [message(f"{round_} {number}", on_busy="merge") for number in range(6)]
+        for one in waiting:
+            await begin(turns, one)
+        await turns.commit(first, record(first))
+        other = worker()
+        found, *_ = await asyncio.gather(
+            begin(turns, waiting[0]), *(other.withdraw(one, claim_id=uuid4()) for one in reversed(waiting[1:]))
+        )
+        assert isinstance(found, OpenTurn)
+        await turns.commit(found, record(found))
+        assert ids(found)[0] == f"{round_} 0"
