@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -75,13 +74,29 @@ class Log:
         os.write(self._file, json.dumps(line).encode() + b"\n")
 
 
-def load(paths: Iterable[Path]) -> tuple[Event, ...]:
-    """All events of these logs in the order in which they happened."""
-    lines = [line for path in paths for line in path.read_text(encoding="utf-8").splitlines()]
-    return tuple(sorted(map(_event, lines), key=lambda event: event.at))
+class Logs:
+    """All logs in a folder, read as they grow."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._read: dict[Path, int] = {}
+        self._events: list[Event] = []
+
+    def events(self) -> tuple[Event, ...]:
+        """All events so far, in the order in which they happened."""
+        for path in self._folder.glob("*.jsonl"):
+            begun = self._read.get(path, 0)
+            with path.open("rb") as log:
+                log.seek(begun)
+                new = log.read()
+            whole = new.rfind(b"\n") + 1
+            self._read[path] = begun + whole
+            self._events.extend(map(_event, new[:whole].splitlines()))
+        self._events.sort(key=lambda event: event.at)
+        return tuple(self._events)
 
 
-def _event(line: str) -> Event:
+def _event(line: bytes) -> Event:
     fields = json.loads(line)
     if fields["event"] not in get_args(Kind):
         raise ValueError(f"a log has an event of an unknown kind: {fields['event']}")

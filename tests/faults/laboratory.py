@@ -19,7 +19,7 @@ import asyncpg
 
 from tests.faults import worker
 from tests.faults.checker import violations
-from tests.faults.history import Event, load
+from tests.faults.history import Event, Logs
 from tests.faults.recorded import Recorded, record
 from tests.faults.worker import Orders
 
@@ -78,6 +78,7 @@ class Laboratory:
         """On which there is something to book."""
         self._way = way
         self._folder = folder
+        self._logs = Logs(folder)
 
     async def prepare(self) -> None:
         """Something to book."""
@@ -103,7 +104,7 @@ class Laboratory:
 
     def events(self, *kinds: str) -> tuple[Event, ...]:
         """What the workers have logged so far."""
-        return tuple(event for event in load(self._folder.glob("*.jsonl")) if not kinds or event.event in kinds)
+        return tuple(event for event in self._logs.events() if not kinds or event.event in kinds)
 
     async def until(self, condition: Callable[[], bool], what: str) -> None:
         """Waits for it; a worker that breaks ends the wait."""

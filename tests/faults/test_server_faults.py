@@ -15,6 +15,8 @@ from tests.faults.server import Server
 from tests.faults.test_faults import LEASE, devices
 from tests.faults.worker import chance_of
 
+pytestmark = pytest.mark.laboratory
+
 
 def errors(events: Sequence[Event]) -> set[str]:
     return {event.error.partition("(")[0] for event in events if event.error}

@@ -121,7 +121,7 @@ class Worker:
 
     async def _wander(self) -> None:
         while not self.enough.is_set():
-            if self._orders.erases and self._chance.random() < 0.05:
+            if self._orders.erases and self._chance.random() < 0.1:
                 await self._erase(self._device())
             else:
                 await self._deliver(self._errand(self._chance.choice(VERBS)), on_busy=self._chance.choice(BUSY))

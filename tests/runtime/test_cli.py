@@ -1,7 +1,6 @@
 """The command line as its users meet it: processes, exit statuses, standard output and standard error."""
 
 import asyncio
-import fcntl
 import io
 import logging
 import os
@@ -143,12 +142,10 @@ def model_server() -> Iterator[dict[str, str]]:
 
 @pytest.fixture
 def data() -> Iterator[Path]:
-    """A data folder for an embedded server, which has stopped when the folder goes. Not pytest's: as root the server
-    needs to pass through it, and every run of pytest shuts those of the others."""
+    """A data folder for an embedded server. Not pytest's: as root the server needs to pass through it, and every run
+    of pytest shuts those of the others."""
     with TemporaryDirectory(prefix="moorline-") as folder:
         yield Path(folder)
-        with (Path(folder) / "postgres.locks" / "server").open() as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
 
 
 def test_a_conversation_goes_on_in_the_next_process_on_a_database_of_its_own(data: Path) -> None:

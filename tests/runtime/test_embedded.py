@@ -114,6 +114,12 @@ def test_processes_share_a_server_until_the_last_is_gone_and_a_killed_one_counts
     eventually(lambda: not postmasters(data))
 
 
+def test_a_last_user_that_ends_by_itself_leaves_no_server_behind(data: Path) -> None:
+    with using(data) as user:
+        dsn_of(user)
+    assert not postmasters(data)
+
+
 def test_the_only_user_is_killed_and_the_server_stops(data: Path) -> None:
     with using(data) as user:
         dsn_of(user)

@@ -98,6 +98,14 @@ class Cluster:
             inherit=(token,),
         )
 
+    def stop(self) -> None:
+        """Stops the server; returns when it has stopped, or will not."""
+        quiet = subprocess.DEVNULL
+        account = self.account.process if self.account else {}
+        subprocess.run(  # noqa: S603
+            self.stop_command(), stdin=quiet, stdout=quiet, stderr=quiet, check=False, cwd="/", **account
+        )
+
     def stop_command(self) -> list[str]:
         """Stops the server and ends when it has stopped."""
         return [str(self.programs / "pg_ctl"), "-D", str(self.folder), "-m", "fast", "-w", "stop"]

@@ -1,4 +1,4 @@
-"""The process that stops an embedded server after its last user, however that one ended.
+"""The process that stops an embedded server after its last user, if that one did not end by itself.
 
 Run as a script: `keeper.py USERS SERVER ACCOUNT COMMAND…` waits until nobody holds a shared lock on the file
 USERS. Then, unless the lock on SERVER is free too, it becomes COMMAND, run as ACCOUNT (`uid:gid`, or nothing),
@@ -16,7 +16,7 @@ def main(users: str, server: str, account: str, *command: str) -> None:
         return
     gone = os.open(users, os.O_RDWR)
     fcntl.flock(gone, fcntl.LOCK_EX)
-    if _is_free(server):
+    if is_free(server):
         return  # it died before its users; the number it went by may be another process's
     os.set_inheritable(gone, True)
     os.chdir("/")
@@ -28,7 +28,8 @@ def main(users: str, server: str, account: str, *command: str) -> None:
     os.execv(command[0], command)  # noqa: S606
 
 
-def _is_free(lock: str) -> bool:
+def is_free(lock: str | os.PathLike[str]) -> bool:
+    """Whether no process holds it."""
     file = os.open(lock, os.O_RDWR)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

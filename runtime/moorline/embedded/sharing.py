@@ -6,6 +6,7 @@ their starter: the server's own, and its keeper's (see `keeper`).
 """
 
 import asyncio
+import atexit
 import fcntl
 import os
 import subprocess
@@ -26,6 +27,7 @@ POLL = 0.05
 _used: dict[Path, int] = {}
 """The open lock file of each folder that this process uses."""
 _starting = threading.Lock()
+os.register_at_fork(after_in_child=_used.clear)  # what a fork inherits is not its own to leave
 
 
 async def embedded_dsn(data: Path) -> str:
@@ -90,6 +92,16 @@ def _keep(cluster: Cluster, locks: Path) -> None:
             pass_fds=(token,),
             start_new_session=True,
         )
+
+
+@atexit.register
+def _leave() -> None:
+    """A last user that ends by itself stops the server itself, so that nothing of it outlives the program."""
+    for data, users in _used.items():
+        with suppress(BlockingIOError):
+            fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not keeper.is_free(data / "postgres.locks" / "server"):
+                Cluster.at(data / "postgres").stop()
 
 
 def _lock(path: Path, operation: int) -> int:

@@ -1,0 +1,153 @@
+"""Runs the fault laboratory round after round, each with the next seed, and tells how it goes."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+SUMMED = ("operations", "turns", "violations")
+SHOWN = 12
+"""Lines of a failure."""
+
+
+@dataclass
+class Tally:
+    """One fault over all rounds."""
+
+    runs: int = 0
+    failed: int = 0
+    skipped: str = ""
+    figures: dict[str, float | str] = field(default_factory=dict)
+
+    def add(self, figures: Mapping[str, object]) -> None:
+        """Counts are added up, measures kept at their worst, and "7 of 7" is added part by part."""
+        for name, value in figures.items():
+            before = self.figures.get(name)
+            if isinstance(value, str):
+                parts = [value] if before is None else [str(before), value]
+                done, wanted = (sum(map(int, side)) for side in zip(*(p.split(" of ") for p in parts), strict=True))
+                self.figures[name] = f"{done} of {wanted}"
+            elif isinstance(value, float):
+                self.figures[name] = max(value, before if isinstance(before, float) else 0.0)
+            elif isinstance(value, int):
+                self.figures[name] = value + (before if isinstance(before, int) else 0)
+
+    def __str__(self) -> str:
+        return ", ".join(f"{_number(value)} {name.replace('_', ' ')}" for name, value in self.figures.items())
+
+
+class Progress:
+    """Says which fault is on and what it came to, and ends the run when the time is up."""
+
+    def __init__(self, until: float) -> None:
+        self.tallies: defaultdict[str, Tally] = defaultdict(Tally)
+        self.seed = 0
+        self.until = until
+        self._begun = 0.0
+
+    @property
+    def failed(self) -> int:
+        """Runs that showed a violation, or broke."""
+        return sum(tally.failed for tally in self.tallies.values())
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """A module that cannot be run."""
+        if report.failed:
+            self.tallies[report.nodeid].failed += 1
+            _say(f"{report.nodeid}\n{report.longreprtext}")
+
+    def pytest_runtest_protocol(self, item: pytest.Item) -> None:
+        """Before each fault."""
+        if time.monotonic() > self.until:
+            item.session.shouldstop = "the time is up"
+            return
+        self._begun = time.monotonic()
+        _say(f"seed {self.seed:<4} {_fault(item.nodeid):58}", end="")
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """After setting up, running and taking down each."""
+        tally = self.tallies[_fault(report.nodeid)]
+        if report.skipped:
+            tally.skipped = str(report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr)
+            _say(tally.skipped)
+        elif report.failed:
+            tally.failed += 1
+            found = re.search(r"(\d+) violations", report.longreprtext)
+            tally.add({"violations": int(found[1]) if found else 0})
+            told = [line[1:].strip() for line in report.longreprtext.splitlines() if line.startswith("E")]
+            _say("\n  ".join([f"FAILED in {report.when}", *told[:SHOWN]]))
+        elif report.when == "call":
+            tally.runs += 1
+            run = Tally()
+            run.add(dict(report.user_properties))
+            tally.add(dict(report.user_properties))
+            _say(f"{time.monotonic() - self._begun:5.1f} s  {run}")
+
+
+def main() -> int:
+    """The exit status: 0 if nothing was violated."""
+    parser = argparse.ArgumentParser(prog="scripts/faults", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=20, help="how long (default: 20)")
+    parser.add_argument("--rounds", type=int, default=None, help="how many rounds at most")
+    parser.add_argument("--seed", type=int, default=1, help="of the first round (default: 1)")
+    parser.add_argument("-k", dest="chosen", default="", metavar="EXPRESSION", help="only these, in pytest's words")
+    options = parser.parse_args()
+    progress = Progress(time.monotonic() + 60 * options.minutes)
+    logs = Path(tempfile.mkdtemp(prefix="faults-"))
+    for number in range(options.rounds) if options.rounds else count():
+        if time.monotonic() > progress.until:
+            break
+        before = progress.failed
+        progress.seed = options.seed + number
+        os.environ["FAULTS_SEED"] = str(progress.seed)
+        folder = logs / f"seed-{progress.seed}"
+        arguments = [str(HERE), f"--ignore={HERE / 'test_checker.py'}", "-k", options.chosen, f"--basetemp={folder}"]
+        status = pytest.main(
+            [*arguments, "-m", "laboratory", "-p", "no:terminal", "-p", "no:randomly"], plugins=[progress]
+        )
+        if progress.failed == before:
+            shutil.rmtree(folder, ignore_errors=True)
+        if status not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+            break
+    if progress.failed:
+        _say(f"\nThe logs of rounds that failed: {logs}")
+    else:
+        shutil.rmtree(logs)
+    _summarize(progress)
+    return 1 if progress.failed or not progress.tallies else 0
+
+
+def _summarize(progress: Progress) -> None:
+    _say(f"\n{'fault':58}{'runs':>5}{'failed':>8}  figures, measures at their worst")
+    for fault, tally in sorted(progress.tallies.items()):
+        _say(f"{fault:58}{tally.runs:5}{tally.failed:8}  {tally.skipped or tally}")
+
+
+def _fault(nodeid: str) -> str:
+    return nodeid.rpartition("::")[2].removeprefix("test_")
+
+
+def _number(value: object) -> str:
+    return f"{value:.2f} s" if isinstance(value, float) else str(value)
+
+
+def _say(text: str, end: str = "\n") -> None:
+    sys.stdout.write(text + end)
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,356 @@
+"""Connections: few, held by nobody who thinks or waits, none leaked, and a store that goes away and comes back."""
+
+import asyncio
+import json
+import os
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+from moorline import Moorline
+from moorline.errors import StoreUnavailable
+from moorline_agents.agent import Agent
+from moorline_agents.scripted import serve
+from moorline_agents.tools import Tool, ToolContext, tool
+from moorline_agents.transport import Call, ModelReply, ModelRequest
+from moorline_checkpoint.backoff import LONGEST
+from moorline_checkpoint.turns import LEASE
+from tests.faults.backends import all_idle, kill, leaving_nothing, states
+from tests.faults.proxy import Proxy, Send, proxied
+from tests.turns.runtimes import Stall, Thing, execute, in_queue, obedient, runtime, say
+
+pytestmark = pytest.mark.laboratory
+
+LOOPS = int(os.environ.get("FAULTS_LOOPS", "50"))
+"""How many event loops one process has after another."""
+
+
+@pytest.fixture(autouse=True)
+async def _nothing_is_left(dsn: str) -> AsyncIterator[None]:
+    await execute(dsn, "CREATE TABLE bookings (device_id text, what text)")
+    async with leaving_nothing(dsn):
+        yield
+
+
+async def test_two_connections_serve_two_hundred_turns_at_once(dsn: str) -> None:
+    texts = ["hello", "book table"]
+    async with runtime(dsn, pool_max=2) as moorline:
+        replies = await asyncio.gather(*(say(moorline, texts[n % 2], "m1", f"d{n}") for n in range(200)))
+        assert Counter(map(str, replies)) == {"1: hello": 100, "1: table": 100}
+        assert await all_idle(dsn) == 2
+    assert len(await execute(dsn, "SELECT FROM bookings")) == 100
+
+
+async def test_five_hundred_turns_in_flight_need_five_connections_and_hold_none_while_models_think(dsn: str) -> None:
+    thinking, all_think, go_on = 0, asyncio.Event(), asyncio.Event()
+
+    async def think(request: ModelRequest) -> ModelReply:
+        nonlocal thinking
+        thinking += 1
+        if thinking == 500:
+            all_think.set()
+        await go_on.wait()
+        return obedient(request)
+
+    async with runtime(dsn, think) as moorline:
+        turns = [asyncio.create_task(say(moorline, "hello", "m1", f"d{n}")) for n in range(500)]
+        await all_think.wait()
+        assert await all_idle(dsn) <= 5
+        running = await execute(dsn, "SELECT FROM conversation_messages WHERE status = 'running'")
+        assert len(running) == 500
+        await moorline.session("d1")  # there is a connection to be had
+        go_on.set()
+        assert {str(reply) for reply in await asyncio.gather(*turns)} == {"1: hello"}
+        assert await all_idle(dsn) <= 5
+
+
+async def test_messages_that_wait_hold_no_connection_and_ask_seldom(dsn: str) -> None:
+    stall = Stall()
+    async with proxied(dsn) as proxy, runtime(proxy.dsn, stall, pool_max=2) as moorline:
+        running = asyncio.create_task(say(moorline, "hello"))
+        await stall.reached.wait()
+        waiting = [asyncio.create_task(say(moorline, f"t{number}")) for number in range(50)]
+        await in_queue(dsn, 50)
+        await all_idle(dsn)
+        proxy.sends.clear()
+        started = time.monotonic()
+        await asyncio.sleep(1)
+        passed = time.monotonic() - started
+        # The first asks every 100 ms; each of the others every 5 s.
+        assert len([send for send in proxy.sends if send.statement == "begin"]) <= passed * (10 + 50 / 5) + 2
+        stall.go_on.set()
+        await asyncio.gather(running, *waiting)
+
+
+async def test_a_call_outside_holds_no_connection(dsn: str) -> None:
+    reached, go_on = asyncio.Event(), asyncio.Event()
+
+    @tool(effect="outside")
+    async def ring(thing: Thing, context: ToolContext) -> str:
+        """Calls somebody, who takes his time."""
+        reached.set()
+        await go_on.wait()
+        return thing.what
+
+    async with runtime(dsn, calling("ring"), agent=with_tool(ring), pool_max=1) as moorline:
+        ringing = asyncio.create_task(say(moorline, "ring"))
+        await reached.wait()
+        assert await all_idle(dsn) == 1
+        await moorline.session("d1")
+        go_on.set()
+        assert await ringing == "done"
+
+
+async def test_a_database_effect_holds_one_for_its_own_transaction(dsn: str) -> None:
+    reached, go_on = asyncio.Event(), asyncio.Event()
+
+    @tool(effect="database")
+    async def book(thing: Thing, context: ToolContext) -> str:
+        """Takes its time within its transaction."""
+        if reached.is_set():
+            return "nothing"
+        async with context.transaction() as connection:
+            await connection.execute("INSERT INTO bookings VALUES ($1, $2)", context.device_id, thing.what)
+            reached.set()
+            await go_on.wait()
+        return thing.what
+
+    async with runtime(dsn, calling("book"), agent=with_tool(book), pool_max=2) as moorline:
+        booking = asyncio.create_task(say(moorline, "book"))
+        await reached.wait()
+        assert Counter(await states(dsn))["idle in transaction"] == 1
+        assert await say(moorline, "hello", device="d2") == "done"
+        go_on.set()
+        assert await booking == "done"
+        await all_idle(dsn)
+
+
+async def test_a_transaction_ends_before_its_lease_whatever_the_tool_does(dsn: str) -> None:
+    seen: list[str] = []
+
+    @tool(effect="database")
+    async def book(thing: Thing, context: ToolContext) -> str:
+        """Looks at its limits."""
+        async with context.transaction() as connection:
+            for name in ("statement_timeout", "idle_in_transaction_session_timeout"):
+                seen.append(await connection.fetchval("SELECT current_setting($1)", name))
+        return thing.what
+
+    async with runtime(dsn, calling("book"), agent=with_tool(book), pool_max=1) as moorline:
+        await say(moorline, "book")
+    assert seen == ["10s", "10s"]
+    assert LEASE > 10
+
+
+def with_tool(single: Tool) -> Agent:
+    return Agent(name="desk", description="does it", instructions="desk", tools=[single])
+
+
+def calling(name: str) -> Callable[[ModelRequest], ModelReply]:
+    """Calls the tool once, and is done then."""
+
+    def rules(request: ModelRequest) -> ModelReply:
+        if request.messages[-1]["role"] == "tool":
+            return ModelReply(text="done")
+        return ModelReply(calls=(Call(name=name, arguments={"what": "it"}),))
+
+    return rules
+
+
+async def test_many_event_loops_in_one_process_leave_nothing_behind(
+    dsn: str, record_property: Callable[[str, object], None]
+) -> None:
+    def echo(request: ModelRequest) -> ModelReply:
+        if "route" in request.functions:
+            return ModelReply(calls=(Call(name="route", arguments={"agent": "concierge"}),))
+        return ModelReply(text=request.messages[-1]["content"] or "")
+
+    async with serve(echo) as base_url:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *("-m", "tests.faults.loops", str(LOOPS)),
+            env={**os.environ, "DATABASE_URL": dsn, "OPENAI_BASE_URL": base_url},
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        output, errors = await process.communicate()
+    assert (process.returncode, errors.decode()) == (0, "")
+    samples = [json.loads(line) for line in output.splitlines()]
+    assert samples[-1]["loops"] == LOOPS
+    assert {sample["runtimes"] for sample in samples} == {0}
+    assert len({sample["files"] for sample in samples}) == 1
+    warm, last = samples[2], samples[-1]
+    record_property("memory_growth_kib", last["memory"] - warm["memory"])
+    assert last["memory"] - warm["memory"] < 2048 + 8 * LOOPS  # KiB
+    assert len(await execute(dsn, "SELECT FROM conversation_turns")) == LOOPS
+
+
+def freeze(dsn: str) -> None:
+    """Stops the event loop while the server ends all connections: the loop has noticed nothing of it."""
+    thread = threading.Thread(target=lambda: asyncio.run(kill(dsn)))
+    thread.start()
+    thread.join()
+
+
+@pytest.mark.parametrize("hours", [0, 2], ids=["for a moment", "for two hours"])
+async def test_a_process_that_was_frozen_goes_on(dsn: str, monkeypatch: pytest.MonkeyPatch, hours: int) -> None:
+    async with runtime(dsn) as moorline:
+        await asyncio.gather(*(say(moorline, "hello", device=f"d{number}") for number in range(20)))
+        assert await all_idle(dsn) == 5
+        freeze(dsn)
+        later = time.time() + hours * 3600
+        monkeypatch.setattr("time.time", lambda: later)
+        assert await say(moorline, "hello", device="d1") == "2: hello"
+        replies = await asyncio.gather(*(say(moorline, "book table", device=f"d{number}") for number in range(2, 20)))
+        assert {str(reply) for reply in replies} == {"2: table"}
+
+
+async def test_a_process_that_was_frozen_in_a_turn_finishes_it(dsn: str) -> None:
+    stall = Stall()
+    async with runtime(dsn, stall) as moorline:
+        running = [
+            asyncio.create_task(say(moorline, text, device=text)) for text in ("hello", "book table", "ring bell")
+        ]
+        await stall.reached.wait()
+        await all_idle(dsn)
+        freeze(dsn)
+        stall.go_on.set()
+        found = await asyncio.gather(*running, return_exceptions=True)
+    # An effect's transaction is not begun again unasked: its caller sends the message again.
+    assert str(found[0]) == "1: hello"
+    assert all(isinstance(one, StoreUnavailable) or str(one) in ("1: table", "1: bell") for one in found[1:])
+
+
+async def test_one_connection_that_broke_costs_one(dsn: str) -> None:
+    """Where many are in use, the others have shown that they are well."""
+    broken: list[Send] = []
+
+    def loses(send: Send) -> bool:
+        if send.statement == "begin" and send.device == "unlucky" and not broken:
+            broken.append(send)
+            return True
+        return False
+
+    async with proxied(dsn) as proxy, runtime(proxy.dsn) as moorline:
+
+        async def keep_on(device: str) -> None:
+            for _ in range(20):
+                await say(moorline, "hello", device=device)
+
+        await asyncio.gather(*(keep_on(f"d{number}") for number in range(20)))
+        proxy.loses_answer = loses
+        proxy.sends.clear()
+        await asyncio.gather(*(keep_on(device) for device in (*(f"d{number}" for number in range(20)), "unlucky")))
+        assert broken
+        assert Counter(send.statement for send in proxy.sends if send.prepares)["begin"] <= 2
+
+
+@pytest.fixture
+async def proxy(dsn: str) -> AsyncIterator[Proxy]:
+    async with proxied(dsn) as proxy:
+        yield proxy
+
+
+async def test_a_store_that_is_down_is_told_at_once_to_everybody(dsn: str, proxy: Proxy) -> None:
+    async def ask(moorline: Moorline, device: str) -> float:
+        started = time.monotonic()
+        with pytest.raises(StoreUnavailable):
+            await say(moorline, "hello", "m1", device)
+        return time.monotonic() - started
+
+    async with runtime(proxy.dsn) as moorline:
+        await say(moorline, "hello")
+        async with proxy.refusing():
+            for _ in range(3):
+                waited = await asyncio.gather(*(ask(moorline, f"d{number}") for number in range(200)))
+                assert max(waited) < 2 * LONGEST + 1
+        started = time.monotonic()
+        assert await say(moorline, "hello") == "2: hello"
+        assert time.monotonic() - started < LONGEST + 0.5
+
+
+async def test_a_turn_whose_store_goes_away_is_told_and_the_message_comes_again(dsn: str, proxy: Proxy) -> None:
+    stall = Stall()
+    async with runtime(proxy.dsn, stall) as moorline:
+        running = asyncio.create_task(say(moorline, "hello", "m1"))
+        await stall.reached.wait()
+        async with proxy.refusing():
+            stall.go_on.set()
+            started = time.monotonic()
+            with pytest.raises(StoreUnavailable):
+                await running
+            assert time.monotonic() - started < 2 * LONGEST + 1.5
+        async with asyncio.timeout(10):  # its lease would be 15 s: it is let go as soon as the store is back
+            assert await say(moorline, "hello", "m1") == "1: hello"
+    [turn] = await execute(dsn, "SELECT attempts FROM conversation_turns")
+    assert turn["attempts"] == 1
+
+
+async def test_outages_are_no_attempts_of_the_message(dsn: str, proxy: Proxy) -> None:
+    async with runtime(proxy.dsn, stall := Stall()) as moorline:
+        for _ in range(4):
+            stall.reached.clear()
+            stall.go_on.clear()
+            running = asyncio.create_task(say(moorline, "hello", "m1"))
+            await stall.reached.wait()
+            async with proxy.refusing():
+                stall.go_on.set()
+                with pytest.raises(StoreUnavailable):
+                    await running
+        assert await say(moorline, "hello", "m1") == "1: hello"
+
+
+async def test_a_stateless_runtime_answers_without_memory_while_the_store_is_down(dsn: str, proxy: Proxy) -> None:
+    async with runtime(proxy.dsn, on_store_down="stateless") as moorline:
+        assert await say(moorline, "hello", "m1") == "1: hello"
+        async with proxy.refusing():
+            reply = await say(moorline, "next", "m2")
+            assert (reply, reply.degraded, reply.turn_no) == ("1: next", True, 0)
+            reply = await say(moorline, "book table", "m3")
+            assert reply.degraded
+            assert "cannot be reached" in reply
+        reply = await say(moorline, "next", "m2")
+        assert (reply, reply.degraded, reply.turn_no) == ("2: next", False, 2)
+    assert await execute(dsn, "SELECT FROM bookings") == []
+
+
+async def test_a_stateless_runtime_opens_while_the_store_is_down(proxy: Proxy) -> None:
+    async with proxy.refusing(), runtime(proxy.dsn, on_store_down="stateless") as moorline:
+        assert (await say(moorline, "hello")).degraded
+
+
+async def test_a_stateless_runtime_answers_degraded_only_if_begin_never_reached_the_store(
+    dsn: str, proxy: Proxy
+) -> None:
+    async with runtime(proxy.dsn, on_store_down="stateless") as moorline:
+        await say(moorline, "hello", "m0")
+        proxy.loses_answer = lambda send: send.statement == "begin"
+        with pytest.raises(StoreUnavailable):
+            await say(moorline, "hello", "m1")
+        proxy.loses_answer = lambda _: False
+        reply = await say(moorline, "hello", "m1")
+        assert (reply, reply.degraded) == ("2: hello", False)
+
+
+async def test_a_stateless_runtime_does_not_guess_when_the_store_goes_away_after_begin(dsn: str, proxy: Proxy) -> None:
+    stall = Stall()
+    async with runtime(proxy.dsn, stall, on_store_down="stateless") as moorline:
+        running = asyncio.create_task(say(moorline, "hello", "m1"))
+        await stall.reached.wait()
+        async with proxy.refusing():
+            stall.go_on.set()
+            with pytest.raises(StoreUnavailable):
+                await running
+
+
+async def test_a_runtime_that_cannot_be_opened_leaves_nothing(proxy: Proxy) -> None:
+    async with proxy.refusing():
+        started = time.monotonic()
+        with pytest.raises(StoreUnavailable):
+            async with runtime(proxy.dsn):
+                pytest.fail("it was opened")
+        assert time.monotonic() - started < 2 * LONGEST + 1
