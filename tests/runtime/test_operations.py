@@ -1,7 +1,8 @@
 """What an operator sees and does about turns: listing them, finishing what was left behind, erasing."""
 
 import asyncio
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
 from uuid import uuid4
 
 import asyncpg
@@ -17,7 +18,7 @@ Command = Callable[..., str]
 
 
 @pytest.fixture
-def command(dsn: str) -> Command:
+def command(dsn: str) -> Iterator[Command]:
     """Runs a command on the test's database and gives its standard output."""
 
     def run(*arguments: str, status: int = 0) -> str:
@@ -25,7 +26,11 @@ def command(dsn: str) -> Command:
         assert result.exit_code == status, result.output
         return result.stdout
 
-    return run
+    logger = logging.getLogger("moorline")
+    level, handlers = logger.level, [*logger.handlers]
+    yield run
+    logger.setLevel(level)
+    logger.handlers[:] = handlers
 
 
 async def execute(dsn: str, statement: str) -> None:
