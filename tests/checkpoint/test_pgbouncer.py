@@ -1,67 +1,23 @@
 """Behind PgBouncer in transaction mode, which gives each transaction whatever server connection is free."""
 
 import asyncio
-import os
-import shutil
-import socket
-import subprocess
 from collections.abc import Iterator
-from pathlib import Path
-from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
 from moorline_checkpoint.saver import DeviceCheckpointer
 from moorline_migrations.errors import ConfigurationError
 from tests.checkpoint.checkpoints import config, put
+from tests.pgbouncer import needs_pgbouncer, pooled
 
-PGBOUNCER = shutil.which("pgbouncer", path=os.environ.get("PATH", "") + ":/usr/sbin")
-
-pytestmark = pytest.mark.skipif(PGBOUNCER is None, reason="pgbouncer is not installed")
+pytestmark = needs_pgbouncer
 
 
 @pytest.fixture
 def pooled_dsn(dsn: str) -> Iterator[str]:
     """The test's database through a PgBouncer with two server connections."""
-    assert PGBOUNCER is not None
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    data = Path(parse_qs(urlsplit(dsn).query)["host"][0])
-    database = urlsplit(dsn).path.removeprefix("/")
-    folder = data.parent / f"pgbouncer-{port}"  # where the user that the server runs as may go
-    folder.mkdir()
-    (folder / "users").write_text('"postgres" ""\n')
-    (folder / "pgbouncer.ini").write_text(
-        f"[databases]\n{database} = host={data} port=5432 user=postgres\n"
-        f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n"
-        f"auth_type = any\nauth_file = {folder / 'users'}\n"
-        "pool_mode = transaction\ndefault_pool_size = 2\nmax_client_conn = 200\nserver_login_retry = 1\n"
-    )
-    command = [PGBOUNCER, "--quiet", str(folder / "pgbouncer.ini")]
-    if os.getuid() == 0:  # as which it refuses to run
-        command[1:1] = ["--user", data.owner()]
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log)
-    try:
-        asyncio.run(_listening(port, process))
-        yield f"postgresql://postgres@127.0.0.1:{port}/{database}"
-    finally:
-        process.terminate()
-        process.wait()
-
-
-async def _listening(port: int, process: "subprocess.Popen[bytes]") -> None:
-    async with asyncio.timeout(10):
-        while True:
-            assert process.poll() is None
-            try:
-                _, writer = await asyncio.open_connection("127.0.0.1", port)
-            except OSError:
-                await asyncio.sleep(0.02)
-                continue
-            writer.close()
-            await writer.wait_closed()
-            return
+    with pooled(dsn) as pooled_dsn:
+        yield pooled_dsn
 
 
 async def test_all_of_a_checkpointer_works_without_a_statement_cache(pooled_dsn: str) -> None:

@@ -116,7 +116,7 @@ def main() -> int:
         folder = logs / f"seed-{progress.seed}"
         arguments = [str(HERE), f"--ignore={HERE / 'test_checker.py'}", "-k", options.chosen, f"--basetemp={folder}"]
         status = pytest.main(
-            [*arguments, "-m", "laboratory", "-p", "no:terminal", "-p", "no:randomly"], plugins=[progress]
+            [*arguments, "-m", "", "-m", "", "-p", "no:terminal", "-p", "no:randomly"], plugins=[progress]
         )
         if progress.failed == before:
             shutil.rmtree(folder, ignore_errors=True)

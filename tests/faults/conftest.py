@@ -13,7 +13,7 @@ import pytest
 
 from tests.faults.laboratory import Laboratory, Way
 from tests.faults.server import Server
-from tests.pgbouncer import PGBOUNCER, pooled
+from tests.pgbouncer import needs_pgbouncer, pooled
 
 Report = Callable[..., None]
 
@@ -38,11 +38,9 @@ def report(record_property: Callable[[str, object], None]) -> Report:
     return take
 
 
-@pytest.fixture(params=["direct", "pgbouncer"])
+@pytest.fixture(params=["direct", pytest.param("pgbouncer", marks=needs_pgbouncer)])
 def way(request: pytest.FixtureRequest) -> str:
     """How workers reach the database."""
-    if request.param == "pgbouncer" and PGBOUNCER is None:
-        pytest.skip("pgbouncer is not installed")
     return str(request.param)
 
 

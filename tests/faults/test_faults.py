@@ -11,7 +11,7 @@ import pytest
 
 from tests.faults.checker import LAST
 from tests.faults.conftest import Report
-from tests.faults.failpoints import Place
+from tests.faults.failpoints import Failpoint, Place
 from tests.faults.laboratory import Laboratory, verify
 from tests.faults.model import Read
 from tests.faults.victims import recoveries, struck, victims
@@ -53,15 +53,21 @@ async def test_killed_anywhere(laboratory: Laboratory, report: Report) -> None:
 
 
 async def test_killed_and_stopped_under_the_real_lease(laboratory: Laboratory, report: Report) -> None:
-    """In the transaction of a tool it is the server that ends it, before the lease does."""
+    """Those that are stopped hold the device's row in a tool's transaction; the server ends that before the lease is
+    over."""
     lease = 15.0
-    killed = victims(laboratory, "after_begin", "before_effect", "before_commit")
-    for victim in killed:
-        victim.start(laboratory, signal="SIGKILL", lease=lease)
-    strikes = await struck(laboratory, killed)
-    laboratory.start("wa1", errands=tuple(e for victim in killed for e in victim.errands), lease=lease)
-    await laboratory.until(lambda: len(recoveries(strikes, laboratory.events())) == len(killed), "recoveries")
+    hit = victims(laboratory, "after_begin", "before_effect", "after_effect", "before_commit")
+    stopped = [victim for victim in hit if "effect" in victim.at and victim.verb == "book"]
+    running = [
+        victim.start(laboratory, signal="SIGSTOP" if victim in stopped else "SIGKILL", lease=lease) for victim in hit
+    ]
+    strikes = await struck(laboratory, hit)
+    laboratory.start("wa1", errands=tuple(errand for victim in hit for errand in victim.errands), lease=lease)
+    await laboratory.until(lambda: len(recoveries(strikes, laboratory.events())) == len(hit), "recoveries")
+    for process in running:
+        process.signal(signal.SIGCONT)
     recorded = await laboratory.finish()
+
     figures = verify(recorded)
     took = recoveries(strikes, recorded.events)
     assert lease - 1 < min(took.values())
@@ -112,6 +118,28 @@ KILL = """
     FROM pg_stat_activity
     WHERE datname = current_database() AND pid <> pg_backend_pid() AND random() < $1
 """
+
+
+async def test_everything_at_once(laboratory: Laboratory, seed: int, report: Report) -> None:
+    """Workers are killed wherever they are and others take their places, while connections break."""
+    chance = chance_of(seed)
+    for name in ("wa1", "wa2"):
+        laboratory.start(name, devices=devices(6), lease=LEASE)
+    for number in range(6):
+        at = chance.choice(get_args(Place))
+        failpoint = Failpoint(at=at, hit=chance.randint(1, 4), signal="SIGKILL")
+        laboratory.start(f"wb{number}", devices=devices(6), failpoints=(failpoint,), lease=LEASE)
+        await laboratory.ready()
+        connection = await asyncpg.connect(laboratory.dsn)
+        try:
+            await connection.fetch(KILL, chance.choice((0.0, 0.2, 1.0)))
+        finally:
+            await connection.close()
+        await asyncio.sleep(chance.random())
+    recorded = await laboratory.finish()
+    killed = sum(event.event == "failpoint" for event in recorded.events)
+    dead = sum(row.status == "dead" for row in recorded.messages)
+    report(**verify(recorded), killed=killed, set_aside=dead)
 
 
 async def test_each_message_five_times(laboratory: Laboratory, seed: int, report: Report) -> None:
