@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -92,7 +92,8 @@ class Database:
     own, opened at first use and closed with the loop. A pool of the caller's is used as it is, never closed.
 
     A connection is held for one statement or one transaction; waiting for it and for answers has deadlines.
-    A repeatable statement that finds its connection lost runs once more, on a connection that is known to be better.
+    A repeatable statement, or the beginning of a transaction, that finds its connection lost is tried once more on a
+    connection that is known to be better.
     While the database takes no connections, who asks for one is told so within a second; see `backoff`.
     Every method raises `StoreUnavailable`, `SchemaMismatch` or `ConfigurationError` for what the database
     refuses.
@@ -145,16 +146,15 @@ class Database:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
         """A transaction: committed when the block ends, rolled back when it raises."""
-        async with self.connection() as raw:
-            transaction = raw.transaction()
-            await _in_time(transaction.start)
-            try:
-                yield Connection(self, raw)
-            except BaseException:
-                with suppress(StoreUnavailable):
-                    await _in_time(transaction.rollback)
+        stack = AsyncExitStack()
+        try:
+            raw = await stack.enter_async_context(self._transaction())
+        except StoreUnavailable as error:
+            if not _lost(error.__cause__):
                 raise
-            await _in_time(transaction.commit)
+            raw = await stack.enter_async_context(self._transaction(alive_at=await self._loss()))
+        async with stack:
+            yield Connection(self, raw)
 
     @asynccontextmanager
     async def connection(self, *, alive_at: float = 0.0) -> AsyncIterator[PoolConnectionProxy[Record]]:
@@ -196,13 +196,30 @@ class Database:
             if not (statement.repeatable and _lost(error.__cause__)):
                 raise
             reached = error.reached
-        if self._given is not None:  # whose connections do not tell when they were in use
-            await self._given.expire_connections()
         try:
-            return await self._once(statement, method, args, alive_at=time.time())
+            return await self._once(statement, method, args, alive_at=await self._loss())
         except StoreUnavailable as error:
             error.reached |= reached
             raise
+
+    @asynccontextmanager
+    async def _transaction(self, *, alive_at: float = 0.0) -> AsyncIterator[PoolConnectionProxy[Record]]:
+        async with self.connection(alive_at=alive_at) as raw:
+            transaction = raw.transaction()
+            await _in_time(transaction.start)
+            try:
+                yield raw
+            except BaseException:
+                with suppress(StoreUnavailable):
+                    await _in_time(transaction.rollback)
+                raise
+            await _in_time(transaction.commit)
+
+    async def _loss(self) -> float:
+        """When a connection was lost, which is now, for `connection`."""
+        if self._given is not None:  # its connections do not tell when they were in use
+            await self._given.expire_connections()
+        return time.time()
 
     async def _once(
         self,
