@@ -71,11 +71,20 @@ class HeadRows(NamedTuple):
     history: HistoryRows
 
 
-def columns(
-    kind: type[CheckpointRow] | type[ValueRow] | type[WriteRow], rows: Iterable[tuple[Any, ...]]
-) -> list[list[Any]]:
-    """The rows turned into one list a field of `kind`, as `unnest` takes them."""
-    return [list(column) for column in zip(*rows, strict=True)] or [[] for _ in kind._fields]
+def columns(kind: type[tuple[Any, ...]], rows: Iterable[tuple[Any, ...]]) -> list[list[Any]]:
+    """The rows turned into one list a field of `kind`, a named tuple, as `unnest` takes them."""
+    return [list(column) for column in zip(*rows, strict=True)] or [[] for _ in _fields(kind)]
+
+
+def placed_columns(kind: type[tuple[Any, ...]], groups: Iterable[Iterable[tuple[Any, ...]]]) -> list[list[Any]]:
+    """As `columns`, for the rows of several groups: a first list holds the number of each row's group, from 1."""
+    rows = [(place, *row) for place, group in enumerate(groups, 1) for row in group]
+    return [list(column) for column in zip(*rows, strict=True)] or [[] for _ in ("place", *_fields(kind))]
+
+
+def _fields(kind: type[tuple[Any, ...]]) -> tuple[str, ...]:
+    fields: tuple[str, ...] = kind._fields  # type: ignore[attr-defined]  # what every named tuple has
+    return fields
 
 
 def checkpoint_rows(record: Record) -> CheckpointRows:

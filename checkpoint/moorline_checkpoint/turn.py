@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
-from moorline_checkpoint.rows import CheckpointRow, HeadRows, ValueRow, WriteRow, columns
+from moorline_checkpoint.rows import CheckpointRow, HeadRows, ValueRow, WriteRow
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,14 +109,9 @@ class OpenTurn:
             if replace or (row.task, row.idx) not in written:
                 written[row.task, row.idx] = row
 
-    def columns(self) -> list[list[Any]]:
-        """All that the turn wrote, as the commit takes it."""
-        writes = [row for written in self.writes.values() for row in written.values()]
-        return [
-            *columns(CheckpointRow, self.checkpoints.values()),
-            *columns(ValueRow, self.values.values()),
-            *columns(WriteRow, writes),
-        ]
+    def all_writes(self) -> list[WriteRow]:
+        """The rows of all writes."""
+        return [row for written in self.writes.values() for row in written.values()]
 
     def drop_passing(self) -> None:
         """Forgets the namespaces that nothing will enter again: once a turn waits for no answer, the manager's own,

@@ -1,4 +1,7 @@
-"""Turns: claiming a device for one message, and committing all that the turn leaves behind in one statement."""
+"""Turns: claiming a device for one message, and committing all that the turn leaves behind.
+
+What the turns of all devices claim or commit at one moment goes out as one statement; see `groups`.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +10,17 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID, uuid4
 
 from moorline_checkpoint.codec import load_json, pack_json, pack_text, unpack_json, unpack_text
 from moorline_checkpoint.database import StateKey
 from moorline_checkpoint.devices import hash_device_id
 from moorline_checkpoint.errors import StaleTurn
+from moorline_checkpoint.groups import Groups
+from moorline_checkpoint.heads import KnownHeads
 from moorline_checkpoint.queue import Busy, Dead, Incoming, Replayed, SetAside, Waiting
-from moorline_checkpoint.rows import HeadRows, head_rows
+from moorline_checkpoint.rows import CheckpointRow, HeadRows, ValueRow, WriteRow, columns, head_rows, placed_columns
 from moorline_checkpoint.sessions import log_lock
 from moorline_checkpoint.turn import JournalEntry, Message, OpenTurn, TurnRecord
 
@@ -33,6 +38,35 @@ WAITER = 15.0
 
 MAX_ATTEMPTS = 3
 """Claims of one message before it is set aside."""
+
+
+KEEP_TURNS = 20
+"""Turns of a device whose last checkpoints stay."""
+
+
+class _Claim(NamedTuple):
+    """One of a group to begin, in the order in which the statement takes the columns."""
+
+    device_id: str
+    message_id: str | None
+    claim_id: UUID
+    text: str | None
+    resume: str | None
+    context: str | None
+    on_busy: str
+    known: str
+
+
+class _Claimed(NamedTuple):
+    answer: dict[str, Any]
+    brought: dict[str, HeadRows]
+
+
+class _Outcome(NamedTuple):
+    """One of a group to commit."""
+
+    turn: OpenTurn
+    outcome: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,11 +121,16 @@ class Turns:
     Every method raises `StoreUnavailable` or `SchemaMismatch` when the database does.
     """
 
-    def __init__(self, database: Database, *, default_ttl: int) -> None:
-        """`default_ttl` seconds is the session TTL of a device that is new."""
+    def __init__(self, database: Database, *, default_ttl: int, keep_turns: int = KEEP_TURNS) -> None:
+        """`default_ttl` seconds is the session TTL of a device that is new. The last checkpoints of at least the last
+        `keep_turns` turns of a device stay, and of fewer than twice as many."""
         self._database = database
         self._default_ttl = default_ttl
+        self._keep_turns = keep_turns
         self._worker = str(uuid4())
+        self._heads = KnownHeads()
+        self._begins = Groups(self._begin_all)
+        self._commits = Groups(self._commit_all)
 
     async def begin(self, message: Incoming, *, claim_id: UUID) -> OpenTurn | Replayed | Waiting | Busy | Dead:
         """Claims the device's next turn, which may be one of other messages that a crashed process left behind.
@@ -99,15 +138,17 @@ class Turns:
         Idempotent in `claim_id`: asked again with the same one, it gives the same turn again. A message that has to
         wait keeps its place for `WAITER` seconds after it last asked.
         """
-        found, brought = await self._begin(
-            message.device_id,
-            pack_text(message.message_id),
-            claim_id,
-            self._worker,
-            pack_text(message.text),
-            None if message.resume is None else pack_json(message.resume),
-            pack_json(message.context),
-            message.on_busy,
+        found, brought = await self._begins.answer(
+            _Claim(
+                device_id=message.device_id,
+                message_id=pack_text(message.message_id),
+                claim_id=claim_id,
+                text=pack_text(message.text),
+                resume=None if message.resume is None else pack_json(message.resume),
+                context=pack_json(message.context),
+                on_busy=message.on_busy,
+                known=self._heads.known(message.device_id),
+            )
         )
         match found["outcome"]:
             case "replayed":
@@ -118,13 +159,15 @@ class Turns:
                 return Busy(retry_after=found["retry_after"])
             case "dead":
                 return Dead(error=found["error"])
-        return _open(message.device_id, claim_id, found, brought)
+        return self._open(message.device_id, claim_id, found, brought)
 
     async def begin_left_behind(self, device_id: str) -> OpenTurn | None:
         """Claims what a crashed process left behind on the device: its turn, or a message that waited in it."""
         claim_id = uuid4()
-        found, brought = await self._begin(device_id, None, claim_id, self._worker, None, None, None, "wait")
-        return _open(device_id, claim_id, found, brought) if found["outcome"] == "claimed" else None
+        found, brought = await self._begins.answer(
+            _Claim(device_id, None, claim_id, None, None, None, "wait", self._heads.known(device_id))
+        )
+        return self._open(device_id, claim_id, found, brought) if found["outcome"] == "claimed" else None
 
     async def left_behind(self) -> list[str]:
         """Devices on which a crashed process may have left something behind."""
@@ -165,11 +208,6 @@ class Turns:
         message stays to be delivered again."""
         await self._database.execute("withdraw", message.device_id, pack_text(message.message_id), claim_id)
 
-    async def _begin(self, *arguments: object) -> tuple[dict[str, Any], dict[str, HeadRows]]:
-        records = await self._database.fetch("begin", *arguments, self._default_ttl, LEASE, WAITER, MAX_ATTEMPTS, "{}")
-        heads = [head_rows(record) for record in records if record["checkpoint_id"] is not None]
-        return json.loads(records[0]["answer"]), {rows.head.checkpoint.ns: rows for rows in heads}
-
     async def commit(self, turn: OpenTurn, record: TurnRecord) -> None:
         """Writes state, lock, reply and statuses together. Raises `StaleTurn`, and writes nothing, if the fence
         no longer stands. Asked again for a turn that was committed, it answers as it did."""
@@ -189,14 +227,14 @@ class Turns:
             "lock_taken": turn.active_agent != turn.holder,
             "session_ttl": turn.session_ttl,
             "heads": turn.heads,
+            "messages": [pack_text(message.id) for message in turn.messages],
         }
         if turn.journaled:
             outcome["journal_of"] = pack_text(turn.messages[0].id)
-        committed = await self._database.fetchval(
-            "commit", turn.device_id, turn.claim_id, turn.fence, pack_json(outcome), *turn.columns()
-        )
-        if not committed:
+        if not await self._commits.answer(_Outcome(turn, pack_json(outcome))):
+            self.forget(turn.device_id)
             raise _stale(turn)
+        self._heads.keep(turn)
         if turn.active_agent != turn.holder:
             log_lock(turn.device_id, turn.active_agent)
 
@@ -217,6 +255,10 @@ class Turns:
         That it ran counts as an attempt unless `give_back`.
         """
         await self._database.execute("abandon", turn.device_id, turn.claim_id, give_back)
+
+    def forget(self, device_id: str) -> None:
+        """Drops what this process has in hand of a device."""
+        self._heads.forget(device_id)
 
     async def heartbeat(self, turn: OpenTurn) -> bool:
         """Renews the lease. False when another process has claimed the device since: the turn is stale."""
@@ -247,27 +289,62 @@ class Turns:
             for row in rows
         ]
 
+    async def _begin_all(self, claims: Sequence[_Claim]) -> list[_Claimed | None]:
+        records = await self._database.fetch(
+            "begin",
+            *columns(_Claim, claims),
+            self._worker,
+            self._default_ttl,
+            LEASE,
+            WAITER,
+            MAX_ATTEMPTS,
+        )
+        found = {record["place"]: _Claimed(json.loads(record["answer"]), {}) for record in records}
+        for record in records:
+            if record["checkpoint_id"] is not None:
+                rows = head_rows(record)
+                found[record["place"]].brought[rows.head.checkpoint.ns] = rows
+        answers = (found[place] for place in range(1, len(claims) + 1))
+        return [None if answer.answer["outcome"] == "locked" else answer for answer in answers]
 
-def _open(device_id: str, claim_id: UUID, found: dict[str, Any], brought: dict[str, HeadRows]) -> OpenTurn:
-    return OpenTurn(
-        device_id=device_id,
-        claim_id=claim_id,
-        fence=found["fence"],
-        turn_no=found["turn_no"],
-        messages=tuple(
-            Message(id=unpack_text(message["id"]), text=unpack_text(message["text"])) for message in found["messages"]
-        ),
-        resume=unpack_json(found["resume"]),
-        context=unpack_json(found["context"]),
-        attempts=found["attempts"],
-        now=datetime.fromisoformat(found["now"]),
-        holder=found["active_agent"],
-        active_agent=found["active_agent"],
-        heads=found["heads"],
-        brought=brought,
-        journal=tuple(JournalEntry(**unpack_json(entry)) for entry in found["journal"]),
-        journaled=bool(found["journal"]),
-    )
+    async def _commit_all(self, outcomes: Sequence[_Outcome]) -> list[bool | None]:
+        turns = [turn for turn, _ in outcomes]
+        records = await self._database.fetch(
+            "commit",
+            [turn.device_id for turn in turns],
+            [turn.claim_id for turn in turns],
+            [turn.fence for turn in turns],
+            [outcome for _, outcome in outcomes],
+            self._keep_turns,
+            *placed_columns(CheckpointRow, (turn.checkpoints.values() for turn in turns)),
+            *placed_columns(ValueRow, (turn.values.values() for turn in turns)),
+            *placed_columns(WriteRow, (turn.all_writes() for turn in turns)),
+        )
+        found = {record["place"]: record["outcome"] for record in records}
+        meaning = {"committed": True, "stale": False, "locked": None}
+        return [meaning[found[place]] for place in range(1, len(outcomes) + 1)]
+
+    def _open(self, device_id: str, claim_id: UUID, found: dict[str, Any], brought: dict[str, HeadRows]) -> OpenTurn:
+        return OpenTurn(
+            device_id=device_id,
+            claim_id=claim_id,
+            fence=found["fence"],
+            turn_no=found["turn_no"],
+            messages=tuple(
+                Message(id=unpack_text(message["id"]), text=unpack_text(message["text"]))
+                for message in found["messages"]
+            ),
+            resume=unpack_json(found["resume"]),
+            context=unpack_json(found["context"]),
+            attempts=found["attempts"],
+            now=datetime.fromisoformat(found["now"]),
+            holder=found["active_agent"],
+            active_agent=found["active_agent"],
+            heads=found["heads"],
+            brought=brought | self._heads.held(device_id, found["heads"]),
+            journal=tuple(JournalEntry(**unpack_json(entry)) for entry in found["journal"]),
+            journaled=bool(found["journal"]),
+        )
 
 
 def _record(found: dict[str, Any]) -> TurnRecord:

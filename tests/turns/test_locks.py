@@ -1,4 +1,4 @@
-"""Whatever locks a device's rows does so in one order: whoever waits gets through, with what is true by then."""
+"""A device's row that is locked holds up nobody else; whoever asks again gets through, with what is true by then."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -20,6 +20,26 @@ from .runtimes import execute
 HOLD = "SELECT FROM conversation_states WHERE device_id = $1 FOR UPDATE"
 
 
+async def hold(connection: Connection, device: str = "d1") -> None:
+    """Locks the row of a device until COMMIT."""
+    await connection.execute("BEGIN")
+    await connection.fetch(HOLD, device)
+
+
+async def asked(dsn: str, statement: str, sessions: int = 1) -> None:
+    """Comes back when so many sessions of the database have asked in vain, by the statement that they ran last."""
+    vain = f"""
+        SELECT count(*) FROM pg_stat_activity
+        WHERE datname = current_database() AND state = 'idle' AND query LIKE '%moorline_{statement}_%'
+            AND query_start > (
+                SELECT max(query_start) FROM pg_stat_activity
+                WHERE datname = current_database() AND state = 'idle in transaction')
+    """  # noqa: S608 - a word of the test
+    async with asyncio.timeout(30):
+        while (await execute(dsn, vain))[0]["count"] != sessions:  # noqa: ASYNC110 - the server cannot call us
+            await asyncio.sleep(0.01)
+
+
 async def lock_waits(dsn: str, number: int) -> None:
     """Comes back when the server shows so many sessions of the database that wait for a lock."""
     waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
@@ -28,32 +48,51 @@ async def lock_waits(dsn: str, number: int) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_a_begin_that_waited_for_a_commit_starts_from_what_that_left(
+async def test_a_begin_after_a_commit_that_was_held_up_starts_from_what_that_left(
     dsn: str, turns: Turns, worker: Workers, connection: Connection
 ) -> None:
     turn = await claim(turns, message("m1"))
     turn.set_lock("hair", None)
-    await connection.execute("BEGIN")
-    await connection.fetch(HOLD, "d1")
+    await hold(connection)
     committing = asyncio.create_task(turns.commit(turn, record(turn)))
-    await lock_waits(dsn, 1)
-    beginning = [asyncio.create_task(begin(worker(), message(message_id))) for message_id in ("m2", "m1")]
-    await lock_waits(dsn, 3)
+    await asked(dsn, "commit")
+    workers = worker(), worker()
+    beginning = [
+        asyncio.create_task(begin(own, message(message_id)))
+        for own, message_id in zip(workers, ("m2", "m1"), strict=True)
+    ]
+    await asked(dsn, "begin", 2)
+    assert not committing.done()
     await connection.execute("COMMIT")
 
     await committing
-    second, replayed = await asyncio.gather(*beginning)
+    found = await asyncio.gather(*beginning)
+    second, replayed = [
+        await begin(own, message(message_id)) if isinstance(one, Waiting) else one
+        for own, message_id, one in zip(workers, ("m2", "m1"), found, strict=True)
+    ]
     assert isinstance(second, OpenTurn)
     assert (second.turn_no, second.holder) == (2, "hair")
     assert isinstance(replayed, Replayed)
 
 
-async def test_of_claims_that_waited_together_one_wins(dsn: str, worker: Workers, connection: Connection) -> None:
+async def test_a_locked_device_holds_up_no_other_of_its_group(turns: Turns, connection: Connection) -> None:
+    await answer(turns, message("m1"))
+    await hold(connection)
+    others = [message("m1", device=f"other {number}") for number in range(20)]
+    held_up, *begun = [asyncio.create_task(begin(turns, one)) for one in (message("m2"), *others)]
+    opened = await asyncio.gather(*begun)
+    await asyncio.gather(*(turns.commit(turn, record(turn)) for turn in opened if isinstance(turn, OpenTurn)))
+    assert not held_up.done()
+    await connection.execute("COMMIT")
+    assert isinstance(await held_up, OpenTurn)
+
+
+async def test_of_claims_that_were_held_up_together_one_wins(dsn: str, worker: Workers, connection: Connection) -> None:
     await answer(worker(), message("m0"))
-    await connection.execute("BEGIN")
-    await connection.fetch(HOLD, "d1")
+    await hold(connection)
     beginning = [asyncio.create_task(begin(worker(), message(f"m{number}"))) for number in range(1, 6)]
-    await lock_waits(dsn, 5)
+    await asked(dsn, "begin", 5)
     await connection.execute("COMMIT")
     found = await asyncio.gather(*beginning)
     assert [type(one) for one in found].count(OpenTurn) == 1
@@ -72,7 +111,7 @@ async def test_a_tools_transaction_holds_off_a_claim_and_not_another_device(
     await expire_lease(connection)
     async with turns.transaction(turn) as transaction:
         taking_over = asyncio.create_task(claim(worker(), message("m1")))
-        await lock_waits(dsn, 1)
+        await asked(dsn, "begin")
         await answer(worker(), message(device="d2"))
         await transaction.note(0, [JournalEntry(kind="database", name="book", intent="{}", result={"value": 1})])
         assert not taking_over.done()
@@ -82,40 +121,23 @@ async def test_a_tools_transaction_holds_off_a_claim_and_not_another_device(
         await turns.commit(turn, record(turn))
 
 
-async def test_an_erasure_that_waited_for_a_commit_removes_what_that_wrote(
+async def test_a_commit_that_was_held_up_by_an_erasure_is_stale_and_brings_nothing_back(
     dsn: str, turns: Turns, connection: Connection
 ) -> None:
     turn = await claim(turns, message("m1"))
-    await connection.execute("BEGIN")
-    await connection.fetch(HOLD, "d1")
-    committing = asyncio.create_task(turns.commit(turn, record(turn)))
-    await lock_waits(dsn, 1)
-    async with DeviceCheckpointer.from_conn_string(dsn) as saver:
-        erasing = asyncio.create_task(saver.adelete_thread("d1"))
-        await lock_waits(dsn, 2)
-        await connection.execute("COMMIT")
-        await asyncio.gather(committing, erasing)
-    assert await turns.transcript("d1") == []
-    assert (await answer(turns, message("m1"))).turn_no == 1
-
-
-async def test_a_commit_that_waited_for_an_erasure_is_stale_and_brings_nothing_back(
-    dsn: str, turns: Turns, connection: Connection
-) -> None:
-    turn = await claim(turns, message("m1"))
-    await connection.execute("BEGIN")
-    await connection.fetch(HOLD, "d1")
+    await hold(connection)
     async with DeviceCheckpointer.from_conn_string(dsn) as saver:
         erasing = asyncio.create_task(saver.adelete_thread("d1"))
         await lock_waits(dsn, 1)
         committing = asyncio.create_task(turns.commit(turn, record(turn)))
-        await lock_waits(dsn, 2)
+        await asked(dsn, "commit")
         await connection.execute("COMMIT")
         await erasing
         with pytest.raises(StaleTurn):
             await committing
     assert await turns.transcript("d1") == []
     assert (await execute(dsn, "SELECT FROM conversation_messages")) == []
+    assert (await answer(turns, message("m1"))).turn_no == 1
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -17,6 +17,7 @@ SET active_agent = NULL,
     last_active_at = NULL,
     last_turn_no = 0,
     claim_id = NULL,
+    open_messages = NULL,
     lease_until = NULL,
     heads = '{}',
     arrivals = 0

@@ -1,25 +1,26 @@
 -- Turns. What they do is told where the functions are made, in the migrations.
 
 -- name: begin repeatable
-SELECT b.answer, b.checkpoint_ns, b.checkpoint_id, b.parent_checkpoint_id, b.type, b.checkpoint, b.metadata,
+SELECT b.place, b.answer, b.checkpoint_ns, b.checkpoint_id, b.parent_checkpoint_id, b.type, b.checkpoint, b.metadata,
     b.versions, b.value_channels, b.value_versions, b.value_types, b.value_blobs, b.write_tasks, b.write_idxs,
     b.write_paths, b.write_channels, b.write_types, b.write_blobs, b.delta_channels, b.history_depths, b.history_ids,
     b.history_tasks, b.history_idxs, b.history_paths, b.history_channels, b.history_versions, b.history_types,
     b.history_blobs
-FROM @schema.moorline_begin_1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) b
+FROM @schema.moorline_begin_2($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) b
 
 -- name: commit repeatable
-SELECT @schema.moorline_commit_1(
-    $1, $2, $3, $4,
-    $5, $6, $7, $8, $9, $10, $11,
-    $12, $13, $14, $15, $16,
-    $17, $18, $19, $20, $21, $22, $23, $24)
+SELECT c.place, c.outcome
+FROM @schema.moorline_commit_2(
+    $1, $2, $3, $4, $5,
+    $6, $7, $8, $9, $10, $11, $12, $13,
+    $14, $15, $16, $17, $18, $19,
+    $20, $21, $22, $23, $24, $25, $26, $27, $28) c
 
 -- name: release repeatable
-SELECT @schema.moorline_release_1($1, $2, $3, $4, $5, $6, $7)
+SELECT @schema.moorline_release_2($1, $2, $3, $4, $5, $6, $7)
 
 -- name: abandon repeatable
-SELECT @schema.moorline_abandon_1($1, $2, $3)
+SELECT @schema.moorline_abandon_2($1, $2, $3)
 
 -- name: heartbeat repeatable
 SELECT @schema.moorline_heartbeat_1($1, $2, $3, $4)
@@ -53,7 +54,7 @@ CROSS JOIN LATERAL (
 ) v
 
 -- name: withdraw repeatable
-SELECT @schema.moorline_withdraw_1($1, $2, $3)
+SELECT @schema.moorline_withdraw_2($1, $2, $3)
 
 -- name: journal
 -- What a turn has to remember in case it runs again.
@@ -67,11 +68,12 @@ UPDATE @schema.conversation_effects SET result = $4::jsonb
 WHERE device_id = $1::text AND message_id = $2::text AND position = $3::integer
 
 -- name: left_behind repeatable
--- Devices with a message that runs, or that waited in a process that is gone; begin tells whether one that runs is left.
-SELECT DISTINCT m.device_id
-FROM @schema.conversation_messages m
-WHERE m.status IN ('waiting', 'running') AND (m.status = 'running' OR m.waiter_until <= clock_timestamp())
-ORDER BY m.device_id
+-- Devices with an open turn, or with a message that waited in a process that is gone; begin tells whether the turn is
+-- left.
+SELECT s.device_id::text AS device_id FROM @schema.conversation_states s WHERE s.claim_id IS NOT NULL
+UNION
+SELECT m.device_id FROM @schema.conversation_messages m WHERE m.queued AND m.waiter_until <= clock_timestamp()
+ORDER BY device_id
 
 -- name: dead repeatable
 -- Messages that were set aside, the last first.

@@ -125,7 +125,8 @@ BEGIN
             ('heads', 'jsonb', ' NOT NULL DEFAULT ''{}''', 'the last committed checkpoint of each namespace'),
             ('arrivals', 'bigint', ' NOT NULL DEFAULT 0', 'the last arrival number given to a message'),
             ('last_worker', 'text', '', 'the process that claimed the last turn'),
-            ('worker_turns', 'integer', ' NOT NULL DEFAULT 0', 'how many turns it has claimed in a row')
+            ('worker_turns', 'integer', ' NOT NULL DEFAULT 0', 'how many turns it has claimed in a row'),
+            ('open_messages', 'text[]', '', 'the messages of the open turn')
         ) AS w (name, type, rest, meaning)
     LOOP
         SELECT format_type(a.atttypid, NULL) AS type, a.atttypmod - 4 AS length, a.attnotnull, a.atthasdef INTO present

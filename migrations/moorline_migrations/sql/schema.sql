@@ -23,8 +23,8 @@
 -- A turn is claimed by writing claim_id, lease_until and the next fence into the row of its device. What it writes
 -- carries its fence (null: written outside a turn), and its last statement is refused unless the row still has it.
 -- arrivals counts the messages of a device, last_turn_no its committed turns; heads maps a namespace to the ID of the
--- last checkpoint that a committed turn left there. last_worker and worker_turns say which process claimed last, and
--- how often in a row: it gives way to others in time.
+-- last checkpoint that a committed turn left there. open_messages are those of the open turn. last_worker and
+-- worker_turns say which process claimed last, and how often in a row: it gives way to others in time.
 --
 -- moorline_claim_… and moorline_commit_… are those two steps of a turn. A function is never changed, only followed by one
 -- of the next number, because two versions of the code may run on one schema.
@@ -64,8 +64,10 @@ CREATE TABLE @schema.conversation_states (
     heads          jsonb NOT NULL DEFAULT '{}',
     arrivals       bigint NOT NULL DEFAULT 0,
     last_worker    text,
-    worker_turns   integer NOT NULL DEFAULT 0
+    worker_turns   integer NOT NULL DEFAULT 0,
+    open_messages  text[]
 ) WITH (fillfactor = 70);
+COMMENT ON COLUMN @schema.conversation_states.open_messages IS 'Added by Moorline: the messages of the open turn';
 
 CREATE INDEX idx_conversation_states_active_agent ON @schema.conversation_states (active_agent)
     WHERE active_agent IS NOT NULL;
@@ -90,11 +92,11 @@ CREATE TABLE @schema.conversation_messages (
     merge        boolean NOT NULL DEFAULT false,
     error        text,
     received_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
+    queued       boolean NOT NULL GENERATED ALWAYS AS (status = 'waiting') STORED,
     PRIMARY KEY (device_id, message_id)
-);
+) WITH (fillfactor = 85);
 
-CREATE INDEX conversation_messages_open ON @schema.conversation_messages (device_id, arrival)
-    WHERE status IN ('waiting', 'running');
+CREATE INDEX conversation_messages_queued ON @schema.conversation_messages (device_id, arrival) WHERE queued;
 
 CREATE TABLE @schema.conversation_turns (
     device_id    text,
@@ -227,3 +229,4 @@ CREATE TABLE @schema.appointments (
 
 -- The functions are too long to be said twice.
 \ir 0003_turns.sql
+\ir group_functions.sql

@@ -1,0 +1,122 @@
+"""The heads that a process has in hand: what a turn left need not be read again by the next turn of its device."""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+
+from moorline_checkpoint.codec import load_json, pack_text
+from moorline_checkpoint.rows import CheckpointRow, CheckpointRows, HeadRows, HistoryRows, ValueRow, WriteRow
+from moorline_checkpoint.turn import OpenTurn
+
+LIMIT = 8 * 2**20
+"""Bytes that the heads in hand may take, about."""
+
+_ROW = 600
+"""Bytes that a row takes besides what is stored in it, about."""
+
+
+class KnownHeads:
+    """A head for each device, the least recently used forgotten first.
+
+    A checkpoint does not change under its ID, so what is known stays true; whether it is still the head, Begin tells.
+    """
+
+    def __init__(self) -> None:
+        self._heads: OrderedDict[str, tuple[HeadRows, int]] = OrderedDict()
+        self._size = 0
+
+    def known(self, device_id: str) -> str:
+        """A JSON object of the known head by its namespace, as Begin takes it."""
+        if device_id not in self._heads:
+            return "{}"
+        head = self._heads[device_id][0].head.checkpoint
+        return json.dumps({head.ns: head.id})
+
+    def held(self, device_id: str, heads: Mapping[str, str]) -> dict[str, HeadRows]:
+        """The known head by its namespace, if it is among `heads`."""
+        if device_id not in self._heads:
+            return {}
+        rows = self._heads[device_id][0]
+        head = rows.head.checkpoint
+        return {head.ns: rows} if heads.get(head.ns) == head.id else {}
+
+    def keep(self, turn: OpenTurn) -> None:
+        """Keeps the head of the agent that holds the session after a turn that was committed."""
+        self.forget(turn.device_id)
+        rows = None if turn.active_agent is None else _left_by(turn, turn.active_agent)
+        if rows is None:
+            return
+        size = _size(rows)
+        self._heads[turn.device_id] = rows, size
+        self._size += size
+        while self._size > LIMIT:
+            self.forget(next(iter(self._heads)))
+
+    def forget(self, device_id: str) -> None:
+        """Drops what is known of the device."""
+        _, size = self._heads.pop(device_id, (None, 0))
+        self._size -= size
+
+
+def _left_by(turn: OpenTurn, ns: str) -> HeadRows | None:
+    """The head of a namespace as the turn left it; None if what it is made of is not all in hand."""
+    chain: list[CheckpointRow] = []
+    own_id = turn.heads.get(ns)
+    while own_id is not None and (written := turn.checkpoints.get((ns, own_id))):
+        chain.append(written)
+        own_id = written.parent
+    older = turn.brought.get(ns)
+    if not chain or own_id != (older.head.checkpoint.id if older else None):
+        return None
+    values = [*(older.head.values if older else ()), *(value for value in turn.values.values() if value.ns == ns)]
+    ancestors = [
+        CheckpointRows(row, _values_of(row, values), _writes_on(turn, row.ns, row.id, ())) for row in chain[1:]
+    ]
+    if older:
+        head = older.head.checkpoint
+        ancestors.append(older.head._replace(writes=_writes_on(turn, ns, head.id, older.head.writes)))
+    channels = frozenset(map(pack_text, json.loads(chain[0].metadata).get("counters_since_delta_snapshot", ())))
+    history = _history(channels, ancestors, older)
+    if history is None:
+        return None
+    head_rows = CheckpointRows(chain[0], _values_of(chain[0], values), _writes_on(turn, ns, chain[0].id, ()))
+    return HeadRows(head_rows, channels, history)
+
+
+def _history(
+    channels: frozenset[str], ancestors: Sequence[CheckpointRows], older: HeadRows | None
+) -> HistoryRows | None:
+    """What the channels' values are made of: the ancestors, newest first, then what the oldest of them is made of."""
+    steps: list[Sequence[WriteRow]] = []
+    seeds: dict[str, ValueRow] = {}
+    for ancestor in ancestors:
+        sought = channels - seeds.keys()
+        steps.insert(0, [write for write in ancestor.writes if write.channel in sought])
+        seeds |= {value.channel: value for value in ancestor.values if value.channel in sought}
+    sought = channels - seeds.keys()
+    if older is None or not sought:
+        return HistoryRows(steps, seeds)
+    if not older.delta_channels.issuperset(sought):
+        return None
+    before = [[write for write in step if write.channel in sought] for step in older.history.steps]
+    return HistoryRows(
+        [*before, *steps], seeds | {name: seed for name, seed in older.history.seeds.items() if name in sought}
+    )
+
+
+def _values_of(row: CheckpointRow, values: Sequence[ValueRow]) -> list[ValueRow]:
+    held = {pack_text(channel): pack_text(str(version)) for channel, version in load_json(row.versions).items()}
+    return [value for value in values if held.get(value.channel) == value.version]
+
+
+def _writes_on(turn: OpenTurn, ns: str, own_id: str, stored: Sequence[WriteRow]) -> list[WriteRow]:
+    merged = {(row.task, row.idx): row for row in stored}
+    return list((merged | turn.writes.get((ns, own_id), {})).values())
+
+
+def _size(rows: HeadRows) -> int:
+    blobs = [value.blob for value in (*rows.head.values, *rows.history.seeds.values())]
+    blobs += [write.blob for step in (rows.head.writes, *rows.history.steps) for write in step]
+    return _ROW + len(rows.head.checkpoint.body) + sum(_ROW + len(blob) for blob in blobs)
