@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 
 from langgraph.channels import UntrackedValue
 from langgraph.channels.delta import DeltaChannel
 from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
+from langgraph.types import Command
 
 from moorline_agents import control
 from moorline_agents.errors import AgentError
@@ -86,16 +87,25 @@ def extend_history(history: list[Message], updates: Sequence[Sequence[Message]])
     return extended[-HISTORY_MESSAGES:]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """An agent's part of a turn so far."""
+
+    heard: tuple[Message, ...] = ()
+    """The person's messages, until they are in the history."""
+    handoff: str | None = None
+    released: bool = False
+    usage: Usage = Usage()
+
+
 class AgentState(TypedDict, total=False):
-    """An agent's own state, kept from turn to turn under its own namespace; all but the history is one turn's only.
+    """An agent's own state under its own namespace: the history is kept from turn to turn, the part is one turn's.
 
     Updates of `history` are tuples: LangGraph turns message dicts in a *list* into LangChain messages.
     """
 
     history: Annotated[list[Message], DeltaChannel(extend_history, snapshot_frequency=SNAPSHOT_UPDATES)]
-    handoff: Annotated[str | None, UntrackedValue]
-    released: Annotated[bool, UntrackedValue]
-    usage: Annotated[dict[str, int], UntrackedValue]
+    part: Annotated[Part, UntrackedValue]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,30 +139,23 @@ class Agent:
         """The agent as a LangGraph graph that keeps its state in the saver of the graph that calls it."""
         loop = _Loop(agent=self, surroundings=surroundings)
         graph = StateGraph(AgentState, context_schema=RunContext)
-        graph.add_node("think", loop.think)
-        graph.add_node("act", loop.act)
+        graph.add_node("think", loop.think, destinations=("act", END))
+        graph.add_node("act", loop.act, destinations=("think", END))
         graph.add_edge(START, "think")
-        graph.add_conditional_edges("think", _after_think, ["act", END])
-        graph.add_conditional_edges("act", _after_act, ["think", END])
         return graph.compile(checkpointer=True, name=self.name)
 
     def input(self, texts: Sequence[str]) -> dict[str, Any]:
         """What the graph is called with for the messages of one turn."""
-        return {
-            "history": tuple({"role": "user", "content": text} for text in texts),
-            "handoff": None,
-            "released": False,
-            "usage": {},
-        }
+        return {"part": Part(heard=tuple({"role": "user", "content": text} for text in texts))}
 
     def outcome(self, state: dict[str, Any]) -> Outcome:
         """Reads what the turn came to from the graph's final state."""
-        last = state["history"][-1]
+        last, part = state["history"][-1], state["part"]
         return Outcome(
             text=last["content"] or "" if last["role"] == "assistant" else "",
-            handoff=state.get("handoff"),
-            released=bool(state.get("released")),
-            usage=Usage(**state.get("usage", {})),
+            handoff=part.handoff,
+            released=part.released,
+            usage=part.usage,
         )
 
 
@@ -178,18 +181,27 @@ class _Loop:
         if agent.keeps_session:
             self._schemas.append(control.END_SESSION_SCHEMA)
 
-    async def think(self, state: AgentState, runtime: Runtime[RunContext]) -> AgentState:
-        history = shown(state["history"])
-        journal = runtime.context.journal
-        recalled = journal.recall(self._agent.name)
+    async def think(self, state: AgentState, runtime: Runtime[RunContext]) -> Command[str]:
+        part = state.get("part", Part())
+        history = shown([*state.get("history", ()), *part.heard])
+        answer, usage = await self._answer(history, runtime.context)
+        update = {
+            # One update a step: each is a row.
+            "history": (*part.heard, answer),
+            "part": replace(part, heard=(), usage=part.usage + usage),
+        }
+        return Command(goto="act" if answer.get("tool_calls") else END, update=update)
+
+    async def _answer(self, history: Sequence[Message], context: RunContext) -> tuple[Message, Usage]:
+        recalled = context.journal.recall(self._agent.name)
         if recalled is not None:
-            return {"history": (recalled,)}  # type: ignore[typeddict-item]  # see AgentState
+            return recalled, Usage()
         tired = _rounds(history) >= self._rounds
         answer = await self._model.complete(
-            [self._system(runtime.context.tools), *history],
+            [self._system(context.tools), *history],
             tools=self._schemas,
             tool_choice="none" if tired and self._schemas else None,
-            on_text=runtime.context.say,
+            on_text=context.say,
         )
         calls = bool(answer.message.get("tool_calls"))
         if tired and calls:
@@ -198,23 +210,22 @@ class _Loop:
                 "nothing was kept. Send the message again, or raise MOORLINE_TOOL_ROUNDS."
             )
         if calls:
-            journal.note(self._agent.name, answer.message)
-        usage = Usage(**state.get("usage", {})) + answer.usage
-        return {"history": (answer.message,), "usage": usage.as_dict()}  # type: ignore[typeddict-item]  # see AgentState
+            context.journal.note(self._agent.name, answer.message)
+        return answer.message, answer.usage
 
-    async def act(self, state: AgentState, runtime: Runtime[RunContext]) -> AgentState:
+    async def act(self, state: AgentState, runtime: Runtime[RunContext]) -> Command[str]:
         results: list[Message] = []
-        update: AgentState = {}
+        part = state.get("part", Part())
         context = runtime.context
         # One after another: the order of effects is the order the model asked for.
         for call in state["history"][-1].get("tool_calls", ()):
             name, arguments = call["function"]["name"], call["function"]["arguments"]
             try:
                 if name == control.HAND_OVER:
-                    update["handoff"] = control.hand_over_target(arguments, self._peers)
-                    result: Any = {"handed_over_to": update["handoff"]}
+                    part = replace(part, handoff=control.hand_over_target(arguments, self._peers))
+                    result: Any = {"handed_over_to": part.handoff}
                 elif name == control.END_SESSION and self._agent.keeps_session:
-                    update["released"] = True
+                    part = replace(part, released=True)
                     result = {"ended": True}
                 else:
                     result = await context.journal.perform(self._tool(name), arguments, context.tools)
@@ -222,8 +233,7 @@ class _Loop:
                 result = {"error": str(refusal)}
             content = json.dumps(result, ensure_ascii=False, default=str)
             results.append({"role": "tool", "tool_call_id": call["id"], "content": content})
-        update["history"] = tuple(results)  # type: ignore[typeddict-item]  # see AgentState
-        return update
+        return Command(goto=END if part.handoff else "think", update={"history": tuple(results), "part": part})
 
     def _tool(self, name: str) -> Tool:
         if name not in self._tools:
@@ -244,12 +254,3 @@ def _rounds(history: Sequence[Message]) -> int:
             break
         count += message["role"] == "assistant"
     return count
-
-
-# Asynchronous, because LangGraph gives a plain function a thread of its own.
-async def _after_think(state: AgentState) -> Literal["act", "__end__"]:
-    return "act" if state["history"][-1].get("tool_calls") else "__end__"
-
-
-async def _after_act(state: AgentState) -> Literal["think", "__end__"]:
-    return "__end__" if state.get("handoff") else "think"

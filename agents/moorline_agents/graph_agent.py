@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +41,7 @@ class GraphAgent:
         """What the graph is called with for the messages of one turn."""
         return {"messages": [("user", text) for text in texts]}
 
-    def outcome(self, state: dict[str, Any]) -> Outcome:
-        """The text of the graph's last message."""
-        return Outcome(text=str(state["messages"][-1].text))
+    def outcome(self, state: Any) -> Outcome:
+        """The text of the last message in the graph's state, which is of the type that its schema makes."""
+        messages = state["messages"] if isinstance(state, Mapping) else state.messages
+        return Outcome(text=str(messages[-1].text))

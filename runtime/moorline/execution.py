@@ -13,7 +13,7 @@ from langgraph.types import Command
 from moorline.background import Background
 from moorline.errors import InvalidMessage, StoreUnavailable
 from moorline.journal import TurnJournal
-from moorline.manager import turn_input
+from moorline.manager import Progress, turn_input
 from moorline.outcome import failure_of, is_outer, record_of
 from moorline_agents.agent import RunContext
 from moorline_agents.journal import Journal
@@ -58,10 +58,9 @@ class Execution:
         """
         try:
             async with self._heartbeat(turn):
-                state = await self.run(
+                record = await self.run(
                     turn, say, TurnJournal(turn=turn, turns=self.turns), lambda: self._transaction(turn)
                 )
-            record = record_of(turn, state)
             await finished(self.turns.commit(turn, record))
         except BaseException as error:
             failure = failure_of(error)
@@ -72,18 +71,19 @@ class Execution:
             raise failure from error
         return record
 
-    async def run(self, turn: OpenTurn, say: Say | None, journal: Journal, transaction: Transaction) -> dict[str, Any]:
-        """The final state of the manager graph; what the run writes joins the turn."""
+    async def run(self, turn: OpenTurn, say: Say | None, journal: Journal, transaction: Transaction) -> TurnRecord:
+        """What the turn came to on the manager graph; what the run writes joins the turn."""
         tools = ToolContext(device_id=turn.device_id, now=turn.now, values=turn.context, transaction=transaction)
         with running(turn):
-            state: dict[str, Any] = await self.graph.ainvoke(
+            output = await self.graph.ainvoke(
                 await self._input(turn),
                 {"configurable": {"thread_id": turn.device_id}},
                 context=RunContext(tools=tools, say=say, journal=journal),
                 # A rerun starts from the last commit and the journal, so nothing in between has to be kept.
                 durability="exit",
+                version="v2",
             )
-        return state
+        return record_of(turn, output.value.get("progress", Progress()), output.interrupts)
 
     async def _let_go(self, turn: OpenTurn, failure: BaseException, *, told: str | None, give_back: bool) -> None:
         if told is None and isinstance(failure, StoreUnavailable | asyncio.CancelledError):

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypedDict
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypedDict
 
+from langgraph.channels import UntrackedValue
 from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
 from langgraph.types import Command
@@ -46,22 +47,29 @@ class Compilable(Protocol):
     def keeps_session(self) -> bool: ...
     def compile(self, surroundings: Surroundings) -> CompiledStateGraph[Any, Any, Any, Any]: ...
     def input(self, texts: Sequence[str]) -> dict[str, Any]: ...
-    def outcome(self, state: dict[str, Any]) -> Outcome: ...
+    def outcome(self, state: Any) -> Outcome: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """What a turn has come to so far."""
+
+    agent: str | None = None
+    reply: str = ""
+    handoffs: tuple[str, ...] = ()
+    usage: Usage = Usage()
 
 
 class TurnState(TypedDict, total=False):
-    """One turn of the manager. Every turn starts with all of it set anew."""
+    """One turn of the manager. The texts are kept while an interrupt waits, the progress never."""
 
     texts: list[str]
-    agent: str | None
-    reply: str
-    handoffs: list[str]
-    usage: dict[str, int]
+    progress: Annotated[Progress, UntrackedValue]
 
 
 def turn_input(texts: Sequence[str]) -> TurnState:
     """What the manager graph is called with for the messages of one turn."""
-    return {"texts": list(texts), "agent": None, "reply": "", "handoffs": [], "usage": {}}
+    return {"texts": list(texts)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +123,7 @@ class Manager:
         device_id = runtime.context.tools.device_id
         if any(map(self._start_over.meant_by, state["texts"])):
             await self._saver.clear_session_lock(device_id)
-            return Command(goto=END, update={"reply": self._start_over.reply})
+            return Command(goto=END, update={"progress": Progress(reply=self._start_over.reply)})
         # A turn that ran before goes the way it went then: since, the session may have changed hands.
         holder = runtime.context.journal.begins_with() or await self._saver.get_session_lock(device_id)
         if holder is not None and holder in self._agents:
@@ -123,7 +131,7 @@ class Manager:
         if holder not in (None, ROUTE):
             logger.warning("Agent %s, which holds %s, is gone; routing anew.", holder, hash_device_id(device_id))
         picked, usage = await self._router.pick(state["texts"][-1], runtime.context.journal)
-        return Command(goto=picked, update={"usage": usage.as_dict()})
+        return Command(goto=picked, update={"progress": Progress(usage=usage)})
 
     def _node(self, agent: Compilable) -> Node:
         graph = agent.compile(self._surroundings)
@@ -133,18 +141,21 @@ class Manager:
             if agent.keeps_session:
                 # Before it runs: an agent that stops to ask holds the session while it waits.
                 await self._saver.set_session_lock(device_id, agent.name, ttl=agent.session_ttl)
-            outcome = agent.outcome(await graph.ainvoke(agent.input(state["texts"])))
+            run = await graph.ainvoke(agent.input(state["texts"]), version="v2")
+            outcome = agent.outcome(run.value)
             if agent.keeps_session and (outcome.released or outcome.handoff):
                 await self._saver.clear_session_lock(device_id)
-            usage = Usage(**state.get("usage", {})) + outcome.usage
+            before = state.get("progress", Progress())
+            progress = replace(before, usage=before.usage + outcome.usage)
             if outcome.handoff is None:
-                return Command(goto=END, update={"agent": agent.name, "reply": outcome.text, "usage": usage.as_dict()})
-            handoffs = [*state.get("handoffs", []), outcome.handoff]
+                progress = replace(progress, agent=agent.name, reply=outcome.text)
+                return Command(goto=END, update={"progress": progress})
+            handoffs = (*before.handoffs, outcome.handoff)
             if len(handoffs) > MAX_HANDOFFS:
                 raise AgentError(
                     f"The message was handed over {MAX_HANDOFFS} times ({', '.join(handoffs)}) and nobody answered; "
                     "nothing was kept. Make the agents' descriptions tell their jobs apart."
                 )
-            return Command(goto=outcome.handoff, update={"handoffs": handoffs, "usage": usage.as_dict()})
+            return Command(goto=outcome.handoff, update={"progress": replace(progress, handoffs=handoffs)})
 
         return answer

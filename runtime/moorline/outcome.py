@@ -3,30 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import Sequence
 
 from langgraph.errors import GraphRecursionError
+from langgraph.types import Interrupt as GraphInterrupt
 
 from moorline.errors import AgentError, MoorlineError, StoreUnavailable
+from moorline.manager import Progress
 from moorline.reply import Interrupt, Reply
 from moorline_checkpoint.turn import OpenTurn, TurnRecord
 
 
-def record_of(turn: OpenTurn, state: dict[str, Any]) -> TurnRecord:
-    """What is committed of a run that ended with `state`. Raises `AgentError` for a run that said nothing."""
-    waiting = [Interrupt(id=interrupt.id, value=interrupt.value) for interrupt in state.get("__interrupt__", ())]
-    interrupt = waiting[0] if waiting else None
-    reply = _question(interrupt) if interrupt else state["reply"]
+def record_of(turn: OpenTurn, progress: Progress, interrupts: Sequence[GraphInterrupt]) -> TurnRecord:
+    """What is committed of a run. Raises `AgentError` for one that said nothing."""
+    interrupt = Interrupt(id=interrupts[0].id, value=interrupts[0].value) if interrupts else None
+    reply = _question(interrupt) if interrupt else progress.reply
     if not reply:
         raise AgentError(
-            f"Agent {state['agent']} answered with nothing; nothing of the turn was kept. Send the message again."
+            f"Agent {progress.agent} answered with nothing; nothing of the turn was kept. Send the message again."
         )
     return TurnRecord(
         turn_no=turn.turn_no,
-        agent=turn.active_agent if interrupt else state["agent"],
+        agent=turn.active_agent if interrupt else progress.agent,
         reply=reply,
-        handoffs=tuple(state["handoffs"]),
-        usage=state["usage"],
+        handoffs=progress.handoffs,
+        usage=progress.usage.as_dict(),
         interrupt={"id": interrupt.id, "value": interrupt.value} if interrupt else None,
     )
 

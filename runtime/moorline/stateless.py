@@ -10,7 +10,7 @@ from uuid import uuid4
 
 from moorline.context import Request
 from moorline.execution import Execution, Say
-from moorline.outcome import record_of, reply_of
+from moorline.outcome import reply_of
 from moorline.reply import Reply
 from moorline_agents.journal import NoJournal
 from moorline_agents.tools import Connection, Tool, ToolContext, ToolRefused
@@ -38,8 +38,8 @@ async def answer(execution: Execution, request: Request, say: Say | None) -> Rep
         active_agent=None,
         heads={},
     )
-    state = await execution.run(turn, say, _NoEffects(), _no_transaction)
-    return reply_of(record_of(turn, state), degraded=True)
+    record = await execution.run(turn, say, _NoEffects(), _no_transaction)
+    return reply_of(record, degraded=True)
 
 
 class _NoEffects(NoJournal):
