@@ -1,0 +1,54 @@
+"""Measures Moorline and its neighbours, every row of docs/benchmarks in one run."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from subprocess import CalledProcessError
+
+from tests.bench.lab import Lab
+from tests.bench.machine import facts
+from tests.bench.measures import MEASURES
+from tests.bench.report import Report
+from tests.bench.server import serving
+
+FOLDER = Path(__file__).parents[2] / "docs" / "benchmarks"
+
+
+def main() -> int:
+    """The exit status: 0 if everything was measured, met or missed."""
+    parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
+    parser.add_argument("--only", metavar="NAME,…", help=f"of {', '.join(MEASURES)}")
+    parser.add_argument("--quick", action="store_true", help="less of everything, to see roughly where it stands")
+    parser.add_argument("--rounds", type=int, help="runs of each contestant (default: 5, quick 2)")
+    parser.add_argument(
+        "--output", type=Path, help="folder for table, plot and results (default: docs/benchmarks for a whole run)"
+    )
+    options = parser.parse_args()
+    chosen = options.only.split(",") if options.only else list(MEASURES)
+    if unknown := [name for name in chosen if name not in MEASURES]:
+        parser.error(f"there is no {', '.join(unknown)}; there are {', '.join(MEASURES)}")
+    whole = not options.only and not options.quick and not options.rounds
+    folder = options.output or (FOLDER if whole else None)
+    rounds = options.rounds or (2 if options.quick else 5)
+    with serving() as databases:
+        lab = Lab(databases=databases, rounds=rounds, quick=options.quick, raw={})
+        report = Report(facts=facts(databases), figures={}, raw=lab.raw, failed=[])
+        for name in chosen:
+            lab.measurement = name
+            try:
+                report.figures[name] = MEASURES[name](lab)
+            except CalledProcessError as error:
+                lab.say(f"broke: {error}")
+                report.failed.append(name)
+            if folder:  # after each, so that a run that is stopped leaves what it found
+                report.write(folder)
+    sys.stdout.write(f"\n{report.table()}\n")
+    if folder:
+        sys.stdout.write(f"\nWritten to {folder}.\n")
+    return 1 if report.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,64 @@
+"""Runs measurements: each run in a fresh process, contestants in turn, round after round."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+from tests.bench.server import Databases
+
+Results = dict[str, list[dict[str, float]]]
+"""What the runs of each contestant gave, by round."""
+
+
+@dataclass(kw_only=True)
+class Lab:
+    """What a measurement works with."""
+
+    databases: Databases
+    rounds: int
+    quick: bool
+    raw: dict[str, Any]
+    """Everything that any run gave, by measurement."""
+    measurement: str = ""
+
+    def size(self, full: int, quick: int) -> int:
+        """A number of turns or devices, smaller in a quick run."""
+        return quick if self.quick else full
+
+    def database(self) -> AbstractContextManager[str]:
+        """A fresh database's DSN."""
+        return self.databases.fresh()
+
+    def call(self, function: Callable[..., Any], **arguments: Any) -> Any:
+        """What an asynchronous function gives in a fresh process."""
+        command = [sys.executable, "-m", "tests.bench.worker", f"{function.__module__}:{function.__name__}"]
+        done = subprocess.run([*command, json.dumps(arguments)], check=True, stdout=subprocess.PIPE, text=True)
+        return json.loads(done.stdout.splitlines()[-1])
+
+    def alternate(self, runs: Mapping[str, Callable[[], dict[str, float]]]) -> Results:
+        """Each of the runs once a round, in the order given, so that all meet the same machine."""
+        results: Results = {name: [] for name in runs}
+        self.raw[self.measurement] = results
+        for number in range(1, self.rounds + 1):
+            for name, run in runs.items():
+                began = time.monotonic()
+                result = run()
+                results[name].append(result)
+                self.say(f"{number}/{self.rounds}  {name:16} {_told(result)}  ({time.monotonic() - began:.1f} s)")
+        return results
+
+    def say(self, text: str) -> None:
+        """A line of progress."""
+        sys.stderr.write(f"{self.measurement:12} {text}\n")
+        sys.stderr.flush()
+
+
+def _told(result: Mapping[str, float]) -> str:
+    return "  ".join(f"{name} {value:.4g}" for name, value in result.items())

@@ -1,0 +1,60 @@
+"""The resident memory of one process that has served 1,000 turns, one of each of 1,000 devices, and then goes on to
+100,000 turns of the same devices."""
+
+from __future__ import annotations
+
+import gc
+from statistics import median
+
+import psutil
+
+from tests.bench.contestants import CONTESTANTS
+from tests.bench.conversation import QUESTION, check
+from tests.bench.driving import at_once
+from tests.bench.figures import Figure
+from tests.bench.lab import Lab
+
+AT_ONCE = 100
+"""Turns on their way at a time."""
+
+
+async def growth(*, dsn: str, devices: int, turns: int) -> dict[str, float]:
+    """MiB after the first turn of each device, and after all of its turns."""
+    names = [f"device-{number}" for number in range(devices)]
+    async with CONTESTANTS["moorline"].open(dsn, 0.0) as turn:
+
+        async def one(device: str, number: int) -> None:
+            check(await turn(device, QUESTION), number)
+
+        await at_once(AT_ONCE, (one(device, 1) for device in names))
+        early = _resident()
+        for number in range(2, turns + 1):
+            await at_once(AT_ONCE, (one(device, number) for device in names))
+        return {"early_mib": early, "late_mib": _resident()}
+
+
+def _resident() -> float:
+    gc.collect()
+    return float(psutil.Process().memory_info().rss) / 2**20
+
+
+def measure(lab: Lab) -> list[Figure]:
+    """MiB against MiB."""
+    devices, turns = lab.size(1000, 200), lab.size(100, 20)
+
+    def run() -> dict[str, float]:
+        with lab.database() as dsn:
+            result: dict[str, float] = lab.call(growth, dsn=dsn, devices=devices, turns=turns)
+            return result
+
+    results = lab.alternate({"moorline": run})["moorline"]
+    early, late = (median(run[name] for run in results) for name in ("early_mib", "late_mib"))
+    return [
+        Figure(
+            path="run",
+            what=f"memory after {devices * turns:,} turns of {devices:,} devices against after {devices:,} turns",
+            values=tuple(run["late_mib"] / run["early_mib"] for run in results),
+            at_most=1.05,
+            seen=f"{late:.0f} MiB against {early:.0f} MiB",
+        )
+    ]

@@ -1,0 +1,29 @@
+"""Sticky turns to a sub-agent with a model that answers at once: 100 devices at once take 10 turns each. In a first
+turn, which is not counted, each device is routed (Moorline), handed over (swarm) or just begun (openai-agents)."""
+
+from __future__ import annotations
+
+from tests.bench.figures import Figure
+from tests.bench.lab import Lab
+from tests.bench.measures.racing import race, rates, versus
+
+
+def measure(lab: Lab) -> list[Figure]:
+    """Turns a second."""
+    results = race(lab, ["moorline", "swarm_postgres", "swarm_memory", "openai_agents"], devices=100, turns=10)
+    ours = rates(results, "moorline")
+    return [
+        Figure(
+            path="run",
+            what=f"100 devices at once: turns/s against {title}",
+            values=versus(results, "moorline", name),
+            at_least=bound,
+            seen=f"{ours} against {rates(results, name)}",
+        )
+        for name, title, bound in (
+            ("swarm_postgres", "swarm on `AsyncPostgresSaver`", 5.0),
+            ("swarm_memory", "swarm on `InMemorySaver`", 1.2),
+            ("openai_agents", "openai-agents on `SQLAlchemySession`/asyncpg", 4.0),
+        )
+        if name in results
+    ]

@@ -1,0 +1,86 @@
+"""The PostgreSQL that everybody is measured on: one server of its own, default settings, durable."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+from urllib.parse import urlsplit
+
+import asyncpg
+
+from moorline_migrations import migrate
+from tests.faults.server import Server
+
+
+class Databases:
+    """The databases of the server."""
+
+    def __init__(self, dsn: str) -> None:
+        self._dsn = dsn
+
+    @contextmanager
+    def fresh(self) -> Iterator[str]:
+        """The DSN of a database with our schema, whose making is off the server's hands; dropped at the end."""
+        name = f"bench_{uuid.uuid4().hex}"
+        dsn = urlsplit(self._dsn)._replace(path=f"/{name}").geturl()
+        execute(self._dsn, f"CREATE DATABASE {name}")
+        try:
+            asyncio.run(migrate(dsn))
+            execute(dsn, "CHECKPOINT")
+            yield dsn
+        finally:
+            execute(self._dsn, f"DROP DATABASE {name} WITH (FORCE)")
+
+    def settings(self, *names: str) -> dict[str, str]:
+        """What the server says of itself."""
+        return {name: execute(self._dsn, "SELECT current_setting($1) AS value", name)[0]["value"] for name in names}
+
+    def flush_seconds(self) -> float:
+        """The median time of a transaction that does nothing but insert a row."""
+        return asyncio.run(_flush_seconds(self._dsn))
+
+
+@contextmanager
+def serving() -> Iterator[Databases]:
+    """A server in a temporary folder, while the block runs."""
+    with (
+        tempfile.TemporaryDirectory(prefix="bench-") as folder,
+        Server.running(Path(folder) / "data") as server,
+        server.database() as dsn,
+    ):
+        yield Databases(dsn)
+
+
+def execute(dsn: str, sql: str, *arguments: object) -> list[asyncpg.Record]:
+    """Runs a statement on a connection of its own."""
+    return asyncio.run(fetch(dsn, sql, *arguments))
+
+
+async def fetch(dsn: str, sql: str, *arguments: object) -> list[asyncpg.Record]:
+    """The same inside an event loop."""
+    connection = await asyncpg.connect(dsn)
+    try:
+        return await connection.fetch(sql, *arguments)
+    finally:
+        await connection.close()
+
+
+async def _flush_seconds(dsn: str) -> float:
+    connection = await asyncpg.connect(dsn)
+    times = []
+    try:
+        await connection.execute("CREATE TABLE flushes (number integer)")
+        for number in range(200):
+            began = time.perf_counter()
+            await connection.execute("INSERT INTO flushes VALUES ($1)", number)
+            times.append(time.perf_counter() - began)
+        await connection.execute("DROP TABLE flushes")
+    finally:
+        await connection.close()
+    return median(times)

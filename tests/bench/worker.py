@@ -1,0 +1,42 @@
+"""The fresh process of one run: calls an asynchronous function and prints what it gives as a line of JSON.
+
+    python -m tests.bench.worker tests.bench.driving:speed '{"contestant": "moorline", …}'
+
+The event loop is uvloop's where it is installed, for everybody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Awaitable, Callable
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+
+def main(function: str, arguments: str) -> None:
+    """Runs `module:name` with keyword arguments."""
+    module, _, name = function.partition(":")
+    measured: Callable[..., Awaitable[Any]] = getattr(import_module(module), name)
+
+    async def run() -> Any:
+        return await measured(**json.loads(arguments))
+
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        result = runner.run(run())
+    sys.stdout.write(json.dumps(result) + "\n")
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    if find_spec("uvloop") is None:
+        return None
+    import uvloop
+
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
