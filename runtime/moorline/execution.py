@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from langgraph.types import Command
@@ -62,6 +64,7 @@ class Execution:
                     turn, say, TurnJournal(turn=turn, turns=self.turns), lambda: self._transaction(turn)
                 )
             await finished(self.turns.commit(turn, record))
+            _spare_the_collector()
         except BaseException as error:
             failure = failure_of(error)
             give_back = is_outer(failure) and not overdue()
@@ -130,6 +133,14 @@ class Execution:
             await asyncio.sleep(HEARTBEAT)
             with suppress(StoreUnavailable):
                 standing = await self.turns.heartbeat(turn)
+
+
+@cache
+def _spare_the_collector() -> None:
+    """Once a process, when all that a turn needs has been imported: takes what is alive then out of the garbage
+    collector's sight. With many turns in flight it would go through all of that again and again, which took a third of
+    a turn's time. What is not part of a reference cycle is freed as ever."""
+    gc.freeze()
 
 
 async def finished(work: Coroutine[Any, Any, T]) -> T:
