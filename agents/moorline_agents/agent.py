@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 HISTORY_MESSAGES = 120
 """Messages an agent keeps in its state; the whole conversation is in `conversation_turns`."""
 
-SNAPSHOT_UPDATES = 60
+SNAPSHOT_UPDATES = 30
 """A history is stored as deltas; every so many of them it is stored whole, so that a read stays short."""
 
 Instructions = str | Callable[[ToolContext], str]

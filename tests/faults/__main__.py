@@ -13,14 +13,18 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import count
+from math import inf
 from pathlib import Path
 
 import pytest
 
 HERE = Path(__file__).parent
-SUMMED = ("operations", "turns", "violations")
+COLUMNS = ("operations", "turns", "violations")
+"""The figures that have a column of their own in the table."""
 SHOWN = 12
 """Lines of a failure."""
+WITHOUT = ("test_checker.py", "test_history.py")
+"""Tests of the laboratory itself."""
 
 
 @dataclass
@@ -46,17 +50,25 @@ class Tally:
                 self.figures[name] = value + (before if isinstance(before, int) else 0)
 
     def __str__(self) -> str:
-        return ", ".join(f"{_number(value)} {name.replace('_', ' ')}" for name, value in self.figures.items())
+        return _told(self.figures)
+
+    def row(self) -> str:
+        """Of the table, after the fault's name."""
+        columns = "".join(f"{self.figures.get(name, ''):>12}" for name in COLUMNS)
+        others = {name: value for name, value in self.figures.items() if name not in COLUMNS}
+        return f"{self.runs:6}{self.failed:8}{columns}  {self.skipped if not self.runs else _told(others)}"
 
 
 class Progress:
     """Says which fault is on and what it came to, and ends the run when the time is up."""
 
-    def __init__(self, until: float) -> None:
+    def __init__(self, *, first: int, until: float) -> None:
         self.tallies: defaultdict[str, Tally] = defaultdict(Tally)
-        self.seed = 0
+        self.first = first
+        self.seed = first
         self.until = until
         self._begun = 0.0
+        self._session: pytest.Session | None = None
 
     @property
     def failed(self) -> int:
@@ -69,16 +81,22 @@ class Progress:
             self.tallies[report.nodeid].failed += 1
             _say(f"{report.nodeid}\n{report.longreprtext}")
 
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """What is long and the same for each seed comes last, in the first round, and not at all in the others."""
+        items.sort(key=lambda item: item.get_closest_marker("laboratory") is not None)
+        if self.seed != self.first:
+            items[:] = [item for item in items if item.get_closest_marker("laboratory") is None]
+
     def pytest_runtest_protocol(self, item: pytest.Item) -> None:
         """Before each fault."""
-        if time.monotonic() > self.until:
-            item.session.shouldstop = "the time is up"
-            return
+        self._session = item.session
         self._begun = time.monotonic()
-        _say(f"seed {self.seed:<4} {_fault(item.nodeid):58}", end="")
+        _say(f"seed {self.seed:<4} {_fault(item.nodeid):78}", end="")
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """After setting up, running and taking down each."""
+        if report.when == "teardown" and time.monotonic() > self.until and self._session is not None:
+            self._session.shouldstop = "the time is up"
         tally = self.tallies[_fault(report.nodeid)]
         if report.skipped:
             tally.skipped = str(report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr)
@@ -100,12 +118,14 @@ class Progress:
 def main() -> int:
     """The exit status: 0 if nothing was violated."""
     parser = argparse.ArgumentParser(prog="scripts/faults", description=__doc__)
-    parser.add_argument("--minutes", type=float, default=20, help="how long (default: 20)")
-    parser.add_argument("--rounds", type=int, default=None, help="how many rounds at most")
+    parser.add_argument("--minutes", type=float, help="how long (default: 20, or what the rounds take)")
+    parser.add_argument("--rounds", type=int, help="how many rounds, each with the next seed, at most")
     parser.add_argument("--seed", type=int, default=1, help="of the first round (default: 1)")
     parser.add_argument("-k", dest="chosen", default="", metavar="EXPRESSION", help="only these, in pytest's words")
     options = parser.parse_args()
-    progress = Progress(time.monotonic() + 60 * options.minutes)
+    minutes = options.minutes or (inf if options.rounds else 20)
+    begun = time.monotonic()
+    progress = Progress(first=options.seed, until=begun + 60 * minutes)
     logs = Path(tempfile.mkdtemp(prefix="faults-"))
     for number in range(options.rounds) if options.rounds else count():
         if time.monotonic() > progress.until:
@@ -114,30 +134,47 @@ def main() -> int:
         progress.seed = options.seed + number
         os.environ["FAULTS_SEED"] = str(progress.seed)
         folder = logs / f"seed-{progress.seed}"
-        arguments = [str(HERE), f"--ignore={HERE / 'test_checker.py'}", "-k", options.chosen, f"--basetemp={folder}"]
         status = pytest.main(
-            [*arguments, "-m", "", "-m", "", "-p", "no:terminal", "-p", "no:randomly"], plugins=[progress]
+            [
+                str(HERE),
+                *(f"--ignore={HERE / name}" for name in WITHOUT),
+                *("-k", options.chosen, "-m", "", f"--basetemp={folder}"),
+                *("-p", "no:terminal", "-p", "no:randomly"),
+            ],
+            plugins=[progress],
         )
         if progress.failed == before:
             shutil.rmtree(folder, ignore_errors=True)
         if status not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
             break
+    _summarize(progress, time.monotonic() - begun)
     if progress.failed:
-        _say(f"\nThe logs of rounds that failed: {logs}")
+        _say(f"The logs of rounds that failed: {logs}")
     else:
         shutil.rmtree(logs)
-    _summarize(progress)
     return 1 if progress.failed or not progress.tallies else 0
 
 
-def _summarize(progress: Progress) -> None:
-    _say(f"\n{'fault':58}{'runs':>5}{'failed':>8}  figures, measures at their worst")
+def _summarize(progress: Progress, seconds: float) -> None:
+    heads = "".join(f"{name:>12}" for name in COLUMNS)
+    width = max(map(len, progress.tallies), default=0) + 1
+    _say(f"\n{'fault':{width}}{'runs':>6}{'failed':>8}{heads}  measures, at their worst")
     for fault, tally in sorted(progress.tallies.items()):
-        _say(f"{fault:58}{tally.runs:5}{tally.failed:8}  {tally.skipped or tally}")
+        _say(f"{fault:{width}}{tally.row()}")
+    total = Tally()
+    for tally in progress.tallies.values():
+        total.runs += tally.runs
+        total.failed += tally.failed
+        total.add({name: tally.figures[name] for name in COLUMNS if name in tally.figures})
+    _say(f"{'all':{width}}{total.row()}  {seconds / 60:.1f} minutes, seeds {progress.first} to {progress.seed}")
 
 
 def _fault(nodeid: str) -> str:
     return nodeid.rpartition("::")[2].removeprefix("test_")
+
+
+def _told(figures: Mapping[str, object]) -> str:
+    return ", ".join(f"{_number(value)} {name.replace('_', ' ')}" for name, value in figures.items())
 
 
 def _number(value: object) -> str:

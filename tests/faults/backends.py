@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -26,12 +27,19 @@ async def kill(dsn: str) -> int:
 
 async def none_left(dsn: str) -> None:
     """Comes back when there is no connection any more, which takes the server a moment; fails after 10 s."""
-    try:
-        async with asyncio.timeout(10):
-            while await states(dsn):  # noqa: ASYNC110 - the server cannot call us
-                await asyncio.sleep(0.01)
-    except TimeoutError:
-        raise AssertionError(f"connections were left: {await states(dsn)}") from None
+    left = await leaked(dsn)
+    assert not left, f"connections were left: {left}"
+
+
+async def leaked(dsn: str, *, allowed: str = "") -> list[str]:
+    """The state of each connection that is still there, and not in the state that is allowed, after 10 s; it comes back
+    as soon as there is none."""
+    deadline = time.monotonic() + 10
+    while left := [state for state in await states(dsn) if state != allowed]:
+        if time.monotonic() > deadline:
+            break
+        await asyncio.sleep(0.01)
+    return left
 
 
 @asynccontextmanager
@@ -44,13 +52,9 @@ async def leaving_nothing(dsn: str) -> AsyncIterator[None]:
 async def all_idle(dsn: str) -> int:
     """Comes back when no connection is in a transaction or at work any more, and says how many there are; fails after
     10 s."""
-    try:
-        async with asyncio.timeout(10):
-            while set(found := await states(dsn)) - {"idle"}:  # noqa: ASYNC110 - as above
-                await asyncio.sleep(0.01)
-    except TimeoutError:
-        raise AssertionError(f"connections did not come to rest: {await states(dsn)}") from None
-    return len(found)
+    left = await leaked(dsn, allowed="idle")
+    assert not left, f"connections did not come to rest: {left}"
+    return len(await states(dsn))
 
 
 async def _ask(dsn: str, sql: str) -> list[asyncpg.Record]:

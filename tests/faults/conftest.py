@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -28,6 +28,13 @@ def seed() -> int:
 
 
 @pytest.fixture
+def busy(request: pytest.FixtureRequest) -> float:
+    """Seconds that a machine which is busy with other tests may add to a figure; the long faults have it to
+    themselves."""
+    return 0.0 if request.node.get_closest_marker("laboratory") else 4.0
+
+
+@pytest.fixture
 def report(record_property: Callable[[str, object], None]) -> Report:
     """Takes the figures of a run by name, for whoever runs the laboratory."""
 
@@ -45,9 +52,16 @@ def way(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def laboratory(dsn: str, way: str, seed: int, tmp_path: Path) -> Iterator[Laboratory]:
+def reached(dsn: str, way: str) -> Iterator[Way]:
+    """A database of the run's server."""
+    with _reached(dsn, way) as reached:
+        yield reached
+
+
+@pytest.fixture
+def laboratory(dsn: str, reached: Way, seed: int, tmp_path: Path) -> Iterator[Laboratory]:
     """On a database of the run's server."""
-    with _laboratory(dsn, way, seed, tmp_path) as laboratory:
+    with _laboratory(dsn, reached, seed, tmp_path) as laboratory:
         yield laboratory
 
 
@@ -61,7 +75,11 @@ def server() -> Iterator[Server]:
 @pytest.fixture
 def server_laboratory(server: Server, way: str, seed: int, tmp_path: Path) -> Iterator[Laboratory]:
     """On a database of the server that is to be stopped."""
-    with server.database() as dsn, _laboratory(dsn, way, seed, tmp_path) as laboratory:
+    with (
+        server.database() as dsn,
+        _reached(dsn, way) as reached,
+        _laboratory(dsn, reached, seed, tmp_path) as laboratory,
+    ):
         yield laboratory
 
 
@@ -82,23 +100,31 @@ def small_server() -> Iterator[Server]:
 @pytest.fixture
 def small_laboratory(small_server: Server, way: str, seed: int, tmp_path: Path) -> Iterator[Laboratory]:
     """On a database of the server on the small disk."""
-    with small_server.database() as dsn, _laboratory(dsn, way, seed, tmp_path) as laboratory:
+    with (
+        small_server.database() as dsn,
+        _reached(dsn, way) as reached,
+        _laboratory(dsn, reached, seed, tmp_path) as laboratory,
+    ):
         yield laboratory
 
 
 @contextmanager
-def _laboratory(dsn: str, way: str, seed: int, folder: Path) -> Iterator[Laboratory]:
-    with ExitStack() as stack:
-        if way == "pgbouncer":
-            reached = Way(dsn=stack.enter_context(pooled(dsn, connections=4)), statement_cache_size=0)
-        else:
-            reached = Way(dsn=dsn, statement_cache_size=100)
-        laboratory = Laboratory(way=reached, dsn=dsn, folder=folder, seed=seed)
-        asyncio.run(laboratory.prepare())
-        try:
-            yield laboratory
-        finally:
-            laboratory.kill()
+def _reached(dsn: str, way: str) -> Iterator[Way]:
+    if way == "direct":
+        yield Way(dsn=dsn, statement_cache_size=100)
+        return
+    with pooled(dsn, connections=4) as pooler:
+        yield Way(dsn=pooler, statement_cache_size=0, pooled=True)
+
+
+@contextmanager
+def _laboratory(dsn: str, reached: Way, seed: int, folder: Path) -> Iterator[Laboratory]:
+    laboratory = Laboratory(way=reached, dsn=dsn, folder=folder, seed=seed)
+    asyncio.run(laboratory.prepare())
+    try:
+        yield laboratory
+    finally:
+        laboratory.kill()
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from typing import Any
 import asyncpg
 
 from tests.faults import worker
+from tests.faults.backends import leaked
 from tests.faults.checker import violations
 from tests.faults.history import Event, Logs
 from tests.faults.recorded import Recorded, record
@@ -37,6 +38,8 @@ class Way:
 
     dsn: str
     statement_cache_size: int
+    pooled: bool = False
+    """Whether a pooler has connections of its own to the server, which outlive its clients'."""
 
 
 class Running:
@@ -72,11 +75,12 @@ class Laboratory:
     def __init__(self, *, way: Way, dsn: str, folder: Path, seed: int) -> None:
         """`dsn` is the database without whatever is in the way of the workers."""
         self.dsn = dsn
+        self.way = way
+        """How the workers that are started from now on reach it."""
         self.seed = seed
         self.workers: list[Running] = []
         self.day = (datetime.now(UTC) + timedelta(days=30)).date().isoformat()
         """On which there is something to book."""
-        self._way = way
         self._folder = folder
         self._logs = Logs(folder)
 
@@ -92,8 +96,8 @@ class Laboratory:
         """Starts a worker; `environment` is for one that has to be a process from its very beginning."""
         told = Orders(
             name=name,
-            dsn=self._way.dsn,
-            statement_cache_size=self._way.statement_cache_size,
+            dsn=self.way.dsn,
+            statement_cache_size=self.way.statement_cache_size,
             log=str(self._folder / f"{name}.jsonl"),
             seed=self.seed,
             day=self.day,
@@ -119,19 +123,41 @@ class Laboratory:
         await self.until(lambda: len(self.events("ready")) == len(self.workers), "the workers to be ready")
 
     async def finish(self) -> Recorded:
-        """The fault is over: lets every worker prove that and end, then takes down what is left."""
+        """The fault is over: lets every worker prove that and end, has what killed ones left behind finished, and takes
+        down what is there then."""
         await self.ready()
         healed_at = time.monotonic()
-        for running in self.workers:
-            running.signal(signal.SIGTERM)
-        await self.until(lambda: all(w.exit_code is not None for w in self.workers), "the workers to end")
-        self._check_workers()
-        return await record(self.dsn, events=self.events(), healed_at=healed_at)
+        await self._end()
+        if await self._open_turns():
+            self.start("wr1", recovers=True)
+            while await self._open_turns():
+                self._check_workers()
+                assert time.monotonic() < healed_at + PATIENCE, "what was left behind is not recovered"
+                await asyncio.sleep(0.05)
+            await self._end()
+        left = await leaked(self.dsn, allowed="idle" if self.way.pooled else "")
+        return await record(self.dsn, events=self.events(), healed_at=healed_at, leaked=len(left))
 
     def kill(self) -> None:
         """Whatever still runs."""
         for running in self.workers:
             running.signal(signal.SIGKILL)
+
+    async def _end(self) -> None:
+        await self.ready()
+        for running in self.workers:
+            running.signal(signal.SIGTERM)
+        await self.until(lambda: all(w.exit_code is not None for w in self.workers), "the workers to end")
+        self._check_workers()
+
+    async def _open_turns(self) -> int:
+        connection = await asyncpg.connect(self.dsn)
+        try:
+            sql = "SELECT count(*) FROM conversation_states WHERE claim_id IS NOT NULL"
+            count: int = await connection.fetchval(sql)
+        finally:
+            await connection.close()
+        return count
 
     def _check_workers(self) -> None:
         crashed = [f"{event.worker}: {event.error}" for event in self.events("crashed")]
@@ -144,10 +170,12 @@ def verify(recorded: Recorded) -> dict[str, int]:
     """Asserts that nothing is violated; what the run amounted to."""
     found = violations(recorded)
     assert not found, f"{len(found)} violations\n" + "\n".join(found[:20])
+    assert not recorded.leaked, f"{recorded.leaked} connections leaked"
     return {
         "operations": sum(event.event == "invoke" for event in recorded.events),
         "turns": len(recorded.turns),
         "violations": len(found),
+        "leaked": recorded.leaked,
     }
 
 

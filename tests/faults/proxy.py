@@ -1,7 +1,7 @@
 """A proxy in front of PostgreSQL that counts what clients send and makes the network fail.
 
-It understands as much of the wire protocol as that takes. It is reached by TCP without TLS and talks to the server
-through the server's Unix socket.
+It understands as much of the wire protocol as that takes. It is reached by TCP without TLS, and talks to the server
+through the server's Unix socket, or to a pooler by TCP.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ SOON = 0.01
 
 _NAMES = {statement.sql: name for name, statement in statements.load("public").items()}
 _STARTUP = 196608  # the protocol's version; other numbers in its place are requests for something else
+_ARRAY = struct.Struct(">iii8x")  # dimensions, whether it has NULLs, type of the elements; length and lower bound
+_TEXT = 25  # the type's OID
 _RESET = struct.pack("ii", 1, 0)  # closing a socket that lingers for 0 s tells the other side by a reset
 
 
@@ -36,8 +38,8 @@ class Send:
     """The name of one of the checkpointer's statements, else the SQL."""
     prepares: bool = False
     """Whether it was only prepared, not run."""
-    device: str | None = None
-    """The statement's first argument, which is the device in all that runs in a turn."""
+    devices: tuple[str, ...] = ()
+    """The statement's first argument, which is the device, or all devices, in what runs in a turn."""
 
 
 def _never(_: Send) -> bool:
@@ -52,9 +54,7 @@ class Proxy:
     """The proxy, while `proxied` runs it."""
 
     def __init__(self, dsn: str) -> None:
-        folder = parse_qs(urlsplit(dsn).query)["host"][0]
-        self._server_path = f"{folder}/.s.PGSQL.5432"
-        self._database = urlsplit(dsn).path
+        self._server = urlsplit(dsn)
         self._port = 0
         self._listener: asyncio.Server | None = None
         self._links: dict[asyncio.Task[None], _Link] = {}
@@ -74,7 +74,7 @@ class Proxy:
     @property
     def dsn(self) -> str:
         """The database as it is reached through the proxy."""
-        return f"postgresql://postgres@127.0.0.1:{self._port}{self._database}?sslmode=disable"
+        return f"postgresql://postgres@127.0.0.1:{self._port}{self._server.path}?sslmode=disable"
 
     @property
     def connections(self) -> int:
@@ -92,9 +92,9 @@ class Proxy:
             self._listener.close()
         for gate in self.gates.values():
             gate.set()
-        self.reset()
-        while self._links:
-            await asyncio.wait(self._links)
+        while self._links:  # one that was just being accepted comes only now
+            self.reset()
+            await asyncio.wait(self._links, timeout=SOON)
 
     def reset(self, chance: Random | None = None) -> None:
         """Resets every connection; with `chance` one of them, if there is one."""
@@ -138,16 +138,23 @@ class Proxy:
         finally:
             self.after_send = _nothing
 
+    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """To the server."""
+        if self._server.hostname is not None:
+            return await asyncio.open_connection(self._server.hostname, self._server.port)
+        folder = parse_qs(self._server.query)["host"][0]
+        return await asyncio.open_unix_connection(f"{folder}/.s.PGSQL.5432")
+
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         link = _Link(self, reader, writer)
-        task = asyncio.create_task(link.run(self._server_path))
+        task = asyncio.create_task(link.run())
         self._links[task] = link
         task.add_done_callback(self._links.pop)
 
 
 @asynccontextmanager
 async def proxied(dsn: str) -> AsyncIterator[Proxy]:
-    """A proxy to the database of a DSN that names a Unix socket."""
+    """A proxy to the database of a DSN that names a Unix socket, or a host and a port."""
     proxy = Proxy(dsn)
     await proxy.open()
     try:
@@ -174,11 +181,11 @@ class _Link:
         for writer in self._writers:
             writer.transport.abort()
 
-    async def run(self, server_path: str) -> None:
+    async def run(self) -> None:
         reader, writer = self._client
         try:
             await self._proxy.gates["to_server"].wait()
-            server_reader, server_writer = await asyncio.open_unix_connection(server_path)
+            server_reader, server_writer = await self._proxy.connect()
             self._writers.append(server_writer)
             await asyncio.gather(self._requests(reader, server_writer), self._answers(server_reader, writer))
         finally:
@@ -238,7 +245,7 @@ class _Link:
     def _send(self, frames: list[bytes]) -> Send | None:
         """What these messages ask for; None for a goodbye."""
         parsed = text = ""
-        device: str | None = None
+        devices: tuple[str, ...] = ()
         runs = False
         for frame in frames:
             kind, body = frame[:1], frame[5:]
@@ -249,10 +256,10 @@ class _Link:
                 parsed = text = self._texts[name] = sql.decode()
             elif kind == b"B":
                 _, name, rest = body.split(b"\0", 2)
-                text, device, runs = self._texts.get(name, parsed), _first_argument(rest), True
+                text, devices, runs = self._texts.get(name, parsed), _first_argument(rest), True
         if not text:
             return None
-        return Send(statement=_NAMES.get(text, text), prepares=not runs, device=device)
+        return Send(statement=_NAMES.get(text, text), prepares=not runs, devices=devices)
 
 
 async def _frame(reader: asyncio.StreamReader) -> bytes:
@@ -260,10 +267,27 @@ async def _frame(reader: asyncio.StreamReader) -> bytes:
     return head + await reader.readexactly(int.from_bytes(head[1:], "big") - 4)
 
 
-def _first_argument(bind: bytes) -> str | None:
-    """The first argument of the rest of a Bind message: formats, then arguments, each list after its length."""
+def _first_argument(bind: bytes) -> tuple[str, ...]:
+    """The first argument of the rest of a Bind message, a text or an array of texts: formats, then arguments, each list
+    after its length."""
     at = 2 + 2 * int.from_bytes(bind[:2], "big")
     if not int.from_bytes(bind[at : at + 2], "big"):
-        return None
-    size = int.from_bytes(bind[at + 2 : at + 6], "big", signed=True)
-    return None if size < 0 else bind[at + 6 : at + 6 + size].decode(errors="replace")
+        return ()
+    argument = _sized(bind, at + 2)
+    if argument is None:
+        return ()
+    if len(argument) < _ARRAY.size or _ARRAY.unpack_from(argument)[::2] != (1, _TEXT):
+        return (argument.decode(errors="replace"),)
+    elements = []
+    at = _ARRAY.size
+    while at < len(argument):
+        element = _sized(argument, at) or b""
+        elements.append(element.decode())
+        at += 4 + len(element)
+    return tuple(elements)
+
+
+def _sized(data: bytes, at: int) -> bytes | None:
+    """The value there, after its length; None for NULL."""
+    size = int.from_bytes(data[at : at + 4], "big", signed=True)
+    return None if size < 0 else data[at + 4 : at + 4 + size]

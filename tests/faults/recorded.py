@@ -117,9 +117,11 @@ class Recorded:
     stored: tuple[Stored, ...]
     effects: tuple[Effect, ...]
     appointments: tuple[Appointment, ...]
+    leaked: int
+    """Connections that are still there, or with a pooler those that are not idle, when all workers have ended."""
 
 
-async def record(dsn: str, *, events: tuple[Event, ...], healed_at: float) -> Recorded:
+async def record(dsn: str, *, events: tuple[Event, ...], healed_at: float, leaked: int) -> Recorded:
     """Reads the database, all of it as of one moment."""
     connection = await asyncpg.connect(dsn)
     try:
@@ -134,6 +136,7 @@ async def record(dsn: str, *, events: tuple[Event, ...], healed_at: float) -> Re
                 stored=tuple(map(_stored, await connection.fetch(_STORED))),
                 effects=tuple(map(_effect, await connection.fetch(_EFFECTS))),
                 appointments=tuple(Appointment(**row) for row in await connection.fetch(_APPOINTMENTS)),
+                leaked=leaked,
             )
     finally:
         await connection.close()

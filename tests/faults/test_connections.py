@@ -8,6 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
 
 import pytest
 
@@ -20,12 +21,11 @@ from moorline_agents.transport import Call, ModelReply, ModelRequest
 from moorline_checkpoint import database
 from moorline_checkpoint.backoff import LONGEST
 from moorline_checkpoint.turns import LEASE
-from tests.faults.backends import all_idle, kill, leaving_nothing, states
+from tests.faults.backends import OTHERS, all_idle, kill, leaving_nothing, states
+from tests.faults.conftest import Report
+from tests.faults.laboratory import Way
 from tests.faults.proxy import Proxy, Send, proxied
 from tests.turns.runtimes import Stall, Thing, execute, in_queue, obedient, runtime, say
-
-LOOPS = int(os.environ.get("FAULTS_LOOPS", "50"))
-"""How many event loops one process has after another."""
 
 
 @pytest.fixture(autouse=True)
@@ -168,8 +168,9 @@ def calling(name: str) -> Callable[[ModelRequest], ModelReply]:
     return rules
 
 
+@pytest.mark.parametrize("loops", [10, pytest.param(500, marks=pytest.mark.laboratory)])
 async def test_many_event_loops_in_one_process_leave_nothing_behind(
-    dsn: str, record_property: Callable[[str, object], None]
+    dsn: str, reached: Way, loops: int, report: Report
 ) -> None:
     def echo(request: ModelRequest) -> ModelReply:
         if "route" in request.functions:
@@ -179,21 +180,26 @@ async def test_many_event_loops_in_one_process_leave_nothing_behind(
     async with serve(echo) as base_url:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
-            *("-m", "tests.faults.loops", str(LOOPS)),
-            env={**os.environ, "DATABASE_URL": dsn, "OPENAI_BASE_URL": base_url},
+            *("-m", "tests.faults.loops", str(loops)),
+            env={
+                **os.environ,
+                "DATABASE_URL": reached.dsn,
+                "OPENAI_BASE_URL": base_url,
+                "MOORLINE_STATEMENT_CACHE_SIZE": str(reached.statement_cache_size),
+            },
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
         output, errors = await process.communicate()
     assert (process.returncode, errors.decode()) == (0, "")
     samples = [json.loads(line) for line in output.splitlines()]
-    assert samples[-1]["loops"] == LOOPS
+    assert samples[-1]["loops"] == loops
     assert {sample["runtimes"] for sample in samples} == {0}
     assert len({sample["files"] for sample in samples}) == 1
     warm, last = samples[2], samples[-1]
-    record_property("memory_growth_kib", last["memory"] - warm["memory"])
-    assert last["memory"] - warm["memory"] < 2048 + 8 * LOOPS  # KiB
-    assert len(await execute(dsn, "SELECT FROM conversation_turns")) == LOOPS
+    report(turns=loops, memory_growth_kib=last["memory"] - warm["memory"])
+    assert last["memory"] - warm["memory"] < 2048 + 8 * loops  # KiB
+    assert len(await execute(dsn, "SELECT FROM conversation_turns")) == loops
 
 
 def freeze(dsn: str) -> None:
@@ -204,10 +210,13 @@ def freeze(dsn: str) -> None:
 
 
 @pytest.mark.parametrize("hours", [0, 2], ids=["for a moment", "for two hours"])
-async def test_a_process_that_was_frozen_goes_on(dsn: str, monkeypatch: pytest.MonkeyPatch, hours: int) -> None:
-    async with runtime(dsn) as moorline:
+async def test_a_process_that_was_frozen_goes_on(
+    dsn: str, reached: Way, monkeypatch: pytest.MonkeyPatch, hours: int
+) -> None:
+    async with runtime(reached.dsn, statement_cache_size=reached.statement_cache_size) as moorline:
         await asyncio.gather(*(say(moorline, "hello", device=f"d{number}") for number in range(20)))
-        assert await all_idle(dsn) == 5
+        await all_open(moorline, 5)
+        assert 0 < await all_idle(dsn) <= 5
         freeze(dsn)
         later = time.time() + hours * 3600
         monkeypatch.setattr("time.time", lambda: later)
@@ -229,28 +238,60 @@ async def test_a_process_that_was_frozen_in_a_turn_finishes_it(dsn: str, text: s
         assert await running == f"1: {text.rsplit(maxsplit=1)[-1]}"
 
 
-async def test_one_connection_that_broke_costs_one(dsn: str) -> None:
-    """Where many are in use, the others have shown that they are well."""
-    broken: list[Send] = []
+async def test_one_connection_that_broke_costs_no_other_that_is_in_use(dsn: str) -> None:
+    """One that was idle may have been lost with it, and is replaced before it is used."""
+    busy, go_on = asyncio.Barrier(4), asyncio.Event()
+
+    @tool(effect="database")
+    async def book(thing: Thing, context: ToolContext) -> str:
+        """Takes its time within its transaction."""
+        async with context.transaction() as connection:
+            if context.device_id != "unlucky":
+                await connection.execute("SELECT")
+                await busy.wait()
+                await go_on.wait()
+        return thing.what
+
+    losing: list[Send] = []
 
     def loses(send: Send) -> bool:
-        if send.statement == "begin" and send.device == "unlucky" and not broken:
-            broken.append(send)
-            return True
-        return False
+        if send.statement != "begin" or losing:
+            return False
+        losing.append(send)
+        return True
 
-    async with proxied(dsn) as proxy, runtime(proxy.dsn) as moorline:
-
-        async def keep_on(device: str) -> None:
-            for _ in range(20):
-                await say(moorline, "hello", device=device)
-
-        await asyncio.gather(*(keep_on(f"d{number}") for number in range(20)))
+    async with (
+        proxied(dsn) as proxy,
+        runtime(proxy.dsn, calling("book"), agent=with_tool(book), pool_max=5) as moorline,
+    ):
+        await all_open(moorline, 5)
+        before = await processes(dsn)
+        booking = [asyncio.create_task(say(moorline, "book", device=f"d{number}")) for number in range(3)]
+        await busy.wait()
+        in_use = await processes(dsn, "idle in transaction")
         proxy.loses_answer = loses
-        proxy.sends.clear()
-        await asyncio.gather(*(keep_on(device) for device in (*(f"d{number}" for number in range(20)), "unlucky")))
-        assert broken
-        assert Counter(send.statement for send in proxy.sends if send.prepares)["begin"] <= 2
+        assert await say(moorline, "hello", device="unlucky") == "done"
+        assert losing
+        go_on.set()
+        await asyncio.gather(*booking)
+        await all_open(moorline, 5)
+        assert len(before) == 5
+        assert len(in_use) == 3
+        assert in_use <= await processes(dsn)
+        assert len(before - await processes(dsn)) == 2  # the one that broke, and the one that was idle
+
+
+async def all_open(moorline: Moorline, connections: int) -> None:
+    """So many are used at once."""
+    async with AsyncExitStack() as stack:
+        for _ in range(connections):
+            await stack.enter_async_context(moorline._store.saver.database.connection())
+
+
+async def processes(dsn: str, state: str = "idle") -> set[int]:
+    """The server's, of the connections that are in that state."""
+    rows = await execute(dsn, f"SELECT pid FROM pg_stat_activity WHERE {OTHERS} AND state = $1", state)  # noqa: S608
+    return {row["pid"] for row in rows}
 
 
 @pytest.fixture

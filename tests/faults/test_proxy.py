@@ -1,7 +1,6 @@
 """On the wire: how often a turn is waited for, and that no answer that gets lost makes a second turn or loses one."""
 
 import asyncio
-import os
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -14,10 +13,12 @@ from moorline.background import GRACE
 from moorline.errors import StoreUnavailable, TurnTimeout
 from moorline_checkpoint import backoff, database
 from tests.faults.backends import all_idle, leaving_nothing
+from tests.faults.conftest import Report
+from tests.faults.laboratory import Way
 from tests.faults.proxy import Direction, Proxy, Send, proxied
 from tests.turns.runtimes import Stall, after_tools, execute, runtime, say
 
-LOST_ANSWERS = int(os.environ.get("FAULTS_LOST_ANSWERS", "200"))
+LOST_ANSWERS = [100, pytest.param(1000, marks=pytest.mark.laboratory)]
 """How many acknowledgements are lost in a test."""
 
 AT_ONCE = 20
@@ -53,7 +54,7 @@ async def test_the_proxy_counts_what_is_waited_for(proxy: Proxy) -> None:
         "SELECT $1::text",
         "COMMIT;",
     ]
-    assert [send.device for send in proxy.sends] == [None, "a", "a", None, None, "c", None]
+    assert [send.devices for send in proxy.sends] == [(), ("a",), ("a",), (), (), ("c",), ()]
 
 
 @pytest.mark.parametrize(
@@ -79,13 +80,13 @@ async def test_sends_of_a_turn_with_an_effect(proxy: Proxy) -> None:
 
 
 def first_answers(statement: str, times: int = 1) -> Callable[[Send], bool]:
-    """The first answers that each device gets to a statement are lost."""
-    lost: Counter[str | None] = Counter()
+    """The first answers that each device gets to a statement are lost, and with them those of others that share it."""
+    lost: Counter[str] = Counter()
 
     def loses(send: Send) -> bool:
-        if send.statement != statement or lost[send.device] == times:
+        if send.statement != statement or min(lost[device] for device in send.devices) >= times:
             return False
-        lost[send.device] += 1
+        lost.update(send.devices)
         return True
 
     return loses
@@ -117,16 +118,24 @@ async def stored(dsn: str) -> list[tuple[str, int, str, int]]:
     return [tuple(row) for row in await execute(dsn, sql)]
 
 
+@pytest.mark.parametrize("number", LOST_ANSWERS)
 @pytest.mark.parametrize("statement", ["begin", "commit"])
-async def test_lost_acknowledgements_are_all_resolved_to_one_turn(dsn: str, proxy: Proxy, statement: str) -> None:
-    async with runtime(proxy.dsn) as moorline:
+async def test_lost_acknowledgements_are_all_resolved_to_one_turn(
+    dsn: str, reached: Way, statement: str, number: int, report: Report
+) -> None:
+    async with (
+        proxied(reached.dsn) as proxy,
+        runtime(proxy.dsn, statement_cache_size=reached.statement_cache_size) as moorline,
+    ):
         proxy.loses_answer = first_answers(statement)
-        replies = await to_many(LOST_ANSWERS, lambda device: say(moorline, "hello", "m1", device))
+        replies = await to_many(number, lambda device: say(moorline, "hello", "m1", device))
         assert {(str(reply), reply.turn_no, reply.replayed) for reply in replies} == {("1: hello", 1, False)}
-        assert sorted(await stored(dsn)) == sorted((f"d{n}", 1, "1: hello", 1) for n in range(LOST_ANSWERS))
-        ran = Counter(send.device for send in proxy.sends if send.statement == statement and not send.prepares)
-        assert set(ran.values()) == {2}  # lost, and asked for again
+        assert sorted(await stored(dsn)) == sorted((f"d{n}", 1, "1: hello", 1) for n in range(number))
+        runs = [send for send in proxy.sends if send.statement == statement and not send.prepares]
+        ran = Counter(device for send in runs for device in send.devices)
+        assert list(ran.values()) == [2] * number  # lost, and asked for again
         assert await all_idle(dsn) <= 5
+    report(turns=len(replies), resolved=f"{len(replies)} of {number}")
 
 
 @pytest.mark.parametrize("statement", ["begin", "commit"])
@@ -139,7 +148,7 @@ async def test_acknowledgements_that_stay_lost_are_told_and_the_message_comes_ag
         async def deliver(device: str) -> Reply:
             with pytest.raises(StoreUnavailable):
                 await say(moorline, "book table", "m1", device)
-            return await say(moorline, "book table", "m1", device)
+            return await redeliver(moorline, "book table", "m1", device)
 
         async with asyncio.timeout(60):
             replies = await to_many(30, deliver)
@@ -181,9 +190,9 @@ async def test_a_lost_answer_in_an_effects_transaction_repeats_no_effect(
     assert sorted(booked) == [f"n{number}" for number in range(10)]
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("repetition", range(3))
 async def test_connections_that_break_at_random_times_lose_and_repeat_nothing(
-    dsn: str, proxy: Proxy, seed: int
+    dsn: str, proxy: Proxy, seed: int, repetition: int
 ) -> None:
     async def three_turns(device: str) -> Reply:
         for turn in (1, 2, 3):
@@ -192,7 +201,7 @@ async def test_connections_that_break_at_random_times_lose_and_repeat_nothing(
         return reply
 
     async with runtime(proxy.dsn) as moorline, asyncio.timeout(60):
-        with proxy.resetting(seed=seed, every=20):
+        with proxy.resetting(seed=3 * seed + repetition, every=20):
             await to_many(20, three_turns)
         assert await all_idle(dsn) <= 5
     assert [row[:3] for row in await stored(dsn)] == sorted(

@@ -15,16 +15,24 @@ from tests.faults.server import Server
 from tests.faults.test_faults import LEASE, devices
 from tests.faults.worker import chance_of
 
-pytestmark = pytest.mark.laboratory
+STOPS = [2, pytest.param(10, marks=pytest.mark.laboratory)]
 
 
 def errors(events: Sequence[Event]) -> set[str]:
     return {event.error.partition("(")[0] for event in events if event.error}
 
 
+@pytest.mark.parametrize("stops", STOPS)
 @pytest.mark.parametrize("mode", ["fast", "immediate"])
 async def test_server_stopped(
-    server_laboratory: Laboratory, server: Server, way: str, mode: Literal["fast", "immediate"], report: Report
+    *,
+    server_laboratory: Laboratory,
+    server: Server,
+    way: str,
+    mode: Literal["fast", "immediate"],
+    stops: int,
+    busy: float,
+    report: Report,
 ) -> None:
     laboratory = server_laboratory
     chance = chance_of(laboratory.seed)
@@ -32,7 +40,7 @@ async def test_server_stopped(
         laboratory.start(name, devices=devices(30), lease=LEASE)
     await laboratory.ready()
     waited = []
-    for _ in range(3):
+    for _ in range(stops):
         await asyncio.sleep(0.5 + chance.random())
         await server.stop(mode)
         await asyncio.sleep(chance.random())
@@ -42,7 +50,7 @@ async def test_server_stopped(
 
     figures = verify(recorded)
     assert errors(recorded.events) <= {"StoreUnavailable", "StaleTurn", "SessionBusy"}
-    assert max(waited) <= (1 if way == "direct" else 2)
+    assert max(waited) <= (1 if way == "direct" else 2) + busy
     report(**figures, first_success=max(waited))
 
 

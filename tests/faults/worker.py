@@ -73,7 +73,10 @@ class Orders:
     """Devices to erase before anything else."""
     erases: bool = False
     """Whether it erases devices now and then while it wanders."""
+    recovers: bool = False
+    """Whether it finishes what others leave behind, on any device, until it is told that enough is."""
     failpoints: tuple[Failpoint, ...] = ()
+    pool_max: int = 5
     timeout: float = 60.0
 
     def to_json(self) -> str:
@@ -114,6 +117,9 @@ class Worker:
         await asyncio.gather(*(self._deliver(errand, on_busy="wait") for errand in self._orders.errands))
         if self._orders.devices:
             await asyncio.gather(*(self._wander() for _ in range(self._orders.tasks)))
+        while self._orders.recovers and not self.enough.is_set():
+            await self._moorline.recover()
+            await asyncio.sleep(0.05)
         await self.enough.wait()
         for _ in range(LAST):
             await self._deliver(self._errand("say"), on_busy="wait")
@@ -188,7 +194,9 @@ async def _work(orders: Orders, log: Log) -> None:
     def outside(device: str, message: str, key: str, idempotent: bool) -> None:
         log.write("outside", device=device, message=message, key=key, idempotent=idempotent)
 
-    settings = Settings(database_url=orders.dsn, statement_cache_size=orders.statement_cache_size)
+    settings = Settings(
+        database_url=orders.dsn, statement_cache_size=orders.statement_cache_size, pool_max=orders.pool_max
+    )
     team = [failpoints.agent(agent) for agent in agents(outside=outside)]
     async with Moorline(settings, agents=team, client=lambda: rule_client(model)) as moorline:
         store = moorline._store

@@ -88,9 +88,9 @@ BEGIN
             SELECT 1 FROM @schema.conversation_messages m WHERE m.device_id = device AND m.queued)
         THEN
             INSERT INTO @schema.conversation_messages AS m
-                (device_id, message_id, arrival, text, resume, context, status, attempts, claim_id, worker, merge)
+                (device_id, message_id, arrival, text, resume, context, status, attempts, claim_id, merge)
                 VALUES (device, message, state.arrivals + 1, message_text, message_resume, message_context, 'running',
-                        1, claim, asking_worker, on_busy = 'merge')
+                        1, claim, on_busy = 'merge')
                 RETURNING m.* INTO first;
             state := @schema.moorline_take_2(
                 device, claim, ARRAY[message], asking_worker, state.arrivals + 1, lease_seconds, moment);
@@ -388,7 +388,8 @@ BEGIN
         numbers[own] := state.last_turn_no + 1;
         ids := ARRAY(SELECT jsonb_array_elements_text(turn->'messages'));
         UPDATE @schema.conversation_messages m
-            SET status = turn->>'status', turn_no = numbers[own], claim_id = NULL, context = '{}', error = NULL
+            SET status = turn->>'status', turn_no = numbers[own], claim_id = NULL, worker = NULL, context = '{}',
+                error = NULL
             WHERE m.device_id = devices[own] AND m.message_id = ANY (ids)
                 AND m.claim_id = claims[own] AND m.status = 'running';
         UPDATE @schema.conversation_states s
