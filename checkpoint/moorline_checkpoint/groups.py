@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from contextvars import Context
 from copy import copy
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 from weakref import WeakKeyDictionary
 
 import asyncpg
 
 from moorline_migrations.errors import StoreUnavailable
 
-LARGEST = 100
+LARGEST = 32
 """Members of a group at most."""
 
 PAUSE = 0.005
@@ -31,7 +32,7 @@ Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class _Member(Generic[Item, Answer]):
     item: Item
     answer: asyncio.Future[Answer | None]
@@ -46,11 +47,11 @@ class _Queue(Generic[Item, Answer]):
     members: list[_Member[Item, Answer]] = field(default_factory=list)
     sender: asyncio.Task[None] | None = None
 
-    def next(self) -> list[_Member[Item, Answer]]:
+    def next(self, largest: int) -> list[_Member[Item, Answer]]:
         """Takes out the next group, without those who have gone."""
         waiting = [member for member in self.members if not member.answer.done()]
-        self.members = waiting[LARGEST:]
-        return waiting[:LARGEST]
+        self.members = waiting[largest:]
+        return waiting[:largest]
 
 
 class Groups(Generic[Item, Answer]):
@@ -63,65 +64,63 @@ class Groups(Generic[Item, Answer]):
     back.
     """
 
-    def __init__(self, send: Callable[[Sequence[Item]], Awaitable[Sequence[Answer | None]]]) -> None:
+    def __init__(
+        self, send: Callable[[Sequence[Item]], Awaitable[Sequence[Answer | None]]], *, largest: int = LARGEST
+    ) -> None:
         self._send = send
+        self._largest = largest
         self._queues: WeakKeyDictionary[asyncio.AbstractEventLoop, _Queue[Item, Answer]] = WeakKeyDictionary()
 
     async def answer(self, item: Item) -> Answer:
         """The item's answer, or what `send` raised for it; `StoreUnavailable` if it could not be taken for `PATIENCE`
         seconds."""
-        answer = await self._once(item)
-        if answer is not None:
-            return answer
         loop = asyncio.get_running_loop()
         until, pause = loop.time() + PATIENCE, PAUSE
-        while answer is None:
+        while True:
+            member = self._join(loop, item)
+            try:
+                answer = await member.answer
+            except asyncio.CancelledError:
+                await _come_back(member)
+                raise
+            if answer is not None:
+                return answer
             if loop.time() > until:
                 raise StoreUnavailable(f"The device's row has been locked for {PATIENCE:g} s. Try again later.")
             await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - no secret
             pause = min(2 * pause, LONGEST_PAUSE)
-            answer = await self._once(item)
-        return answer
 
-    async def _once(self, item: Item) -> Answer | None:
-        loop = asyncio.get_running_loop()
-        queue = self._queues.setdefault(loop, _Queue())
+    def _join(self, loop: asyncio.AbstractEventLoop, item: Item) -> _Member[Item, Answer]:
+        queue = self._queues.get(loop)
+        if queue is None:
+            queue = self._queues[loop] = _Queue()
         member: _Member[Item, Answer] = _Member(item, loop.create_future())
         queue.members.append(member)
         if queue.sender is None:
             # In a context of its own: what it sends is not the business of the turn that happens to be first.
             queue.sender = loop.create_task(self._send_all(queue), context=Context())
-        try:
-            return await member.answer
-        except asyncio.CancelledError:
-            while member.sent is not None and not member.sent.done():
-                try:
-                    await asyncio.wait([member.sent])
-                except asyncio.CancelledError:
-                    continue
-            raise
+        return member
 
     async def _send_all(self, queue: _Queue[Item, Answer]) -> None:
         try:
-            while group := queue.next():
-                await self._send_group(group)
+            while group := queue.next(self._largest):
+                await self._send_group(group, queue)
         finally:
             queue.sender = None
             for member in queue.members:  # none, unless the loop ends
                 member.answer.cancel()
 
-    async def _send_group(self, group: list[_Member[Item, Answer]]) -> None:
+    async def _send_group(self, group: list[_Member[Item, Answer]], queue: _Queue[Item, Answer]) -> None:
         sent = asyncio.get_running_loop().create_future()
         for member in group:
             member.sent = sent
         try:
             answers = await self._send([member.item for member in group])
         except Exception as error:
-            if len(group) == 1 or _of_all(error):
-                _fail(group, error)
-            else:
-                for member in group:
-                    await self._send_group([member])
+            _fail(_hit(error, group, queue), error)
+            for member in group:
+                if not member.answer.done():  # nothing was done for those who have gone since
+                    await self._send_group([member], queue)
         except BaseException:
             for member in group:
                 member.answer.cancel()
@@ -134,9 +133,20 @@ class Groups(Generic[Item, Answer]):
             sent.set_result(None)
 
 
-def _of_all(error: Exception) -> bool:
-    """Whether no member would fare better by itself."""
-    return isinstance(error, StoreUnavailable) and not isinstance(error.__cause__, asyncpg.TransactionRollbackError)
+async def _come_back(member: _Member[Any, Any]) -> None:
+    """Waits, whatever happens meanwhile, until the member's group is on its way no more."""
+    while member.sent is not None and not member.sent.done():
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait([member.sent])
+
+
+def _hit(
+    error: Exception, group: Sequence[_Member[Item, Answer]], queue: _Queue[Item, Answer]
+) -> Sequence[_Member[Item, Answer]]:
+    """Who fares no better by himself: where there was not even a connection, all who wait for one by now."""
+    if isinstance(error, StoreUnavailable) and not isinstance(error.__cause__, asyncpg.TransactionRollbackError):
+        return group if error.reached else [*group, *queue.members]
+    return group if len(group) == 1 else ()
 
 
 def _fail(group: Sequence[_Member[Item, Answer]], error: Exception) -> None:

@@ -29,16 +29,18 @@ class KnownHeads:
 
     def known(self, device_id: str) -> str:
         """A JSON object of the known head by its namespace, as Begin takes it."""
-        if device_id not in self._heads:
+        kept = self._heads.get(device_id)
+        if kept is None:
             return "{}"
-        head = self._heads[device_id][0].head.checkpoint
+        head = kept[0].head.checkpoint
         return json.dumps({head.ns: head.id})
 
     def held(self, device_id: str, heads: Mapping[str, str]) -> dict[str, HeadRows]:
         """The known head by its namespace, if it is among `heads`."""
-        if device_id not in self._heads:
+        kept = self._heads.get(device_id)
+        if kept is None:
             return {}
-        rows = self._heads[device_id][0]
+        rows = kept[0]
         head = rows.head.checkpoint
         return {head.ns: rows} if heads.get(head.ns) == head.id else {}
 
@@ -49,6 +51,8 @@ class KnownHeads:
         if rows is None:
             return
         size = _size(rows)
+        if size > LIMIT:  # it would only push out all others
+            return
         self._heads[turn.device_id] = rows, size
         self._size += size
         while self._size > LIMIT:

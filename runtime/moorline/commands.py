@@ -54,9 +54,12 @@ def migrate(
 
 @app.command()
 def cleanup() -> None:
-    """Drop the locks of expired sessions. They count as none already; this tidies the table."""
-    cleared = asyncio.run(_cleanup(_settings()))
+    """Drop the locks of expired sessions, which count as none already, and what MOORLINE_RETENTION_DAYS says is old."""
+    settings = _settings()
+    cleared, removed = asyncio.run(_cleanup(settings))
     typer.echo(f"Cleaned up {cleared} expired sessions.")
+    if settings.retention_days is not None:
+        typer.echo(f"Removed {removed} rows older than {settings.retention_days} days.")
 
 
 @app.command()
@@ -138,12 +141,16 @@ async def _migrate(settings: Settings, *, status: bool, sql: bool) -> str:
     return f"Schema {schema} is at version {stand.current}, this code knows {stand.newest}.{pending}"
 
 
-async def _cleanup(settings: Settings) -> int:
+async def _cleanup(settings: Settings) -> tuple[int, int]:
     from moorline.store import open_store
+    from moorline_checkpoint.retention import remove_older
 
     store = await open_store(settings)
     try:
-        return await store.saver.cleanup_expired_sessions()
+        cleared = await store.saver.cleanup_expired_sessions()
+        if settings.retention_days is None:
+            return cleared, 0
+        return cleared, await remove_older(store.saver.database, days=settings.retention_days)
     finally:
         await store.close()
 

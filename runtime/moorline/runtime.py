@@ -166,7 +166,9 @@ class Moorline:
 
     async def erase(self, device_id: str) -> None:
         """Removes everything of the device, for good; a turn that is running becomes stale."""
-        await self._store.saver.adelete_thread(self._device(device_id))
+        device_id = self._device(device_id)
+        await self._store.saver.adelete_thread(device_id)
+        self._store.turns.forget(device_id)
 
     def _manager(self, store: Store) -> Manager:
         return Manager(

@@ -153,6 +153,12 @@ class Settings(BaseSettings):
     default_session_ttl: int = Field(default=86400, ge=1, le=2**31 - 1, validation_alias="DEFAULT_SESSION_TTL")
     """Seconds without activity after which a session ends, unless its agent says otherwise."""
 
+    keep_turns: int = Field(default=20, ge=1, le=10_000)
+    """Turns of a device whose checkpoints stay at least; fewer than twice as many do."""
+
+    retention_days: int | None = Field(default=None, ge=1, le=36_500)
+    """Days after which `moorline cleanup` removes transcripts, messages, effects and checkpoints. Unset: never."""
+
     turn_timeout: _Seconds = 60
     """Seconds for a whole turn, waiting included."""
 

@@ -54,5 +54,5 @@ async def open_store(settings: Settings) -> Store:
     except BaseException:
         await saver.close()
         raise
-    turns = Turns(saver.database, default_ttl=settings.default_session_ttl)
+    turns = Turns(saver.database, default_ttl=settings.default_session_ttl, keep_turns=settings.keep_turns)
     return Store(saver=saver, turns=turns)

@@ -245,3 +245,28 @@ SELECT $2::text, c.checkpoint_ns, c.checkpoint_id, c.parent_checkpoint_id, c.typ
 FROM @schema.conversation_checkpoints c
 WHERE c.device_id = $1::text
 ON CONFLICT (device_id, checkpoint_ns, checkpoint_id) DO NOTHING;
+
+-- name: old_devices repeatable
+-- A page of devices, after that of the last page, of which something may be older than $2 days. Comparing first gives
+-- $1 the column's type.
+SELECT s.device_id::text AS device_id
+FROM @schema.conversation_states s
+CROSS JOIN (SELECT clock_timestamp() - $2::double precision * interval '1 day') AS o (oldest)
+WHERE (s.device_id > $1 OR $1 IS NULL)
+    AND s.device_id IS NOT NULL
+    AND s.claim_id IS NULL
+    AND (s.heads <> '{}' AND greatest(s.last_active_at, s.locked_at) < o.oldest
+        OR o.oldest > (
+            SELECT t.committed_at FROM @schema.conversation_turns t
+            WHERE t.device_id = s.device_id::text ORDER BY t.turn_no LIMIT 1)
+        OR EXISTS (
+            SELECT 1 FROM @schema.conversation_messages m
+            WHERE m.device_id = s.device_id::text AND m.status IN ('waiting', 'dead') AND m.received_at < o.oldest)
+        OR EXISTS (
+            SELECT 1 FROM @schema.conversation_effects e
+            WHERE e.device_id = s.device_id::text AND e.recorded_at < o.oldest))
+ORDER BY s.device_id
+LIMIT $3::integer;
+
+-- name: retire
+SELECT @schema.moorline_retire_2($1, $2, $3);

@@ -10,3 +10,4 @@ DROP INDEX @schema.conversation_messages_open;
 CREATE INDEX conversation_messages_queued ON @schema.conversation_messages (device_id, arrival) WHERE queued;
 
 \ir group_functions.sql
+\ir retention_functions.sql

@@ -230,3 +230,4 @@ CREATE TABLE @schema.appointments (
 -- The functions are too long to be said twice.
 \ir 0003_turns.sql
 \ir group_functions.sql
+\ir retention_functions.sql

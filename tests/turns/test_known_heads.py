@@ -1,0 +1,141 @@
+"""What a process has in hand of a device it does not read again; and it is never wrong for it."""
+
+import gc
+
+import pytest
+
+from moorline_checkpoint import heads
+from moorline_checkpoint.heads import KnownHeads
+from moorline_checkpoint.rows import CheckpointRow, HeadRows, ValueRow
+from moorline_checkpoint.turn import OpenTurn
+from moorline_checkpoint.turns import Turns
+
+from .claims import claim, message
+from .counted import gone
+from .runtimes import execute, runtime, say
+from .talks import conversation, differences, told_coldly, told_warmly
+
+READS = """
+    SELECT sum(seq_scan + idx_scan) AS reads FROM pg_stat_user_tables
+    WHERE relname IN ('conversation_checkpoints', 'conversation_values', 'conversation_writes')
+"""
+
+
+async def reads(dsn: str) -> int:
+    """How often state has been read."""
+    await gone(dsn)
+    return int((await execute(dsn, READS))[0]["reads"])
+
+
+async def reads_of_a_process(dsn: str, device: str, turns: int) -> int:
+    before = await reads(dsn)
+    async with runtime(dsn, keep_turns=1000) as moorline:
+        for _ in range(turns):
+            await say(moorline, "hello", device=device)
+    return await reads(dsn) - before
+
+
+async def test_a_process_reads_the_state_of_a_device_once(dsn: str) -> None:
+    for device in ("d1", "d2"):
+        await reads_of_a_process(dsn, device, 5)
+    once = await reads_of_a_process(dsn, "d1", 1)
+    assert once > 0
+    assert await reads_of_a_process(dsn, "d2", 20) == once
+
+
+async def test_a_process_that_was_not_the_last_reads_again_and_is_shown_all(dsn: str) -> None:
+    async with runtime(dsn) as one, runtime(dsn) as other:
+        for number in range(1, 12):
+            assert await say((one, one, other)[number % 3], "hello") == f"{number}: hello"
+
+
+@pytest.mark.parametrize("seed", range(2))
+async def test_whoever_takes_a_turn_is_shown_what_one_is_shown_who_knows_nothing(dsn: str, seed: int) -> None:
+    steps = conversation(seed, 90)
+    cold = await told_coldly(dsn, steps)
+    for device in {step.device for step in steps}:
+        async with runtime(dsn) as moorline:
+            await moorline.erase(device)
+    warm = await told_warmly(dsn, steps, 3)
+    assert list(differences(cold, warm, steps)) == []
+    # It was a conversation: everybody spoke, and somebody failed.
+    assert {reply.split()[0].strip(",") for reply in cold} >= {"hair", "nails", "diary", "ModelError", "erased"}
+
+
+async def test_a_history_that_is_stored_whole_now_and_then_is_known_whole(dsn: str) -> None:
+    """The agents of the kit keep 120 messages, 60 of them the person's, and store them whole every 60 updates."""
+    async with runtime(dsn) as moorline:
+        for number in range(1, 131):
+            assert await say(moorline, "hello") == f"{min(number, 61)}: hello"
+    async with runtime(dsn) as moorline:
+        assert await say(moorline, "hello") == "61: hello"
+
+
+async def left(turns: Turns, device: str, size: int) -> OpenTurn:
+    """A turn that leaves a head of so many bytes."""
+    turn = await claim(turns, message(device=device))
+    turn.set_lock("desk", None)
+    value = ValueRow("desk", "history", "1", "bytes", bytes(size))
+    turn.put(CheckpointRow("desk", device, None, "json", b"", "{}", '{"history": "1"}'), [value])
+    return turn
+
+
+async def test_what_is_known_stays_within_its_bounds(turns: Turns, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heads, "LIMIT", 100_000)
+    size = 10_000
+    known = KnownHeads()
+    devices = [f"d{number}" for number in range(30)]
+    for device in devices:
+        known.keep(await left(turns, device, size))
+        held = [one for one in devices if known.known(one) != "{}"]
+        assert len(held) * size <= heads.LIMIT
+        # The last ones, in the order in which they were used.
+        assert held == devices[devices.index(device) + 1 - len(held) : devices.index(device) + 1]
+    assert len(held) > 5
+    known.keep(await left(turns, "large", heads.LIMIT))
+    assert known.known("large") == "{}"
+    assert [one for one in devices if known.known(one) != "{}"] == held
+
+
+async def test_a_device_that_goes_on_is_counted_once(turns: Turns, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heads, "LIMIT", 100_000)
+    known = KnownHeads()
+    first, other = await left(turns, "d1", 10_000), await left(turns, "d2", 10_000)
+    known.keep(other)
+    for _ in range(50):
+        known.keep(first)
+    assert known.known("d2") != "{}"
+    for _ in range(50):
+        known.keep(first)
+        known.forget("d1")
+        known.forget("d1")
+    assert known.known("d1") == "{}"
+    assert known.known("d2") != "{}"
+
+
+def holds(secret: bytes) -> bool:
+    """Whether the process holds rows with this in them."""
+    gc.collect()
+    rows = [one for one in gc.get_objects() if isinstance(one, HeadRows)]
+    blobs = [write.blob for one in rows for step in (one.head.writes, *one.history.steps) for write in step]
+    blobs += [value.blob for one in rows for value in (*one.head.values, *one.history.seeds.values())]
+    return any(secret in blob for blob in blobs)
+
+
+async def test_an_erasure_leaves_nothing_of_the_device_in_the_process(dsn: str) -> None:
+    async with runtime(dsn) as moorline:
+        await say(moorline, "plover")
+        assert await say(moorline, "hello", device="d2") == "1: hello"
+        assert holds(b"plover")
+        await moorline.erase("d1")
+        assert not holds(b"plover")
+        assert holds(b"hello")
+        assert await say(moorline, "hello") == "1: hello"
+
+
+async def test_an_erasure_elsewhere_is_found_out_by_the_next_turn(dsn: str) -> None:
+    async with runtime(dsn) as one, runtime(dsn) as other:
+        await say(one, "plover")
+        await other.erase("d1")
+        assert await say(one, "hello") == "1: hello"
+        assert not holds(b"plover")
