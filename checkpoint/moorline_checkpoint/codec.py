@@ -31,15 +31,22 @@ from moorline_migrations.errors import MoorlineError
 _ESCAPE = "\x1a"
 _UNSTORABLE = re.compile("[\x00\x1a\ud800-\udfff]")
 _ESCAPED = re.compile("\x1a([0-9a-f]{4})")
-_JSON_SUSPECTS = ("\\u0000", "\\u001a", "\\ud")
+_ESCAPED_IN_JSON = "\\u001a"
+
+# Made once: `json.dumps` makes a new one a call where the settings are not its own.
+_encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
+_encode_packed = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 _OWN_COLUMNS = ("id", "channel_values", "channel_versions")
 """Keys of a checkpoint that are stored outside its serialised body."""
 
+_PLAIN = (str, int, float)
+
 
 def pack_text(text: str) -> str:
     """The text as PostgreSQL can store it; most texts come back as they are."""
-    return _UNSTORABLE.sub(lambda found: f"{_ESCAPE}{ord(found[0]):04x}", text)
+    # What cannot be stored cannot be printed either, which is quicker to see.
+    return text if text.isprintable() else _UNSTORABLE.sub(lambda found: f"{_ESCAPE}{ord(found[0]):04x}", text)
 
 
 def unpack_text(text: str) -> str:
@@ -52,9 +59,9 @@ def pack_json(value: Any) -> str:
 
     Raises TypeError or ValueError for what JSON cannot hold, such as NaN.
     """
-    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
-    if any(suspect in text for suspect in _JSON_SUSPECTS):
-        text = json.dumps(_packed(json.loads(text)), ensure_ascii=False, separators=(",", ":"))
+    text = _encode(value)
+    if "\\u" in text and ("\\u0000" in text or _ESCAPED_IN_JSON in text or "\\ud" in text):
+        text = _encode_packed(_packed(json.loads(text)))
     return text
 
 
@@ -73,7 +80,8 @@ def unpack_json(value: Any) -> Any:
 
 def load_json(text: str) -> Any:
     """What `pack_json` was given, from the text of a jsonb column."""
-    return unpack_json(json.loads(text))
+    value = json.loads(text)
+    return unpack_json(value) if _ESCAPED_IN_JSON in text or _ESCAPE in text else value
 
 
 def device_key(config: RunnableConfig) -> str:
@@ -224,9 +232,7 @@ def _run_metadata(config: RunnableConfig, metadata: CheckpointMetadata) -> dict[
     merged: dict[str, Any] = dict(metadata)
     for source in (config.get("metadata"), config.get("configurable")):
         for key, value in (source or {}).items():
-            if key in EXCLUDED_METADATA_KEYS or key.startswith("__"):
-                continue
-            if isinstance(value, str | int | float):
+            if isinstance(value, _PLAIN) and key not in EXCLUDED_METADATA_KEYS and not key.startswith("__"):
                 merged.setdefault(key, value)
     merged.pop("writes", None)
     return merged

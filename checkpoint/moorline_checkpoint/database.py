@@ -17,7 +17,7 @@ from moorline_checkpoint.devices import is_uuid
 from moorline_migrations.errors import StoreUnavailable, connect_errors, store_errors
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 
     from asyncpg import Pool, Record
     from asyncpg.pool import PoolConnectionProxy
@@ -61,6 +61,17 @@ class StateKey:
     def value(self, uuid_states: bool) -> str | None:
         """What the column is compared with."""
         return None if uuid_states and not is_uuid(self.device_id) else self.device_id
+
+
+@dataclass(frozen=True)
+class StateKeys:
+    """As `StateKey`, for an array of keys."""
+
+    device_ids: Sequence[str]
+
+    def value(self, uuid_states: bool) -> list[str | None]:
+        """What the column is compared with."""
+        return [StateKey(device_id).value(uuid_states) for device_id in self.device_ids]
 
 
 class Connection:
@@ -320,7 +331,7 @@ async def _in_time(step: Callable[[], Awaitable[None]]) -> None:
 
 
 def _keyed(args: tuple[object, ...], uuid_states: bool) -> list[object]:
-    return [arg.value(uuid_states) if isinstance(arg, StateKey) else arg for arg in args]
+    return [arg.value(uuid_states) if isinstance(arg, StateKey | StateKeys) else arg for arg in args]
 
 
 def _lost(cause: BaseException | None) -> bool:

@@ -15,9 +15,9 @@ from moorline_checkpoint.rows import (
     HistoryRows,
     ValueRow,
     WriteRow,
-    checkpoint_rows,
     history_rows,
 )
+from moorline_checkpoint.storing import Store
 
 if TYPE_CHECKING:
     from moorline_checkpoint.turn import OpenTurn
@@ -28,12 +28,12 @@ class StoredRows:
     """What the database has of a device. All names are packed."""
 
     database: Database
+    store: Store
     device: str
 
     async def checkpoint(self, ns: str, own_id: str | None) -> CheckpointRows | None:
         """The checkpoint asked for, else the recorded head of its namespace, else the latest."""
-        record = await self.database.fetchrow("get_checkpoint", self.device, StateKey(self.device), ns, own_id)
-        return None if record is None else checkpoint_rows(record)
+        return await self.store.get(self.device, ns, own_id)
 
     async def history(self, ns: str, own_id: str | None, channels: Sequence[str]) -> HistoryRows:
         """What the channels' values at that checkpoint are made of, from its ancestors."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+from os import urandom
 from typing import TYPE_CHECKING, Any, NoReturn, Self, cast
 
 import asyncpg
@@ -22,8 +22,9 @@ from moorline_checkpoint.codec import (
 )
 from moorline_checkpoint.database import Database, StateKey
 from moorline_checkpoint.reading import StoredRows, TurnRows
-from moorline_checkpoint.rows import ValueRow, WriteRow, checkpoint_rows, columns
+from moorline_checkpoint.rows import checkpoint_rows
 from moorline_checkpoint.sessions import DEFAULT_TTL, SessionLocks, require_ttl
+from moorline_checkpoint.storing import Store
 from moorline_checkpoint.turn import OpenTurn, open_turn
 from moorline_migrations.runner import apply, migrate
 
@@ -90,6 +91,7 @@ class DeviceCheckpointer(SessionLocks, BaseCheckpointSaver[str]):
         require_ttl(default_ttl)
         self.database = source if isinstance(source, Database) else Database(source, schema=schema)
         self.default_ttl = default_ttl
+        self._store = Store(self.database)
 
     @classmethod
     def from_conn_string(
@@ -141,7 +143,7 @@ class DeviceCheckpointer(SessionLocks, BaseCheckpointSaver[str]):
             counter = int(counted) if dot else int(counted[:8], 16)
         else:
             counter = int(current)
-        return f"{counter + 1:08x}{secrets.randbits(32):08x}"
+        return f"{counter + 1:08x}{urandom(4).hex()}"
 
     async def aput(
         self,
@@ -156,7 +158,7 @@ class DeviceCheckpointer(SessionLocks, BaseCheckpointSaver[str]):
         if turn := _turn(config):
             turn.put(row, values)
         else:
-            await self.database.execute("put_checkpoint", device, StateKey(device), *row, *columns(ValueRow, values))
+            await self._store.put(device, row, values)
         return {
             "configurable": {
                 "thread_id": config["configurable"]["thread_id"],
@@ -172,8 +174,8 @@ class DeviceCheckpointer(SessionLocks, BaseCheckpointSaver[str]):
         rows, replace = pack_writes(self.serde, config, writes, task_id, task_path)
         if turn := _turn(config):
             turn.put_writes(rows, replace=replace)
-        else:
-            await self.database.execute("put_writes", device_key(config), replace, *columns(WriteRow, rows))
+        elif rows:
+            await self._store.put_writes(device_key(config), rows, replace=replace)
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """The checkpoint that the config names; else the recorded head of its namespace; else the latest."""
@@ -272,7 +274,7 @@ class DeviceCheckpointer(SessionLocks, BaseCheckpointSaver[str]):
     get_delta_channel_history = _async_only("get_delta_channel_history")
 
     def _rows(self, config: RunnableConfig) -> StoredRows | TurnRows:
-        stored = StoredRows(self.database, device_key(config))
+        stored = StoredRows(self.database, self._store, device_key(config))
         turn = _turn(config)
         return stored if turn is None else TurnRows(stored, turn)
 

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from moorline_checkpoint import storing
 from moorline_checkpoint.backoff import FIRST, LONGEST, Backoff
 from moorline_checkpoint.saver import DeviceCheckpointer
 from moorline_migrations.errors import ConfigurationError, StoreUnavailable
@@ -105,6 +106,18 @@ async def test_many_callers_make_few_attempts_and_none_waits_long() -> None:
     assert len(waited) == 600
     assert max(waited) < 2 * LONGEST + 1
     assert len(attempts) <= 5 * 12  # by at most five at a time
+
+
+async def test_who_waits_for_his_turn_to_ask_is_told_with_those_who_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storing, "MEMBERS", 5)
+    async with slamming() as (dsn, _), DeviceCheckpointer.from_conn_string(dsn) as saver:
+        for _ in range(3):
+            started = time.monotonic()
+            outcomes = await asyncio.gather(
+                *(saver.aget_tuple(config(f"{n}")) for n in range(100)), return_exceptions=True
+            )
+            assert {type(outcome) for outcome in outcomes} == {StoreUnavailable}
+            assert time.monotonic() - started < LONGEST + 0.5
 
 
 async def test_a_database_that_is_back_is_noticed_within_a_second(dsn: str) -> None:

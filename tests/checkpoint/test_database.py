@@ -90,7 +90,9 @@ def test_connections_are_opened_at_first_use_and_few(dsn: str) -> None:
     async def many() -> tuple[int, int]:
         async with DeviceCheckpointer.from_conn_string(dsn, pool_size=3) as saver:
             before = await backends(dsn)
-            await asyncio.gather(*(turn(saver, f"thread-{n}") for n in range(20)))
+            await asyncio.gather(
+                *(turn(saver, f"thread-{n}") for n in range(20)), *(saver.get_session_lock(f"d{n}") for n in range(20))
+            )
             return before, await backends(dsn)
 
     assert asyncio.run(many()) == (0, 3)

@@ -1,16 +1,18 @@
 """Which checkpoint is the latest: the recorded head, where the device's row names one."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
 
-from moorline_checkpoint.database import StateKey
+from moorline_checkpoint.database import StateKeys
 from moorline_checkpoint.errors import InvalidDeviceID
 from moorline_checkpoint.saver import DeviceCheckpointer
 from tests.checkpoint.checkpoints import config, put
 
 UUID = "0f8fad5b-d9cb-469f-a165-70867728950e"
+OTHER_UUID = "7c9e6679-7425-40de-944b-e07fc1f90ae7"
 
 
 async def latest(saver: DeviceCheckpointer, thread: str, ns: str = "") -> str | None:
@@ -155,6 +157,23 @@ async def test_where_the_key_is_a_uuid_heads_and_locks_are_found(
     await connection.close()
 
 
+async def test_where_the_key_is_a_uuid_what_goes_out_together_finds_its_own_heads(
+    uuid_saver: DeviceCheckpointer, empty_dsn: str
+) -> None:
+    connection = await asyncpg.connect(empty_dsn)
+    threads = ["thread-1", UUID, "thread-2", OTHER_UUID.upper()]
+    await asyncio.gather(*(put(uuid_saver, config(thread), own_id="9") for thread in threads))
+    for thread in (UUID, OTHER_UUID):
+        await record_heads(connection, thread, '{"": "9"}')
+
+    await asyncio.gather(*(put(uuid_saver, config(thread), own_id="7") for thread in threads))
+
+    found = await asyncio.gather(*(latest(uuid_saver, thread) for thread in threads))
+    assert found == ["9", "7", "9", "7"]
+    assert [await heads_of(connection, thread) for thread in (UUID, OTHER_UUID)] == ['{"": "7"}'] * 2
+    await connection.close()
+
+
 async def test_where_the_key_is_a_uuid_no_other_device_can_take_a_lock(uuid_saver: DeviceCheckpointer) -> None:
     assert await uuid_saver.get_session_lock("thread-1") is None
     assert not await uuid_saver.clear_session_lock("thread-1")
@@ -189,5 +208,5 @@ async def test_a_mistake_in_another_argument_does_not_make_the_key_a_uuid(
     await record_heads(connection, "device", '{"": "5"}')
 
     with pytest.raises(asyncpg.DataError):
-        await saver.database.fetchrow("get_checkpoint", "device", StateKey("device"), 7, None)
+        await saver.database.fetch("get_checkpoints", StateKeys(["device"]), ["device"], 7, [None])
     assert await latest(saver, "device") == "5"

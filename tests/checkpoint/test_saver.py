@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import asyncpg
@@ -13,6 +13,7 @@ from langgraph.checkpoint.serde.types import ERROR, INTERRUPT
 from moorline_checkpoint import saver as saver_module
 from moorline_checkpoint.saver import DeviceCheckpointer
 from tests.checkpoint.checkpoints import config, put
+from tests.checkpoint.conftest import Watched
 
 NUL = "a\x00b\x1ac"
 
@@ -185,25 +186,10 @@ def test_synchronous_calls_name_the_asynchronous_one(name: str, args: tuple[obje
         getattr(saver, name)(*args)
 
 
-@pytest.fixture
-async def statements(dsn: str) -> AsyncIterator[tuple[DeviceCheckpointer, list[str]]]:
-    """A checkpointer on a pool of the test's, and the text of every statement that it runs."""
-    run: list[str] = []
-
-    async def watch(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
-        connection.add_query_logger(lambda record: run.append(record.query))
-
-    async with asyncpg.create_pool(dsn, min_size=0, init=watch, reset=_no_reset) as pool:
-        yield DeviceCheckpointer(pool), run
-
-
-async def _no_reset(connection: object) -> None: ...
-
-
 async def test_storing_and_reading_take_one_statement_each(
-    statements: tuple[DeviceCheckpointer, list[str]],
+    watched: Watched,
 ) -> None:
-    saver, run = statements
+    saver, run = watched.saver, watched.statements
     stored = await put(saver, config("device"), {f"channel-{n}": [n] for n in range(20)})
     calls: list[Callable[[], Awaitable[object]]] = [
         lambda: put(saver, stored, {f"channel-{n}": [n] for n in range(20)}),

@@ -26,8 +26,8 @@ def test_no_statement_needs_the_state_of_a_server_session(name: str) -> None:
 
 
 def test_statements_name_the_tables_of_their_schema() -> None:
-    assert 'INSERT INTO "front_desk".conversation_writes' in statements.load("front_desk")["put_writes"].sql
-    assert LOADED["put_writes"].repeatable
+    assert 'INSERT INTO "front_desk".conversation_writes' in statements.load("front_desk")["put"].sql
+    assert LOADED["put"].repeatable
     assert not LOADED["clear_lock"].repeatable
 
 
@@ -58,7 +58,8 @@ async def test_reading_goes_by_the_keys_however_much_is_stored(
     await connection.execute("ANALYZE")
 
     for name, args in (
-        ("get_checkpoint", ("device", "device", "", None)),
+        ("get_checkpoints", (["device"], ["device"], [""], [None])),
+        ("put", (["device"], ["device"], [""], *([] for _ in range(22)))),
         ("get_history", ("device", "device", "", None, ["a"])),
         ("get_lock", ("device",)),
         ("clear_lock", ("device",)),
