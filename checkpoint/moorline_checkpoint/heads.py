@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from threading import Lock
 
 from moorline_checkpoint.codec import load_json, pack_text
 from moorline_checkpoint.rows import CheckpointRow, CheckpointRows, HeadRows, HistoryRows, ValueRow, WriteRow
@@ -26,6 +27,8 @@ class KnownHeads:
     def __init__(self) -> None:
         self._heads: OrderedDict[str, tuple[HeadRows, int]] = OrderedDict()
         self._size = 0
+        # Event loops in several threads may share the turns.
+        self._changing = Lock()
 
     def known(self, device_id: str) -> str:
         """A JSON object of the known head by its namespace, as Begin takes it."""
@@ -46,20 +49,23 @@ class KnownHeads:
 
     def keep(self, turn: OpenTurn) -> None:
         """Keeps the head of the agent that holds the session after a turn that was committed."""
-        self.forget(turn.device_id)
         rows = None if turn.active_agent is None else _left_by(turn, turn.active_agent)
-        if rows is None:
-            return
-        size = _size(rows)
-        if size > LIMIT:  # it would only push out all others
-            return
-        self._heads[turn.device_id] = rows, size
-        self._size += size
-        while self._size > LIMIT:
-            self.forget(next(iter(self._heads)))
+        size = 0 if rows is None else _size(rows)
+        with self._changing:
+            self._drop(turn.device_id)
+            if rows is None or size > LIMIT:  # which would only push out all others
+                return
+            self._heads[turn.device_id] = rows, size
+            self._size += size
+            while self._size > LIMIT:
+                self._drop(next(iter(self._heads)))
 
     def forget(self, device_id: str) -> None:
         """Drops what is known of the device."""
+        with self._changing:
+            self._drop(device_id)
+
+    def _drop(self, device_id: str) -> None:
         _, size = self._heads.pop(device_id, (None, 0))
         self._size -= size
 
