@@ -88,7 +88,7 @@ def _fields(kind: type[tuple[Any, ...]]) -> tuple[str, ...]:
 
 
 def checkpoint_rows(record: Record) -> CheckpointRows:
-    """The rows that a record of `get_checkpoint` or `list_checkpoints` holds."""
+    """The rows that a record of `get_checkpoints` or `list_checkpoints` holds."""
     ns, own_id = record["checkpoint_ns"], record["checkpoint_id"]
     row = CheckpointRow(
         ns,

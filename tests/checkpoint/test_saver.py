@@ -186,9 +186,7 @@ def test_synchronous_calls_name_the_asynchronous_one(name: str, args: tuple[obje
         getattr(saver, name)(*args)
 
 
-async def test_storing_and_reading_take_one_statement_each(
-    watched: Watched,
-) -> None:
+async def test_storing_and_reading_take_one_statement_each(watched: Watched) -> None:
     saver, run = watched.saver, watched.statements
     stored = await put(saver, config("device"), {f"channel-{n}": [n] for n in range(20)})
     calls: list[Callable[[], Awaitable[object]]] = [

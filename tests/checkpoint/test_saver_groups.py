@@ -35,10 +35,12 @@ async def writes(saver: DeviceCheckpointer, stored: RunnableConfig) -> list[tupl
 async def held_up(dsn: str) -> AsyncIterator[None]:
     """What stores a checkpoint meanwhile is on its way until the block ends."""
     connection = await asyncpg.connect(dsn)
-    async with connection.transaction():
-        await connection.execute("LOCK TABLE conversation_checkpoints IN SHARE MODE")
-        yield
-    await connection.close()
+    try:
+        async with connection.transaction():
+            await connection.execute("LOCK TABLE conversation_checkpoints IN SHARE MODE")
+            yield
+    finally:
+        await connection.close()
 
 
 async def on_its_way(connection: "asyncpg.Connection[asyncpg.Record]", statements: int = 1) -> None:
