@@ -16,7 +16,7 @@ FILL = """
 INSERT INTO conversation_states (device_id, active_agent, locked_at, last_active_at, last_turn_no, heads)
     SELECT 'other' || n, 'hair', now(), now(), 1, '{"hair": "1"}' FROM generate_series(1, 20000) AS n;
 INSERT INTO conversation_messages (device_id, message_id, turn_no, arrival, text, status)
-    SELECT 'other' || n % 1000, n, n, n, 'hello', 'done' FROM generate_series(1, 20000) AS n;
+    SELECT 'other' || n, 'm' || n % 12, n, n, 'hello', 'done' FROM generate_series(1, 20000) AS n;
 INSERT INTO conversation_turns (device_id, turn_no, fence, reply, status, attempts, started_at)
     SELECT 'other' || n % 1000, n, n, 'hello', 'done', 1, now() FROM generate_series(1, 20000) AS n;
 INSERT INTO conversation_checkpoints
@@ -28,9 +28,9 @@ INSERT INTO conversation_values (device_id, checkpoint_ns, channel, version, typ
 INSERT INTO conversation_writes (device_id, checkpoint_ns, checkpoint_id, task_id, idx, channel, type, blob)
     SELECT 'other' || n % 1000, 'hair', n, 'task', 0, 'history', 'json', '' FROM generate_series(1, 20000) AS n;
 INSERT INTO conversation_effects (device_id, message_id, position, kind, name, intent, turn_no, fence)
-    SELECT 'other' || n % 1000, n, 0, 'database', 'book', '{}', 1, 1 FROM generate_series(1, 20000) AS n;
+    SELECT 'other' || n, 'm' || n % 12, 0, 'database', 'book', '{}', 1, 1 FROM generate_series(1, 20000) AS n;
 """
-"""20,000 rows of other devices in each table."""
+"""20,000 rows of other devices in each table; their messages have the IDs of those that the test sends."""
 
 CHANGED = ("conversation_states", "conversation_messages")
 """The tables whose rows a turn updates."""
