@@ -138,7 +138,7 @@ class Execution:
 @cache
 def _spare_the_collector() -> None:
     """Once a process, when all that a turn needs has been imported: takes what is alive then out of the garbage
-    collector's sight. With many turns in flight it would go through all of that again and again, which took a third of
+    collector's sight. With many turns in flight it would go through all of that again and again, a quarter of
     a turn's time. What is not part of a reference cycle is freed as ever."""
     gc.freeze()
 
