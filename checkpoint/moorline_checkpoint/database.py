@@ -125,7 +125,7 @@ class Database:
         self._dsn = asyncpg_dsn(source) if isinstance(source, str) else None
         self._pool_size = pool_size
         self._statement_cache_size = statement_cache_size
-        self._pools: dict[asyncio.AbstractEventLoop, tuple[Pool[Record], AsyncGenerator[None, None]]] = {}
+        self._pools: dict[asyncio.AbstractEventLoop, tuple[Pool[Record], _Ending]] = {}
         self._backoff = Backoff()
         self._uuid_states = False
 
@@ -188,11 +188,10 @@ class Database:
 
     async def close(self) -> None:
         """Closes the running loop's pool and lets go of the others, which end with their loops."""
-        _, closing = self._pools.pop(asyncio.get_running_loop(), (None, None))
+        _, ending = self._pools.pop(asyncio.get_running_loop(), (None, None))
         self._pools.clear()
-        # A loop that ends closes it at the same time as those who use it.
-        if closing is not None and not getattr(closing, "ag_running", False):
-            await closing.aclose()
+        if ending is not None:
+            await ending.come()
 
     async def _run(
         self,
@@ -278,10 +277,9 @@ class Database:
             command_timeout=STATEMENT_TIMEOUT,
             statement_cache_size=self._statement_cache_size,
         )
-        # A loop that ends closes the asynchronous generators it has begun, and with this one the pool.
-        closing = _closing(pool)
-        await anext(closing)
-        self._pools[loop] = pool, closing
+        ending = _Ending(pool)
+        await ending.await_loop()
+        self._pools[loop] = pool, ending
         return pool
 
 
@@ -315,13 +313,35 @@ async def _trusted(pool: Pool[Record], alive_at: float) -> PoolConnectionProxy[R
         await pool.release(raw)
 
 
-async def _closing(pool: Pool[Record]) -> AsyncGenerator[None, None]:
-    try:
-        yield
-    finally:
+class _Ending:
+    """The end of a pool. Who uses it and the loop that ends may both bring it about, also at the same time."""
+
+    def __init__(self, pool: Pool[Record]) -> None:
+        self._pool = pool
+        self._closing: asyncio.Task[None] | None = None
+        self._lifetime = self._of_loop()
+
+    async def await_loop(self) -> None:
+        """From now on the loop, which closes the asynchronous generators it has begun, closes the pool when it ends."""
+        await anext(self._lifetime)
+
+    async def come(self) -> None:
+        """Closes the pool, once."""
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close())
+        if not self._closing.done():
+            await asyncio.wait([self._closing])
+
+    async def _of_loop(self) -> AsyncGenerator[None, None]:
+        try:
+            yield
+        finally:
+            await self.come()
+
+    async def _close(self) -> None:
         with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
             async with asyncio.timeout(CLOSE_TIMEOUT):
-                await pool.close()
+                await self._pool.close()
 
 
 async def _in_time(step: Callable[[], Awaitable[None]]) -> None:

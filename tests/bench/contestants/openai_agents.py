@@ -43,7 +43,7 @@ class Scripted(Model):
         return ModelResponse(output=[message], usage=usage, response_id=None)
 
     def stream_response(self, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
-        raise NotImplementedError
+        raise NotImplementedError  # the base class demands it; nothing is streamed here
 
 
 @asynccontextmanager

@@ -45,7 +45,7 @@ class Model(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        raise NotImplementedError
+        raise NotImplementedError  # the base class demands it; swarm is only awaited here
 
     async def _agenerate(
         self,
