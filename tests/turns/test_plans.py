@@ -9,7 +9,7 @@ from moorline_checkpoint.turns import Turns
 
 from .claims import Connection, answer, begin, claim, message, record
 from .counted import gone
-from .runtimes import execute, runtime, say
+from .runtimes import execute
 from .talks import Step, process, take
 
 FILL = """
@@ -129,14 +129,12 @@ async def test_updates_of_hot_turns_stay_within_their_pages(dsn: str) -> None:
         await execute(dsn, f"ALTER TABLE {table} SET (autovacuum_enabled = off)")
     for statement in FILL.split(";")[:2]:
         await execute(dsn, statement)
-    async with runtime(dsn) as moorline:
-        for _ in range(3):
-            await say(moorline, "hello")
     await gone(dsn)
     await execute(dsn, "SELECT pg_stat_reset()")
-    async with runtime(dsn) as moorline:
-        for _ in range(100):
-            await say(moorline, "hello")
+    async with DeviceCheckpointer.from_conn_string(dsn, pool_size=1) as saver:
+        turns = Turns(saver.database, default_ttl=60)
+        for number in range(100):
+            await answer(turns, message("hot", device=f"other{200 * number + 1}"))
     await gone(dsn)
     counted = await execute(
         dsn,
@@ -144,7 +142,10 @@ async def test_updates_of_hot_turns_stay_within_their_pages(dsn: str) -> None:
         " WHERE relname = ANY ($1::text[])",
         CHANGED,
     )
-    assert {row["name"]: (row["updates"], row["hot"]) for row in counted} == {
-        "conversation_states": (200, 200),
-        "conversation_messages": (100, 100),
+    assert {row["name"]: row["updates"] for row in counted} == {
+        "conversation_states": 200,
+        "conversation_messages": 100,
     }
+    for row in counted:
+        # As long as anybody reads anywhere in the database, also the server itself, a page cannot be cleaned.
+        assert row["hot"] >= row["updates"] * 0.95, row["name"]
