@@ -7,15 +7,18 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from threading import Lock
 
-from moorline_checkpoint.codec import load_json, pack_text
+from moorline_checkpoint.codec import in_order, load_json, pack_text
 from moorline_checkpoint.rows import CheckpointRow, CheckpointRows, HeadRows, HistoryRows, ValueRow, WriteRow
 from moorline_checkpoint.turn import OpenTurn
 
-LIMIT = 8 * 2**20
+LIMIT = 2 * 2**20
 """Bytes that the heads in hand may take, about."""
 
-_ROW = 600
-"""Bytes that a row takes besides what is stored in it, about."""
+_HEAD = 2000
+"""Bytes that a head takes besides the values that are stored in it, about."""
+
+_ROW = 250
+"""The same of a row of its history."""
 
 
 class KnownHeads:
@@ -98,7 +101,8 @@ def _left_by(turn: OpenTurn, ns: str) -> HeadRows | None:
 def _history(
     channels: frozenset[str], ancestors: Sequence[CheckpointRows], older: HeadRows | None
 ) -> HistoryRows | None:
-    """What the channels' values are made of: the ancestors, newest first, then what the oldest of them is made of."""
+    """What the channels' values are made of: the ancestors, newest first, then what the oldest of them is made of. All
+    writes are one step, in order, without the names of their tasks, which would take more room than most of them."""
     steps: list[Sequence[WriteRow]] = []
     seeds: dict[str, ValueRow] = {}
     for ancestor in ancestors:
@@ -106,14 +110,19 @@ def _history(
         steps.insert(0, [write for write in ancestor.writes if write.channel in sought])
         seeds |= {value.channel: value for value in ancestor.values if value.channel in sought}
     sought = channels - seeds.keys()
-    if older is None or not sought:
-        return HistoryRows(steps, seeds)
-    if not older.delta_channels.issuperset(sought):
-        return None
-    before = [[write for write in step if write.channel in sought] for step in older.history.steps]
-    return HistoryRows(
-        [*before, *steps], seeds | {name: seed for name, seed in older.history.seeds.items() if name in sought}
-    )
+    if older is not None and sought:
+        if not older.delta_channels.issuperset(sought):
+            return None
+        steps = [*([write for write in step if write.channel in sought] for step in older.history.steps), *steps]
+        seeds |= {name: seed for name, seed in older.history.seeds.items() if name in sought}
+    writes = (write for step in steps for write in in_order(step))
+    return HistoryRows([[_placed(write, place) for place, write in enumerate(writes)]], seeds)
+
+
+def _placed(write: WriteRow, place: int) -> WriteRow:
+    if write.idx == place and not write.task:
+        return write
+    return WriteRow("", "", "", place, "", write.channel, write.type, write.blob)
 
 
 def _values_of(row: CheckpointRow, values: Sequence[ValueRow]) -> list[ValueRow]:
@@ -129,4 +138,4 @@ def _writes_on(turn: OpenTurn, ns: str, own_id: str, stored: Sequence[WriteRow])
 def _size(rows: HeadRows) -> int:
     blobs = [value.blob for value in (*rows.head.values, *rows.history.seeds.values())]
     blobs += [write.blob for step in (rows.head.writes, *rows.history.steps) for write in step]
-    return _ROW + len(rows.head.checkpoint.body) + sum(_ROW + len(blob) for blob in blobs)
+    return _HEAD + sum(_ROW + len(blob) for blob in blobs)

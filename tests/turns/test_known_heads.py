@@ -5,12 +5,13 @@ import gc
 import pytest
 
 from moorline_checkpoint import heads
+from moorline_checkpoint.codec import in_order
 from moorline_checkpoint.heads import KnownHeads
-from moorline_checkpoint.rows import CheckpointRow, HeadRows, ValueRow
+from moorline_checkpoint.rows import CheckpointRow, HeadRows, ValueRow, WriteRow
 from moorline_checkpoint.turn import OpenTurn
 from moorline_checkpoint.turns import Turns
 
-from .claims import claim, message
+from .claims import claim, message, record
 from .counted import gone
 from .runtimes import execute, runtime, say
 from .talks import conversation, differences, told_coldly, told_warmly
@@ -111,6 +112,29 @@ async def test_a_device_that_goes_on_is_counted_once(turns: Turns, monkeypatch: 
         known.forget("d1")
     assert known.known("d1") == "{}"
     assert known.known("d2") != "{}"
+
+
+async def test_the_writes_of_a_history_keep_their_order(turns: Turns) -> None:
+    known = KnownHeads()
+    told = []
+    held: dict[str, HeadRows] = {}
+    for number in range(1, 4):
+        turn = await claim(turns, message(f"m{number}"))
+        turn.set_lock("desk", None)
+        turn.brought = held
+        begun, ended = f"{number}a", f"{number}b"
+        counted = '{"counters_since_delta_snapshot": {"history": [1, 1]}}'
+        turn.put(CheckpointRow("desk", begun, f"{number - 1}b" if held else None, "json", b"", counted, "{}"), [])
+        for path, task, idx in (("~2", "t1", 0), ("~1", "t2", 1), ("~1", "t2", 0)):
+            blob = f"{number}{path}{idx}".encode()
+            turn.put_writes([WriteRow("desk", begun, task, idx, path, "history", "bytes", blob)], replace=False)
+        turn.put(CheckpointRow("desk", ended, begun, "json", b"", counted, "{}"), [])
+        await turns.commit(turn, record(turn))
+        known.keep(turn)
+        held = known.held("d1", {"desk": ended})
+        told += [f"{number}{place}".encode() for place in ("~10", "~11", "~20")]
+        [step] = held["desk"].history.steps
+        assert [write.blob for write in in_order(step)] == told
 
 
 def holds(secret: bytes) -> bool:
