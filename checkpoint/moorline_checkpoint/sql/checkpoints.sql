@@ -124,7 +124,7 @@ ORDER BY c.checkpoint_id DESC, c.checkpoint_ns DESC, c.device_id DESC;
 -- name: get_history repeatable
 -- What the given channels' values at a checkpoint (chosen as above) are made of.
 SELECT h.depth, h.checkpoint_id, h.task_id, h.idx, h.task_path, h.channel, h.version, h.type, h.blob
-FROM @schema.moorline_history_1($1::text, $3::text, coalesce(
+FROM @schema.moorline_history_2($1::text, $3::text, coalesce(
     $4::text,
     (SELECT st.heads ->> $3::text FROM @schema.conversation_states st WHERE st.device_id = $2),
     (

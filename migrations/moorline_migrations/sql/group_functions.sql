@@ -277,6 +277,58 @@ AS $$
         'heads', state.heads)
 $$;
 
+-- What the values of delta channels at a checkpoint are made of, as moorline_history_1 says; each step up goes by the
+-- key of the parent, however few the stored checkpoints are: OFFSET 0 keeps the planner from reading all of them anew.
+CREATE FUNCTION @schema.moorline_history_2(device text, ns text, id text, channels text[]) RETURNS TABLE (
+    depth integer, checkpoint_id text, task_id text, idx integer, task_path text, channel text, version text,
+    type text, blob bytea
+)
+LANGUAGE sql STABLE
+AS $$
+    WITH RECURSIVE walk AS (
+        SELECT 0 AS depth, t.checkpoint_id, t.parent_checkpoint_id, t.versions, '{}'::text[] AS sought,
+            $4 AS missing
+        FROM @schema.conversation_checkpoints t
+        WHERE t.device_id = $1 AND t.checkpoint_ns = $2 AND t.checkpoint_id = $3
+        UNION ALL
+        SELECT k.depth + 1, a.checkpoint_id, a.parent_checkpoint_id, a.versions, k.missing,
+            ARRAY(
+                SELECT m.channel
+                FROM unnest(k.missing) AS m (channel)
+                WHERE NOT EXISTS (
+                    SELECT 1
+                    FROM @schema.conversation_values v
+                    WHERE v.device_id = $1 AND v.checkpoint_ns = $2
+                        AND v.channel = m.channel AND v.version = a.versions ->> m.channel
+                )
+            )
+        FROM walk k
+        CROSS JOIN LATERAL (
+            SELECT a.checkpoint_id, a.parent_checkpoint_id, a.versions
+            FROM @schema.conversation_checkpoints a
+            WHERE a.device_id = $1 AND a.checkpoint_ns = $2 AND a.checkpoint_id = k.parent_checkpoint_id
+            OFFSET 0
+        ) a
+        WHERE k.missing <> '{}'
+    )
+    SELECT k.depth, k.checkpoint_id, w.task_id, w.idx, w.task_path, w.channel, NULL::text AS version, w.type, w.blob
+    FROM walk k
+    CROSS JOIN LATERAL (
+        SELECT w.task_id, w.idx, w.task_path, w.channel, w.type, w.blob
+        FROM @schema.conversation_writes w
+        WHERE w.device_id = $1 AND w.checkpoint_ns = $2 AND w.checkpoint_id = k.checkpoint_id
+            AND w.channel = ANY (k.sought)
+        OFFSET 0
+    ) w
+    UNION ALL
+    SELECT k.depth, k.checkpoint_id, NULL, NULL, NULL, v.channel, v.version, v.type, v.blob
+    FROM walk k
+    CROSS JOIN LATERAL unnest(k.sought) AS f (channel)
+    JOIN @schema.conversation_values v
+        ON v.device_id = $1 AND v.checkpoint_ns = $2
+            AND v.channel = f.channel AND v.version = k.versions ->> f.channel
+$$;
+
 -- Begin: the claims of a group, one place each in the arrays, and with each what its run will read first: the head of
 -- the manager and that of the agent that holds the session, each with what its delta channels are made of. A row a
 -- head; without one a row that has only the claim's answer. A head that the caller says it knows (a JSON object of
@@ -297,6 +349,8 @@ CREATE FUNCTION @schema.moorline_begin_2(
     history_blobs bytea[]
 )
 LANGUAGE plpgsql VOLATILE
+-- All of it goes by keys. Planning it anew, five times on each connection, would take longer than the rest.
+SET plan_cache_mode = force_generic_plan
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -330,7 +384,7 @@ BEGIN
                 SELECT array_agg(w.depth), array_agg(w.checkpoint_id), array_agg(w.task_id), array_agg(w.idx),
                     array_agg(w.task_path), array_agg(w.channel), array_agg(w.version), array_agg(w.type),
                     array_agg(w.blob)
-                FROM @schema.moorline_history_1(devices[own], n.ns, n.head, d.channels) w
+                FROM @schema.moorline_history_2(devices[own], n.ns, n.head, d.channels) w
             ) h ON d.channels IS NOT NULL;
     END LOOP;
 END
@@ -349,6 +403,7 @@ CREATE FUNCTION @schema.moorline_commit_2(
     w_type text[], w_blob bytea[]
 ) RETURNS TABLE (place integer, outcome text)
 LANGUAGE plpgsql VOLATILE
+SET plan_cache_mode = force_generic_plan
 AS $$
 #variable_conflict use_column
 DECLARE

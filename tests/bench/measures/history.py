@@ -21,6 +21,7 @@ from tests.bench.conversation import QUESTION, check
 from tests.bench.driving import drive
 from tests.bench.figures import Figure, ratios
 from tests.bench.lab import Lab
+from tests.bench.server import execute
 from tests.bench.sizes import ITSELF, packed, total
 
 DEVICES = 8
@@ -67,6 +68,7 @@ class Long:
 
     def timed(self) -> dict[str, float]:
         """Times the next turns."""
+        execute(self._dsn, "VACUUM ANALYZE")
         result: dict[str, float] = self._lab.call(timed, dsn=self._dsn, first=self._next)
         self._next += 2 * OPENINGS
         return result
@@ -94,6 +96,7 @@ def measure(lab: Lab) -> list[Figure]:
         def early_timed() -> dict[str, float]:
             with lab.database() as dsn:
                 lab.call(converse, dsn=dsn, devices=DEVICES, first=1, turns=EARLY - 1)
+                execute(dsn, "VACUUM ANALYZE")
                 result: dict[str, float] = lab.call(timed, dsn=dsn, first=EARLY)
                 return result
 
