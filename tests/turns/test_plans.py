@@ -9,7 +9,7 @@ from moorline_checkpoint.turns import Turns
 
 from .claims import Connection, answer, begin, claim, message, record
 from .counted import gone
-from .runtimes import execute
+from .runtimes import execute, runtime, say
 from .talks import Step, process, take
 
 FILL = """
@@ -94,6 +94,25 @@ async def test_a_turn_reads_by_the_keys_of_its_device(dsn: str) -> None:
         assert (name, row["scans"]) == (name, 0)
         assert row["by_index"] >= ROUNDS
         assert row["entries"] / ROUNDS < 200, name
+
+
+async def test_a_history_is_read_step_by_step(dsn: str) -> None:
+    """Each step by the key of its checkpoint: not all checkpoints of the device for each of them."""
+    length = 25  # of which nothing is stored whole yet
+    async with runtime(dsn, keep_turns=1000) as moorline:
+        for _ in range(length):
+            await say(moorline, "hello")
+    for statement in FILL.split(";")[:-1]:
+        await execute(dsn, statement)
+    await execute(dsn, "VACUUM ANALYZE")
+    await gone(dsn)
+    await execute(dsn, "SELECT pg_stat_reset()")
+    async with runtime(dsn, keep_turns=1000) as moorline:
+        await say(moorline, "hello")
+    await gone(dsn)
+    entries = {row["name"]: row["entries"] for row in await execute(dsn, READ)}
+    for table in ("checkpoints", "writes"):
+        assert length - 2 <= entries[f"conversation_{table}"] <= 3 * length, table
 
 
 async def test_no_index_has_what_a_hot_turn_changes(turns: Turns, connection: Connection) -> None:
