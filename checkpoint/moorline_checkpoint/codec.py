@@ -1,14 +1,10 @@
 """Between LangGraph's checkpoints and our rows.
 
 Everything that a graph stores goes through the serializer; only what SQL has to see (names, versions,
-metadata) stays readable. PostgreSQL stores no NUL characters and no lone surrogates, so text and JSON are
-packed: such a character becomes an escape of its own. Packing maps different texts to different texts, so
-equality, and with it the containment of JSON (`@>`), means the same before and after.
+metadata) stays readable, packed as `packing` says.
 """
 
-import json
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
 from langchain_core.runnables import RunnableConfig
@@ -21,67 +17,17 @@ from langgraph.checkpoint.base import (
     CheckpointTuple,
     DeltaChannelHistory,
     PendingWrite,
-    writes_sort_key,
 )
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
-from moorline_checkpoint.rows import CheckpointRow, ValueRow, WriteRow
+from moorline_checkpoint.packing import load_json, pack_json, pack_text, unpack_text
+from moorline_checkpoint.rows import CheckpointRow, HistoryRows, ValueRow, WriteRow, in_order
 from moorline_migrations.errors import MoorlineError
-
-_ESCAPE = "\x1a"
-_UNSTORABLE = re.compile("[\x00\x1a\ud800-\udfff]")
-_ESCAPED = re.compile("\x1a([0-9a-f]{4})")
-_ESCAPED_IN_JSON = "\\u001a"
-
-# Made once: `json.dumps` makes a new one a call where the settings are not its own.
-_encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
-_encode_packed = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 _OWN_COLUMNS = ("id", "channel_values", "channel_versions")
 """Keys of a checkpoint that are stored outside its serialised body."""
 
 _PLAIN = (str, int, float)
-
-
-def pack_text(text: str) -> str:
-    """The text as PostgreSQL can store it; most texts come back as they are."""
-    # What cannot be stored cannot be printed either, which is quicker to see.
-    return text if text.isprintable() else _UNSTORABLE.sub(lambda found: f"{_ESCAPE}{ord(found[0]):04x}", text)
-
-
-def unpack_text(text: str) -> str:
-    """What `pack_text` was given."""
-    return _ESCAPED.sub(lambda found: chr(int(found[1], 16)), text) if _ESCAPE in text else text
-
-
-def pack_json(value: Any) -> str:
-    """JSON text that a jsonb parameter takes, every string in it packed.
-
-    Raises TypeError or ValueError for what JSON cannot hold, such as NaN.
-    """
-    text = _encode(value)
-    if "\\u" in text and ("\\u0000" in text or _ESCAPED_IN_JSON in text or "\\ud" in text):
-        text = _encode_packed(_packed(json.loads(text)))
-    return text
-
-
-def unpack_json(value: Any) -> Any:
-    """What `pack_json` was given, from the parsed JSON."""
-    match value:
-        case str():
-            return unpack_text(value)
-        case list():
-            return [unpack_json(item) for item in value]
-        case dict():
-            return {unpack_text(key): unpack_json(item) for key, item in value.items()}
-        case _:
-            return value
-
-
-def load_json(text: str) -> Any:
-    """What `pack_json` was given, from the text of a jsonb column."""
-    value = json.loads(text)
-    return unpack_json(value) if _ESCAPED_IN_JSON in text or _ESCAPE in text else value
 
 
 def device_key(config: RunnableConfig) -> str:
@@ -190,27 +136,16 @@ def unpack_checkpoint(
 
 
 def unpack_history(
-    serde: SerializerProtocol,
-    channels: Sequence[str],
-    steps: Iterable[Sequence[WriteRow]],
-    seeds: Mapping[str, ValueRow],
+    serde: SerializerProtocol, channels: Sequence[str], rows: HistoryRows
 ) -> dict[str, DeltaChannelHistory]:
-    """What each channel's value is made of: `steps` are the writes of its ancestors, oldest first, `seeds`
-    the stored values they start from, by packed channel."""
-    pending = [_pending(serde, write) for step in steps for write in in_order(step)]
+    """What each channel's value is made of."""
+    pending = [_pending(serde, write) for write in rows.writes]
     history: dict[str, DeltaChannelHistory] = {}
     for channel in channels:
         history[channel] = {"writes": [write for write in pending if write[1] == channel]}
-        if seed := seeds.get(pack_text(channel)):
+        if seed := rows.seeds.get(pack_text(channel)):
             history[channel]["seed"] = serde.loads_typed((seed.type, seed.blob))
     return history
-
-
-def in_order(writes: Iterable[WriteRow]) -> list[WriteRow]:
-    """The writes of one checkpoint in the order in which a run applies them."""
-    return sorted(
-        writes, key=lambda write: writes_sort_key(unpack_text(write.path), unpack_text(write.task), write.idx)
-    )
 
 
 def _pending(serde: SerializerProtocol, write: WriteRow) -> PendingWrite:
@@ -236,15 +171,3 @@ def _run_metadata(config: RunnableConfig, metadata: CheckpointMetadata) -> dict[
                 merged.setdefault(key, value)
     merged.pop("writes", None)
     return merged
-
-
-def _packed(value: Any) -> Any:
-    match value:
-        case str():
-            return pack_text(value)
-        case list():
-            return [_packed(item) for item in value]
-        case dict():
-            return {pack_text(key): _packed(item) for key, item in value.items()}
-        case _:
-            return value

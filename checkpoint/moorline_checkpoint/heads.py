@@ -7,8 +7,8 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from threading import Lock
 
-from moorline_checkpoint.codec import in_order, load_json, pack_text
-from moorline_checkpoint.rows import CheckpointRow, CheckpointRows, HeadRows, HistoryRows, ValueRow, WriteRow
+from moorline_checkpoint.packing import load_json, pack_text
+from moorline_checkpoint.rows import CheckpointRow, CheckpointRows, HeadRows, HistoryRows, ValueRow, WriteRow, in_order
 from moorline_checkpoint.turn import OpenTurn
 
 LIMIT = 2 * 2**20
@@ -84,45 +84,40 @@ def _left_by(turn: OpenTurn, ns: str) -> HeadRows | None:
     if not chain or own_id != (older.head.checkpoint.id if older else None):
         return None
     values = [*(older.head.values if older else ()), *(value for value in turn.values.values() if value.ns == ns)]
-    ancestors = [
-        CheckpointRows(row, _values_of(row, values), _writes_on(turn, row.ns, row.id, ())) for row in chain[1:]
-    ]
+    ancestors = [CheckpointRows(row, _values_of(row, values), turn.writes_on(ns, row.id)) for row in chain[1:]]
     if older:
         head = older.head.checkpoint
-        ancestors.append(older.head._replace(writes=_writes_on(turn, ns, head.id, older.head.writes)))
+        ancestors.append(older.head._replace(writes=turn.writes_on(ns, head.id, older.head.writes)))
     channels = frozenset(map(pack_text, json.loads(chain[0].metadata).get("counters_since_delta_snapshot", ())))
     history = _history(channels, ancestors, older)
     if history is None:
         return None
-    head_rows = CheckpointRows(chain[0], _values_of(chain[0], values), _writes_on(turn, ns, chain[0].id, ()))
+    head_rows = CheckpointRows(chain[0], _values_of(chain[0], values), turn.writes_on(ns, chain[0].id))
     return HeadRows(head_rows, channels, history)
 
 
 def _history(
     channels: frozenset[str], ancestors: Sequence[CheckpointRows], older: HeadRows | None
 ) -> HistoryRows | None:
-    """What the channels' values are made of: the ancestors, newest first, then what the oldest of them is made of. All
-    writes are one step, in order, without the names of their tasks, which would take more room than most of them."""
-    steps: list[Sequence[WriteRow]] = []
+    """What the channels' values are made of: the ancestors, newest first, then what the oldest of them is made of.
+    Writes are kept without the names of their tasks, which would take more room than most of them."""
+    writes: list[WriteRow] = []
     seeds: dict[str, ValueRow] = {}
     for ancestor in ancestors:
         sought = channels - seeds.keys()
-        steps.insert(0, [write for write in ancestor.writes if write.channel in sought])
+        writes = [*in_order(write for write in ancestor.writes if write.channel in sought), *writes]
         seeds |= {value.channel: value for value in ancestor.values if value.channel in sought}
     sought = channels - seeds.keys()
     if older is not None and sought:
         if not older.delta_channels.issuperset(sought):
             return None
-        steps = [*([write for write in step if write.channel in sought] for step in older.history.steps), *steps]
+        writes = [*(write for write in older.history.writes if write.channel in sought), *writes]
         seeds |= {name: seed for name, seed in older.history.seeds.items() if name in sought}
-    writes = (write for step in steps for write in in_order(step))
-    return HistoryRows([[_placed(write, place) for place, write in enumerate(writes)]], seeds)
+    return HistoryRows([_nameless(write) if write.task else write for write in writes], seeds)
 
 
-def _placed(write: WriteRow, place: int) -> WriteRow:
-    if write.idx == place and not write.task:
-        return write
-    return WriteRow("", "", "", place, "", write.channel, write.type, write.blob)
+def _nameless(write: WriteRow) -> WriteRow:
+    return WriteRow("", "", "", 0, "", write.channel, write.type, write.blob)
 
 
 def _values_of(row: CheckpointRow, values: Sequence[ValueRow]) -> list[ValueRow]:
@@ -130,12 +125,7 @@ def _values_of(row: CheckpointRow, values: Sequence[ValueRow]) -> list[ValueRow]
     return [value for value in values if held.get(value.channel) == value.version]
 
 
-def _writes_on(turn: OpenTurn, ns: str, own_id: str, stored: Sequence[WriteRow]) -> list[WriteRow]:
-    merged = {(row.task, row.idx): row for row in stored}
-    return list((merged | turn.writes.get((ns, own_id), {})).values())
-
-
 def _size(rows: HeadRows) -> int:
     blobs = [value.blob for value in (*rows.head.values, *rows.history.seeds.values())]
-    blobs += [write.blob for step in (rows.head.writes, *rows.history.steps) for write in step]
+    blobs += [write.blob for write in (*rows.head.writes, *rows.history.writes)]
     return _HEAD + sum(_ROW + len(blob) for blob in blobs)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from moorline_checkpoint.codec import load_json, pack_text
 from moorline_checkpoint.database import Database, StateKey
+from moorline_checkpoint.packing import load_json, pack_text
 from moorline_checkpoint.rows import (
     CheckpointRow,
     CheckpointRows,
@@ -16,6 +16,7 @@ from moorline_checkpoint.rows import (
     ValueRow,
     WriteRow,
     history_rows,
+    in_order,
 )
 from moorline_checkpoint.storing import Store
 
@@ -59,8 +60,8 @@ class TurnRows:
         if written is None:
             brought = self._brought(ns, own_id)
             found = brought.head if brought else await self.stored.checkpoint(ns, own_id)
-            return found and found._replace(writes=self._over(ns, own_id, found.writes))
-        return CheckpointRows(written, await self._values(written), self._over(ns, own_id, ()))
+            return found and found._replace(writes=self.turn.writes_on(ns, own_id, found.writes))
+        return CheckpointRows(written, await self._values(written), self.turn.writes_on(ns, own_id))
 
     async def history(self, ns: str, own_id: str | None, channels: Sequence[str]) -> HistoryRows:
         """As `StoredRows.history`: up the turn's own checkpoints first, then on where they stand on stored ones."""
@@ -71,7 +72,7 @@ class TurnRows:
             if brought and brought.delta_channels.issuperset(channels):
                 return brought.history
             return await self.stored.history(ns, own_id, channels)
-        steps: list[Sequence[WriteRow]] = []
+        writes: list[WriteRow] = []
         seeds: dict[str, ValueRow] = {}
         parent = written.parent
         while parent is not None and len(seeds) < len(channels):
@@ -79,23 +80,19 @@ class TurnRows:
             if ancestor is None:
                 break
             sought = [channel for channel in channels if channel not in seeds]
-            steps.insert(0, [write for write in ancestor.writes if write.channel in sought])
+            writes = [*in_order(write for write in ancestor.writes if write.channel in sought), *writes]
             seeds |= {value.channel: value for value in ancestor.values if value.channel in sought}
             sought = [channel for channel in sought if channel not in seeds]
             if sought and (ns, parent) not in self.turn.checkpoints:
                 older = await self.stored.history(ns, parent, sought)
-                return HistoryRows([*older.steps, *steps], seeds | older.seeds)
+                return HistoryRows([*older.writes, *writes], seeds | older.seeds)
             parent = ancestor.checkpoint.parent
-        return HistoryRows(steps, seeds)
+        return HistoryRows(writes, seeds)
 
     def _brought(self, ns: str, own_id: str | None) -> HeadRows | None:
         """The head that came with the claim, if it is the one asked for."""
         brought = self.turn.brought.get(ns)
         return brought if brought and brought.head.checkpoint.id == own_id else None
-
-    def _over(self, ns: str, own_id: str, stored: Iterable[WriteRow]) -> list[WriteRow]:
-        merged = {(row.task, row.idx): row for row in stored}
-        return list((merged | self.turn.writes.get((ns, own_id), {})).values())
 
     async def _values(self, written: CheckpointRow) -> list[ValueRow]:
         """The values of a checkpoint of the turn; those that it did not change are stored with an older one."""

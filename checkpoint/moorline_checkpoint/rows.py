@@ -8,6 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from langgraph.checkpoint.base import writes_sort_key
+
+from moorline_checkpoint.packing import unpack_text
+
 if TYPE_CHECKING:
     from asyncpg import Record
 
@@ -56,10 +60,10 @@ class CheckpointRows(NamedTuple):
 
 
 class HistoryRows(NamedTuple):
-    """What channels' values are made of: the writes of each ancestor, oldest ancestor first, and the stored value that
-    they start from, by channel."""
+    """What channels' values are made of: the writes of their ancestors in the order in which runs applied them, and the
+    stored value that they start from, by channel."""
 
-    steps: Sequence[Sequence[WriteRow]]
+    writes: Sequence[WriteRow]
     seeds: dict[str, ValueRow]
 
 
@@ -69,6 +73,13 @@ class HeadRows(NamedTuple):
     head: CheckpointRows
     delta_channels: frozenset[str]
     history: HistoryRows
+
+
+def in_order(writes: Iterable[WriteRow]) -> list[WriteRow]:
+    """The writes of one checkpoint in the order in which a run applies them."""
+    return sorted(
+        writes, key=lambda write: writes_sort_key(unpack_text(write.path), unpack_text(write.task), write.idx)
+    )
 
 
 def columns(kind: type[tuple[Any, ...]], rows: Iterable[tuple[Any, ...]]) -> list[list[Any]]:
@@ -113,7 +124,7 @@ def checkpoint_rows(record: Record) -> CheckpointRows:
 
 
 def history_rows(ns: str, records: Iterable[Record | Mapping[str, Any]]) -> HistoryRows:
-    """The rows in the records of `get_history`: writes by ancestor, oldest first; stored values by channel."""
+    """The rows in the records of `get_history`."""
     steps: dict[int, list[WriteRow]] = {}
     seeds: dict[str, ValueRow] = {}
     for record in records:
@@ -134,7 +145,7 @@ def history_rows(ns: str, records: Iterable[Record | Mapping[str, Any]]) -> Hist
                     record["blob"],
                 )
             )
-    return HistoryRows([steps[depth] for depth in sorted(steps, reverse=True)], seeds)
+    return HistoryRows([write for depth in sorted(steps, reverse=True) for write in in_order(steps[depth])], seeds)
 
 
 def head_rows(record: Record) -> HeadRows:

@@ -14,13 +14,12 @@ from moorline_checkpoint.codec import (
     device_key,
     namespace,
     pack_checkpoint,
-    pack_json,
-    pack_text,
     pack_writes,
     unpack_checkpoint,
     unpack_history,
 )
 from moorline_checkpoint.database import Database, StateKey
+from moorline_checkpoint.packing import pack_json, pack_text
 from moorline_checkpoint.reading import StoredRows, TurnRows
 from moorline_checkpoint.rows import checkpoint_rows
 from moorline_checkpoint.sessions import DEFAULT_TTL, SessionLocks, require_ttl
@@ -224,7 +223,7 @@ class DeviceCheckpointer(SessionLocks, BaseCheckpointSaver[str]):
             return {}
         packed = [pack_text(channel) for channel in channels]
         rows = await self._rows(config).history(namespace(config), checkpoint_id(config), packed)
-        return unpack_history(self.serde, channels, *rows)
+        return unpack_history(self.serde, channels, rows)
 
     async def adelete_thread(self, thread_id: str) -> None:
         """Removes every row of the device: checkpoints, lock, messages, turns, effects. A turn that is open

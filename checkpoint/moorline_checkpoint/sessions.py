@@ -9,10 +9,10 @@ from datetime import datetime
 
 import asyncpg
 
-from moorline_checkpoint.codec import pack_text, unpack_text
 from moorline_checkpoint.database import Database, StateKey
 from moorline_checkpoint.devices import hash_device_id
 from moorline_checkpoint.errors import InvalidDeviceID
+from moorline_checkpoint.packing import pack_text, unpack_text
 from moorline_checkpoint.turn import open_turn
 from moorline_migrations.errors import ConfigurationError
 

@@ -7,7 +7,7 @@ its commit, or not at all.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -108,6 +108,11 @@ class OpenTurn:
             written = self.writes.setdefault((row.ns, row.id), {})
             if replace or (row.task, row.idx) not in written:
                 written[row.task, row.idx] = row
+
+    def writes_on(self, ns: str, own_id: str, stored: Iterable[WriteRow] = ()) -> list[WriteRow]:
+        """What is written on top of a checkpoint: the turn's own over what is stored there."""
+        merged = {(row.task, row.idx): row for row in stored}
+        return list((merged | self.writes.get((ns, own_id), {})).values())
 
     def all_writes(self) -> list[WriteRow]:
         """The rows of all writes."""

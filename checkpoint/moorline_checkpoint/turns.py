@@ -13,12 +13,12 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID, uuid4
 
-from moorline_checkpoint.codec import load_json, pack_json, pack_text, unpack_json, unpack_text
 from moorline_checkpoint.database import StateKey
 from moorline_checkpoint.devices import hash_device_id
 from moorline_checkpoint.errors import StaleTurn
 from moorline_checkpoint.groups import Groups
 from moorline_checkpoint.heads import KnownHeads
+from moorline_checkpoint.packing import load_json, pack_json, pack_text, unpack_json, unpack_text
 from moorline_checkpoint.queue import Busy, Dead, Incoming, Replayed, SetAside, Waiting
 from moorline_checkpoint.rows import CheckpointRow, HeadRows, ValueRow, WriteRow, columns, head_rows, placed_columns
 from moorline_checkpoint.sessions import log_lock

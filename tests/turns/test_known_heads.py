@@ -5,7 +5,6 @@ import gc
 import pytest
 
 from moorline_checkpoint import heads
-from moorline_checkpoint.codec import in_order
 from moorline_checkpoint.heads import KnownHeads
 from moorline_checkpoint.rows import CheckpointRow, HeadRows, ValueRow, WriteRow
 from moorline_checkpoint.turn import OpenTurn
@@ -133,15 +132,14 @@ async def test_the_writes_of_a_history_keep_their_order(turns: Turns) -> None:
         known.keep(turn)
         held = known.held("d1", {"desk": ended})
         told += [f"{number}{place}".encode() for place in ("~10", "~11", "~20")]
-        [step] = held["desk"].history.steps
-        assert [write.blob for write in in_order(step)] == told
+        assert [write.blob for write in held["desk"].history.writes] == told
 
 
 def holds(secret: bytes) -> bool:
     """Whether the process holds rows with this in them."""
     gc.collect()
     rows = [one for one in gc.get_objects() if isinstance(one, HeadRows)]
-    blobs = [write.blob for one in rows for step in (one.head.writes, *one.history.steps) for write in step]
+    blobs = [write.blob for one in rows for write in (*one.head.writes, *one.history.writes)]
     blobs += [value.blob for one in rows for value in (*one.head.values, *one.history.seeds.values())]
     return any(secret in blob for blob in blobs)
 

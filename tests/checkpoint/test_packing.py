@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from moorline_checkpoint.codec import load_json, pack_json, pack_text, unpack_json, unpack_text
+from moorline_checkpoint.packing import load_json, pack_json, pack_text, unpack_json, unpack_text
 
 AWKWARD = ["\x00", "\x1a", "\ud800", "\udfff", "\x1a0000", "\\u0000", "😀", "é", "a", '"']
 

@@ -1,0 +1,72 @@
+"""Text and JSON as PostgreSQL can store them.
+
+It stores no NUL characters and no lone surrogates, so text and JSON are packed: such a character becomes an escape of
+its own. Packing maps different texts to different texts, so equality, and with it the containment of JSON (`@>`),
+means the same before and after.
+"""
+
+import json
+import re
+from typing import Any
+
+_ESCAPE = "\x1a"
+_UNSTORABLE = re.compile("[\x00\x1a\ud800-\udfff]")
+_ESCAPED = re.compile("\x1a([0-9a-f]{4})")
+_ESCAPED_IN_JSON = "\\u001a"
+
+# Made once: `json.dumps` makes a new one a call where the settings are not its own.
+_encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
+_encode_packed = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+def pack_text(text: str) -> str:
+    """The text as PostgreSQL can store it; most texts come back as they are."""
+    # What cannot be stored cannot be printed either, which is quicker to see.
+    return text if text.isprintable() else _UNSTORABLE.sub(lambda found: f"{_ESCAPE}{ord(found[0]):04x}", text)
+
+
+def unpack_text(text: str) -> str:
+    """What `pack_text` was given."""
+    return _ESCAPED.sub(lambda found: chr(int(found[1], 16)), text) if _ESCAPE in text else text
+
+
+def pack_json(value: Any) -> str:
+    """JSON text that a jsonb parameter takes, every string in it packed.
+
+    Raises TypeError or ValueError for what JSON cannot hold, such as NaN.
+    """
+    text = _encode(value)
+    if "\\u" in text and ("\\u0000" in text or _ESCAPED_IN_JSON in text or "\\ud" in text):
+        text = _encode_packed(_packed(json.loads(text)))
+    return text
+
+
+def unpack_json(value: Any) -> Any:
+    """What `pack_json` was given, from the parsed JSON."""
+    match value:
+        case str():
+            return unpack_text(value)
+        case list():
+            return [unpack_json(item) for item in value]
+        case dict():
+            return {unpack_text(key): unpack_json(item) for key, item in value.items()}
+        case _:
+            return value
+
+
+def load_json(text: str) -> Any:
+    """What `pack_json` was given, from the text of a jsonb column."""
+    value = json.loads(text)
+    return unpack_json(value) if _ESCAPED_IN_JSON in text or _ESCAPE in text else value
+
+
+def _packed(value: Any) -> Any:
+    match value:
+        case str():
+            return pack_text(value)
+        case list():
+            return [_packed(item) for item in value]
+        case dict():
+            return {pack_text(key): _packed(item) for key, item in value.items()}
+        case _:
+            return value
