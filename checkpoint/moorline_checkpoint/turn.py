@@ -15,7 +15,8 @@ from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
-from moorline_checkpoint.rows import CheckpointRow, HeadRows, ValueRow, WriteRow
+from moorline_checkpoint.packing import load_json, pack_json
+from moorline_checkpoint.rows import CheckpointRow, HeadRows, ValueRow, WriteRow, in_order
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,13 +119,25 @@ class OpenTurn:
         """The rows of all writes."""
         return [row for written in self.writes.values() for row in written.values()]
 
-    def drop_passing(self) -> None:
-        """Forgets the namespaces that nothing will enter again: once a turn waits for no answer, the manager's own,
-        which begins each turn anew, and those of single invocations."""
+    def settle(self) -> None:
+        """Forgets what only a turn that waits for an answer needs.
+
+        That is the namespaces that nothing will enter again (the manager's own, which begins each turn anew, and those
+        of single invocations), that checkpoints of the others belong to them, and which tasks wrote what led to a
+        checkpoint; but not in what order.
+        """
         self.heads = {ns: head for ns, head in self.heads.items() if _lasts(ns)}
-        self.checkpoints = {key: row for key, row in self.checkpoints.items() if _lasts(row.ns)}
+        self.checkpoints = {key: _alone(row) for key, row in self.checkpoints.items() if _lasts(row.ns)}
         self.values = {key: row for key, row in self.values.items() if _lasts(row.ns)}
-        self.writes = {key: rows for key, rows in self.writes.items() if _lasts(key[0])}
+        self.writes = {key: self._settled(*key, rows) for key, rows in self.writes.items() if _lasts(key[0])}
+
+    def _settled(self, ns: str, own_id: str, rows: dict[tuple[str, int], WriteRow]) -> dict[tuple[str, int], WriteRow]:
+        """The writes on a checkpoint numbered in their order, if all are known that are there, and none will follow."""
+        older = self.brought.get(ns)
+        brought = older is not None and older.head.checkpoint.id == own_id and not older.head.writes
+        if self.heads.get(ns) == own_id or not (brought or (ns, own_id) in self.checkpoints):
+            return rows
+        return {("", idx): row._replace(task="", idx=idx, path="") for idx, row in enumerate(in_order(rows.values()))}
 
 
 _open: ContextVar[OpenTurn | None] = ContextVar("moorline_open_turn", default=None)
@@ -144,6 +157,13 @@ def running(turn: OpenTurn) -> Iterator[None]:
         yield
     finally:
         _open.reset(token)
+
+
+def _alone(row: CheckpointRow) -> CheckpointRow:
+    """The checkpoint without the IDs of those that it was made in, which are gone."""
+    metadata = load_json(row.metadata)
+    metadata.pop("parents", None)
+    return row._replace(metadata=pack_json(metadata))
 
 
 def _lasts(ns: str) -> bool:

@@ -212,7 +212,7 @@ class Turns:
         """Writes state, lock, reply and statuses together. Raises `StaleTurn`, and writes nothing, if the fence
         no longer stands. Asked again for a turn that was committed, it answers as it did."""
         if record.interrupt is None:
-            turn.drop_passing()
+            turn.settle()
         outcome = {
             "turn_no": turn.turn_no,
             "status": "done" if record.interrupt is None else "interrupted",
