@@ -21,7 +21,7 @@ from langgraph.checkpoint.base import (
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from moorline_checkpoint.packing import load_json, pack_json, pack_text, unpack_text
-from moorline_checkpoint.rows import CheckpointRow, HistoryRows, ValueRow, WriteRow, in_order
+from moorline_checkpoint.rows import CheckpointRow, DeltaRow, HistoryRows, ValueRow, WriteRow, in_order
 from moorline_migrations.errors import MoorlineError
 
 _OWN_COLUMNS = ("id", "channel_values", "channel_versions")
@@ -148,7 +148,7 @@ def unpack_history(
     return history
 
 
-def _pending(serde: SerializerProtocol, write: WriteRow) -> PendingWrite:
+def _pending(serde: SerializerProtocol, write: WriteRow | DeltaRow) -> PendingWrite:
     return unpack_text(write.task), unpack_text(write.channel), serde.loads_typed((write.type, write.blob))
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from threading import Lock
 
 from moorline_checkpoint.packing import load_json, pack_text
-from moorline_checkpoint.rows import CheckpointRow, CheckpointRows, HeadRows, HistoryRows, ValueRow, WriteRow, in_order
+from moorline_checkpoint.rows import CheckpointRow, CheckpointRows, DeltaRow, HeadRows, HistoryRows, ValueRow, deltas
 from moorline_checkpoint.turn import OpenTurn
 
 LIMIT = 2 * 2**20
@@ -17,7 +17,7 @@ LIMIT = 2 * 2**20
 _HEAD = 2000
 """Bytes that a head takes besides the values that are stored in it, about."""
 
-_ROW = 250
+_ROW = 150
 """The same of a row of its history."""
 
 
@@ -99,13 +99,12 @@ def _left_by(turn: OpenTurn, ns: str) -> HeadRows | None:
 def _history(
     channels: frozenset[str], ancestors: Sequence[CheckpointRows], older: HeadRows | None
 ) -> HistoryRows | None:
-    """What the channels' values are made of: the ancestors, newest first, then what the oldest of them is made of.
-    Writes are kept without the names of their tasks, which would take more room than most of them."""
-    writes: list[WriteRow] = []
+    """What the channels' values are made of: the ancestors, newest first, then what the oldest of them is made of."""
+    writes: list[DeltaRow] = []
     seeds: dict[str, ValueRow] = {}
     for ancestor in ancestors:
         sought = channels - seeds.keys()
-        writes = [*in_order(write for write in ancestor.writes if write.channel in sought), *writes]
+        writes = [*deltas(write for write in ancestor.writes if write.channel in sought), *writes]
         seeds |= {value.channel: value for value in ancestor.values if value.channel in sought}
     sought = channels - seeds.keys()
     if older is not None and sought:
@@ -113,11 +112,7 @@ def _history(
             return None
         writes = [*(write for write in older.history.writes if write.channel in sought), *writes]
         seeds |= {name: seed for name, seed in older.history.seeds.items() if name in sought}
-    return HistoryRows([_nameless(write) if write.task else write for write in writes], seeds)
-
-
-def _nameless(write: WriteRow) -> WriteRow:
-    return WriteRow("", "", "", 0, "", write.channel, write.type, write.blob)
+    return HistoryRows(writes, seeds)
 
 
 def _values_of(row: CheckpointRow, values: Sequence[ValueRow]) -> list[ValueRow]:
@@ -127,5 +122,6 @@ def _values_of(row: CheckpointRow, values: Sequence[ValueRow]) -> list[ValueRow]
 
 def _size(rows: HeadRows) -> int:
     blobs = [value.blob for value in (*rows.head.values, *rows.history.seeds.values())]
-    blobs += [write.blob for write in (*rows.head.writes, *rows.history.writes)]
+    blobs += [write.blob for write in rows.head.writes]
+    blobs += [write.blob for write in rows.history.writes]
     return _HEAD + sum(_ROW + len(blob) for blob in blobs)

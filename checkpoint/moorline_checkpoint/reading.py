@@ -11,12 +11,12 @@ from moorline_checkpoint.packing import load_json, pack_text
 from moorline_checkpoint.rows import (
     CheckpointRow,
     CheckpointRows,
+    DeltaRow,
     HeadRows,
     HistoryRows,
     ValueRow,
-    WriteRow,
+    deltas,
     history_rows,
-    in_order,
 )
 from moorline_checkpoint.storing import Store
 
@@ -72,7 +72,7 @@ class TurnRows:
             if brought and brought.delta_channels.issuperset(channels):
                 return brought.history
             return await self.stored.history(ns, own_id, channels)
-        writes: list[WriteRow] = []
+        writes: list[DeltaRow] = []
         seeds: dict[str, ValueRow] = {}
         parent = written.parent
         while parent is not None and len(seeds) < len(channels):
@@ -80,7 +80,7 @@ class TurnRows:
             if ancestor is None:
                 break
             sought = [channel for channel in channels if channel not in seeds]
-            writes = [*in_order(write for write in ancestor.writes if write.channel in sought), *writes]
+            writes = [*deltas(write for write in ancestor.writes if write.channel in sought), *writes]
             seeds |= {value.channel: value for value in ancestor.values if value.channel in sought}
             sought = [channel for channel in sought if channel not in seeds]
             if sought and (ns, parent) not in self.turn.checkpoints:

@@ -6,6 +6,7 @@ The order of the fields is the order in which statements take them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from sys import intern
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from langgraph.checkpoint.base import writes_sort_key
@@ -51,6 +52,15 @@ class WriteRow(NamedTuple):
     blob: bytes
 
 
+class DeltaRow(NamedTuple):
+    """A write as the history of its channel keeps it, where only the order of writes counts."""
+
+    task: str
+    channel: str
+    type: str
+    blob: bytes
+
+
 class CheckpointRows(NamedTuple):
     """A checkpoint with the values of its channels and the writes on top of it."""
 
@@ -63,7 +73,7 @@ class HistoryRows(NamedTuple):
     """What channels' values are made of: the writes of their ancestors in the order in which runs applied them, and the
     stored value that they start from, by channel."""
 
-    writes: Sequence[WriteRow]
+    writes: Sequence[DeltaRow]
     seeds: dict[str, ValueRow]
 
 
@@ -80,6 +90,12 @@ def in_order(writes: Iterable[WriteRow]) -> list[WriteRow]:
     return sorted(
         writes, key=lambda write: writes_sort_key(unpack_text(write.path), unpack_text(write.task), write.idx)
     )
+
+
+def deltas(writes: Iterable[WriteRow]) -> list[DeltaRow]:
+    """The writes of one checkpoint as the histories of their channels keep them."""
+    # Every record of the database brings strings of its own.
+    return [DeltaRow(row.task, intern(row.channel), intern(row.type), row.blob) for row in in_order(writes)]
 
 
 def columns(kind: type[tuple[Any, ...]], rows: Iterable[tuple[Any, ...]]) -> list[list[Any]]:
@@ -145,7 +161,7 @@ def history_rows(ns: str, records: Iterable[Record | Mapping[str, Any]]) -> Hist
                     record["blob"],
                 )
             )
-    return HistoryRows([write for depth in sorted(steps, reverse=True) for write in in_order(steps[depth])], seeds)
+    return HistoryRows([row for depth in sorted(steps, reverse=True) for row in deltas(steps[depth])], seeds)
 
 
 def head_rows(record: Record) -> HeadRows:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspect import signature
 from os import urandom
 from typing import TYPE_CHECKING, Any, NoReturn, Self, cast
 
@@ -175,6 +176,9 @@ class DeviceCheckpointer(SessionLocks, BaseCheckpointSaver[str]):
             turn.put_writes(rows, replace=replace)
         elif rows:
             await self._store.put_writes(device_key(config), rows, replace=replace)
+
+    # LangGraph asks for it in every run, and working it out takes Python longer than packing the writes.
+    aput_writes.__signature__ = signature(aput_writes)  # type: ignore[attr-defined]
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """The checkpoint that the config names; else the recorded head of its namespace; else the latest."""

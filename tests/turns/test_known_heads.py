@@ -139,7 +139,8 @@ def holds(secret: bytes) -> bool:
     """Whether the process holds rows with this in them."""
     gc.collect()
     rows = [one for one in gc.get_objects() if isinstance(one, HeadRows)]
-    blobs = [write.blob for one in rows for write in (*one.head.writes, *one.history.writes)]
+    blobs = [write.blob for one in rows for write in one.head.writes]
+    blobs += [write.blob for one in rows for write in one.history.writes]
     blobs += [value.blob for one in rows for value in (*one.head.values, *one.history.seeds.values())]
     return any(secret in blob for blob in blobs)
 

@@ -2,7 +2,7 @@
 
 Time: turns one after another, in a runtime that is opened anew five times; of each device a first turn, whose state
 the process has to read, and a second one right after it. What counts are the medians; a round is the middle one of
-three such processes.
+three such processes, long and short conversations by turns.
 
 Bytes: how much all tables and indexes grow over 1,200 turns, without the question and the answer themselves: at the
 beginning 40 devices from turn 10 to turn 40, at the end the 8 devices on from turn 5,000. Both sizes are taken after
@@ -12,7 +12,6 @@ and `tables` shows what remains of them in the long run."""
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
 from contextlib import ExitStack
 from statistics import median
 
@@ -26,7 +25,9 @@ from tests.bench.sizes import ITSELF, packed, total
 
 DEVICES = 8
 PROCESSES = 3
+"""That time turns, in each round."""
 OPENINGS = 5
+"""Of the runtime, in each process."""
 EARLY = 10
 """The turn at which a conversation is short."""
 GROWING, GROWN = 40, 30
@@ -73,10 +74,6 @@ class Long:
         self._next += 2 * OPENINGS
         return result
 
-    def timed_again(self) -> dict[str, float]:
-        """The middle one of several processes."""
-        return _middle(self.timed() for _ in range(PROCESSES))
-
     def growth(self) -> dict[str, float]:
         """Bytes a turn, over the next turns."""
         before = packed(self._dsn)
@@ -86,12 +83,12 @@ class Long:
 
 def measure(lab: Lab) -> list[Figure]:
     """Time and bytes of a turn."""
-    late = lab.size(5000, 300)
+    grown = lab.size(5000, 300)
     with ExitStack() as stack:
         long = Long(lab, stack.enter_context(lab.database()))
-        for done in range(0, late - 1, 1000):
-            long.converse(min(1000, late - 1 - done))
-            lab.say(f"{DEVICES} conversations go on to turn {late:,}")
+        for done in range(0, grown - 1, 1000):
+            long.converse(min(1000, grown - 1 - done))
+            lab.say(f"{DEVICES} conversations go on to turn {grown:,}")
 
         def early_timed() -> dict[str, float]:
             with lab.database() as dsn:
@@ -100,8 +97,13 @@ def measure(lab: Lab) -> list[Figure]:
                 result: dict[str, float] = lab.call(timed, dsn=dsn, first=EARLY)
                 return result
 
-        def early_timed_again() -> dict[str, float]:
-            return _middle(early_timed() for _ in range(PROCESSES))
+        def both_timed() -> dict[str, float]:
+            late, early = zip(*((long.timed(), early_timed()) for _ in range(PROCESSES)), strict=True)
+            return {
+                f"{when} {name}": median(run[name] for run in runs)
+                for when, runs in (("late", late), ("early", early))
+                for name in runs[0]
+            }
 
         def early_growth() -> dict[str, float]:
             with lab.database() as dsn:
@@ -110,27 +112,21 @@ def measure(lab: Lab) -> list[Figure]:
                 lab.call(converse, dsn=dsn, devices=GROWING, first=EARLY, turns=GROWN)
                 return _growth(dsn, before)
 
-        runs = {
-            "late": long.timed_again,
-            "early": early_timed_again,
-            "late bytes": long.growth,
-            "early bytes": early_growth,
-        }
-        results = lab.alternate(runs)
+        results = lab.alternate({"times": both_timed, "late bytes": long.growth, "early bytes": early_growth})
 
     figures = []
     for name, how in (("read_ms", "whose state has to be read"), ("held_ms", "right after another")):
-        slow, fast = ([run[name] for run in results[when]] for when in ("late", "early"))
+        slow, fast = ([run[f"{when} {name}"] for run in results["times"]] for when in ("late", "early"))
         figures.append(
             Figure(
                 path="run",
-                what=f"a turn {how}: at message {late:,} against message {EARLY}",
+                what=f"a turn {how}: at message {grown:,} against message {EARLY}",
                 values=ratios(slow, fast),
                 at_most=1.1,
                 seen=f"{median(slow):.2f} ms against {median(fast):.2f} ms",
             )
         )
-    for name, turn in (("early bytes", EARLY), ("late bytes", late)):
+    for name, turn in (("early bytes", EARLY), ("late bytes", grown)):
         runs_of = results[name]
         figures.append(
             Figure(
@@ -143,11 +139,6 @@ def measure(lab: Lab) -> list[Figure]:
             )
         )
     return figures
-
-
-def _middle(runs: Iterable[dict[str, float]]) -> dict[str, float]:
-    results = list(runs)
-    return {name: median(result[name] for result in results) for name in results[0]}
 
 
 def _growth(dsn: str, before: int) -> dict[str, float]:
