@@ -125,7 +125,9 @@ async def test_a_commit_that_was_held_up_by_an_erasure_is_stale_and_brings_nothi
     dsn: str, turns: Turns, connection: Connection
 ) -> None:
     turn = await claim(turns, message("m1"))
-    await hold(connection)
+    # The erasure has the device's row, and waits for this one.
+    await connection.execute("BEGIN")
+    await connection.fetch("SELECT FROM conversation_messages FOR UPDATE")
     async with DeviceCheckpointer.from_conn_string(dsn) as saver:
         erasing = asyncio.create_task(saver.adelete_thread("d1"))
         await lock_waits(dsn, 1)
