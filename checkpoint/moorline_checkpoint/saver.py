@@ -234,9 +234,9 @@ class DeviceCheckpointer(SessionLocks, BaseCheckpointSaver[str]):
         becomes stale."""
         device = pack_text(str(thread_id))
         try:
-            await self._erase(device, "erase_state")
-        except asyncpg.ForeignKeyViolationError:
-            await self._erase(device, "blank_state")
+            await self._erase(device, keep_row=False)
+        except asyncpg.ForeignKeyViolationError:  # somebody else's table refers to the row: it stays, blank
+            await self._erase(device, keep_row=True)
 
     async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
         """Removes the checkpoints of these runs from whatever threads they are in.
@@ -281,11 +281,13 @@ class DeviceCheckpointer(SessionLocks, BaseCheckpointSaver[str]):
         turn = _turn(config)
         return stored if turn is None else TurnRows(stored, turn)
 
-    async def _erase(self, device: str, state: str) -> None:
+    async def _erase(self, device: str, *, keep_row: bool) -> None:
         async with self.database.transaction() as connection:
             await connection.execute(self.database.sql("lock_device"), device)
-            await connection.execute(self.database.sql(state), StateKey(device))
+            await connection.execute(self.database.sql("blank_state"), StateKey(device))
             await connection.execute(self.database.sql("erase_rows"), device)
+            if not keep_row:
+                await connection.execute(self.database.sql("erase_state"), StateKey(device))
 
     def _tuple(self, record: Record) -> CheckpointTuple:
         return unpack_checkpoint(self.serde, record["device_id"], *checkpoint_rows(record))

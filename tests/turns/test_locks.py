@@ -142,6 +142,25 @@ async def test_a_commit_that_was_held_up_by_an_erasure_is_stale_and_brings_nothi
     assert (await answer(turns, message("m1"))).turn_no == 1
 
 
+async def test_an_erasure_holds_off_the_first_message_of_a_device_too(
+    dsn: str, turns: Turns, connection: Connection
+) -> None:
+    async with DeviceCheckpointer.from_conn_string(dsn) as saver:
+        await turns.commit(turn := await claim(turns, message("m1")), record(turn))
+        await execute(dsn, "DELETE FROM conversation_states")
+        await connection.execute("BEGIN")
+        await connection.fetch("SELECT FROM conversation_messages FOR UPDATE")
+        erasing = asyncio.create_task(saver.adelete_thread("d1"))
+        await lock_waits(dsn, 1)
+        beginning = asyncio.create_task(claim(turns, message("m2")))
+        await lock_waits(dsn, 2)
+        await connection.execute("COMMIT")
+        await erasing
+    turn = await beginning
+    await turns.commit(turn, record(turn))
+    assert [entry.record.turn_no for entry in await turns.transcript("d1")] == [1]
+
+
 @pytest.mark.parametrize("seed", range(3))
 async def test_whatever_happens_to_a_device_at_once_nothing_deadlocks(dsn: str, worker: Workers, seed: int) -> None:
     chance = Random(seed)  # noqa: S311 - chance that can be repeated, no secret
@@ -164,10 +183,11 @@ async def test_whatever_happens_to_a_device_at_once_nothing_deadlocks(dsn: str, 
             lambda: turns.withdraw(incoming, claim_id=claim_id),
         ]
         chance.shuffle(endings)
-        await asyncio.gather(
+        ended = await asyncio.gather(
             *(ending() for ending in (lambda: turns.heartbeat(turn), *endings[:2])), return_exceptions=True
         )
-        if number % 40 == 0:
+        assert {type(one) for one in ended if isinstance(one, BaseException)} <= {StaleTurn}
+        if number % 3 == 0:
             async with DeviceCheckpointer.from_conn_string(dsn) as saver:
                 await saver.adelete_thread("d1")
 

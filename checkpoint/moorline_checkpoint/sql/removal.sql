@@ -4,13 +4,15 @@
 -- name: lock_device
 SELECT pg_advisory_xact_lock(hashtextextended('moorline checkpoints of ' || $1::text, 0));
 
--- name: erase_state
--- Goes first in an erasure: it waits for a turn that is committing, so that what follows sees all of it.
-DELETE FROM @schema.conversation_states s WHERE s.device_id = $1;
-
 -- name: blank_state
--- As erase_state, where a table of somebody else's refers to the row: it stays, with nothing of ours in it.
-UPDATE @schema.conversation_states s
+-- Goes first in an erasure: it waits for a turn that is committing, so that what follows sees all of it, and holds off
+-- whatever begins meanwhile, on a device without a row too. The union gives the key the type of the column, and so
+-- NULL where the device can have no row.
+INSERT INTO @schema.conversation_states AS s (device_id)
+SELECT k.device_id
+FROM (SELECT n.device_id FROM @schema.conversation_states n WHERE false UNION ALL SELECT $1) k
+WHERE k.device_id IS NOT NULL
+ON CONFLICT (device_id) DO UPDATE
 SET active_agent = NULL,
     locked_at = NULL,
     session_ttl = DEFAULT,
@@ -20,8 +22,10 @@ SET active_agent = NULL,
     open_messages = NULL,
     lease_until = NULL,
     heads = '{}',
-    arrivals = 0
-WHERE s.device_id = $1;
+    arrivals = 0;
+
+-- name: erase_state
+DELETE FROM @schema.conversation_states s WHERE s.device_id = $1;
 
 -- name: erase_rows
 WITH messages AS (
