@@ -1,7 +1,7 @@
 """A proxy in front of PostgreSQL that counts what clients send and makes the network fail.
 
 It understands as much of the wire protocol as that takes. It is reached by TCP without TLS, and talks to the server
-through the server's Unix socket, or to a pooler by TCP.
+or the pooler through its Unix socket.
 """
 
 from __future__ import annotations
@@ -140,8 +140,6 @@ class Proxy:
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """To the server."""
-        if self._server.hostname is not None:
-            return await asyncio.open_connection(self._server.hostname, self._server.port)
         folder = parse_qs(self._server.query)["host"][0]
         return await asyncio.open_unix_connection(f"{folder}/.s.PGSQL.5432")
 
@@ -154,7 +152,7 @@ class Proxy:
 
 @asynccontextmanager
 async def proxied(dsn: str) -> AsyncIterator[Proxy]:
-    """A proxy to the database of a DSN that names a Unix socket, or a host and a port."""
+    """A proxy to the database of a DSN that names a Unix socket."""
     proxy = Proxy(dsn)
     await proxy.open()
     try:
