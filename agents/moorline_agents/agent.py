@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 
 from langgraph.channels import UntrackedValue
@@ -27,8 +28,12 @@ from moorline_agents.tools import Tool, ToolContext, ToolRefused
 if TYPE_CHECKING:
     from langgraph.graph.state import CompiledStateGraph
 
+HISTORY_HEARD = 40
+"""Messages of the person that an agent keeps in its state, with what was said and done about them; the whole
+conversation is in `conversation_turns`."""
+
 HISTORY_MESSAGES = 120
-"""Messages an agent keeps in its state; the whole conversation is in `conversation_turns`."""
+"""Messages that it keeps in all, where tools are called much."""
 
 SNAPSHOT_UPDATES = 30
 """A history is stored as deltas; every so many of them it is stored whole, so that a read stays short."""
@@ -77,14 +82,13 @@ class Surroundings:
 
 
 def extend_history(history: list[Message], updates: Sequence[Sequence[Message]]) -> list[Message]:
-    """The reducer of a history: appends, and forgets what lies beyond `HISTORY_MESSAGES`.
+    """The reducer of a history: appends, and forgets what lies beyond `HISTORY_HEARD` or `HISTORY_MESSAGES`.
 
     Applying updates one by one or all at once gives the same list, as `DeltaChannel` demands.
     """
-    extended = list(history)
-    for update in updates:
-        extended.extend(update)
-    return extended[-HISTORY_MESSAGES:]
+    extended = [*history, *chain.from_iterable(updates)][-HISTORY_MESSAGES:]
+    heard = [position for position, message in enumerate(extended) if message["role"] == "user"]
+    return extended[heard[-HISTORY_HEARD] :] if len(heard) > HISTORY_HEARD else extended
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,8 +9,8 @@ from __future__ import annotations
 QUESTION = "Is the blue one with the long handle still there, and could I have it by Friday?"
 ANSWER = "Yes, two of them are left, and if you order today it is with you on Thursday."
 
-WINDOW = 50
-"""Messages of the person that everybody has to show a model; Moorline's agents show no more than 60."""
+WINDOW = 40
+"""Messages of the person that everybody has to show a model; Moorline's agents show no more than 41."""
 
 
 def answer(shown: int) -> str:

@@ -63,12 +63,12 @@ async def test_whoever_takes_a_turn_is_shown_what_one_is_shown_who_knows_nothing
 
 
 async def test_a_history_that_is_stored_whole_now_and_then_is_known_whole(dsn: str) -> None:
-    """The agents of the kit keep 120 messages, 60 of them the person's, and store them whole every 60 updates."""
+    """The agents of the kit keep 40 messages of the person, and store their history whole every 30 updates."""
     async with runtime(dsn) as moorline:
-        for number in range(1, 131):
-            assert await say(moorline, "hello") == f"{min(number, 61)}: hello"
+        for number in range(1, 101):
+            assert await say(moorline, "hello") == f"{min(number, 41)}: hello"
     async with runtime(dsn) as moorline:
-        assert await say(moorline, "hello") == "61: hello"
+        assert await say(moorline, "hello") == "41: hello"
 
 
 async def left(turns: Turns, device: str, size: int) -> OpenTurn:
