@@ -11,7 +11,7 @@ from moorline_checkpoint.packing import load_json, pack_text
 from moorline_checkpoint.rows import CheckpointRow, CheckpointRows, DeltaRow, HeadRows, HistoryRows, ValueRow, deltas
 from moorline_checkpoint.turn import OpenTurn
 
-LIMIT = 2**20
+LIMIT = 2**19
 """Bytes that the heads in hand may take, about."""
 
 _HEAD = 2000
