@@ -153,7 +153,7 @@ async def test_a_question_keeps_all_that_its_answer_enters(dsn: str) -> None:
 
 
 async def test_only_messages_and_turns_become_more(dsn: str, connection: Connection) -> None:
-    """A history is stored whole every 60 updates, so its rows come and go with that."""
+    """A history is stored whole every 30 updates, so its rows come and go with that."""
     largest: list[Counter[str]] = []
     async with runtime(dsn, keep_turns=KEPT) as moorline:
         for number in range(60 * 4):
