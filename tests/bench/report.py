@@ -120,6 +120,8 @@ def _row(figure: Figure) -> str:
     low, high = _number(min(figure.values)), _number(max(figure.values))
     spread = f"{low} to {high}" if len(figure.values) > 1 else "one run"
     value = f"{_number(figure.value)}{figure.unit}"
+    if figure.met is False and bound.endswith(f" {value}"):  # missed by less than is shown
+        value = f"{figure.value:.4f}{figure.unit}"
     return f"| {figure.path} | {figure.what} | {bound} | {value} | {spread} | {met} | {figure.seen} |"
 
 
