@@ -28,7 +28,7 @@ from moorline_agents.tools import Tool, ToolContext, ToolRefused
 if TYPE_CHECKING:
     from langgraph.graph.state import CompiledStateGraph
 
-HISTORY_HEARD = 40
+HISTORY_USER_MESSAGES = 40
 """Messages of the person that an agent keeps in its state, with what was said and done about them; the whole
 conversation is in `conversation_turns`."""
 
@@ -46,13 +46,13 @@ class RunContext:
     """What a run of the graph knows besides its state; never stored."""
 
     tools: ToolContext
-    say: Callable[[str], None] | None = None
+    on_text: Callable[[str], None] | None = None
     """Receives the reply's text piece by piece while the model writes it."""
     journal: Journal = NoJournal()
 
 
 @dataclass(frozen=True, kw_only=True)
-class Peer:
+class AgentInfo:
     """Another agent, as an agent that may hand over to it sees it."""
 
     name: str
@@ -72,30 +72,30 @@ class Outcome:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Surroundings:
+class AgentDeps:
     """What the runtime gives every agent when it compiles them."""
 
     model: ChatModel
-    peers: tuple[Peer, ...] = ()
+    others: tuple[AgentInfo, ...] = ()
     tool_rounds: int = 8
     """How often a model may call tools before it has to answer."""
 
 
 def extend_history(history: list[Message], updates: Sequence[Sequence[Message]]) -> list[Message]:
-    """The reducer of a history: appends, and forgets what lies beyond `HISTORY_HEARD` or `HISTORY_MESSAGES`.
+    """The reducer of a history: appends, and forgets what lies beyond `HISTORY_USER_MESSAGES` or `HISTORY_MESSAGES`.
 
     Applying updates one by one or all at once gives the same list, as `DeltaChannel` demands.
     """
     extended = [*history, *chain.from_iterable(updates)][-HISTORY_MESSAGES:]
-    heard = [position for position, message in enumerate(extended) if message["role"] == "user"]
-    return extended[heard[-HISTORY_HEARD] :] if len(heard) > HISTORY_HEARD else extended
+    asked = [position for position, message in enumerate(extended) if message["role"] == "user"]
+    return extended[asked[-HISTORY_USER_MESSAGES] :] if len(asked) > HISTORY_USER_MESSAGES else extended
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class AgentTurn:
     """An agent's part of a turn so far."""
 
-    heard: tuple[Message, ...] = ()
+    user_messages: tuple[Message, ...] = ()
     """The person's messages, until they are in the history."""
     handoff: str | None = None
     released: bool = False
@@ -109,7 +109,7 @@ class AgentState(TypedDict, total=False):
     """
 
     history: Annotated[list[Message], DeltaChannel(extend_history, snapshot_frequency=SNAPSHOT_UPDATES)]
-    part: Annotated[Part, UntrackedValue]
+    turn: Annotated[AgentTurn, UntrackedValue]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,9 +139,9 @@ class Agent:
         if self.session_ttl is not None and self.session_ttl <= 0:
             raise ValueError(f"Agent {self.name}: session_ttl is a positive number of whole seconds.")
 
-    def compile(self, surroundings: Surroundings) -> CompiledStateGraph[Any, Any, Any, Any]:
+    def compile(self, deps: AgentDeps) -> CompiledStateGraph[Any, Any, Any, Any]:
         """The agent as a LangGraph graph that keeps its state in the saver of the graph that calls it."""
-        loop = _Loop(agent=self, surroundings=surroundings)
+        loop = _Loop(agent=self, deps=deps)
         graph = StateGraph(AgentState, context_schema=RunContext)
         graph.add_node("think", loop.think, destinations=("act", END))
         graph.add_node("act", loop.act, destinations=("think", END))
@@ -150,16 +150,16 @@ class Agent:
 
     def input(self, texts: Sequence[str]) -> dict[str, Any]:
         """What the graph is called with for the messages of one turn."""
-        return {"part": Part(heard=tuple({"role": "user", "content": text} for text in texts))}
+        return {"turn": AgentTurn(user_messages=tuple({"role": "user", "content": text} for text in texts))}
 
     def outcome(self, state: dict[str, Any]) -> Outcome:
         """Reads what the turn came to from the graph's final state."""
-        last, part = state["history"][-1], state["part"]
+        last, turn = state["history"][-1], state["turn"]
         return Outcome(
             text=last["content"] or "" if last["role"] == "assistant" else "",
-            handoff=part.handoff,
-            released=part.released,
-            usage=part.usage,
+            handoff=turn.handoff,
+            released=turn.released,
+            usage=turn.usage,
         )
 
 
@@ -172,27 +172,27 @@ def shown(history: Sequence[Message]) -> list[Message]:
 class _Loop:
     """The two nodes of an agent's graph: the model thinks, the tools act, until the model only speaks."""
 
-    def __init__(self, *, agent: Agent, surroundings: Surroundings) -> None:
+    def __init__(self, *, agent: Agent, deps: AgentDeps) -> None:
         self._agent = agent
-        self._model = agent.model or surroundings.model
-        self._rounds = surroundings.tool_rounds
+        self._model = agent.model or deps.model
+        self._rounds = deps.tool_rounds
         self._tools = {tool.name: tool for tool in agent.tools}
-        peers = tuple(peer for peer in surroundings.peers if peer.name != agent.name)
-        self._peers = frozenset(peer.name for peer in peers)
+        others = tuple(other for other in deps.others if other.name != agent.name)
+        self._others = frozenset(other.name for other in others)
         self._schemas = [tool.schema for tool in agent.tools]
-        if peers:
-            self._schemas.append(control.hand_over_schema({peer.name: peer.description for peer in peers}))
+        if others:
+            self._schemas.append(control.hand_over_schema({other.name: other.description for other in others}))
         if agent.keeps_session:
             self._schemas.append(control.END_SESSION_SCHEMA)
 
     async def think(self, state: AgentState, runtime: Runtime[RunContext]) -> Command[str]:
-        part = state.get("part", Part())
-        history = shown([*state.get("history", ()), *part.heard])
+        turn = state.get("turn", AgentTurn())
+        history = shown([*state.get("history", ()), *turn.user_messages])
         answer, usage = await self._answer(history, runtime.context)
         update = {
             # One update a step: each is a row.
-            "history": (*part.heard, answer),
-            "part": replace(part, heard=(), usage=part.usage + usage),
+            "history": (*turn.user_messages, answer),
+            "turn": replace(turn, user_messages=(), usage=turn.usage + usage),
         }
         return Command(goto="act" if answer.get("tool_calls") else END, update=update)
 
@@ -205,7 +205,7 @@ class _Loop:
             [self._system(context.tools), *history],
             tools=self._schemas,
             tool_choice="none" if tired and self._schemas else None,
-            on_text=context.say,
+            on_text=context.on_text,
         )
         calls = bool(answer.message.get("tool_calls"))
         if tired and calls:
@@ -219,17 +219,17 @@ class _Loop:
 
     async def act(self, state: AgentState, runtime: Runtime[RunContext]) -> Command[str]:
         results: list[Message] = []
-        part = state.get("part", Part())
+        turn = state.get("turn", AgentTurn())
         context = runtime.context
         # One after another: the order of effects is the order the model asked for.
         for call in state["history"][-1].get("tool_calls", ()):
             name, arguments = call["function"]["name"], call["function"]["arguments"]
             try:
                 if name == control.HAND_OVER:
-                    part = replace(part, handoff=control.hand_over_target(arguments, self._peers))
-                    result: Any = {"handed_over_to": part.handoff}
+                    turn = replace(turn, handoff=control.hand_over_target(arguments, self._others))
+                    result: Any = {"handed_over_to": turn.handoff}
                 elif name == control.END_SESSION and self._agent.keeps_session:
-                    part = replace(part, released=True)
+                    turn = replace(turn, released=True)
                     result = {"ended": True}
                 else:
                     result = await context.journal.perform(self._tool(name), arguments, context.tools)
@@ -237,7 +237,7 @@ class _Loop:
                 result = {"error": str(refusal)}
             content = json.dumps(result, ensure_ascii=False, default=str)
             results.append({"role": "tool", "tool_call_id": call["id"], "content": content})
-        return Command(goto=END if part.handoff else "think", update={"history": tuple(results), "part": part})
+        return Command(goto=END if turn.handoff else "think", update={"history": tuple(results), "turn": turn})
 
     def _tool(self, name: str) -> Tool:
         if name not in self._tools:

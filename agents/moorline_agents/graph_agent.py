@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from moorline_agents import control
-from moorline_agents.agent import Outcome, Surroundings
+from moorline_agents.agent import AgentDeps, Outcome
 
 if TYPE_CHECKING:
     from langgraph.graph.state import CompiledStateGraph
@@ -33,7 +33,7 @@ class GraphAgent:
         if "messages" not in self.graph.channels:
             raise ValueError(f"Agent {self.name}: its graph needs `messages` in its state, like MessagesState.")
 
-    def compile(self, surroundings: Surroundings) -> CompiledStateGraph[Any, Any, Any, Any]:  # noqa: ARG002  # as Agent's
+    def compile(self, deps: AgentDeps) -> CompiledStateGraph[Any, Any, Any, Any]:  # noqa: ARG002  # as Agent's
         """The graph, keeping its state in the saver of the graph that calls it."""
         return self.graph.copy({"checkpointer": True, "name": self.name})
 

@@ -9,8 +9,8 @@ import asyncio
 from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Any
 
-from moorline_agents.answers import AnswerStream
-from moorline_agents.failures import ModelError, model_errors
+from moorline_agents.completion_stream import AnswerStream
+from moorline_agents.model_errors import ModelError, model_errors
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from openai import AsyncOpenAI
     from openai.resources.chat import AsyncCompletions
 
-    from moorline_agents.answers import ModelAnswer
+    from moorline_agents.completion_stream import ModelAnswer
     from moorline_agents.messages import Message
 
 

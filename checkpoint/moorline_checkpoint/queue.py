@@ -56,7 +56,7 @@ class Dead:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SetAside:
+class DeadLetter:
     """A message that was set aside, for whoever looks into it."""
 
     device_id: str

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from moorline_checkpoint.checkpoint_store import CheckpointStore
 from moorline_checkpoint.database import Database, StateKey
 from moorline_checkpoint.packing import load_json, pack_text
 from moorline_checkpoint.rows import (
@@ -18,7 +19,6 @@ from moorline_checkpoint.rows import (
     deltas,
     history_rows,
 )
-from moorline_checkpoint.storing import Store
 
 if TYPE_CHECKING:
     from moorline_checkpoint.turn import OpenTurn
@@ -29,7 +29,7 @@ class StoredRows:
     """What the database has of a device. All names are packed."""
 
     database: Database
-    store: Store
+    store: CheckpointStore
     device: str
 
     async def checkpoint(self, ns: str, own_id: str | None) -> CheckpointRows | None:
@@ -58,8 +58,8 @@ class TurnRows:
             return None
         written = self.turn.checkpoints.get((ns, own_id))
         if written is None:
-            brought = self._brought(ns, own_id)
-            found = brought.head if brought else await self.stored.checkpoint(ns, own_id)
+            prefetched = self._prefetched(ns, own_id)
+            found = prefetched.head if prefetched else await self.stored.checkpoint(ns, own_id)
             return found and found._replace(writes=self.turn.writes_on(ns, own_id, found.writes))
         return CheckpointRows(written, await self._values(written), self.turn.writes_on(ns, own_id))
 
@@ -68,9 +68,9 @@ class TurnRows:
         own_id = own_id or self.turn.heads.get(ns)
         written = self.turn.checkpoints.get((ns, own_id)) if own_id else None
         if written is None:
-            brought = self._brought(ns, own_id)
-            if brought and brought.delta_channels.issuperset(channels):
-                return brought.history
+            prefetched = self._prefetched(ns, own_id)
+            if prefetched and prefetched.delta_channels.issuperset(channels):
+                return prefetched.history
             return await self.stored.history(ns, own_id, channels)
         writes: list[DeltaRow] = []
         seeds: dict[str, ValueRow] = {}
@@ -89,10 +89,10 @@ class TurnRows:
             parent = ancestor.checkpoint.parent
         return HistoryRows(writes, seeds)
 
-    def _brought(self, ns: str, own_id: str | None) -> HeadRows | None:
+    def _prefetched(self, ns: str, own_id: str | None) -> HeadRows | None:
         """The head that came with the claim, if it is the one asked for."""
-        brought = self.turn.brought.get(ns)
-        return brought if brought and brought.head.checkpoint.id == own_id else None
+        prefetched = self.turn.prefetched.get(ns)
+        return prefetched if prefetched and prefetched.head.checkpoint.id == own_id else None
 
     async def _values(self, written: CheckpointRow) -> list[ValueRow]:
         """The values of a checkpoint of the turn; those that it did not change are stored with an older one."""

@@ -10,6 +10,7 @@ import asyncpg
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
+from moorline_checkpoint.checkpoint_store import CheckpointStore
 from moorline_checkpoint.codec import (
     checkpoint_id,
     device_key,
@@ -24,7 +25,6 @@ from moorline_checkpoint.packing import pack_json, pack_text
 from moorline_checkpoint.reading import StoredRows, TurnRows
 from moorline_checkpoint.rows import checkpoint_rows
 from moorline_checkpoint.sessions import DEFAULT_TTL, SessionLocks, require_ttl
-from moorline_checkpoint.storing import Store
 from moorline_checkpoint.turn import OpenTurn, open_turn
 from moorline_migrations.runner import apply, migrate
 
@@ -91,7 +91,7 @@ class DeviceCheckpointer(SessionLocks, BaseCheckpointSaver[str]):
         require_ttl(default_ttl)
         self.database = source if isinstance(source, Database) else Database(source, schema=schema)
         self.default_ttl = default_ttl
-        self._store = Store(self.database)
+        self._store = CheckpointStore(self.database)
 
     @classmethod
     def from_conn_string(

@@ -75,7 +75,7 @@ class OpenTurn:
     """The checkpoint that each namespace stands at: what the claim brought, moved on by the turn's own."""
     active_agent: str | None
     """The agent that holds the session from the turn's commit on."""
-    brought: Mapping[str, HeadRows] = field(default_factory=dict)
+    prefetched: Mapping[str, HeadRows] = field(default_factory=dict)
     """By namespace, the heads that came with the claim."""
     journal: Sequence[JournalEntry] = ()
     """What an earlier run of the same messages left, in order."""
@@ -119,7 +119,7 @@ class OpenTurn:
         """The rows of all writes."""
         return [row for written in self.writes.values() for row in written.values()]
 
-    def settle(self) -> None:
+    def drop_transient_state(self) -> None:
         """Forgets what only a turn that waits for an answer needs.
 
         That is the namespaces that nothing will enter again (the manager's own, which begins each turn anew, and those
@@ -129,13 +129,15 @@ class OpenTurn:
         self.heads = {ns: head for ns, head in self.heads.items() if _lasts(ns)}
         self.checkpoints = {key: _alone(row) for key, row in self.checkpoints.items() if _lasts(row.ns)}
         self.values = {key: row for key, row in self.values.items() if _lasts(row.ns)}
-        self.writes = {key: self._settled(*key, rows) for key, rows in self.writes.items() if _lasts(key[0])}
+        self.writes = {key: self._without_tasks(*key, rows) for key, rows in self.writes.items() if _lasts(key[0])}
 
-    def _settled(self, ns: str, own_id: str, rows: dict[tuple[str, int], WriteRow]) -> dict[tuple[str, int], WriteRow]:
+    def _without_tasks(
+        self, ns: str, own_id: str, rows: dict[tuple[str, int], WriteRow]
+    ) -> dict[tuple[str, int], WriteRow]:
         """The writes on a checkpoint numbered in their order, if all are known that are there, and none will follow."""
-        older = self.brought.get(ns)
-        brought = older is not None and older.head.checkpoint.id == own_id and not older.head.writes
-        if self.heads.get(ns) == own_id or not (brought or (ns, own_id) in self.checkpoints):
+        older = self.prefetched.get(ns)
+        prefetched = older is not None and older.head.checkpoint.id == own_id and not older.head.writes
+        if self.heads.get(ns) == own_id or not (prefetched or (ns, own_id) in self.checkpoints):
             return rows
         return {("", idx): row._replace(task="", idx=idx, path="") for idx, row in enumerate(in_order(rows.values()))}
 

@@ -1,25 +1,25 @@
 """Turns: claiming a device for one message, and committing all that the turn leaves behind.
 
-What the turns of all devices claim or commit at one moment goes out as one statement; see `groups`.
+What the turns of all devices claim or commit at one moment goes out as one statement; see `batcher`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID, uuid4
 
+from moorline_checkpoint.batcher import Batcher
 from moorline_checkpoint.database import StateKey
 from moorline_checkpoint.devices import hash_device_id
 from moorline_checkpoint.errors import StaleTurn
-from moorline_checkpoint.groups import Groups
-from moorline_checkpoint.heads import KnownHeads
+from moorline_checkpoint.head_cache import HeadCache
 from moorline_checkpoint.packing import load_json, pack_json, pack_text, unpack_json, unpack_text
-from moorline_checkpoint.queue import Busy, Dead, Incoming, Replayed, SetAside, Waiting
+from moorline_checkpoint.queue import Busy, Dead, DeadLetter, Incoming, Replayed, Waiting
 from moorline_checkpoint.rows import CheckpointRow, HeadRows, ValueRow, WriteRow, columns, head_rows, placed_columns
 from moorline_checkpoint.sessions import log_lock
 from moorline_checkpoint.turn import JournalEntry, Message, OpenTurn, TurnRecord
@@ -27,13 +27,13 @@ from moorline_checkpoint.turn import JournalEntry, Message, OpenTurn, TurnRecord
 if TYPE_CHECKING:
     from moorline_checkpoint.database import Connection, Database
 
-LEASE = 15.0
+LEASE_SECONDS = 15.0
 """Seconds a claimed turn is believed alive without a heartbeat, on the database's clock."""
 
 HEARTBEAT = 5.0
 """Seconds between heartbeats of a running turn."""
 
-WAITER = 15.0
+WAITER_SECONDS = 15.0
 """Seconds a waiting message keeps its place without asking again."""
 
 MAX_ATTEMPTS = 3
@@ -59,7 +59,7 @@ class _Claim(NamedTuple):
 
 class _Claimed(NamedTuple):
     answer: dict[str, Any]
-    brought: dict[str, HeadRows]
+    prefetched: dict[str, HeadRows]
 
 
 class _Outcome(NamedTuple):
@@ -128,17 +128,17 @@ class Turns:
         self._default_ttl = default_ttl
         self._keep_turns = keep_turns
         self._worker = str(uuid4())
-        self._heads = KnownHeads()
-        self._begins = Groups(self._begin_all)
-        self._commits = Groups(self._commit_all)
+        self._heads = HeadCache()
+        self._begins = Batcher(self._begin_all)
+        self._commits = Batcher(self._commit_all)
 
     async def begin(self, message: Incoming, *, claim_id: UUID) -> OpenTurn | Replayed | Waiting | Busy | Dead:
         """Claims the device's next turn, which may be one of other messages that a crashed process left behind.
 
         Idempotent in `claim_id`: asked again with the same one, it gives the same turn again. A message that has to
-        wait keeps its place for `WAITER` seconds after it last asked.
+        wait keeps its place for `WAITER_SECONDS` seconds after it last asked.
         """
-        found, brought = await self._begins.answer(
+        found, prefetched = await self._begins.answer(
             _Claim(
                 device_id=message.device_id,
                 message_id=pack_text(message.message_id),
@@ -147,7 +147,7 @@ class Turns:
                 resume=None if message.resume is None else pack_json(message.resume),
                 context=pack_json(message.context),
                 on_busy=message.on_busy,
-                known=self._heads.known(message.device_id),
+                known=self._known(message.device_id),
             )
         )
         match found["outcome"]:
@@ -159,37 +159,37 @@ class Turns:
                 return Busy(retry_after=found["retry_after"])
             case "dead":
                 return Dead(error=found["error"])
-        return self._open(message.device_id, claim_id, found, brought)
+        return self._open(message.device_id, claim_id, found, prefetched)
 
-    async def begin_left_behind(self, device_id: str) -> OpenTurn | None:
+    async def begin_orphaned(self, device_id: str) -> OpenTurn | None:
         """Claims what a crashed process left behind on the device: its turn, or a message that waited in it."""
         claim_id = uuid4()
-        found, brought = await self._begins.answer(
-            _Claim(device_id, None, claim_id, None, None, None, "wait", self._heads.known(device_id))
+        found, prefetched = await self._begins.answer(
+            _Claim(device_id, None, claim_id, None, None, None, "wait", self._known(device_id))
         )
-        return self._open(device_id, claim_id, found, brought) if found["outcome"] == "claimed" else None
+        return self._open(device_id, claim_id, found, prefetched) if found["outcome"] == "claimed" else None
 
-    async def left_behind(self) -> list[str]:
+    async def orphaned(self) -> list[str]:
         """Devices on which a crashed process may have left something behind."""
-        return [unpack_text(row["device_id"]) for row in await self._database.fetch("left_behind")]
+        return [unpack_text(row["device_id"]) for row in await self._database.fetch("orphaned")]
 
-    async def dead(self) -> list[SetAside]:
+    async def dead_letters(self) -> list[DeadLetter]:
         """Messages that were set aside, the last first."""
         return [
-            SetAside(
+            DeadLetter(
                 device_id=unpack_text(row["device_id"]),
                 message_id=unpack_text(row["message_id"]),
                 attempts=row["attempts"],
                 error=row["error"],
                 received_at=row["received_at"],
             )
-            for row in await self._database.fetch("dead")
+            for row in await self._database.fetch("dead_letters")
         ]
 
-    async def revive(self, device_id: str, message_id: str) -> Incoming | None:
+    async def requeue(self, device_id: str, message_id: str) -> Incoming | None:
         """Puts a message that was set aside, or whose caller was told of its failure, at the end of the queue, with
         those that it was merged with; None if there is no such message."""
-        row = await self._database.fetchrow("revive", StateKey(device_id), device_id, pack_text(message_id))
+        row = await self._database.fetchrow("requeue", StateKey(device_id), device_id, pack_text(message_id))
         return (
             None
             if row is None
@@ -212,7 +212,7 @@ class Turns:
         """Writes state, lock, reply and statuses together. Raises `StaleTurn`, and writes nothing, if the fence
         no longer stands. Asked again for a turn that was committed, it answers as it did."""
         if record.interrupt is None:
-            turn.settle()
+            turn.drop_transient_state()
         outcome = {
             "turn_no": turn.turn_no,
             "status": "done" if record.interrupt is None else "interrupted",
@@ -234,17 +234,17 @@ class Turns:
         if not await self._commits.answer(_Outcome(turn, pack_json(outcome))):
             self.forget(turn.device_id)
             raise _stale(turn)
-        self._heads.keep(turn)
+        self._heads.put(turn)
         if turn.active_agent != turn.holder:
             log_lock(turn.device_id, turn.active_agent)
 
-    async def release(self, turn: OpenTurn, *, told: str | None, failure: str, give_back: bool) -> None:
+    async def release(self, turn: OpenTurn, *, notify: str | None, failure: str, give_back: bool) -> None:
         """Ends a turn that failed; nothing of it is kept and the device goes on at once.
 
-        Its message waits for its next delivery; those that nobody is told of (all but `told`) also for whoever
+        Its message waits for its next delivery; those that nobody is told of (all but `notify`) also for whoever
         recovers. The failure counts as an attempt unless `give_back`; after `MAX_ATTEMPTS` they are set aside.
         """
-        message = None if told is None else pack_text(told)
+        message = None if notify is None else pack_text(notify)
         await self._database.fetchval(
             "release", turn.device_id, turn.claim_id, turn.fence, message, give_back, failure, MAX_ATTEMPTS
         )
@@ -262,7 +262,9 @@ class Turns:
 
     async def heartbeat(self, turn: OpenTurn) -> bool:
         """Renews the lease. False when another process has claimed the device since: the turn is stale."""
-        return bool(await self._database.fetchval("heartbeat", turn.device_id, turn.claim_id, turn.fence, LEASE))
+        return bool(
+            await self._database.fetchval("heartbeat", turn.device_id, turn.claim_id, turn.fence, LEASE_SECONDS)
+        )
 
     @asynccontextmanager
     async def transaction(self, turn: OpenTurn) -> AsyncIterator[TurnTransaction]:
@@ -295,15 +297,15 @@ class Turns:
             *columns(_Claim, claims),
             self._worker,
             self._default_ttl,
-            LEASE,
-            WAITER,
+            LEASE_SECONDS,
+            WAITER_SECONDS,
             MAX_ATTEMPTS,
         )
         found = {record["place"]: _Claimed(json.loads(record["answer"]), {}) for record in records}
         for record in records:
             if record["checkpoint_id"] is not None:
                 rows = head_rows(record)
-                found[record["place"]].brought[rows.head.checkpoint.ns] = rows
+                found[record["place"]].prefetched[rows.head.checkpoint.ns] = rows
         answers = (found[place] for place in range(1, len(claims) + 1))
         return [None if answer.answer["outcome"] == "locked" else answer for answer in answers]
 
@@ -324,7 +326,19 @@ class Turns:
         meaning = {"committed": True, "stale": False, "locked": None}
         return [meaning[found[place]] for place in range(1, len(outcomes) + 1)]
 
-    def _open(self, device_id: str, claim_id: UUID, found: dict[str, Any], brought: dict[str, HeadRows]) -> OpenTurn:
+    def _known(self, device_id: str) -> str:
+        """A JSON object of the cached head by its namespace, which Begin need not bring."""
+        rows = self._heads.get(device_id)
+        return "{}" if rows is None else json.dumps({rows.head.checkpoint.ns: rows.head.checkpoint.id})
+
+    def _cached(self, device_id: str, heads: Mapping[str, str]) -> dict[str, HeadRows]:
+        """The cached head by its namespace, if it is among `heads`."""
+        rows = self._heads.get(device_id)
+        if rows is None or heads.get(rows.head.checkpoint.ns) != rows.head.checkpoint.id:
+            return {}
+        return {rows.head.checkpoint.ns: rows}
+
+    def _open(self, device_id: str, claim_id: UUID, found: dict[str, Any], prefetched: dict[str, HeadRows]) -> OpenTurn:
         return OpenTurn(
             device_id=device_id,
             claim_id=claim_id,
@@ -341,7 +355,7 @@ class Turns:
             holder=found["active_agent"],
             active_agent=found["active_agent"],
             heads=found["heads"],
-            brought=brought | self._heads.held(device_id, found["heads"]),
+            prefetched=prefetched | self._cached(device_id, found["heads"]),
             journal=tuple(JournalEntry(**unpack_json(entry)) for entry in found["journal"]),
             journaled=bool(found["journal"]),
         )

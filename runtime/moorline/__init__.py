@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from moorline.context import Resume, TurnContext
     from moorline.default import run_manager, stream_manager
+    from moorline.events import Event, TextDelta, TurnDone, TurnFailed
     from moorline.reply import Interrupt, Reply
     from moorline.runtime import Moorline
     from moorline.settings import Settings
-    from moorline.streaming import Event, TextDelta, TurnDone, TurnFailed
 
 __all__ = [
     "Event",
@@ -31,16 +31,16 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Event": "streaming",
+    "Event": "events",
     "Interrupt": "reply",
     "Moorline": "runtime",
     "Reply": "reply",
     "Resume": "context",
     "Settings": "settings",
-    "TextDelta": "streaming",
+    "TextDelta": "events",
     "TurnContext": "context",
-    "TurnDone": "streaming",
-    "TurnFailed": "streaming",
+    "TurnDone": "events",
+    "TurnFailed": "events",
     "run_manager": "default",
     "stream_manager": "default",
 }

@@ -13,10 +13,10 @@ from uuid import uuid4
 from rich.console import Console
 
 from moorline.errors import ConfigurationError, MoorlineError
+from moorline.events import TextDelta, TurnDone, TurnFailed
 from moorline.reply import Reply
 from moorline.runtime import Moorline
 from moorline.settings import Settings
-from moorline.streaming import TextDelta, TurnDone, TurnFailed
 
 
 def in_terminal() -> bool:

@@ -142,27 +142,27 @@ async def _migrate(settings: Settings, *, status: bool, sql: bool) -> str:
 
 
 async def _cleanup(settings: Settings) -> tuple[int, int]:
-    from moorline.store import open_store
+    from moorline.backend import open_backend
     from moorline_checkpoint.retention import remove_older
 
-    store = await open_store(settings)
+    backend = await open_backend(settings)
     try:
-        cleared = await store.saver.cleanup_expired_sessions()
+        cleared = await backend.saver.cleanup_expired_sessions()
         if settings.retention_days is None:
             return cleared, 0
-        return cleared, await remove_older(store.saver.database, days=settings.retention_days)
+        return cleared, await remove_older(backend.saver.database, days=settings.retention_days)
     finally:
-        await store.close()
+        await backend.close()
 
 
 async def _sessions(settings: Settings) -> "list[Session]":
-    from moorline.store import open_store
+    from moorline.backend import open_backend
 
-    store = await open_store(settings)
+    backend = await open_backend(settings)
     try:
-        return [session async for session in store.saver.sessions()]
+        return [session async for session in backend.saver.sessions()]
     finally:
-        await store.close()
+        await backend.close()
 
 
 def _show_table(found: "list[Session]") -> None:
@@ -183,7 +183,7 @@ async def _turns(settings: Settings, device: str | None) -> list[tuple[str, ...]
         if device is None:
             return [
                 (each.device_id, each.message_id, f"{each.attempts} attempts", each.error, each.received_at.isoformat())
-                for each in await moorline.dead()
+                for each in await moorline.dead_letters()
             ]
         return [
             (str(entry.record.turn_no), entry.record.agent or "manager", *entry.texts, entry.record.reply)
@@ -199,17 +199,17 @@ async def _recover(settings: Settings, device: str | None, message: str | None) 
         if device is None or message is None:
             await moorline.recover()
             return found
-        reply = await moorline.retry_dead(device, message)
+        reply = await moorline.requeue(device, message)
         if reply is None:
             raise InvalidMessage("There is no such message that was set aside; `moorline turns --dead` lists them.")
         return [*found, (device, str(reply))]
 
 
 async def _erase(settings: Settings, device: str) -> None:
-    from moorline.store import open_store
+    from moorline.backend import open_backend
 
-    store = await open_store(settings)
+    backend = await open_backend(settings)
     try:
-        await store.saver.adelete_thread(device)
+        await backend.saver.adelete_thread(device)
     finally:
-        await store.close()
+        await backend.close()

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from moorline.context import Resume, TurnContext
+from moorline.events import Event
 from moorline.reply import Reply
 from moorline.runtime import Moorline
-from moorline.streaming import Event
 
 
 @dataclass

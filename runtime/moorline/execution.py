@@ -16,7 +16,7 @@ from moorline.background import Background
 from moorline.errors import InvalidMessage, StoreUnavailable
 from moorline.journal import TurnJournal
 from moorline.manager import Progress, turn_input
-from moorline.outcome import failure_of, is_outer, record_of
+from moorline.results import failure_of, is_outer, record_of
 from moorline_agents.agent import RunContext
 from moorline_agents.journal import Journal
 from moorline_agents.tools import Connection, ToolContext
@@ -26,7 +26,7 @@ from moorline_checkpoint.turns import HEARTBEAT, Turns
 if TYPE_CHECKING:
     from langgraph.graph.state import CompiledStateGraph
 
-Say = Callable[[str], None]
+OnText = Callable[[str], None]
 Transaction = Callable[[], AbstractAsyncContextManager[Connection]]
 
 T = TypeVar("T")
@@ -43,15 +43,15 @@ class Execution:
     async def execute(
         self,
         turn: OpenTurn,
-        say: Say | None = None,
+        on_text: OnText | None = None,
         *,
-        told: str | None = None,
+        notify: str | None = None,
         overdue: Callable[[], bool] = lambda: False,
     ) -> TurnRecord:
         """Runs and commits a claimed turn. If it raises, the turn was let go, or is as soon as the store is there: the
         device goes on at once.
 
-        `told` is the message whose caller is told of a failure. Without one the turn is left to be finished by others
+        `notify` is the message whose caller is told of a failure. Without one the turn is left to be finished by others
         where the store or a cancellation, and not the turn itself, was to blame.
 
         Raises `StaleTurn` if another process has taken the turn over, and what went wrong in the run. A cancellation
@@ -61,39 +61,41 @@ class Execution:
         try:
             async with self._heartbeat(turn):
                 record = await self.run(
-                    turn, say, TurnJournal(turn=turn, turns=self.turns), lambda: self._transaction(turn)
+                    turn, on_text, TurnJournal(turn=turn, turns=self.turns), lambda: self._transaction(turn)
                 )
             await finished(self.turns.commit(turn, record))
             _spare_the_collector()
         except BaseException as error:
             failure = failure_of(error)
             give_back = is_outer(failure) and not overdue()
-            await self.background.let_go(lambda: self._let_go(turn, failure, told=told, give_back=give_back))
+            await self.background.release(lambda: self._release(turn, failure, notify=notify, give_back=give_back))
             if failure is error:
                 raise
             raise failure from error
         return record
 
-    async def run(self, turn: OpenTurn, say: Say | None, journal: Journal, transaction: Transaction) -> TurnRecord:
+    async def run(
+        self, turn: OpenTurn, on_text: OnText | None, journal: Journal, transaction: Transaction
+    ) -> TurnRecord:
         """What the turn came to on the manager graph; what the run writes joins the turn."""
         tools = ToolContext(device_id=turn.device_id, now=turn.now, values=turn.context, transaction=transaction)
         with running(turn):
             output = await self.graph.ainvoke(
                 await self._input(turn),
                 {"configurable": {"thread_id": turn.device_id}},
-                context=RunContext(tools=tools, say=say, journal=journal),
+                context=RunContext(tools=tools, on_text=on_text, journal=journal),
                 # A rerun starts from the last commit and the journal, so nothing in between has to be kept.
                 durability="exit",
                 version="v2",
             )
         return record_of(turn, output.value.get("progress", Progress()), output.interrupts)
 
-    async def _let_go(self, turn: OpenTurn, failure: BaseException, *, told: str | None, give_back: bool) -> None:
-        if told is None and isinstance(failure, StoreUnavailable | asyncio.CancelledError):
+    async def _release(self, turn: OpenTurn, failure: BaseException, *, notify: str | None, give_back: bool) -> None:
+        if notify is None and isinstance(failure, StoreUnavailable | asyncio.CancelledError):
             # What cuts every attempt short must not be tried for ever.
             await self.turns.abandon(turn, give_back=isinstance(failure, StoreUnavailable))
         else:
-            await self.turns.release(turn, told=told, failure=type(failure).__name__, give_back=give_back)
+            await self.turns.release(turn, notify=notify, failure=type(failure).__name__, give_back=give_back)
 
     async def _input(self, turn: OpenTurn) -> Any:
         if turn.resume is None:

@@ -18,7 +18,7 @@ from langgraph.runtime import Runtime
 from langgraph.types import Command
 
 from moorline.router import Router
-from moorline_agents.agent import Outcome, Peer, RunContext, Surroundings
+from moorline_agents.agent import AgentDeps, AgentInfo, Outcome, RunContext
 from moorline_agents.control import ROUTE
 from moorline_agents.errors import AgentError
 from moorline_agents.messages import Usage
@@ -34,7 +34,7 @@ MAX_HANDOFFS = 5
 """Of one message; agents that keep handing it round would never answer it."""
 
 
-class Compilable(Protocol):
+class AgentProtocol(Protocol):
     """What the manager needs of an agent; `Agent` and `GraphAgent` fit."""
 
     @property
@@ -45,7 +45,7 @@ class Compilable(Protocol):
     def session_ttl(self) -> int | None: ...
     @property
     def keeps_session(self) -> bool: ...
-    def compile(self, surroundings: Surroundings) -> CompiledStateGraph[Any, Any, Any, Any]: ...
+    def compile(self, deps: AgentDeps) -> CompiledStateGraph[Any, Any, Any, Any]: ...
     def input(self, texts: Sequence[str]) -> dict[str, Any]: ...
     def outcome(self, state: Any) -> Outcome: ...
 
@@ -95,19 +95,19 @@ class Manager:
     def __init__(
         self,
         *,
-        agents: Sequence[Compilable],
+        agents: Sequence[AgentProtocol],
         saver: DeviceCheckpointer,
-        surroundings: Surroundings,
+        deps: AgentDeps,
         start_over: StartOver,
     ) -> None:
-        self._agents: Mapping[str, Compilable] = {agent.name: agent for agent in agents}
+        self._agents: Mapping[str, AgentProtocol] = {agent.name: agent for agent in agents}
         if len(self._agents) != len(agents) or not agents:
             raise ValueError("A manager needs at least one agent, and every agent a name of its own.")
-        peers = tuple(Peer(name=agent.name, description=agent.description) for agent in agents)
+        infos = tuple(AgentInfo(name=agent.name, description=agent.description) for agent in agents)
         fallback = next((agent.name for agent in agents if not agent.keeps_session), agents[0].name)
         self._saver = saver
-        self._surroundings = Surroundings(model=surroundings.model, peers=peers, tool_rounds=surroundings.tool_rounds)
-        self._router = Router(model=surroundings.model, agents=peers, fallback=fallback)
+        self._deps = AgentDeps(model=deps.model, others=infos, tool_rounds=deps.tool_rounds)
+        self._router = Router(model=deps.model, agents=infos, fallback=fallback)
         self._start_over = start_over
 
     def compile(self) -> CompiledStateGraph[Any, Any, Any, Any]:
@@ -133,8 +133,8 @@ class Manager:
         picked, usage = await self._router.pick(state["texts"][-1], runtime.context.journal)
         return Command(goto=picked, update={"progress": Progress(usage=usage)})
 
-    def _node(self, agent: Compilable) -> Node:
-        graph = agent.compile(self._surroundings)
+    def _node(self, agent: AgentProtocol) -> Node:
+        graph = agent.compile(self._deps)
 
         async def answer(state: TurnState, *, runtime: Runtime[RunContext]) -> Command[str]:
             device_id = runtime.context.tools.device_id

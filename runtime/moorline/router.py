@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from moorline_agents.agent import Peer
+from moorline_agents.agent import AgentInfo
 from moorline_agents.control import ROUTE, named_agent, route_schema
 from moorline_agents.journal import Journal
 from moorline_agents.messages import Message, Usage
@@ -19,7 +19,7 @@ INSTRUCTIONS = "You route a person's message to the agent that shall answer it. 
 class Router:
     """Asks a model to pick one of the agents. A model that names none of them leaves it to the fallback agent."""
 
-    def __init__(self, *, model: ChatModel, agents: Sequence[Peer], fallback: str) -> None:
+    def __init__(self, *, model: ChatModel, agents: Sequence[AgentInfo], fallback: str) -> None:
         self._model = model
         self._names = frozenset(agent.name for agent in agents)
         self._schema = route_schema({agent.name: agent.description for agent in agents})

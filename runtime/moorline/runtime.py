@@ -14,21 +14,21 @@ from typing import TYPE_CHECKING, Any, Self, assert_never
 from uuid import uuid4
 
 from moorline import stateless
+from moorline.backend import Backend, open_backend
 from moorline.background import GRACE, Background
 from moorline.context import Request, Resume, TurnContext, check_request
+from moorline.defaults import chat_model, shipped_agents
 from moorline.errors import AgentError, MoorlineError, SessionBusy, StoreUnavailable, TurnTimeout
-from moorline.execution import Execution, Say
-from moorline.lanes import Lanes
-from moorline.manager import Compilable, Manager, StartOver
-from moorline.outcome import reply_of
+from moorline.events import Event, TextDelta, TurnDone, TurnFailed
+from moorline.execution import Execution, OnText
+from moorline.manager import AgentProtocol, Manager, StartOver
 from moorline.reply import Reply
+from moorline.results import reply_of
 from moorline.settings import Settings, load_settings
-from moorline.shipped import chat_model, shipped_agents
-from moorline.store import Store, open_store
-from moorline.streaming import Event, TextDelta, TurnDone, TurnFailed
-from moorline_agents.agent import Surroundings
+from moorline.waiters import Waiters
+from moorline_agents.agent import AgentDeps
 from moorline_checkpoint.devices import hash_device_id, require_device_id
-from moorline_checkpoint.queue import Busy, Dead, Replayed, SetAside, Waiting
+from moorline_checkpoint.queue import Busy, Dead, DeadLetter, Replayed, Waiting
 from moorline_checkpoint.turn import OpenTurn
 from moorline_checkpoint.turns import TranscriptEntry
 
@@ -45,9 +45,9 @@ logger = logging.getLogger("moorline.runtime")
 class _Call:
     """A message on its way through the queue."""
 
-    def __init__(self, request: Request, say: Say | None) -> None:
+    def __init__(self, request: Request, on_text: OnText | None) -> None:
         self.request = request
-        self.say = say
+        self.on_text = on_text
         self.recovered: list[Reply] = []
         self.claim_id = uuid4()
         self.deadline = asyncio.timeout(request.timeout)
@@ -66,7 +66,7 @@ class Moorline:
         self,
         settings: Settings | None = None,
         *,
-        agents: Sequence[Compilable] | None = None,
+        agents: Sequence[AgentProtocol] | None = None,
         client: AsyncOpenAI | Callable[[], AsyncOpenAI] | None = None,
         on_recovered: Callable[[str, Reply], None] | None = None,
     ) -> None:
@@ -79,15 +79,15 @@ class Moorline:
         self._agents = agents
         self._model = chat_model(self.settings, client=client)
         self._on_recovered = on_recovered
-        self._lanes = Lanes()
+        self._waiters = Waiters()
         self._background = Background()
 
     async def __aenter__(self) -> Self:
         """Raises `ConfigurationError`, `SchemaMismatch` or `StoreUnavailable` when turns could not run."""
-        self._store = await open_store(self.settings)
+        self._backend = await open_backend(self.settings)
         try:
-            graph = self._manager(self._store).compile()
-            self._execution = Execution(graph=graph, turns=self._store.turns, background=self._background)
+            graph = self._manager(self._backend).compile()
+            self._execution = Execution(graph=graph, turns=self._backend.turns, background=self._background)
         except BaseException:
             await self.close()
             raise
@@ -102,7 +102,7 @@ class Moorline:
         """Waits for turns whose callers have gone, then gives the connections back."""
         await self._background.finish()
         await self._model.aclose()
-        await self._store.close()
+        await self._backend.close()
 
     async def run(self, message: str | Resume, context: Mapping[str, Any] | TurnContext) -> Reply:
         """One message in, one reply out, in one turn of the device.
@@ -138,43 +138,43 @@ class Moorline:
         Their replies go to `on_recovered`.
         """
         count = 0
-        for device_id in await self._store.turns.left_behind():
-            while turn := await self._store.turns.begin_left_behind(device_id):
+        for device_id in await self._backend.turns.orphaned():
+            while turn := await self._backend.turns.begin_orphaned(device_id):
                 if await self._recover(turn) is None:
                     break
                 count += 1
         return count
 
-    async def dead(self) -> list[SetAside]:
+    async def dead_letters(self) -> list[DeadLetter]:
         """Messages that were set aside after they failed too often, the last first."""
-        return await self._store.turns.dead()
+        return await self._backend.turns.dead_letters()
 
-    async def retry_dead(self, device_id: str, message_id: str) -> Reply | None:
+    async def requeue(self, device_id: str, message_id: str) -> Reply | None:
         """Tries a message that was set aside once more, after those that wait; None if there is no such message."""
-        incoming = await self._store.turns.revive(self._device(device_id), message_id)
+        incoming = await self._backend.turns.requeue(self._device(device_id), message_id)
         if incoming is None:
             return None
         return await self._answer(_Call(Request.again(incoming, self.settings), None))
 
     async def session(self, device_id: str) -> Session | None:
         """Who holds the device's session, since when and until when; None if nobody does."""
-        return await self._store.saver.get_session(self._device(device_id))
+        return await self._backend.saver.get_session(self._device(device_id))
 
     async def transcript(self, device_id: str) -> list[TranscriptEntry]:
         """All committed turns of the device with their messages, oldest first."""
-        return await self._store.turns.transcript(self._device(device_id))
+        return await self._backend.turns.transcript(self._device(device_id))
 
     async def erase(self, device_id: str) -> None:
         """Removes everything of the device, for good; a turn that is running becomes stale."""
         device_id = self._device(device_id)
-        await self._store.saver.adelete_thread(device_id)
-        self._store.turns.forget(device_id)
+        await self._backend.saver.adelete_thread(device_id)
+        self._backend.turns.forget(device_id)
 
-    def _manager(self, store: Store) -> Manager:
+    def _manager(self, store: Backend) -> Manager:
         return Manager(
             agents=self._agents if self._agents is not None else shipped_agents(self.settings),
             saver=store.saver,
-            surroundings=Surroundings(model=self._model, tool_rounds=self.settings.tool_rounds),
+            deps=AgentDeps(model=self._model, tool_rounds=self.settings.tool_rounds),
             start_over=StartOver(words=self.settings.start_over),
         )
 
@@ -209,9 +209,9 @@ class Moorline:
 
     async def _through_queue(self, call: _Call) -> Reply:
         """Takes the device's turns, as the queue gives them out, until this call's message is answered."""
-        lane = self._lanes.of(call.request.device_id)
+        waiters = self._waiters.of(call.request.device_id)
         try:
-            async with lane.entrance:
+            async with waiters.entrance:
                 begun = await self._begin(call)
         except asyncio.CancelledError:
             await self._withdraw(call)
@@ -221,16 +221,16 @@ class Moorline:
                 await self._withdraw(call)
             if self.settings.on_store_down == "fail" or error.reached or call.request.resume is not None:
                 raise
-            return await stateless.answer(self._execution, call.request, call.say)
+            return await stateless.answer(self._execution, call.request, call.on_text)
         try:
-            with lane.place() as mine:
+            with waiters.join() as waiter:
                 while isinstance(begun, Waiting | OpenTurn):
                     if isinstance(begun, Waiting):
-                        await lane.pause(mine)
+                        await waiters.pause(waiter)
                     elif call.request.message_id in {message.id for message in begun.messages}:
                         call.claimed = True
                         record = await self._execution.execute(
-                            begun, call.say, told=call.request.message_id, overdue=call.deadline.expired
+                            begun, call.on_text, notify=call.request.message_id, overdue=call.deadline.expired
                         )
                         return reply_of(record, recovered=tuple(call.recovered))
                     else:
@@ -245,7 +245,7 @@ class Moorline:
         return self._answered(call, begun)
 
     async def _begin(self, call: _Call) -> Begun:
-        begun = await self._store.turns.begin(call.request.incoming(), claim_id=call.claim_id)
+        begun = await self._backend.turns.begin(call.request.incoming(), claim_id=call.claim_id)
         if isinstance(begun, OpenTurn):
             call.claim_id = uuid4()
         return begun
@@ -253,7 +253,7 @@ class Moorline:
     async def _withdraw(self, call: _Call) -> None:
         """Gives up the call's place in the queue, and what a Begin may have won whose answer did not come."""
         incoming, claim_id = call.request.incoming(), call.claim_id
-        await self._background.let_go(lambda: self._store.turns.withdraw(incoming, claim_id=claim_id))
+        await self._background.release(lambda: self._backend.turns.withdraw(incoming, claim_id=claim_id))
 
     def _answered(self, call: _Call, begun: Replayed | Busy | Dead) -> Reply:
         match begun:

@@ -9,9 +9,9 @@ from typing import Any
 from uuid import uuid4
 
 from moorline.context import Request
-from moorline.execution import Execution, Say
-from moorline.outcome import reply_of
+from moorline.execution import Execution, OnText
 from moorline.reply import Reply
+from moorline.results import reply_of
 from moorline_agents.journal import NoJournal
 from moorline_agents.tools import Connection, Tool, ToolContext, ToolRefused
 from moorline_checkpoint.turn import Message, OpenTurn
@@ -19,7 +19,7 @@ from moorline_checkpoint.turn import Message, OpenTurn
 _UNABLE = "The calendar and everything else that is stored cannot be reached right now. Say so, and ask to try later."
 
 
-async def answer(execution: Execution, request: Request, say: Say | None) -> Reply:
+async def answer(execution: Execution, request: Request, on_text: OnText | None) -> Reply:
     """A degraded reply: the agents know nothing of the conversation, and nothing of it is kept.
 
     It runs in a turn that is never committed; one that starts from nothing reads nothing.
@@ -38,7 +38,7 @@ async def answer(execution: Execution, request: Request, say: Say | None) -> Rep
         active_agent=None,
         heads={},
     )
-    record = await execution.run(turn, say, _NoEffects(), _no_transaction)
+    record = await execution.run(turn, on_text, _NoEffects(), _no_transaction)
     return reply_of(record, degraded=True)
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 import pytest
 
-from moorline_agents.agent import HISTORY_HEARD, HISTORY_MESSAGES, extend_history
+from moorline_agents.agent import HISTORY_MESSAGES, HISTORY_USER_MESSAGES, extend_history
 from moorline_agents.messages import Message
 
 Roles = tuple[Literal["user", "assistant", "tool"], ...]
@@ -26,7 +26,7 @@ def said(turns: int, roles: Roles) -> list[tuple[Message, ...]]:
 
 @pytest.mark.parametrize(
     ("roles", "kept"),
-    [(TALK, 2 * HISTORY_HEARD), (BOOKING, HISTORY_MESSAGES), (BUSY, HISTORY_MESSAGES)],
+    [(TALK, 2 * HISTORY_USER_MESSAGES), (BOOKING, HISTORY_MESSAGES), (BUSY, HISTORY_MESSAGES)],
     ids=["talk", "booking", "busy"],
 )
 def test_a_history_goes_back_so_far(roles: Roles, kept: int) -> None:

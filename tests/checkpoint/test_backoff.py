@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from moorline_checkpoint import storing
+from moorline_checkpoint import checkpoint_store
 from moorline_checkpoint.backoff import FIRST, LONGEST, Backoff
 from moorline_checkpoint.saver import DeviceCheckpointer
 from moorline_migrations.errors import ConfigurationError, StoreUnavailable
@@ -109,7 +109,7 @@ async def test_many_callers_make_few_attempts_and_none_waits_long() -> None:
 
 
 async def test_who_waits_for_his_turn_to_ask_is_told_with_those_who_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storing, "MEMBERS", 5)
+    monkeypatch.setattr(checkpoint_store, "MEMBERS", 5)
     async with slamming() as (dsn, _), DeviceCheckpointer.from_conn_string(dsn) as saver:
         for _ in range(3):
             started = time.monotonic()

@@ -103,8 +103,8 @@ class WatchedTurns(Turns):
             self._begun(begun)
         return begun
 
-    async def begin_left_behind(self, device_id: str) -> OpenTurn | None:
-        begun = await super().begin_left_behind(device_id)
+    async def begin_orphaned(self, device_id: str) -> OpenTurn | None:
+        begun = await super().begin_orphaned(device_id)
         if begun is not None:
             self._begun(begun)
         return begun

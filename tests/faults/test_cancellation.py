@@ -9,7 +9,7 @@ from typing import Literal
 import pytest
 
 from moorline import Moorline
-from moorline_checkpoint.turns import LEASE
+from moorline_checkpoint.turns import LEASE_SECONDS
 from tests.faults import steps
 from tests.faults.backends import all_idle, kill
 from tests.faults.conftest import Report
@@ -60,7 +60,7 @@ def test_a_caller_that_is_cancelled_leaves_one_turn_or_none(
                 call = asyncio.create_task(say(moorline, text, "m1", device))
                 stepped.cancel(call, after=step)
                 await asyncio.wait([call])
-                await let_go(dsn)
+                await release(dsn)
                 assert await say(moorline, text, "m1", device) == f"1: {text.removeprefix('book ')}"
                 await all_there(dsn, moorline)
                 if not call.cancelled():
@@ -72,9 +72,9 @@ def test_a_caller_that_is_cancelled_leaves_one_turn_or_none(
     asyncio.run(happened_once(dsn, text))
 
 
-async def let_go(dsn: str) -> None:
+async def release(dsn: str) -> None:
     """Comes back when nothing is claimed and nothing waits any more, which takes no lease."""
-    async with asyncio.timeout(LEASE / 3):
+    async with asyncio.timeout(LEASE_SECONDS / 3):
         while await execute(dsn, HELD):  # noqa: ASYNC110 - the server cannot call us
             await asyncio.sleep(0.01)
 
@@ -90,7 +90,7 @@ async def all_there(dsn: str, moorline: Moorline) -> None:
     """All connections of the pool can be had at once, and none is in a transaction."""
     async with AsyncExitStack() as stack, asyncio.timeout(5):
         for _ in range(POOL):
-            await stack.enter_async_context(moorline._store.saver.database.connection())
+            await stack.enter_async_context(moorline._backend.saver.database.connection())
     assert await all_idle(dsn) <= POOL
 
 

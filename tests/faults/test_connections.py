@@ -20,7 +20,7 @@ from moorline_agents.tools import Tool, ToolContext, tool
 from moorline_agents.transport import Call, ModelReply, ModelRequest
 from moorline_checkpoint import database
 from moorline_checkpoint.backoff import LONGEST
-from moorline_checkpoint.turns import LEASE
+from moorline_checkpoint.turns import LEASE_SECONDS
 from tests.faults.backends import OTHERS, all_idle, kill, leaving_nothing, states
 from tests.faults.conftest import Report
 from tests.faults.laboratory import Way
@@ -150,7 +150,7 @@ async def test_a_transaction_ends_before_its_lease_whatever_the_tool_does(dsn: s
     async with runtime(dsn, calling("book"), agent=with_tool(book), pool_max=1) as moorline:
         await say(moorline, "book")
     assert seen == ["10s", "10s"]
-    assert LEASE > 10
+    assert LEASE_SECONDS > 10
 
 
 def with_tool(single: Tool) -> Agent:
@@ -285,7 +285,7 @@ async def all_open(moorline: Moorline, connections: int) -> None:
     """So many are used at once."""
     async with AsyncExitStack() as stack:
         for _ in range(connections):
-            await stack.enter_async_context(moorline._store.saver.database.connection())
+            await stack.enter_async_context(moorline._backend.saver.database.connection())
 
 
 async def processes(dsn: str, state: str = "idle") -> set[int]:

@@ -18,7 +18,7 @@ from tests.faults.model import Read
 from tests.faults.victims import recoveries, struck, victims
 from tests.faults.worker import Errand, chance_of
 
-LEASE = 2.0
+LEASE_SECONDS = 2.0
 """Seconds, where it is not the product's own."""
 
 SPELL = 1.5
@@ -34,12 +34,12 @@ def devices(count: int) -> tuple[str, ...]:
 async def test_killed_anywhere(laboratory: Laboratory, report: Report) -> None:
     hit = victims(laboratory)
     for victim in hit:
-        victim.start(laboratory, signal="SIGKILL", lease=LEASE)
+        victim.start(laboratory, signal="SIGKILL", lease=LEASE_SECONDS)
     strikes = await struck(laboratory, hit)
     # What was on its way is delivered again, and the devices are talked to by others.
     left = tuple(errand for victim in hit for errand in victim.errands)
-    laboratory.start("wa1", errands=left, lease=LEASE)
-    laboratory.start("wa2", devices=tuple(victim.device for victim in hit), lease=LEASE)
+    laboratory.start("wa1", errands=left, lease=LEASE_SECONDS)
+    laboratory.start("wa2", devices=tuple(victim.device for victim in hit), lease=LEASE_SECONDS)
     await laboratory.until(lambda: {e.message for e in laboratory.events("ok")} >= {e.message for e in left}, "replies")
     recorded = await laboratory.finish()
 
@@ -51,7 +51,7 @@ async def test_killed_anywhere(laboratory: Laboratory, report: Report) -> None:
     report(**figures, failpoints=f"{len(strikes)} of {len(hit)}")
 
 
-@pytest.mark.parametrize("lease", [LEASE, pytest.param(15.0, marks=pytest.mark.laboratory)])
+@pytest.mark.parametrize("lease", [LEASE_SECONDS, pytest.param(15.0, marks=pytest.mark.laboratory)])
 async def test_a_killed_workers_turn_is_finished_when_its_lease_is_over(
     laboratory: Laboratory, lease: float, busy: float, report: Report
 ) -> None:
@@ -86,13 +86,13 @@ async def test_a_killed_workers_turn_is_finished_when_its_lease_is_over(
 async def test_stopped_past_the_lease(laboratory: Laboratory, report: Report) -> None:
     """A worker that wakes after another has claimed can neither commit nor have an effect."""
     hit = [v for v in victims(laboratory) if v.verb != "book" and v.at != "after_commit_before_reply"]
-    running = [victim.start(laboratory, signal="SIGSTOP", lease=LEASE) for victim in hit]
+    running = [victim.start(laboratory, signal="SIGSTOP", lease=LEASE_SECONDS) for victim in hit]
     strikes = await struck(laboratory, hit)
-    laboratory.start("wa1", errands=tuple(e for victim in hit for e in victim.errands), lease=LEASE)
+    laboratory.start("wa1", errands=tuple(e for victim in hit for e in victim.errands), lease=LEASE_SECONDS)
     await laboratory.until(lambda: len(recoveries(strikes, laboratory.events())) == len(hit), "recoveries")
     for process in running:
         process.signal(signal.SIGCONT)
-    laboratory.start("wa2", devices=tuple(victim.device for victim in hit), lease=LEASE)
+    laboratory.start("wa2", devices=tuple(victim.device for victim in hit), lease=LEASE_SECONDS)
     await laboratory.until(lambda: {e.message for e in laboratory.events("stale")} >= strikes.keys(), "stale turns")
     recorded = await laboratory.finish()
 
@@ -105,7 +105,7 @@ async def test_stopped_past_the_lease(laboratory: Laboratory, report: Report) ->
 async def test_backends_killed(laboratory: Laboratory, seed: int, report: Report) -> None:
     chance = chance_of(seed)
     for name in ("wa1", "wa2", "wa3"):
-        laboratory.start(name, devices=devices(8), lease=LEASE)
+        laboratory.start(name, devices=devices(8), lease=LEASE_SECONDS)
     await laboratory.ready()
     connection = await asyncpg.connect(laboratory.dsn)
     killed = 0
@@ -132,11 +132,11 @@ async def test_everything_at_once(laboratory: Laboratory, seed: int, report: Rep
     """Workers are killed wherever they are and others take their places, while connections break."""
     chance = chance_of(seed)
     for name in ("wa1", "wa2"):
-        laboratory.start(name, devices=devices(6), lease=LEASE)
+        laboratory.start(name, devices=devices(6), lease=LEASE_SECONDS)
     for number in range(4):
         at = chance.choice(get_args(Place))
         failpoint = Failpoint(at=at, hit=chance.randint(1, 4), signal="SIGKILL")
-        laboratory.start(f"wb{number}", devices=devices(6), failpoints=(failpoint,), lease=LEASE)
+        laboratory.start(f"wb{number}", devices=devices(6), failpoints=(failpoint,), lease=LEASE_SECONDS)
         await laboratory.ready()
         connection = await asyncpg.connect(laboratory.dsn)
         try:
@@ -161,7 +161,7 @@ async def test_each_message_five_times(laboratory: Laboratory, seed: int, report
     deliveries = messages * 5
     chance_of(seed).shuffle(deliveries)
     for number in range(3):
-        laboratory.start(f"wa{number}", errands=tuple(deliveries[number::3]), lease=LEASE)
+        laboratory.start(f"wa{number}", errands=tuple(deliveries[number::3]), lease=LEASE_SECONDS)
     await laboratory.until(lambda: len(laboratory.events("ok")) >= len(deliveries), "replies")
     recorded = await laboratory.finish()
 
@@ -181,7 +181,7 @@ async def test_fifty_at_once(laboratory: Laboratory, report: Report) -> None:
         laboratory.start(
             name,
             errands=tuple(Errand(device="one", message=id, text=f"{id} say") for id in ids),
-            lease=LEASE,
+            lease=LEASE_SECONDS,
             thinking=0.002,
         )
     await laboratory.until(lambda: len(laboratory.events("ok")) >= 50, "replies")
@@ -240,7 +240,7 @@ async def test_wrong_clocks(laboratory: Laboratory, report: Report) -> None:
     """The database's clock decides everything; theirs are a day ahead and a day behind."""
     for name, offset in (("wa1", "+25h"), ("wa2", "-25h")):
         environment = {"LD_PRELOAD": str(LIBFAKETIME), "FAKETIME": offset, "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
-        laboratory.start(name, environment=environment, devices=devices(4), lease=LEASE)
+        laboratory.start(name, environment=environment, devices=devices(4), lease=LEASE_SECONDS)
     await laboratory.until(lambda: len(laboratory.events("ok")) >= 30, "answers")
     recorded = await laboratory.finish()
     figures = verify(recorded)
@@ -251,7 +251,7 @@ async def test_wrong_clocks(laboratory: Laboratory, report: Report) -> None:
 
 async def test_erased_during_turns(laboratory: Laboratory, report: Report) -> None:
     for name in ("wa1", "wa2", "wa3"):
-        laboratory.start(name, devices=devices(4), erases=True, lease=LEASE)
+        laboratory.start(name, devices=devices(4), erases=True, lease=LEASE_SECONDS)
     await laboratory.until(lambda: len(laboratory.events("erased")) >= 10, "erasures")
     recorded = await laboratory.finish()
     report(**verify(recorded), erased=sum(event.event == "erased" for event in recorded.events))
@@ -260,9 +260,9 @@ async def test_erased_during_turns(laboratory: Laboratory, report: Report) -> No
 async def test_erased_under_a_stopped_turn(laboratory: Laboratory, report: Report) -> None:
     """The turn that it stopped in becomes stale, whatever it was about to write."""
     hit = [v for v in victims(laboratory) if v.verb != "book" and v.at != "after_commit_before_reply"]
-    running = [victim.start(laboratory, signal="SIGSTOP", lease=LEASE) for victim in hit]
+    running = [victim.start(laboratory, signal="SIGSTOP", lease=LEASE_SECONDS) for victim in hit]
     strikes = await struck(laboratory, hit)
-    laboratory.start("wa1", erase=tuple(victim.device for victim in hit), lease=LEASE)
+    laboratory.start("wa1", erase=tuple(victim.device for victim in hit), lease=LEASE_SECONDS)
     await laboratory.until(lambda: len(laboratory.events("erased")) == len(hit), "erasures")
     for process in running:
         process.signal(signal.SIGCONT)

@@ -10,7 +10,7 @@ import pytest
 from tests.faults.conftest import Report
 from tests.faults.laboratory import Laboratory, verify
 from tests.faults.proxy import Proxy, Send, proxied
-from tests.faults.test_faults import LEASE, SPELL, devices
+from tests.faults.test_faults import LEASE_SECONDS, SPELL, devices
 from tests.faults.test_proxy import HOLES
 from tests.faults.worker import chance_of
 
@@ -69,7 +69,7 @@ async def test_network_fails(laboratory: Laboratory, seed: int, fault: Fault, re
     async with proxied(laboratory.way.dsn) as proxy:
         laboratory.way = replace(laboratory.way, dsn=proxy.dsn)
         for name in ("wa1", "wa2"):
-            laboratory.start(name, devices=devices(8), lease=LEASE)
+            laboratory.start(name, devices=devices(8), lease=LEASE_SECONDS)
         await laboratory.ready()
         struck = await fault(proxy, chance_of(seed))
         recorded = await laboratory.finish()

@@ -33,8 +33,8 @@ class OnceLost(Turns):
 async def losing(dsn: str) -> AsyncIterator[Moorline]:
     team = agents(outside=lambda *_: None)
     async with Moorline(Settings(database_url=dsn), agents=team, client=lambda: rule_client(rules)) as moorline:
-        turns = OnceLost(moorline._store.saver.database, default_ttl=86400)
-        moorline._store = replace(moorline._store, turns=turns)
+        turns = OnceLost(moorline._backend.saver.database, default_ttl=86400)
+        moorline._backend = replace(moorline._backend, turns=turns)
         moorline._execution = replace(moorline._execution, turns=turns)
         yield moorline
 

@@ -12,7 +12,7 @@ from tests.faults.conftest import Report
 from tests.faults.history import Event
 from tests.faults.laboratory import Laboratory, verify
 from tests.faults.server import Server
-from tests.faults.test_faults import LEASE, devices
+from tests.faults.test_faults import LEASE_SECONDS, devices
 from tests.faults.worker import chance_of
 
 STOPS = [2, pytest.param(10, marks=pytest.mark.laboratory)]
@@ -37,7 +37,7 @@ async def test_server_stopped(
     laboratory = server_laboratory
     chance = chance_of(laboratory.seed)
     for name in ("wa1", "wa2"):
-        laboratory.start(name, devices=devices(30), lease=LEASE)
+        laboratory.start(name, devices=devices(30), lease=LEASE_SECONDS)
     await laboratory.ready()
     waited = []
     for _ in range(stops):
@@ -65,7 +65,7 @@ async def first_success(laboratory: Laboratory, *, since: float) -> float:
 async def test_disk_full(small_laboratory: Laboratory, small_server: Server, report: Report) -> None:
     laboratory = small_laboratory
     for name in ("wa1", "wa2"):
-        laboratory.start(name, devices=devices(12), lease=LEASE)
+        laboratory.start(name, devices=devices(12), lease=LEASE_SECONDS)
     await laboratory.until(lambda: len(laboratory.events("ok")) >= 10, "answers")
     ballast = small_server.disk / "ballast"
     fill(ballast)

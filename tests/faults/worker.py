@@ -22,7 +22,7 @@ import anyio._backends._asyncio  # noqa: F401 - as the next
 import openai.resources.chat  # noqa: F401 - imported late by whoever needs it; a worker that is forked has it
 
 import moorline.execution
-import moorline.lanes
+import moorline.waiters
 from moorline import Moorline, Settings
 from moorline.errors import AgentError, MoorlineError, SessionBusy
 from moorline.reply import Reply
@@ -199,11 +199,11 @@ async def _work(orders: Orders, log: Log) -> None:
     )
     team = [failpoints.agent(agent) for agent in agents(outside=outside)]
     async with Moorline(settings, agents=team, client=lambda: rule_client(model)) as moorline:
-        store = moorline._store
+        store = moorline._backend
         watched = WatchedTurns(
             store.saver.database, default_ttl=settings.default_session_ttl, log=log, failpoints=failpoints
         )
-        moorline._store = replace(store, turns=watched)
+        moorline._backend = replace(store, turns=watched)
         moorline._execution = replace(moorline._execution, turns=watched)
         worker = Worker(orders, moorline, watched, log)
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, worker.enough.set)
@@ -212,10 +212,10 @@ async def _work(orders: Orders, log: Log) -> None:
 
 def _shorten(lease: float) -> None:
     """All times of the product in proportion to the lease."""
-    turns.WAITER *= lease / turns.LEASE
-    moorline.lanes.RENEW *= lease / turns.LEASE
-    vars(moorline.execution)["HEARTBEAT"] *= lease / turns.LEASE
-    turns.LEASE = lease
+    turns.WAITER_SECONDS *= lease / turns.LEASE_SECONDS
+    moorline.waiters.RENEW *= lease / turns.LEASE_SECONDS
+    vars(moorline.execution)["HEARTBEAT"] *= lease / turns.LEASE_SECONDS
+    turns.LEASE_SECONDS = lease
 
 
 def _told(error: BaseException) -> str:

@@ -63,7 +63,7 @@ class Forgetful(Moorline):
     lost = "Weather"
 
     async def close(self) -> None:
-        async with self._store.saver.database.transaction() as connection:
+        async with self._backend.saver.database.transaction() as connection:
             await connection.execute("UPDATE conversation_states SET heads = heads - $1::text", self.lost)
         await super().close()
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from moorline import Moorline, Settings
-from moorline.manager import Compilable
+from moorline.manager import AgentProtocol
 from moorline_agents.agent import Agent
 from moorline_agents.scripted import Script
 from moorline_agents.transport import Call, ModelReply, ModelRequest, Rules, rule_client
@@ -53,8 +53,8 @@ def model() -> Script:
 def open_moorline(settings: Settings, model: Script) -> Open:
     """Makes runtimes on the test's database, with the agents `hair`, `nails` and the session-less `desk`."""
 
-    def make(*, agents: list[Compilable] | None = None, rules: Rules | None = None) -> Moorline:
-        ours: list[Compilable] = agents or [agent("hair"), agent("nails"), agent("desk", keeps_session=False)]
+    def make(*, agents: list[AgentProtocol] | None = None, rules: Rules | None = None) -> Moorline:
+        ours: list[AgentProtocol] = agents or [agent("hair"), agent("nails"), agent("desk", keeps_session=False)]
         return Moorline(settings, agents=ours, client=lambda: rule_client(rules or model))
 
     return make

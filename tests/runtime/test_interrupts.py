@@ -8,7 +8,7 @@ from langgraph.types import interrupt
 
 from moorline import Reply, Resume
 from moorline.errors import InvalidMessage
-from moorline.manager import Compilable
+from moorline.manager import AgentProtocol
 from moorline_agents.graph_agent import GraphAgent
 
 from .conftest import Open, agent
@@ -80,7 +80,7 @@ async def test_an_agent_whose_graph_has_changed_since_goes_on(open_moorline: Ope
     question = (await asked(open_moorline)).interrupt
     assert question is not None
     changed = StateGraph(Other).add_node("greet", greet).add_edge(START, "greet").compile()
-    agents: list[Compilable] = [GraphAgent(name="ask", description="asks", graph=changed), agent("hair")]
+    agents: list[AgentProtocol] = [GraphAgent(name="ask", description="asks", graph=changed), agent("hair")]
     async with open_moorline(agents=agents) as moorline:
         with pytest.raises(InvalidMessage, match="waits for an answer"):
             await moorline.run(Resume(interrupt_id=question.id, value="yes"), {"device_id": "d1"})

@@ -17,7 +17,7 @@ from langgraph.graph import START, StateGraph
 
 from moorline import Moorline, Settings
 from moorline.errors import AgentError
-from moorline.manager import Compilable
+from moorline.manager import AgentProtocol
 from moorline_agents.agent import Agent
 from moorline_agents.graph_agent import GraphAgent
 from moorline_agents.scripted import error_reply
@@ -97,7 +97,7 @@ def write(state: Diary) -> dict[str, Any]:
     return {"messages": [("assistant", reply)], "pages": 1} | ({"mood": mood} if text.startswith("mood ") else {})
 
 
-def agents() -> list[Compilable]:
+def agents() -> list[AgentProtocol]:
     """Two agents of the kit, and a graph of somebody else's."""
     diary = StateGraph(Diary).add_node("write", write).add_edge(START, "write").compile()
     return [

@@ -68,7 +68,7 @@ async def test_a_turn_that_was_taken_over_can_commit_nothing(
     with pytest.raises(StaleTurn):
         async with turns.transaction(stale):
             pytest.fail("a stale turn was handed a transaction")
-    await turns.release(stale, told="m1", failure="late", give_back=False)
+    await turns.release(stale, notify="m1", failure="late", give_back=False)
 
     assert await connection.fetchval("SELECT count(*) FROM conversation_checkpoints") == 0
     assert await connection.fetchval("SELECT count(*) FROM conversation_turns") == 0
@@ -135,7 +135,7 @@ async def test_turn_numbers_follow_the_commits_without_gaps(
     crashed = await claim(turns, message("m1"))
     await expire_lease(connection)
     failed = await claim(worker(), message("m1"))
-    await turns.release(failed, told="m1", failure="AgentError", give_back=False)
+    await turns.release(failed, notify="m1", failure="AgentError", give_back=False)
     await answer(turns, message("m2"))
     await answer(turns, message("m1"))
     await answer(turns, message("m3"))
@@ -160,7 +160,7 @@ async def test_a_message_that_crashes_every_time_is_set_aside_and_the_device_goe
     assert dead == Dead(error="the process that ran it died each time")
     assert await begin(turns, message()) == dead
     assert await statuses(connection) == {"m1": ("dead", MAX_ATTEMPTS)}
-    assert [(aside.device_id, aside.message_id, aside.error) for aside in await turns.dead()] == [
+    assert [(letter.device_id, letter.message_id, letter.error) for letter in await turns.dead_letters()] == [
         ("d1", "m1", "the process that ran it died each time")
     ]
     assert (await answer(turns, message("m2"))).turn_no == 1
@@ -178,7 +178,7 @@ async def test_the_next_message_sets_a_crashed_one_aside_and_runs_at_once(
 
 async def test_a_failure_that_was_told_counts_and_the_last_one_sets_aside(turns: Turns, connection: Connection) -> None:
     for _ in range(MAX_ATTEMPTS):
-        await turns.release(await claim(turns, message()), told="m1", failure="AgentError", give_back=False)
+        await turns.release(await claim(turns, message()), notify="m1", failure="AgentError", give_back=False)
     assert await begin(turns, message()) == Dead(error="AgentError")
 
 
@@ -186,7 +186,7 @@ async def test_a_failure_of_something_else_is_no_attempt(turns: Turns, connectio
     for _ in range(MAX_ATTEMPTS + 2):
         turn = await claim(turns, message())
         assert turn.attempts == 1
-        await turns.release(turn, told="m1", failure="StoreUnavailable", give_back=True)
+        await turns.release(turn, notify="m1", failure="StoreUnavailable", give_back=True)
     assert await statuses(connection) == {"m1": ("waiting", 0)}
 
 
@@ -194,16 +194,16 @@ async def test_a_message_that_was_set_aside_is_tried_again_after_those_that_wait
     turns: Turns, connection: Connection
 ) -> None:
     for _ in range(MAX_ATTEMPTS):
-        await turns.release(await claim(turns, message()), told="m1", failure="AgentError", give_back=False)
+        await turns.release(await claim(turns, message()), notify="m1", failure="AgentError", give_back=False)
     running = await claim(turns, message("m2"))
     assert await begin(turns, message("m3")) == Waiting()
-    assert await turns.revive("d1", "m1") == message()
+    assert await turns.requeue("d1", "m1") == message()
     assert await begin(turns, message()) == Waiting()
     await turns.commit(running, record(running))
     assert await begin(turns, message()) == Waiting()
     await answer(turns, message("m3"))
     assert (await answer(turns, message())).attempts == 1
-    assert await turns.dead() == []
+    assert await turns.dead_letters() == []
 
 
 async def test_a_crashed_turn_comes_before_every_other_message(
@@ -224,11 +224,11 @@ async def test_what_was_left_behind_is_found(turns: Turns, worker: Workers, conn
     await answer(worker(), message(device="done"))
     await expire_lease(connection, "crashed")
 
-    assert "done" not in await turns.left_behind()
-    assert await turns.begin_left_behind("running") is None
-    assert await turns.begin_left_behind("done") is None
-    assert await turns.begin_left_behind("unknown") is None
-    found = await turns.begin_left_behind("crashed")
+    assert "done" not in await turns.orphaned()
+    assert await turns.begin_orphaned("running") is None
+    assert await turns.begin_orphaned("done") is None
+    assert await turns.begin_orphaned("unknown") is None
+    found = await turns.begin_orphaned("crashed")
     assert found is not None
     assert (ids(found), found.attempts) == (["m1"], 2)
 
@@ -239,22 +239,22 @@ async def test_a_message_whose_waiter_died_is_left_behind_too(
     first = await claim(turns, message("m1"))
     assert await begin(worker(), message("m2")) == Waiting()
     await turns.commit(first, record(first))
-    assert await turns.begin_left_behind("d1") is None  # its waiter may be alive
+    assert await turns.begin_orphaned("d1") is None  # its waiter may be alive
     await expire_waiter(connection, "m2")
-    assert await turns.left_behind() == ["d1"]
-    found = await turns.begin_left_behind("d1")
+    assert await turns.orphaned() == ["d1"]
+    found = await turns.begin_orphaned("d1")
     assert found is not None
     assert ids(found) == ["m2"]
 
 
 async def test_a_message_whose_caller_was_told_is_not_left_behind(turns: Turns, connection: Connection) -> None:
-    await turns.release(await claim(turns, message("m1")), told="m1", failure="AgentError", give_back=False)
+    await turns.release(await claim(turns, message("m1")), notify="m1", failure="AgentError", give_back=False)
     first = await claim(turns, message("m0"))
     await begin(turns, message("m2"))
     await turns.withdraw(message("m2"), claim_id=uuid4())
     await turns.commit(first, record(first))
-    assert await turns.left_behind() == []
-    assert await turns.begin_left_behind("d1") is None
+    assert await turns.orphaned() == []
+    assert await turns.begin_orphaned("d1") is None
 
 
 async def test_a_failure_that_nobody_was_told_of_is_left_behind_and_holds_nobody_up(
@@ -264,11 +264,11 @@ async def test_a_failure_that_nobody_was_told_of_is_left_behind_and_holds_nobody
     await expire_lease(connection)
     left = await claim(turns, message("m2"))
     assert ids(left) == ["m1"]
-    await turns.release(left, told=None, failure="AgentError", give_back=False)
+    await turns.release(left, notify=None, failure="AgentError", give_back=False)
 
     assert ids(await answer(turns, message("m2"))) == ["m2"]
-    assert await turns.left_behind() == ["d1"]
-    found = await turns.begin_left_behind("d1")
+    assert await turns.orphaned() == ["d1"]
+    found = await turns.begin_orphaned("d1")
     assert found is not None
     assert (ids(found), found.attempts) == (["m1"], 3)
 
@@ -315,16 +315,16 @@ async def test_a_withdrawn_claim_of_a_crashed_turn_leaves_it_to_the_next(
 
 
 async def test_what_was_told_to_one_caller_is_tried_again_by_hand(turns: Turns, connection: Connection) -> None:
-    await turns.release(await claim(turns, message()), told="m1", failure="AgentError", give_back=False)
-    assert await turns.revive("d1", "m1") == message()
+    await turns.release(await claim(turns, message()), notify="m1", failure="AgentError", give_back=False)
+    assert await turns.requeue("d1", "m1") == message()
     assert (await answer(turns, message())).attempts == 1
-    assert await turns.revive("d1", "m1") is None
-    assert await turns.revive("d1", "unknown") is None
-    assert await turns.revive("unknown", "m1") is None
+    assert await turns.requeue("d1", "m1") is None
+    assert await turns.requeue("d1", "unknown") is None
+    assert await turns.requeue("unknown", "m1") is None
 
 
 async def test_a_revival_asked_again_is_the_same(turns: Turns, connection: Connection) -> None:
     for _ in range(MAX_ATTEMPTS):
-        await turns.release(await claim(turns, message()), told="m1", failure="AgentError", give_back=False)
-    assert await turns.revive("d1", "m1") == await turns.revive("d1", "m1") == message()
+        await turns.release(await claim(turns, message()), notify="m1", failure="AgentError", give_back=False)
+    assert await turns.requeue("d1", "m1") == await turns.requeue("d1", "m1") == message()
     assert await statuses(connection) == {"m1": ("waiting", 0)}

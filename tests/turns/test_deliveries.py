@@ -148,7 +148,7 @@ async def test_a_message_that_fails_every_time_is_set_aside_and_the_device_goes_
             assert await say(moorline, "next", f"n{attempt}") == f"{attempt}: next"
         with pytest.raises(AgentError, match="set aside"):
             await say(moorline, "poison", "m1")
-        assert [(aside.message_id, aside.error) for aside in await moorline.dead()] == [("m1", "AgentError")]
+        assert [(letter.message_id, letter.error) for letter in await moorline.dead_letters()] == [("m1", "AgentError")]
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 503])

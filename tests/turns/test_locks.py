@@ -174,11 +174,11 @@ async def test_whatever_happens_to_a_device_at_once_nothing_deadlocks(dsn: str, 
             if chance.random() < 0.5:
                 await turns.withdraw(incoming, claim_id=claim_id)
             if chance.random() < 0.2:
-                await turns.revive("d1", incoming.message_id)
+                await turns.requeue("d1", incoming.message_id)
             return
         endings: list[Callable[[], Awaitable[object]]] = [
             lambda: turns.commit(turn, record(turn)),
-            lambda: turns.release(turn, told=incoming.message_id, failure="AgentError", give_back=False),
+            lambda: turns.release(turn, notify=incoming.message_id, failure="AgentError", give_back=False),
             lambda: turns.abandon(turn, give_back=True),
             lambda: turns.withdraw(incoming, claim_id=claim_id),
         ]

@@ -59,7 +59,7 @@ async def test_a_crashed_set_is_run_again_whole(turns: Turns, worker: Workers, c
 async def test_a_set_that_failed_stays_together(turns: Turns, worker: Workers, connection: Connection) -> None:
     await in_queue(turns, merged("m1"), merged("m2"))
     turn = await claim(turns, merged("m1"))
-    await turns.release(turn, told="m1", failure="AgentError", give_back=False)
+    await turns.release(turn, notify="m1", failure="AgentError", give_back=False)
     assert await begin(worker(), message("m3")) != Waiting()
     await expire_lease(connection)
     await answer(worker(), message("m3"))
@@ -69,7 +69,7 @@ async def test_a_set_that_failed_stays_together(turns: Turns, worker: Workers, c
 
 async def test_a_set_that_failed_takes_nobody_in(turns: Turns, connection: Connection) -> None:
     await in_queue(turns, merged("m1"), merged("m2"))
-    await turns.release(await claim(turns, merged("m1")), told="m1", failure="AgentError", give_back=False)
+    await turns.release(await claim(turns, merged("m1")), notify="m1", failure="AgentError", give_back=False)
     running = await claim(turns, message("m0b"))
     for one in (merged("m1"), merged("m2"), merged("m3")):
         assert await begin(turns, one) == Waiting()
@@ -83,11 +83,11 @@ async def test_a_set_that_was_set_aside_is_tried_again_whole(turns: Turns, conne
     await in_queue(turns, merged("m1"), merged("m2"))
     for _ in range(MAX_ATTEMPTS):
         turn = await claim(turns, merged("m1"))
-        await turns.release(turn, told="m1", failure="AgentError", give_back=False)
-    assert {aside.message_id for aside in await turns.dead()} == {"m1", "m2"}
+        await turns.release(turn, notify="m1", failure="AgentError", give_back=False)
+    assert {letter.message_id for letter in await turns.dead_letters()} == {"m1", "m2"}
     await answer(turns, message("m3"))
 
-    assert await turns.revive("d1", "m2") == message("m2")
+    assert await turns.requeue("d1", "m2") == message("m2")
     assert list(await statuses(connection)) == ["m0", "m3", "m1", "m2"]
     again = await claim(turns, message("m2"))
     assert (ids(again), again.attempts) == (["m1", "m2"], 1)
@@ -101,7 +101,7 @@ async def test_a_set_that_crashed_every_time_is_set_aside_whole(
         await claim(worker(), merged("m1"))
         await expire_lease(connection)
     assert isinstance(await begin(turns, merged("m2")), Dead)
-    assert {aside.message_id for aside in await turns.dead()} == {"m1", "m2"}
+    assert {letter.message_id for letter in await turns.dead_letters()} == {"m1", "m2"}
 
 
 @pytest.mark.parametrize(

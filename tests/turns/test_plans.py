@@ -75,12 +75,12 @@ async def test_a_turn_reads_by_the_keys_of_its_device(dsn: str) -> None:
             # A worker that knows nothing, so that Begin brings all; every other turn prunes.
             turns = Turns(saver.database, default_ttl=60, keep_turns=2)
             turn = await claim(turns, message(f"m{number}"))
-            assert turn.brought["hair"].delta_channels
+            assert turn.prefetched["hair"].delta_channels
             async with turns.transaction(turn) as transaction:
                 await transaction.note(0, [JournalEntry(kind="answer", name="hair", intent={})])
             await begin(turns, message(f"behind {number}"))
             await turns.heartbeat(turn)
-            await turns.release(turn, told=None, failure="AgentError", give_back=True)
+            await turns.release(turn, notify=None, failure="AgentError", give_back=True)
             again = await claim(turns, message(f"m{number}"))
             assert len(again.journal) == 1
             await turns.commit(again, record(again))

@@ -8,7 +8,7 @@ import pytest
 
 from moorline_checkpoint.queue import Busy, Waiting
 from moorline_checkpoint.turn import OpenTurn
-from moorline_checkpoint.turns import LEASE, Turns
+from moorline_checkpoint.turns import LEASE_SECONDS, Turns
 
 from .claims import Connection, answer, begin, claim, expire_lease, expire_waiter, ids, message, record, statuses
 from .conftest import Workers
@@ -133,7 +133,7 @@ async def test_a_busy_device_refuses_who_would_not_wait_and_stores_nothing(
     running = await claim(turns, message("m1"))
     refused = await begin(worker(), message("m2", on_busy="reject"))
     assert isinstance(refused, Busy)
-    assert LEASE - 5 < refused.retry_after <= LEASE
+    assert LEASE_SECONDS - 5 < refused.retry_after <= LEASE_SECONDS
     assert list(await statuses(connection)) == ["m1"]
     await turns.commit(running, record(running))
     assert isinstance(await begin(turns, message("m2", on_busy="reject")), OpenTurn)
@@ -151,7 +151,7 @@ async def test_a_device_with_a_queue_refuses_who_would_not_wait(turns: Turns, co
 async def test_a_message_that_comes_again_and_would_not_wait_is_refused_like_a_new_one(
     turns: Turns, connection: Connection, busy: bool
 ) -> None:
-    await turns.release(await claim(turns, message("m1")), told="m1", failure="AgentError", give_back=False)
+    await turns.release(await claim(turns, message("m1")), notify="m1", failure="AgentError", give_back=False)
     running = await claim(turns, message("m0"))
     await begin(turns, message("m2"))
     if not busy:

@@ -171,7 +171,7 @@ async def test_a_message_that_somebody_waits_with_stays_with_what_its_turn_stand
         await say(moorline, "hello", "m1")
         running = await claim(turns, message("m2"))
         await begin(turns, message("m3", on_busy=on_busy))
-        await turns.release(running, told="m2", failure="AgentError", give_back=False)
+        await turns.release(running, notify="m2", failure="AgentError", give_back=False)
         await age(connection)
         before = await rows(connection)
         await remove_older(database, days=DAYS)
@@ -191,7 +191,7 @@ async def test_a_message_goes_with_all_that_its_tools_noted(
         failing = await claim(turns, message("dead"))
         async with turns.transaction(failing) as transaction:
             await transaction.note(attempt, [BOOKED])
-        await turns.release(failing, told="dead", failure="AgentError", give_back=False)
+        await turns.release(failing, notify="dead", failure="AgentError", give_back=False)
     await age(connection)
     await connection.execute("UPDATE conversation_effects SET recorded_at = now()")
     assert await remove_older(database, days=DAYS) == 4

@@ -119,5 +119,5 @@ async def test_a_newer_process_that_crashed_after_an_older_one_committed_leaves_
     await expire_lease(connection)
     recovered = await claim(turns, message("m3"))
     assert ids(recovered) == ["m2"]
-    await turns.release(recovered, told=None, failure="AgentError", give_back=False)
+    await turns.release(recovered, notify=None, failure="AgentError", give_back=False)
     assert ids(await claim(turns, message("m2"))) == ["m2"]

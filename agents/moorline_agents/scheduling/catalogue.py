@@ -9,7 +9,7 @@ from moorline_agents.tools import ToolRefused
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from moorline_agents.scheduling.store import Provider, Service
+    from moorline_agents.scheduling.repository import Provider, Service
 
 
 def named_service(services: Sequence[Service], name: str) -> Service:

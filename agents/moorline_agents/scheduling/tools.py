@@ -5,11 +5,11 @@ from datetime import date, datetime, time
 from typing import Any
 
 from moorline_agents.scheduling.arguments import Book, Cancel, FindSlots, ListAppointments, Move
+from moorline_agents.scheduling.booking import BookingRequest, BookingService
 from moorline_agents.scheduling.calendar import Calendar, Unbookable, day_name, first_instant, spoken
 from moorline_agents.scheduling.catalogue import named_service, offering
-from moorline_agents.scheduling.desk import Desk, Order
+from moorline_agents.scheduling.repository import AppointmentRepository, Service
 from moorline_agents.scheduling.slots import SEARCH, PartOfDay, Slot, next_slots, slots_on
-from moorline_agents.scheduling.store import Service, Store
 from moorline_agents.tools import Connection, Tool, ToolContext, ToolRefused, tool
 
 
@@ -18,7 +18,7 @@ def scheduling_tools(*, schema: str = "public") -> tuple[Tool, ...]:
 
     `ConfigurationError` if that cannot name a schema.
     """
-    tools = _Tools(Store(schema))
+    tools = _Tools(AppointmentRepository(schema))
     reads, changes = tool(idempotent=True), tool(effect="database", idempotent=True)
     return (
         reads(tools.find_slots),
@@ -32,20 +32,20 @@ def scheduling_tools(*, schema: str = "public") -> tuple[Tool, ...]:
 class _Tools:
     """Their docstrings are what a model is told about them."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, store: AppointmentRepository) -> None:
+        self._repository = store
 
     async def find_slots(self, arguments: FindSlots, context: ToolContext) -> dict[str, Any]:
         """Find free times for a service; offer only times that this gave. Without a service it tells what is
         offered, how long it takes, and by whom."""
         async with context.transaction() as connection:
-            services = await self._store.services(connection)
+            services = await self._repository.services(connection)
             if arguments.service is None:
                 return {"services": [_offer(service) for service in services]}
             service = named_service(services, arguments.service)
             providers = offering(service, arguments.provider)
             wanted = None if arguments.day is None else datetime.combine(arguments.day, time.min)
-            calendars = await self._desk(connection, context).calendars(providers, wanted)
+            calendars = await self._service(connection, context).calendars(providers, wanted)
         search = _Search(
             calendars=tuple(calendars.values()),
             service=service,
@@ -65,47 +65,49 @@ class _Tools:
         """Book an appointment at a free time, once the person has agreed to service, day and time. After an
         error nothing was booked: say why, and offer the times it names."""
         async with context.transaction() as connection:
-            service = named_service(await self._store.services(connection), arguments.service)
+            service = named_service(await self._repository.services(connection), arguments.service)
             providers = offering(service, arguments.provider)
-            order = Order(service=service, providers=providers, wanted=arguments.start)
-            desk = self._desk(connection, context)
-            if appointment := await desk.same(order):
+            request = BookingRequest(service=service, providers=providers, wanted=arguments.start)
+            bookings = self._service(connection, context)
+            if appointment := await bookings.same(request):
                 return {"status": "already booked", "appointment": appointment.shown()}
-            return {"status": "booked", "appointment": (await desk.place(order)).shown()}
+            return {"status": "booked", "appointment": (await bookings.place(request)).shown()}
 
     async def list_appointments(self, arguments: ListAppointments, context: ToolContext) -> dict[str, Any]:  # noqa: ARG002
         """List this person's upcoming appointments, the next one first, with their references."""
         async with context.transaction() as connection:
-            upcoming = await self._store.upcoming(connection, context.device_id, context.now)
+            upcoming = await self._repository.upcoming(connection, context.device_id, context.now)
         return {"appointments": [appointment.shown() for appointment in upcoming]}
 
     async def move(self, arguments: Move, context: ToolContext) -> dict[str, Any]:
         """Move an upcoming appointment of this person to another free time; its reference stays. After an
         error it stays where it was: say why, and offer the times it names."""
         async with context.transaction() as connection:
-            desk = self._desk(connection, context)
-            appointment = await desk.changeable(arguments.reference)
+            bookings = self._service(connection, context)
+            appointment = await bookings.changeable(arguments.reference)
             if not appointment.booked:
                 raise ToolRefused(f"{appointment} was cancelled. Book a new one instead.")
-            service = named_service(await self._store.services(connection), appointment.service)
+            service = named_service(await self._repository.services(connection), appointment.service)
             providers = offering(service, arguments.provider or appointment.provider.name)
-            order = Order(service=service, providers=providers, wanted=arguments.start, moved=appointment)
-            if order.changes_nothing:
+            request = BookingRequest(service=service, providers=providers, wanted=arguments.start, moved=appointment)
+            if request.changes_nothing:
                 return {"status": "already at that time", "appointment": appointment.shown()}
             # Out first, then placed: of two that swap times, both find the other's taken, so neither waits.
-            await self._store.take_out(connection, context.device_id, appointment.appointment_id)
-            return {"status": "moved", "appointment": (await desk.place(order)).shown()}
+            await self._repository.take_out(connection, context.device_id, appointment.appointment_id)
+            return {"status": "moved", "appointment": (await bookings.place(request)).shown()}
 
     async def cancel(self, arguments: Cancel, context: ToolContext) -> dict[str, Any]:
         """Cancel an upcoming appointment of this person, once they have said that they want that."""
         async with context.transaction() as connection:
-            appointment = await self._desk(connection, context).changeable(arguments.reference)
-            cancelled = await self._store.cancel(connection, context.device_id, appointment.appointment_id)
+            appointment = await self._service(connection, context).changeable(arguments.reference)
+            cancelled = await self._repository.cancel(connection, context.device_id, appointment.appointment_id)
         status = "cancelled" if cancelled else "already cancelled"
         return {"status": status, "appointment": appointment.shown()}
 
-    def _desk(self, connection: Connection, context: ToolContext) -> Desk:
-        return Desk(store=self._store, connection=connection, device_id=context.device_id, now=context.now)
+    def _service(self, connection: Connection, context: ToolContext) -> BookingService:
+        return BookingService(
+            repository=self._repository, connection=connection, device_id=context.device_id, now=context.now
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -67,7 +67,7 @@ FROM unnest($5::integer[], $6::text[], $7::text[], $8::text[], $9::text[]) AS n 
 UPDATE @schema.conversation_effects SET result = $4::jsonb
 WHERE device_id = $1::text AND message_id = $2::text AND position = $3::integer
 
--- name: left_behind repeatable
+-- name: orphaned repeatable
 -- Devices with an open turn, or with a message that waited in a process that is gone; begin tells whether the turn is
 -- left.
 SELECT s.device_id::text AS device_id FROM @schema.conversation_states s WHERE s.claim_id IS NOT NULL
@@ -75,14 +75,14 @@ UNION
 SELECT m.device_id FROM @schema.conversation_messages m WHERE m.queued AND m.waiter_until <= clock_timestamp()
 ORDER BY device_id
 
--- name: dead repeatable
+-- name: dead_letters repeatable
 -- Messages that were set aside, the last first.
 SELECT m.device_id, m.message_id, m.attempts, m.error, m.received_at
 FROM @schema.conversation_messages m
 WHERE m.status = 'dead'
 ORDER BY m.received_at DESC
 
--- name: revive repeatable
+-- name: requeue repeatable
 -- A message that was set aside, or whose caller was told of its failure, is tried again after those that wait now; with
 -- those that it ran with.
 WITH chosen AS (

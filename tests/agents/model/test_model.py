@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from moorline_agents.failures import ModelError
 from moorline_agents.messages import Message, Usage
 from moorline_agents.model import ChatModel
+from moorline_agents.model_errors import ModelError
 from moorline_agents.scripted import Script, error_reply, serve
 from moorline_agents.transport import ModelReply, RawReply, rule_client
 

@@ -9,9 +9,9 @@ import httpx  # which is httpx2, see conftest.py
 import pytest
 import respx
 
-from moorline_agents.failures import ModelError
 from moorline_agents.messages import Message, Usage
 from moorline_agents.model import ChatModel
+from moorline_agents.model_errors import ModelError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

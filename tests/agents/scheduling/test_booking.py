@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from moorline_agents.errors import AgentError
-from moorline_agents.scheduling.store import statements
+from moorline_agents.scheduling.repository import statements
 from moorline_agents.scheduling.tools import scheduling_tools
 from moorline_agents.tools import Connection, ToolContext
 from moorline_migrations.errors import ConfigurationError

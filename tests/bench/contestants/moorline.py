@@ -13,7 +13,7 @@ from uuid import uuid4
 
 from moorline import Moorline, Settings
 from moorline_agents.agent import Agent
-from moorline_agents.answers import ModelAnswer
+from moorline_agents.completion_stream import ModelAnswer
 from moorline_agents.messages import Message, Usage
 from moorline_agents.model import ChatModel
 from moorline_agents.transport import Call, ModelReply, ModelRequest, rule_client

@@ -11,7 +11,7 @@ import pytest
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.serde.types import ERROR
 
-from moorline_checkpoint import storing
+from moorline_checkpoint import checkpoint_store
 from moorline_checkpoint.saver import DeviceCheckpointer
 from tests.checkpoint.checkpoints import config, put
 from tests.checkpoint.conftest import Watched
@@ -84,7 +84,7 @@ async def test_a_checkpoint_and_the_writes_of_its_tasks_go_together(watched: Wat
 async def test_a_statement_does_not_grow_beyond_measure(
     watched: Watched, monkeypatch: pytest.MonkeyPatch, sizes: tuple[int, ...], expected: int
 ) -> None:
-    monkeypatch.setattr(storing, "LARGEST", 1000)
+    monkeypatch.setattr(checkpoint_store, "LARGEST", 1000)
     saver, run = watched.saver, watched.statements
     await put(saver, config("warm"), {"c": 1})
     run.clear()

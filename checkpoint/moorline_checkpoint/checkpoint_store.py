@@ -1,5 +1,5 @@
 """Storing without a turn: what the threads of a process write and ask for at one moment goes out together, all that
-they write as one statement and all that they ask for as another; see `groups`.
+they write as one statement and all that they ask for as another; see `batcher`.
 
 While they wait they hold as few objects as can be: the more of those there are, the longer Python collects garbage.
 """
@@ -10,8 +10,8 @@ from collections.abc import Coroutine, Iterator, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from moorline_checkpoint.batcher import Batcher
 from moorline_checkpoint.database import StateKeys
-from moorline_checkpoint.groups import Groups
 from moorline_checkpoint.rows import CheckpointRow, CheckpointRows, ValueRow, WriteRow, checkpoint_rows
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class _Wanted(NamedTuple):
     id: str | None
 
 
-class Store:
+class CheckpointStore:
     """Puts and gets the rows of checkpoints. All names are packed.
 
     What a call has put when it returns is durable. Every method raises `StoreUnavailable` or `SchemaMismatch` when the
@@ -65,8 +65,8 @@ class Store:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._puts = Groups(self._put_all, largest=MEMBERS)
-        self._gets: Groups[_Wanted, Record | Literal[False]] = Groups(self._get_all, largest=MEMBERS)
+        self._puts = Batcher(self._put_all, largest=MEMBERS)
+        self._gets: Batcher[_Wanted, Record | Literal[False]] = Batcher(self._get_all, largest=MEMBERS)
 
     def put(self, device: str, row: CheckpointRow, values: Sequence[ValueRow]) -> Coroutine[Any, Any, object]:
         """Stores a checkpoint and the values that are new with it. It becomes the head of its namespace where one is

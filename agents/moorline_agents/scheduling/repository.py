@@ -81,7 +81,7 @@ class Appointment:
 
 
 @dataclass(frozen=True)
-class Store:
+class AppointmentRepository:
     """Reads and writes one schema; which transaction that happens in is the caller's business."""
 
     schema: str

@@ -4,8 +4,8 @@ import gc
 
 import pytest
 
-from moorline_checkpoint import heads
-from moorline_checkpoint.heads import KnownHeads
+from moorline_checkpoint import head_cache
+from moorline_checkpoint.head_cache import HeadCache
 from moorline_checkpoint.rows import CheckpointRow, HeadRows, ValueRow, WriteRow
 from moorline_checkpoint.turn import OpenTurn
 from moorline_checkpoint.turns import Turns
@@ -81,46 +81,46 @@ async def left(turns: Turns, device: str, size: int) -> OpenTurn:
 
 
 async def test_what_is_known_stays_within_its_bounds(turns: Turns, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(heads, "LIMIT", 100_000)
+    monkeypatch.setattr(head_cache, "LIMIT", 100_000)
     size = 10_000
-    known = KnownHeads()
+    cache = HeadCache()
     devices = [f"d{number}" for number in range(30)]
     for device in devices:
-        known.keep(await left(turns, device, size))
-        held = [one for one in devices if known.known(one) != "{}"]
-        assert len(held) * size <= heads.LIMIT
+        cache.put(await left(turns, device, size))
+        held = [one for one in devices if cache.get(one) is not None]
+        assert len(held) * size <= head_cache.LIMIT
         # The last ones, in the order in which they were used.
         assert held == devices[devices.index(device) + 1 - len(held) : devices.index(device) + 1]
     assert len(held) > 5
-    known.keep(await left(turns, "large", heads.LIMIT))
-    assert known.known("large") == "{}"
-    assert [one for one in devices if known.known(one) != "{}"] == held
+    cache.put(await left(turns, "large", head_cache.LIMIT))
+    assert cache.get("large") is None
+    assert [one for one in devices if cache.get(one) is not None] == held
 
 
 async def test_a_device_that_goes_on_is_counted_once(turns: Turns, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(heads, "LIMIT", 100_000)
-    known = KnownHeads()
+    monkeypatch.setattr(head_cache, "LIMIT", 100_000)
+    cache = HeadCache()
     first, other = await left(turns, "d1", 10_000), await left(turns, "d2", 10_000)
-    known.keep(other)
+    cache.put(other)
     for _ in range(50):
-        known.keep(first)
-    assert known.known("d2") != "{}"
+        cache.put(first)
+    assert cache.get("d2") is not None
     for _ in range(50):
-        known.keep(first)
-        known.forget("d1")
-        known.forget("d1")
-    assert known.known("d1") == "{}"
-    assert known.known("d2") != "{}"
+        cache.put(first)
+        cache.forget("d1")
+        cache.forget("d1")
+    assert cache.get("d1") is None
+    assert cache.get("d2") is not None
 
 
 async def test_the_writes_of_a_history_keep_their_order(turns: Turns) -> None:
-    known = KnownHeads()
+    cache = HeadCache()
     told = []
     held: dict[str, HeadRows] = {}
     for number in range(1, 4):
         turn = await claim(turns, message(f"m{number}"))
         turn.set_lock("desk", None)
-        turn.brought = held
+        turn.prefetched = held
         begun, ended = f"{number}a", f"{number}b"
         counted = '{"counters_since_delta_snapshot": {"history": [1, 1]}}'
         turn.put(CheckpointRow("desk", begun, f"{number - 1}b" if held else None, "json", b"", counted, "{}"), [])
@@ -129,8 +129,11 @@ async def test_the_writes_of_a_history_keep_their_order(turns: Turns) -> None:
             turn.put_writes([WriteRow("desk", begun, task, idx, path, "history", "bytes", blob)], replace=False)
         turn.put(CheckpointRow("desk", ended, begun, "json", b"", counted, "{}"), [])
         await turns.commit(turn, record(turn))
-        known.keep(turn)
-        held = known.held("d1", {"desk": ended})
+        cache.put(turn)
+        rows = cache.get("d1")
+        assert rows is not None
+        assert rows.head.checkpoint.id == ended
+        held = {"desk": rows}
         told += [f"{number}{place}".encode() for place in ("~10", "~11", "~20")]
         assert [write.blob for write in held["desk"].history.writes] == told
 

@@ -7,28 +7,28 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from moorline_agents.scheduling.calendar import HORIZON, Calendar, Span, Unbookable, meant
+from moorline_agents.scheduling.repository import Appointment
 from moorline_agents.scheduling.slots import SEARCH, next_slots
-from moorline_agents.scheduling.store import Appointment
 from moorline_agents.tools import ToolRefused
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from moorline_agents.scheduling.store import Provider, Service, Store
+    from moorline_agents.scheduling.repository import AppointmentRepository, Provider, Service
     from moorline_agents.tools import Connection
 
 _DAY = timedelta(days=1)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Order:
+class BookingRequest:
     """What a device wants: a service at a local time, with whoever of `providers` is free."""
 
     service: Service
     providers: tuple[Provider, ...]
     wanted: datetime
     moved: Appointment | None = None
-    """The appointment that this one replaces, whose ID it keeps; taken out before the order is placed."""
+    """The appointment that this one replaces, whose ID it keeps; taken out before the request is placed."""
 
     @property
     def changes_nothing(self) -> bool:
@@ -40,10 +40,10 @@ class Order:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Desk:
+class BookingService:
     """Works for one device in one transaction, at the time of its turn."""
 
-    store: Store
+    repository: AppointmentRepository
     connection: Connection
     device_id: str
     now: datetime
@@ -53,7 +53,7 @@ class Desk:
         anchor = self.now
         if wanted is not None:
             anchor = min(max(self.now, wanted.replace(tzinfo=UTC)), self.now + HORIZON)
-        return await self.store.calendars(
+        return await self.repository.calendars(
             self.connection, providers, since=anchor - _DAY, until=anchor + SEARCH + 2 * _DAY
         )
 
@@ -64,59 +64,59 @@ class Desk:
         or more than one.
         """
         if reference is not None:
-            found = await self.store.referred(self.connection, self.device_id, reference)
+            found = await self.repository.referred(self.connection, self.device_id, reference)
         else:
-            found = await self.store.upcoming(self.connection, self.device_id, self.now)
+            found = await self.repository.upcoming(self.connection, self.device_id, self.now)
         if len(found) == 1 and found[0].span.start > self.now:
             return found[0]
         if len(found) == 1:
             raise ToolRefused(f"{found[0]} has begun or is over; it cannot be changed any more.")
-        upcoming = await self.store.upcoming(self.connection, self.device_id, self.now)
+        upcoming = await self.repository.upcoming(self.connection, self.device_id, self.now)
         if not upcoming:
             raise ToolRefused("This person has no upcoming appointment. Tell them so, and offer to book one.")
         choice = "; ".join(map(str, upcoming))
         raise ToolRefused(f"Ask which appointment is meant, then pass its reference. The upcoming ones: {choice}.")
 
-    async def same(self, order: Order) -> Appointment | None:
-        """What this device has booked already where the order would put it."""
-        starts = {p.provider_id: meant(order.wanted, p.zone) for p in order.providers}
+    async def same(self, request: BookingRequest) -> Appointment | None:
+        """What this device has booked already where the request would put it."""
+        starts = {p.provider_id: meant(request.wanted, p.zone) for p in request.providers}
         exact = {provider_id: start for provider_id, start in starts.items() if start is not None}
-        return await self.store.same(self.connection, self.device_id, order.service, exact)
+        return await self.repository.same(self.connection, self.device_id, request.service, exact)
 
-    async def place(self, order: Order) -> Appointment:
+    async def place(self, request: BookingRequest) -> Appointment:
         """Books with the first provider who is free.
 
         If nobody is, raises `ToolRefused` with the reasons and the next free slots: let it pass out of the
         transaction, so that a moved appointment is back where it was.
         """
-        calendars = await self.calendars(order.providers, order.wanted)
+        calendars = await self.calendars(request.providers, request.wanted)
         objections: list[Unbookable] = []
         outrun = False
-        for provider in order.providers:
+        for provider in request.providers:
             calendar = calendars[provider.provider_id]
             try:
-                start = calendar.start_of(order.wanted, length=order.service.length, now=self.now)
+                start = calendar.start_of(request.wanted, length=request.service.length, now=self.now)
             except Unbookable as objection:
                 objections.append(objection)
                 continue
-            span = Span(start=start, end=start + order.service.length)
-            if appointment := await self._booked(order, provider, span):
+            span = Span(start=start, end=start + request.service.length)
+            if appointment := await self._booked(request, provider, span):
                 return appointment
             objections.append(calendar.taken(start))
             outrun = True
         if outrun:  # others booked since the calendars were read
-            calendars = await self.calendars(order.providers, order.wanted)
-        raise self._refusal(order, objections, calendars)
+            calendars = await self.calendars(request.providers, request.wanted)
+        raise self._refusal(request, objections, calendars)
 
-    async def _booked(self, order: Order, provider: Provider, span: Span) -> Appointment | None:
-        service = order.service
-        appointment_id = await self.store.book(
+    async def _booked(self, request: BookingRequest, provider: Provider, span: Span) -> Appointment | None:
+        service = request.service
+        appointment_id = await self.repository.book(
             self.connection,
             self.device_id,
             provider_id=provider.provider_id,
             service_id=service.service_id,
             span=span,
-            appointment_id=order.moved.appointment_id if order.moved else None,
+            appointment_id=request.moved.appointment_id if request.moved else None,
         )
         if appointment_id is None:
             return None
@@ -130,21 +130,21 @@ class Desk:
         )
 
     def _refusal(
-        self, order: Order, objections: Sequence[Unbookable], calendars: Mapping[int, Calendar]
+        self, request: BookingRequest, objections: Sequence[Unbookable], calendars: Mapping[int, Calendar]
     ) -> ToolRefused:
-        outcome = "Nothing was booked." if order.moved is None else "The appointment stays where it was."
+        outcome = "Nothing was booked." if request.moved is None else "The appointment stays where it was."
         reasons = " ".join(dict.fromkeys(str(objection) for objection in objections))
         looks = [objection.look_from for objection in objections if objection.look_from is not None]
         if not looks:
             return ToolRefused(f"{reasons} {outcome}")
-        kept = _kept(calendars, order.moved)
-        slots = next_slots(kept, length=order.service.length, since=max(self.now, min(looks)), now=self.now)
+        kept = _kept(calendars, request.moved)
+        slots = next_slots(kept, length=request.service.length, since=max(self.now, min(looks)), now=self.now)
         if not slots:
             return ToolRefused(
                 f"{reasons} {outcome} Nothing else is free in the {SEARCH.days} days from then; ask for a later day."
             )
         free = "; ".join(map(str, slots))
-        return ToolRefused(f"{reasons} {outcome} The next free times for {order.service.name}: {free}.")
+        return ToolRefused(f"{reasons} {outcome} The next free times for {request.service.name}: {free}.")
 
 
 def _kept(calendars: Mapping[int, Calendar], moved: Appointment | None) -> list[Calendar]:

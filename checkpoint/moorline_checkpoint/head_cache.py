@@ -1,10 +1,10 @@
-"""The heads that a process has in hand: what a turn left need not be read again by the next turn of its device."""
+"""A cache of heads: what a turn left need not be read again by the device's next turn in the same process."""
 
 from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from threading import Lock
 
 from moorline_checkpoint.packing import load_json, pack_text
@@ -12,7 +12,7 @@ from moorline_checkpoint.rows import CheckpointRow, CheckpointRows, DeltaRow, He
 from moorline_checkpoint.turn import OpenTurn
 
 LIMIT = 2**19
-"""Bytes that the heads in hand may take, about."""
+"""Bytes that all cached heads may take, about."""
 
 _HEAD = 2000
 """Bytes that a head takes besides the values that are stored in it, about."""
@@ -21,10 +21,10 @@ _ROW = 150
 """The same of a row of its history."""
 
 
-class KnownHeads:
-    """A head for each device, the least recently used forgotten first.
+class HeadCache:
+    """One head for each device; the least recently used is dropped first.
 
-    A checkpoint does not change under its ID, so what is known stays true; whether it is still the head, Begin tells.
+    A checkpoint does not change under its ID, so a cached one stays true; whether it is still the head, Begin tells.
     """
 
     def __init__(self) -> None:
@@ -33,24 +33,12 @@ class KnownHeads:
         # Event loops in several threads may share the turns.
         self._changing = Lock()
 
-    def known(self, device_id: str) -> str:
-        """A JSON object of the known head by its namespace, as Begin takes it."""
-        kept = self._heads.get(device_id)
-        if kept is None:
-            return "{}"
-        head = kept[0].head.checkpoint
-        return json.dumps({head.ns: head.id})
+    def get(self, device_id: str) -> HeadRows | None:
+        """The head that the last turn of the device in this process left, if it is still kept."""
+        rows, _ = self._heads.get(device_id, (None, 0))
+        return rows
 
-    def held(self, device_id: str, heads: Mapping[str, str]) -> dict[str, HeadRows]:
-        """The known head by its namespace, if it is among `heads`."""
-        kept = self._heads.get(device_id)
-        if kept is None:
-            return {}
-        rows = kept[0]
-        head = rows.head.checkpoint
-        return {head.ns: rows} if heads.get(head.ns) == head.id else {}
-
-    def keep(self, turn: OpenTurn) -> None:
+    def put(self, turn: OpenTurn) -> None:
         """Keeps the head of the agent that holds the session after a turn that was committed."""
         rows = None if turn.active_agent is None else _left_by(turn, turn.active_agent)
         size = 0 if rows is None else _size(rows)
@@ -80,7 +68,7 @@ def _left_by(turn: OpenTurn, ns: str) -> HeadRows | None:
     while own_id is not None and (written := turn.checkpoints.get((ns, own_id))):
         chain.append(written)
         own_id = written.parent
-    older = turn.brought.get(ns)
+    older = turn.prefetched.get(ns)
     if not chain or own_id != (older.head.checkpoint.id if older else None):
         return None
     values = [*(older.head.values if older else ()), *(value for value in turn.values.values() if value.ns == ns)]

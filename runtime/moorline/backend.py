@@ -14,7 +14,7 @@ from moorline_migrations.runner import check, migrate
 
 
 @dataclass(frozen=True, kw_only=True)
-class Store:
+class Backend:
     """The checkpointer and the turns of one database."""
 
     saver: DeviceCheckpointer
@@ -25,7 +25,7 @@ class Store:
         await self.saver.close()
 
 
-async def open_store(settings: Settings) -> Store:
+async def open_backend(settings: Settings) -> Backend:
     """Raises `SchemaMismatch` where the tables are not what this code needs, naming the command to run.
 
     The embedded database is Moorline's own: it is migrated, and gets the demonstration's services and hours.
@@ -55,4 +55,4 @@ async def open_store(settings: Settings) -> Store:
         await saver.close()
         raise
     turns = Turns(saver.database, default_ttl=settings.default_session_ttl, keep_turns=settings.keep_turns)
-    return Store(saver=saver, turns=turns)
+    return Backend(saver=saver, turns=turns)

@@ -12,8 +12,8 @@ from uuid import uuid4
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
-from moorline_agents.failures import ModelError
 from moorline_agents.messages import Usage
+from moorline_agents.model_errors import ModelError
 
 if TYPE_CHECKING:
     from moorline_agents.messages import Message, ToolCall

@@ -11,9 +11,9 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from moorline_checkpoint import groups, statements
+from moorline_checkpoint import batcher, statements
+from moorline_checkpoint.batcher import LARGEST
 from moorline_checkpoint.database import Database
-from moorline_checkpoint.groups import LARGEST
 from moorline_checkpoint.queue import Replayed
 from moorline_checkpoint.rows import CheckpointRow
 from moorline_checkpoint.turn import OpenTurn
@@ -194,7 +194,7 @@ async def test_two_loops_side_by_side_share_what_is_known_and_no_group(dsn: str)
 async def test_a_row_that_is_locked_for_long_is_given_up_and_holds_nobody_up(
     turns: Turns, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(groups, "PATIENCE", 0.3)
+    monkeypatch.setattr(batcher, "PATIENCE", 0.3)
     committing = await claim(turns, message("m1"))
     await answer(turns, message("m0", device="d2"))
     async with connection.transaction():

@@ -1,0 +1,78 @@
+"""Waiters: the calls of a device that wait in this process, in the order in which they came.
+
+The database decides whose turn it is; this only keeps the asking cheap. The first waiter of a device asks often, the
+others just often enough to keep their places in the queue. A waiter that leaves wakes the first one, and a waiter that
+was woken in vain wakes the next: a message that was delivered again has an earlier place in the queue than here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from weakref import WeakValueDictionary
+
+from moorline_checkpoint.turns import WAITER_SECONDS
+
+POLL = 0.1
+"""Seconds between two times that a device's first waiter asks."""
+
+RENEW = WAITER_SECONDS / 3
+"""Seconds between two times that the others ask."""
+
+
+class Waiter:
+    """A call that waits for its device."""
+
+    def __init__(self) -> None:
+        self.wake = asyncio.Event()
+        self.woken = False
+        """Whether it last asked because it was woken."""
+
+
+class DeviceWaiters:
+    """The waiters of one device."""
+
+    def __init__(self) -> None:
+        self.entrance = asyncio.Lock()
+        """Held while a message is put into the queue, so that messages arrive there in the order of their calls."""
+        self._waiters: list[Waiter] = []
+
+    @contextmanager
+    def join(self) -> Iterator[Waiter]:
+        """A waiter behind the others, for as long as the block runs."""
+        waiter = Waiter()
+        self._waiters.append(waiter)
+        try:
+            yield waiter
+        finally:
+            self._waiters.remove(waiter)
+            self._wake(0)
+
+    async def pause(self, waiter: Waiter) -> None:
+        """Returns when it is worth asking again."""
+        if waiter.woken:
+            self._wake(self._waiters.index(waiter) + 1)
+        seconds = POLL if self._waiters[0] is waiter else RENEW
+        try:
+            async with asyncio.timeout(seconds):
+                await waiter.wake.wait()
+        except TimeoutError:
+            pass
+        waiter.woken = waiter.wake.is_set()
+        waiter.wake.clear()
+
+    def _wake(self, number: int) -> None:
+        if number < len(self._waiters):
+            self._waiters[number].wake.set()
+
+
+class Waiters:
+    """The waiters of all devices."""
+
+    def __init__(self) -> None:
+        self._devices: WeakValueDictionary[str, DeviceWaiters] = WeakValueDictionary()
+
+    def of(self, device_id: str) -> DeviceWaiters:
+        """The device's waiters; the same object for as long as somebody holds it."""
+        return self._devices.setdefault(device_id, DeviceWaiters())
