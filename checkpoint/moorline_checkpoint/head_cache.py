@@ -71,7 +71,10 @@ def _left_by(turn: OpenTurn, ns: str) -> HeadRows | None:
     older = turn.prefetched.get(ns)
     if not chain or own_id != (older.head.checkpoint.id if older else None):
         return None
-    values = [*(older.head.values if older else ()), *(value for value in turn.values.values() if value.ns == ns)]
+    values = [
+        *(older.head.values if older else ()),
+        *(value for value in turn.channel_values.values() if value.ns == ns),
+    ]
     ancestors = [CheckpointRows(row, _values_of(row, values), turn.writes_on(ns, row.id)) for row in chain[1:]]
     if older:
         head = older.head.checkpoint

@@ -1,29 +1,11 @@
-"""The queue of a device: what is put into it, and what it answers to whoever asks for a turn."""
+"""What the queue of a device answers to whoever asks for a turn."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
 
 from moorline_checkpoint.turn import TurnRecord
-
-OnBusy = Literal["wait", "reject", "merge"]
-"""What a message does that finds its device busy: wait for its turn, be refused, or wait and be answered in one turn
-with those that wait next to it under an equal context."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Incoming:
-    """A message for the queue; `context` and `resume` hold JSON values."""
-
-    device_id: str
-    message_id: str
-    text: str
-    resume: Mapping[str, Any] | None
-    context: Mapping[str, Any]
-    on_busy: OnBusy
 
 
 @dataclass(frozen=True, kw_only=True)

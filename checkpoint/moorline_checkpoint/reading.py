@@ -97,7 +97,7 @@ class TurnRows:
     async def _values(self, written: CheckpointRow) -> list[ValueRow]:
         """The values of a checkpoint of the turn; those that it did not change are stored with an older one."""
         held = {pack_text(c): pack_text(str(v)) for c, v in load_json(written.versions).items()}
-        values = [self.turn.values.get((written.ns, channel, version)) for channel, version in held.items()]
+        values = [self.turn.channel_values.get((written.ns, channel, version)) for channel, version in held.items()]
         found = [value for value in values if value is not None]
         if len(found) < len(held):
             known = {value.channel for value in found}

@@ -15,6 +15,7 @@ from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
+from moorline_checkpoint.messages import Resume, TurnMessage
 from moorline_checkpoint.packing import load_json, pack_json
 from moorline_checkpoint.rows import CheckpointRow, HeadRows, ValueRow, WriteRow, in_order
 
@@ -45,14 +46,6 @@ class JournalEntry:
     """What the call gave; None while that is not known."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Message:
-    """A message of a turn."""
-
-    id: str
-    text: str
-
-
 @dataclass(kw_only=True)
 class OpenTurn:
     """A claimed turn while it runs."""
@@ -61,10 +54,11 @@ class OpenTurn:
     claim_id: UUID
     fence: int
     turn_no: int
-    messages: tuple[Message, ...]
+    messages: tuple[TurnMessage, ...]
     """The message, or the merged ones, in order of arrival."""
-    resume: Any
-    context: Mapping[str, Any]
+    resume: Resume | None
+    values: Mapping[str, Any]
+    """What else the context of the messages says."""
     attempts: int
     """Claims of this message so far, this one included."""
     now: datetime
@@ -84,8 +78,12 @@ class OpenTurn:
     session_ttl: int | None = None
     """Seconds; None leaves what the device's row says."""
     checkpoints: dict[tuple[str, str], CheckpointRow] = field(default_factory=dict)
-    values: dict[tuple[str, str, str], ValueRow] = field(default_factory=dict)
+    channel_values: dict[tuple[str, str, str], ValueRow] = field(default_factory=dict)
     writes: dict[tuple[str, str], dict[tuple[str, int], WriteRow]] = field(default_factory=dict)
+
+    def has(self, message_id: str) -> bool:
+        """Whether the turn answers this message."""
+        return any(message.id == message_id for message in self.messages)
 
     def set_lock(self, agent: str, ttl: int | None) -> None:
         """The agent holds the session from this turn's commit on."""
@@ -100,7 +98,7 @@ class OpenTurn:
     def put(self, checkpoint: CheckpointRow, values: Sequence[ValueRow]) -> None:
         """The checkpoint joins the turn and becomes the head of its namespace."""
         self.checkpoints[checkpoint.ns, checkpoint.id] = checkpoint
-        self.values.update({(value.ns, value.channel, value.version): value for value in values})
+        self.channel_values.update({(value.ns, value.channel, value.version): value for value in values})
         self.heads[checkpoint.ns] = checkpoint.id
 
     def put_writes(self, rows: Sequence[WriteRow], *, replace: bool) -> None:
@@ -128,7 +126,7 @@ class OpenTurn:
         """
         self.heads = {ns: head for ns, head in self.heads.items() if _lasts(ns)}
         self.checkpoints = {key: _alone(row) for key, row in self.checkpoints.items() if _lasts(row.ns)}
-        self.values = {key: row for key, row in self.values.items() if _lasts(row.ns)}
+        self.channel_values = {key: row for key, row in self.channel_values.items() if _lasts(row.ns)}
         self.writes = {key: self._without_tasks(*key, rows) for key, rows in self.writes.items() if _lasts(key[0])}
 
     def _without_tasks(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID, uuid4
@@ -18,11 +18,12 @@ from moorline_checkpoint.database import StateKey
 from moorline_checkpoint.devices import hash_device_id
 from moorline_checkpoint.errors import StaleTurn
 from moorline_checkpoint.head_cache import HeadCache
+from moorline_checkpoint.messages import IncomingMessage, Resume, TurnMessage
 from moorline_checkpoint.packing import load_json, pack_json, pack_text, unpack_json, unpack_text
-from moorline_checkpoint.queue import Busy, Dead, DeadLetter, Incoming, Replayed, Waiting
+from moorline_checkpoint.queue import Busy, Dead, DeadLetter, Replayed, Waiting
 from moorline_checkpoint.rows import CheckpointRow, HeadRows, ValueRow, WriteRow, columns, head_rows, placed_columns
 from moorline_checkpoint.sessions import log_lock
-from moorline_checkpoint.turn import JournalEntry, Message, OpenTurn, TurnRecord
+from moorline_checkpoint.turn import JournalEntry, OpenTurn, TurnRecord
 
 if TYPE_CHECKING:
     from moorline_checkpoint.database import Connection, Database
@@ -52,7 +53,7 @@ class _Claim(NamedTuple):
     claim_id: UUID
     text: str | None
     resume: str | None
-    context: str | None
+    values: str | None
     on_busy: str
     known: str
 
@@ -132,7 +133,7 @@ class Turns:
         self._begins = Batcher(self._begin_all)
         self._commits = Batcher(self._commit_all)
 
-    async def begin(self, message: Incoming, *, claim_id: UUID) -> OpenTurn | Replayed | Waiting | Busy | Dead:
+    async def begin(self, message: IncomingMessage, *, claim_id: UUID) -> OpenTurn | Replayed | Waiting | Busy | Dead:
         """Claims the device's next turn, which may be one of other messages that a crashed process left behind.
 
         Idempotent in `claim_id`: asked again with the same one, it gives the same turn again. A message that has to
@@ -144,8 +145,8 @@ class Turns:
                 message_id=pack_text(message.message_id),
                 claim_id=claim_id,
                 text=pack_text(message.text),
-                resume=None if message.resume is None else pack_json(message.resume),
-                context=pack_json(message.context),
+                resume=None if message.resume is None else pack_json(asdict(message.resume)),
+                values=pack_json(message.values),
                 on_busy=message.on_busy,
                 known=self._known(message.device_id),
             )
@@ -186,24 +187,22 @@ class Turns:
             for row in await self._database.fetch("dead_letters")
         ]
 
-    async def requeue(self, device_id: str, message_id: str) -> Incoming | None:
+    async def requeue(self, device_id: str, message_id: str) -> IncomingMessage | None:
         """Puts a message that was set aside, or whose caller was told of its failure, at the end of the queue, with
         those that it was merged with; None if there is no such message."""
         row = await self._database.fetchrow("requeue", StateKey(device_id), device_id, pack_text(message_id))
-        return (
-            None
-            if row is None
-            else Incoming(
-                device_id=device_id,
-                message_id=message_id,
-                text=unpack_text(row["text"]),
-                resume=load_json(row["resume"] or "null"),
-                context=load_json(row["context"]),
-                on_busy="wait",
-            )
+        if row is None:
+            return None
+        return IncomingMessage(
+            device_id=device_id,
+            message_id=message_id,
+            text=unpack_text(row["text"]),
+            resume=_resume(load_json(row["resume"] or "null")),
+            values=load_json(row["context"]),
+            on_busy="wait",
         )
 
-    async def withdraw(self, message: Incoming, *, claim_id: UUID) -> None:
+    async def withdraw(self, message: IncomingMessage, *, claim_id: UUID) -> None:
         """Gives up the message's place in the queue, and a turn that the claim won without our learning of it. The
         message stays to be delivered again."""
         await self._database.execute("withdraw", message.device_id, pack_text(message.message_id), claim_id)
@@ -319,7 +318,7 @@ class Turns:
             [outcome for _, outcome in outcomes],
             self._keep_turns,
             *placed_columns(CheckpointRow, (turn.checkpoints.values() for turn in turns)),
-            *placed_columns(ValueRow, (turn.values.values() for turn in turns)),
+            *placed_columns(ValueRow, (turn.channel_values.values() for turn in turns)),
             *placed_columns(WriteRow, (turn.all_writes() for turn in turns)),
         )
         found = {record["place"]: record["outcome"] for record in records}
@@ -345,11 +344,11 @@ class Turns:
             fence=found["fence"],
             turn_no=found["turn_no"],
             messages=tuple(
-                Message(id=unpack_text(message["id"]), text=unpack_text(message["text"]))
+                TurnMessage(id=unpack_text(message["id"]), text=unpack_text(message["text"]))
                 for message in found["messages"]
             ),
-            resume=unpack_json(found["resume"]),
-            context=unpack_json(found["context"]),
+            resume=_resume(unpack_json(found["resume"])),
+            values=unpack_json(found["context"]),
             attempts=found["attempts"],
             now=datetime.fromisoformat(found["now"]),
             holder=found["active_agent"],
@@ -359,6 +358,10 @@ class Turns:
             journal=tuple(JournalEntry(**unpack_json(entry)) for entry in found["journal"]),
             journaled=bool(found["journal"]),
         )
+
+
+def _resume(stored: Mapping[str, Any] | None) -> Resume | None:
+    return None if stored is None else Resume(**stored)
 
 
 def _record(found: dict[str, Any]) -> TurnRecord:

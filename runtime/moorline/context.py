@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, get_args
 from uuid import uuid4
@@ -11,7 +11,9 @@ from uuid import uuid4
 from moorline.errors import InvalidContext, InvalidMessage
 from moorline.settings import OnCancel, Settings
 from moorline_checkpoint.devices import require_device_id
-from moorline_checkpoint.queue import Incoming, OnBusy
+from moorline_checkpoint.messages import IncomingMessage, OnBusy, Resume
+
+__all__ = ["Call", "OnText", "Resume", "TurnContext", "check_call"]
 
 MAX_MESSAGE = 100_000
 """Characters of one message; chat platforms allow a few thousand."""
@@ -22,13 +24,8 @@ MAX_MESSAGE_ID = 200
 DEVICE_KEYS = ("device_id", "user_id", "wa_id", "session_id")
 """Where a context's device is looked for, in this order."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class Resume:
-    """A message that answers an interrupt: `value` is what the interrupted node gets back."""
-
-    interrupt_id: str
-    value: Any
+OnText = Callable[[str], None]
+"""Receives the reply's text piece by piece while the model writes it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,61 +65,38 @@ class TurnContext:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
-    """A checked message with its checked context: what Begin stores."""
+class Call:
+    """A checked message, and how its caller wants it answered."""
 
-    device_id: str
-    message_id: str
-    text: str
-    resume: Resume | None
-    values: Mapping[str, Any]
-    """The context's other keys."""
-    on_busy: OnBusy
-    on_cancel: OnCancel
+    message: IncomingMessage
     timeout: float
-
-    def incoming(self) -> Incoming:
-        """The message as the queue stores it."""
-        answer = self.resume
-        resume = None if answer is None else {"interrupt_id": answer.interrupt_id, "value": answer.value}
-        return Incoming(
-            device_id=self.device_id,
-            message_id=self.message_id,
-            text=self.text,
-            resume=resume,
-            context=self.values,
-            on_busy=self.on_busy,
-        )
-
-    @classmethod
-    def again(cls, incoming: Incoming, settings: Settings) -> Request:
-        """A message out of the store."""
-        return cls(
-            device_id=incoming.device_id,
-            message_id=incoming.message_id,
-            text=incoming.text,
-            resume=None if incoming.resume is None else Resume(**incoming.resume),
-            values=incoming.context,
-            on_busy="wait",
-            on_cancel=settings.on_cancel,
-            timeout=settings.turn_timeout,
-        )
+    """Seconds, waiting included."""
+    on_cancel: OnCancel
+    on_text: OnText | None = None
 
 
-def check_request(message: str | Resume, context: Mapping[str, Any] | TurnContext, settings: Settings) -> Request:
+def check_call(
+    message: str | Resume,
+    context: Mapping[str, Any] | TurnContext,
+    settings: Settings,
+    on_text: OnText | None = None,
+) -> Call:
     """Raises `InvalidMessage`, `InvalidContext` or `InvalidDeviceID`; nothing has been stored by then."""
     turn = TurnContext.of(context)
-    device_id = require_device_id(turn.device_id, uuid_only=settings.device_ids == "uuid")
     resume = message if isinstance(message, Resume) else None
-    return Request(
-        device_id=device_id,
+    checked = IncomingMessage(
+        device_id=require_device_id(turn.device_id, uuid_only=settings.device_ids == "uuid"),
         message_id=_message_id(turn.message_id, resume),
         text="" if isinstance(message, Resume) else _text(message),
         resume=_checked(resume),
         values=_json(turn.values),
         on_busy=_one_of("on_busy", turn.on_busy or settings.on_busy, get_args(OnBusy)),
-        on_cancel=_one_of("on_cancel", turn.on_cancel or settings.on_cancel, get_args(OnCancel)),
+    )
+    return Call(
+        message=checked,
         timeout=_timeout(turn.timeout, settings),
+        on_cancel=_one_of("on_cancel", turn.on_cancel or settings.on_cancel, get_args(OnCancel)),
+        on_text=on_text,
     )
 
 

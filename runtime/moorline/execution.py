@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from langgraph.types import Command
 
 from moorline.background import Background
+from moorline.context import OnText
 from moorline.errors import InvalidMessage, StoreUnavailable
 from moorline.journal import TurnJournal
 from moorline.manager import Progress, turn_input
@@ -26,7 +27,6 @@ from moorline_checkpoint.turns import HEARTBEAT, Turns
 if TYPE_CHECKING:
     from langgraph.graph.state import CompiledStateGraph
 
-OnText = Callable[[str], None]
 Transaction = Callable[[], AbstractAsyncContextManager[Connection]]
 
 T = TypeVar("T")
@@ -78,7 +78,7 @@ class Execution:
         self, turn: OpenTurn, on_text: OnText | None, journal: Journal, transaction: Transaction
     ) -> TurnRecord:
         """What the turn came to on the manager graph; what the run writes joins the turn."""
-        tools = ToolContext(device_id=turn.device_id, now=turn.now, values=turn.context, transaction=transaction)
+        tools = ToolContext(device_id=turn.device_id, now=turn.now, values=turn.values, transaction=transaction)
         with running(turn):
             output = await self.graph.ainvoke(
                 await self._input(turn),
@@ -100,7 +100,7 @@ class Execution:
     async def _input(self, turn: OpenTurn) -> Any:
         if turn.resume is None:
             return turn_input([message.text for message in turn.messages])
-        interrupt_id = turn.resume["interrupt_id"]
+        interrupt_id = turn.resume.interrupt_id
         asked = await self.graph.aget_state({"configurable": {"thread_id": turn.device_id}})
         # The agent itself has to wait for it too: an agent that was changed since would take itself for finished.
         waiting = [
@@ -112,7 +112,7 @@ class Execution:
                 f"No interrupt {interrupt_id!r} waits for an answer on this device: it was answered, or the "
                 "conversation has moved on. Send a message instead."
             )
-        return Command(resume={interrupt_id: turn.resume["value"]})
+        return Command(resume={interrupt_id: turn.resume.value})
 
     @asynccontextmanager
     async def _transaction(self, turn: OpenTurn) -> AsyncIterator[Connection]:

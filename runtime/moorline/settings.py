@@ -22,7 +22,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from moorline.errors import ConfigurationError
-from moorline_checkpoint.queue import OnBusy
+from moorline_checkpoint.messages import OnBusy
 from moorline_migrations.identifiers import quoted
 
 OnCancel = Literal["finish", "release"]

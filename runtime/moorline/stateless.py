@@ -8,37 +8,39 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
-from moorline.context import Request
-from moorline.execution import Execution, OnText
+from moorline.context import Call
+from moorline.execution import Execution
 from moorline.reply import Reply
 from moorline.results import reply_of
 from moorline_agents.journal import NoJournal
 from moorline_agents.tools import Connection, Tool, ToolContext, ToolRefused
-from moorline_checkpoint.turn import Message, OpenTurn
+from moorline_checkpoint.messages import TurnMessage
+from moorline_checkpoint.turn import OpenTurn
 
 _UNABLE = "The calendar and everything else that is stored cannot be reached right now. Say so, and ask to try later."
 
 
-async def answer(execution: Execution, request: Request, on_text: OnText | None) -> Reply:
+async def answer(execution: Execution, call: Call) -> Reply:
     """A degraded reply: the agents know nothing of the conversation, and nothing of it is kept.
 
     It runs in a turn that is never committed; one that starts from nothing reads nothing.
     """
+    message = call.message
     turn = OpenTurn(
-        device_id=request.device_id,
+        device_id=message.device_id,
         claim_id=uuid4(),
         fence=0,
         turn_no=0,
-        messages=(Message(id=request.message_id, text=request.text),),
+        messages=(TurnMessage(id=message.message_id, text=message.text),),
         resume=None,
-        context=request.values,
+        values=message.values,
         attempts=1,
         now=datetime.now(UTC),
         holder=None,
         active_agent=None,
         heads={},
     )
-    record = await execution.run(turn, on_text, _NoEffects(), _no_transaction)
+    record = await execution.run(turn, call.on_text, _NoEffects(), _no_transaction)
     return reply_of(record, degraded=True)
 
 

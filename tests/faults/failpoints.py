@@ -16,7 +16,8 @@ from moorline_agents.agent import Agent
 from moorline_agents.tools import Tool, ToolContext
 from moorline_agents.transport import ModelReply, ModelRequest, Rules
 from moorline_checkpoint.database import Database
-from moorline_checkpoint.queue import Busy, Dead, Incoming, Replayed, Waiting
+from moorline_checkpoint.messages import IncomingMessage
+from moorline_checkpoint.queue import Busy, Dead, Replayed, Waiting
 from moorline_checkpoint.turn import OpenTurn, TurnRecord, open_turn
 from moorline_checkpoint.turns import Turns, TurnTransaction
 from tests.faults.history import Log
@@ -97,7 +98,7 @@ class WatchedTurns(Turns):
         self.committing: set[tuple[str, str]] = set()
         """Device and message of each turn whose commit was begun here."""
 
-    async def begin(self, message: Incoming, *, claim_id: UUID) -> OpenTurn | Replayed | Waiting | Busy | Dead:
+    async def begin(self, message: IncomingMessage, *, claim_id: UUID) -> OpenTurn | Replayed | Waiting | Busy | Dead:
         begun = await super().begin(message, claim_id=claim_id)
         if isinstance(begun, OpenTurn):
             self._begun(begun)

@@ -35,7 +35,9 @@ async def losing(dsn: str) -> AsyncIterator[Moorline]:
     async with Moorline(Settings(database_url=dsn), agents=team, client=lambda: rule_client(rules)) as moorline:
         turns = OnceLost(moorline._backend.saver.database, default_ttl=86400)
         moorline._backend = replace(moorline._backend, turns=turns)
-        moorline._execution = replace(moorline._execution, turns=turns)
+        moorline._queue = replace(
+            moorline._queue, turns=turns, execution=replace(moorline._queue.execution, turns=turns)
+        )
         yield moorline
 
 

@@ -204,7 +204,9 @@ async def _work(orders: Orders, log: Log) -> None:
             store.saver.database, default_ttl=settings.default_session_ttl, log=log, failpoints=failpoints
         )
         moorline._backend = replace(store, turns=watched)
-        moorline._execution = replace(moorline._execution, turns=watched)
+        moorline._queue = replace(
+            moorline._queue, turns=watched, execution=replace(moorline._queue.execution, turns=watched)
+        )
         worker = Worker(orders, moorline, watched, log)
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, worker.enough.set)
         await worker.work()

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from moorline.commands import app
 from moorline_checkpoint.database import Database
-from moorline_checkpoint.queue import Incoming
+from moorline_checkpoint.messages import IncomingMessage
 from moorline_checkpoint.turns import Turns
 
 Command = Callable[..., str]
@@ -42,7 +42,7 @@ async def execute(dsn: str, statement: str) -> None:
 async def die_in_a_turn(dsn: str) -> None:
     """Leaves a claimed turn behind, as a process that was killed does, with its lease over."""
     database = Database(dsn)
-    message = Incoming(device_id="d1", message_id="m1", text="hello", resume=None, context={}, on_busy="wait")
+    message = IncomingMessage(device_id="d1", message_id="m1", text="hello", resume=None, values={}, on_busy="wait")
     await Turns(database, default_ttl=60).begin(message, claim_id=uuid4())
     await database.close()
     await execute(dsn, "UPDATE conversation_states SET lease_until = clock_timestamp()")

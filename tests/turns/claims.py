@@ -8,7 +8,8 @@ from uuid import UUID, uuid4
 
 import asyncpg
 
-from moorline_checkpoint.queue import Busy, Dead, Incoming, OnBusy, Replayed, Waiting
+from moorline_checkpoint.messages import IncomingMessage, OnBusy, Resume
+from moorline_checkpoint.queue import Busy, Dead, Replayed, Waiting
 from moorline_checkpoint.turn import OpenTurn, TurnRecord
 from moorline_checkpoint.turns import Turns
 
@@ -23,29 +24,29 @@ def message(
     *,
     device: str = "d1",
     text: str | None = None,
-    resume: Mapping[str, Any] | None = None,
-    context: Mapping[str, Any] | None = None,
+    resume: Resume | None = None,
+    values: Mapping[str, Any] | None = None,
     on_busy: OnBusy = "wait",
-) -> Incoming:
+) -> IncomingMessage:
     """A message of `d1`, whose text is its ID where nothing else is said."""
-    return Incoming(
+    return IncomingMessage(
         device_id=device,
         message_id=message_id,
         text=message_id if text is None else text,
         resume=resume,
-        context=context or {},
+        values=values or {},
         on_busy=on_busy,
     )
 
 
 async def begin(
-    turns: Turns, incoming: Incoming, claim_id: UUID | None = None
+    turns: Turns, incoming: IncomingMessage, claim_id: UUID | None = None
 ) -> OpenTurn | Replayed | Waiting | Busy | Dead:
     """Begins with a new claim where none is given."""
     return await turns.begin(incoming, claim_id=claim_id or uuid4())
 
 
-async def claim(turns: Turns, incoming: Incoming) -> OpenTurn:
+async def claim(turns: Turns, incoming: IncomingMessage) -> OpenTurn:
     """Begins a turn that is there to be had."""
     turn = await begin(turns, incoming)
     assert isinstance(turn, OpenTurn)
@@ -57,7 +58,7 @@ def record(turn: OpenTurn, reply: str = "reply", *, interrupt: Mapping[str, Any]
     return TurnRecord(turn_no=turn.turn_no, agent=None, reply=reply, handoffs=(), usage={}, interrupt=interrupt)
 
 
-async def answer(turns: Turns, incoming: Incoming, reply: str = "reply") -> OpenTurn:
+async def answer(turns: Turns, incoming: IncomingMessage, reply: str = "reply") -> OpenTurn:
     """Claims and commits."""
     turn = await claim(turns, incoming)
     await turns.commit(turn, record(turn, reply))

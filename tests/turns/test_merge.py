@@ -2,7 +2,8 @@
 
 import pytest
 
-from moorline_checkpoint.queue import Dead, Incoming, Replayed, Waiting
+from moorline_checkpoint.messages import IncomingMessage, Resume
+from moorline_checkpoint.queue import Dead, Replayed, Waiting
 from moorline_checkpoint.turn import OpenTurn
 from moorline_checkpoint.turns import MAX_ATTEMPTS, Turns
 
@@ -10,12 +11,12 @@ from .claims import Connection, answer, begin, claim, expire_lease, expire_waite
 from .conftest import Workers
 
 
-def merged(message_id: str, **others: object) -> Incoming:
+def merged(message_id: str, **others: object) -> IncomingMessage:
     """A message that may be merged."""
     return message(message_id, on_busy="merge", **others)  # type: ignore[arg-type]  # passed on as they are
 
 
-async def in_queue(turns: Turns, *waiting: Incoming) -> None:
+async def in_queue(turns: Turns, *waiting: IncomingMessage) -> None:
     """These messages wait, in this order, and nobody runs."""
     running = await claim(turns, message("m0"))
     for one in waiting:
@@ -106,10 +107,12 @@ async def test_a_set_that_crashed_every_time_is_set_aside_whole(
 
 @pytest.mark.parametrize(
     "between",
-    [message("m2"), merged("m2", context={"wa": 2}), merged("m2", resume={"interrupt_id": "i", "value": 1})],
+    [message("m2"), merged("m2", values={"wa": 2}), merged("m2", resume=Resume(interrupt_id="i", value=1))],
     ids=["waits", "has another context", "answers an interrupt"],
 )
-async def test_a_message_that_cannot_be_merged_stands_between_those_that_can(turns: Turns, between: Incoming) -> None:
+async def test_a_message_that_cannot_be_merged_stands_between_those_that_can(
+    turns: Turns, between: IncomingMessage
+) -> None:
     await in_queue(turns, merged("m1"), between, merged("m3"))
     answered = []
     for _ in range(3):
@@ -122,9 +125,9 @@ async def test_a_message_that_cannot_be_merged_stands_between_those_that_can(tur
 
 
 async def test_equal_contexts_are_merged_whatever_their_order(turns: Turns) -> None:
-    await in_queue(turns, merged("m1", context={"a": 1, "b": [1, 2]}), merged("m2", context={"b": [1, 2], "a": 1}))
+    await in_queue(turns, merged("m1", values={"a": 1, "b": [1, 2]}), merged("m2", values={"b": [1, 2], "a": 1}))
     turn = await claim(turns, merged("m1"))
-    assert (ids(turn), turn.context) == (["m1", "m2"], {"a": 1, "b": [1, 2]})
+    assert (ids(turn), turn.values) == (["m1", "m2"], {"a": 1, "b": [1, 2]})
 
 
 async def test_a_message_whose_waiter_has_gone_is_not_merged(turns: Turns, connection: Connection) -> None:
@@ -134,7 +137,7 @@ async def test_a_message_whose_waiter_has_gone_is_not_merged(turns: Turns, conne
 
 
 async def test_answers_to_interrupts_are_never_merged(turns: Turns) -> None:
-    first = merged("m1", resume={"interrupt_id": "i", "value": 1})
-    second = merged("m2", resume={"interrupt_id": "j", "value": 1})
+    first = merged("m1", resume=Resume(interrupt_id="i", value=1))
+    second = merged("m2", resume=Resume(interrupt_id="j", value=1))
     await in_queue(turns, first, second)
     assert ids(await claim(turns, first)) == ["m1"]

@@ -130,7 +130,7 @@ async def test_no_index_has_what_a_hot_turn_changes(turns: Turns, connection: Co
         turn.set_lock("hair", None)
         await turns.commit(turn, record(turn))
     before = await rows()
-    turn = await claim(turns, message("hot", context={"who": "Ada"}))
+    turn = await claim(turns, message("hot", values={"who": "Ada"}))
     running = await rows()
     await turns.commit(turn, record(turn))
     after = await rows()

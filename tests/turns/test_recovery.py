@@ -180,7 +180,7 @@ async def test_a_recovery_that_meets_a_failing_model_costs_no_attempt_and_does_n
 async def test_an_answer_to_nothing_that_crashed_is_no_error_of_the_next_message(
     dsn: str, connection: Connection, worker: Workers
 ) -> None:
-    await claim(worker(), message(resume={"interrupt_id": "gone", "value": 1}))
+    await claim(worker(), message(resume=Resume(interrupt_id="gone", value=1)))
     await expire_lease(connection)
     async with runtime(dsn) as moorline:
         assert await say(moorline, "next", "m2") == "1: next"

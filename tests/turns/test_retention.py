@@ -13,7 +13,7 @@ from moorline import Resume
 from moorline.commands import app
 from moorline_checkpoint import retention
 from moorline_checkpoint.database import Database
-from moorline_checkpoint.queue import OnBusy
+from moorline_checkpoint.messages import OnBusy
 from moorline_checkpoint.retention import remove_older
 from moorline_checkpoint.saver import DeviceCheckpointer
 from moorline_checkpoint.turn import JournalEntry, OpenTurn

@@ -1,0 +1,41 @@
+"""Messages: as they come in, and as a turn answers them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+OnBusy = Literal["wait", "reject", "merge"]
+"""What a message does that finds its device busy: wait for its turn, be refused, or wait and be answered in one turn
+with those that wait next to it under an equal context."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resume:
+    """A message that answers an interrupt: `value`, which is JSON, is what the interrupted node gets back."""
+
+    interrupt_id: str
+    value: Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class IncomingMessage:
+    """A message for the queue of its device."""
+
+    device_id: str
+    message_id: str
+    text: str
+    """Empty for a `Resume`."""
+    resume: Resume | None
+    values: Mapping[str, Any]
+    """What else the caller's context says; JSON."""
+    on_busy: OnBusy
+
+
+@dataclass(frozen=True, kw_only=True)
+class TurnMessage:
+    """A message that a turn answers."""
+
+    id: str
+    text: str

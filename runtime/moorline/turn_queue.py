@@ -1,0 +1,193 @@
+"""A message's way to its reply: through the queue of its device, into a turn.
+
+Claiming and committing turns is `moorline_checkpoint.turns`, running them `execution`; this module asks the queue until
+the message is answered, and decides what the queue's answers mean.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal, assert_never
+from uuid import UUID, uuid4
+
+from moorline import stateless
+from moorline.background import GRACE, Background
+from moorline.context import Call
+from moorline.errors import AgentError, MoorlineError, SessionBusy, StoreUnavailable, TurnTimeout
+from moorline.execution import Execution
+from moorline.reply import Reply
+from moorline.results import reply_of
+from moorline.waiters import Waiters
+from moorline_checkpoint.devices import hash_device_id
+from moorline_checkpoint.queue import Busy, Dead, Replayed, Waiting
+from moorline_checkpoint.turn import OpenTurn
+from moorline_checkpoint.turns import Turns
+
+logger = logging.getLogger("moorline.runtime")
+
+
+class _Passage:
+    """How far a call has come."""
+
+    def __init__(self, call: Call) -> None:
+        self.claim_id: UUID = uuid4()
+        self.deadline = asyncio.timeout(call.timeout)
+        self.recovered: tuple[Reply, ...] = ()
+        self.claimed = False
+        """Whether its turn has begun: then it is worth finishing without its caller."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TurnQueue:
+    """Answers the calls of any number of devices; those of one device in the order that its queue gives them."""
+
+    turns: Turns
+    execution: Execution
+    background: Background
+    on_recovered: Callable[[str, Reply], None] | None
+    """Is handed the replies of crashed turns instead of the call that finished them."""
+    on_store_down: Literal["fail", "stateless"]
+    waiters: Waiters = field(default_factory=Waiters)
+
+    async def answer(self, call: Call) -> Reply:
+        """The reply to the call's message.
+
+        It is worked out in a task of its own, so that a caller that goes away cuts nothing in two.
+        """
+        passage = _Passage(call)
+        task = self.background.start(self._in_time(call, passage))
+        try:
+            # A commit that is under way when the time is up ends without its caller.
+            await asyncio.wait([task], timeout=call.timeout + GRACE)
+        except asyncio.CancelledError:
+            task.add_done_callback(_log_failure)
+            if not passage.claimed or call.on_cancel == "release":
+                task.cancel()
+                await asyncio.wait([task], timeout=GRACE)
+            raise
+        if task.done():
+            return task.result()
+        task.add_done_callback(_log_failure)
+        raise _too_late(call)
+
+    async def recover(self) -> int:
+        """Finishes what crashed processes left on all devices; how many turns that were."""
+        count = 0
+        for device_id in await self.turns.orphaned():
+            while turn := await self.turns.begin_orphaned(device_id):
+                if await self._recover(turn) is None:
+                    break
+                count += 1
+        return count
+
+    async def _in_time(self, call: Call, passage: _Passage) -> Reply:
+        try:
+            async with passage.deadline:
+                return await self._answer(call, passage)
+        except TimeoutError as error:
+            if not passage.deadline.expired():
+                raise
+            raise _too_late(call) from error
+
+    async def _answer(self, call: Call, passage: _Passage) -> Reply:
+        """Takes the device's turns, as the queue gives them out, until this call's message is answered."""
+        waiters = self.waiters.of(call.message.device_id)
+        try:
+            async with waiters.entrance:
+                begun = await self._begin(call, passage)
+        except asyncio.CancelledError:
+            await self._withdraw(call, passage)
+            raise
+        except StoreUnavailable as error:
+            if error.reached:
+                await self._withdraw(call, passage)
+            if self.on_store_down == "fail" or error.reached or call.message.resume is not None:
+                raise
+            return await stateless.answer(self.execution, call)
+        try:
+            with waiters.join() as waiter:
+                while isinstance(begun, Waiting | OpenTurn):
+                    if isinstance(begun, Waiting):
+                        await waiters.pause(waiter)
+                    elif begun.has(call.message.message_id):
+                        return await self._execute(begun, call, passage)
+                    else:
+                        reply = await self._recover(begun)
+                        if reply is not None and self.on_recovered is None:
+                            passage.recovered += (reply,)
+                    begun = await self._begin(call, passage)
+        except BaseException:
+            if not passage.claimed:
+                await self._withdraw(call, passage)
+            raise
+        return self._answered(begun, call, passage)
+
+    async def _begin(self, call: Call, passage: _Passage) -> OpenTurn | Replayed | Waiting | Busy | Dead:
+        begun = await self.turns.begin(call.message, claim_id=passage.claim_id)
+        if isinstance(begun, OpenTurn):
+            passage.claim_id = uuid4()
+        return begun
+
+    async def _withdraw(self, call: Call, passage: _Passage) -> None:
+        """Gives up the call's place in the queue, and what a Begin may have won whose answer did not come."""
+        claim_id = passage.claim_id
+        await self.background.release(lambda: self.turns.withdraw(call.message, claim_id=claim_id))
+
+    async def _execute(self, turn: OpenTurn, call: Call, passage: _Passage) -> Reply:
+        passage.claimed = True
+        record = await self.execution.execute(
+            turn, call.on_text, notify=call.message.message_id, overdue=passage.deadline.expired
+        )
+        return reply_of(record, recovered=passage.recovered)
+
+    def _answered(self, answer: Replayed | Busy | Dead, call: Call, passage: _Passage) -> Reply:
+        match answer:
+            case Replayed():
+                if answer.other_text:
+                    logger.warning(
+                        "A message of %s came again with another text; the reply to the first text stands.",
+                        hash_device_id(call.message.device_id),
+                    )
+                return reply_of(answer.record, replayed=True, recovered=passage.recovered)
+            case Busy():
+                raise SessionBusy(answer.retry_after)
+            case Dead():
+                raise AgentError(
+                    f"This message failed too often and was set aside ({answer.error}). `moorline recover --message` "
+                    "tries it again."
+                )
+            case _:
+                assert_never(answer)
+
+    async def _recover(self, turn: OpenTurn) -> Reply | None:
+        """Finishes a turn that a crashed process left. If it fails again it must not hold up the messages behind it:
+        that gives None."""
+        try:
+            reply = reply_of(await self.execution.execute(turn))
+        except StoreUnavailable:
+            raise
+        except MoorlineError as error:
+            # Its cause may quote the conversation: only its kind is logged.
+            whose = hash_device_id(turn.device_id)
+            logger.error("Turn %s of %s failed again: %s", turn.turn_no, whose, type(error).__name__)  # noqa: TRY400
+            return None
+        if self.on_recovered is not None:
+            self.on_recovered(turn.device_id, reply)
+        return reply
+
+
+def _too_late(call: Call) -> TurnTimeout:
+    return TurnTimeout(
+        f"The message was not answered within {call.timeout:g} s. Send it again with the same message_id, or allow it "
+        "more time."
+    )
+
+
+def _log_failure(task: asyncio.Task[Reply]) -> None:
+    """A turn that its caller has left fails with nobody to tell."""
+    error = None if task.cancelled() else task.exception()
+    if error is not None:
+        logger.error("A turn whose caller had gone failed: %s", type(error).__name__)
