@@ -52,7 +52,7 @@ class HeadCache:
                 self._drop(next(iter(self._heads)))
 
     def forget(self, device_id: str) -> None:
-        """Drops what is known of the device."""
+        """Drops the cached head of the device."""
         with self._changing:
             self._drop(device_id)
 
@@ -107,8 +107,8 @@ def _history(
 
 
 def _values_of(row: CheckpointRow, values: Sequence[ValueRow]) -> list[ValueRow]:
-    held = {pack_text(channel): pack_text(str(version)) for channel, version in load_json(row.versions).items()}
-    return [value for value in values if held.get(value.channel) == value.version]
+    versions = {pack_text(channel): pack_text(str(version)) for channel, version in load_json(row.versions).items()}
+    return [value for value in values if versions.get(value.channel) == value.version]
 
 
 def _size(rows: HeadRows) -> int:

@@ -32,8 +32,8 @@ def scheduling_tools(*, schema: str = "public") -> tuple[Tool, ...]:
 class _Tools:
     """Their docstrings are what a model is told about them."""
 
-    def __init__(self, store: AppointmentRepository) -> None:
-        self._repository = store
+    def __init__(self, repository: AppointmentRepository) -> None:
+        self._repository = repository
 
     async def find_slots(self, arguments: FindSlots, context: ToolContext) -> dict[str, Any]:
         """Find free times for a service; offer only times that this gave. Without a service it tells what is
