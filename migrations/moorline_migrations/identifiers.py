@@ -1,4 +1,4 @@
-"""The name of the schema, checked and quoted, and its one place in our SQL: the token `@schema`."""
+"""Names that reach SQL, checked and quoted, and the one place of the schema's: the token `@schema`."""
 
 import re
 
@@ -7,13 +7,21 @@ from moorline_migrations.errors import ConfigurationError
 _NAME = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 
 
+def require_name(name: str, kind: str) -> str:
+    """The name, if it can name something of ours in SQL; ConfigurationError unless it is a plain lower-case name.
+
+    `kind` is what it shall name, such as "a schema".
+    """
+    if not _NAME.fullmatch(name) or name.startswith("pg_"):
+        raise ConfigurationError(
+            f"{name!r} cannot name {kind}: up to 63 of a-z, 0-9 and _, and neither a digit nor pg_ first"
+        )
+    return name
+
+
 def quoted(schema: str) -> str:
     """The schema's name as an SQL identifier; ConfigurationError unless it is a plain lower-case name."""
-    if not _NAME.fullmatch(schema) or schema.startswith("pg_"):
-        raise ConfigurationError(
-            f"{schema!r} cannot name a schema: up to 63 of a-z, 0-9 and _, and neither a digit nor pg_ first"
-        )
-    return f'"{schema}"'
+    return f'"{require_name(schema, "a schema")}"'
 
 
 def in_schema(sql: str, schema: str) -> str:

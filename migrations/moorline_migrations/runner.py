@@ -1,14 +1,17 @@
-"""Brings a schema to the newest version, says where it stands, and refuses what this code cannot run on."""
+"""Brings a schema's components to their newest versions, says where they stand, and refuses what this code cannot run
+on."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 from typing import TYPE_CHECKING
 
 import asyncpg
 
+from moorline_migrations.components import CORE, Migrations, distinct
 from moorline_migrations.errors import SchemaMismatch, connect_errors, store_errors
 from moorline_migrations.identifiers import in_schema
-from moorline_migrations.versions import Version, known, sql_text
+from moorline_migrations.versions import Version
 
 if TYPE_CHECKING:
     from asyncpg import Connection, Record
@@ -18,23 +21,30 @@ CONNECT_TIMEOUT = 10.0
 """Seconds."""
 
 _STAND = """
-    SELECT coalesce(max(version), 0) AS version, coalesce(max(oldest_code), 0) AS oldest_code
+    SELECT component, max(version) AS version, max(oldest_code) AS oldest_code
     FROM @schema.moorline_schema
+    GROUP BY component
 """
-_RECORD = "INSERT INTO @schema.moorline_schema (version, name, oldest_code) VALUES"
+_RECORD = """
+    INSERT INTO @schema.moorline_schema (component, version, name, oldest_code, erase_function, export_function) VALUES
+"""
 
 
 @dataclass(frozen=True)
 class Status:
-    """Where a schema stands: its version (0 for none), the newest this code knows, and those it lacks."""
+    """Where a component stands: its version (0 for none), the newest this code knows, and those it lacks."""
 
+    component: str
     current: int
     newest: int
     pending: tuple[Version, ...]
 
 
-async def migrate(dsn: str, *, schema: str = "public") -> list[Version]:
-    """Applies what the schema lacks and gives that back, oldest first; an empty list if it lacked nothing.
+async def migrate(
+    dsn: str, *, schema: str = "public", components: Sequence[Migrations] = (CORE,)
+) -> list[Version]:
+    """Applies what the components lack, one component after the other, and gives that back; an empty list if they
+    lacked nothing.
 
     Any number may run at once, also behind a pooler in transaction mode: one applies, the others wait and
     find nothing left. A version is there whole or not at all; after an error those before it stay, and the
@@ -43,25 +53,39 @@ async def migrate(dsn: str, *, schema: str = "public") -> list[Version]:
     """
     connection = await _connect(dsn)
     try:
-        return await apply(connection, schema=schema)
+        return await apply(connection, schema=schema, components=components)
     finally:
         await connection.close()
 
 
-async def status(dsn: str, *, schema: str = "public") -> Status:
-    """Where the schema stands; changes nothing and needs no right to."""
+async def status(
+    dsn: str, *, schema: str = "public", components: Sequence[Migrations] = (CORE,)
+) -> tuple[Status, ...]:
+    """Where each component stands; changes nothing and needs no right to."""
     connection = await _connect(dsn)
     try:
         with store_errors():
-            current, _ = await _stand(connection, schema)
+            stand = await _stand(connection, schema)
     finally:
         await connection.close()
-    return Status(current=current, newest=_newest(known()), pending=_after(current, known()))
+    return tuple(
+        Status(
+            component=each.component,
+            current=stand.get(each.component, _NOTHING).version,
+            newest=each.newest,
+            pending=_lacking(stand, each.versions),
+        )
+        for each in distinct(components)
+    )
 
 
-def script(*, schema: str = "public", current: int = 0) -> str:
-    """The SQL that `migrate` would run on a schema of version `current`, one transaction; empty if none."""
-    pending = _after(current, known())
+def script(
+    *, schema: str = "public", current: Mapping[str, int] | None = None, components: Sequence[Migrations] = (CORE,)
+) -> str:
+    """The SQL that `migrate` would run on a schema whose components are at these versions, by default on an empty one;
+    one transaction, or an empty text if nothing is lacking."""
+    stand = {component: _Stand(version=version) for component, version in (current or {}).items()}
+    pending = _lacking(stand, _versions(components))
     if not pending:
         return ""
     steps = "".join(f"\n-- {version}\n{_step(version, schema)}" for version in pending)
@@ -69,37 +93,60 @@ def script(*, schema: str = "public", current: int = 0) -> str:
 
 
 async def apply(
-    connection: "Connection[Record]", *, schema: str = "public", versions: Sequence[Version] | None = None
+    connection: "Connection[Record]", *, schema: str = "public", components: Sequence[Migrations] = (CORE,)
 ) -> list[Version]:
-    """`migrate` on an open connection that is in no transaction; `versions` are by default all known."""
-    versions = known() if versions is None else versions
+    """`migrate` on an open connection that is in no transaction."""
+    return await apply_versions(connection, _versions(components), schema=schema)
+
+
+async def apply_versions(
+    connection: "Connection[Record]", versions: Sequence[Version], *, schema: str = "public"
+) -> list[Version]:
+    """Applies those of the versions, in their order, that the schema lacks; as `apply` otherwise."""
     with store_errors():
-        current, _ = await _stand(connection, schema)
-        if not _after(current, versions):
+        if not _lacking(await _stand(connection, schema), versions):
             return []
         return await _apply(connection, schema, versions)
 
 
-async def check(connection: "Connection[Record] | PoolConnectionProxy[Record]", *, schema: str = "public") -> None:
+async def check(
+    connection: "Connection[Record] | PoolConnectionProxy[Record]",
+    *,
+    schema: str = "public",
+    components: Sequence[Migrations] = (CORE,),
+) -> None:
     """SchemaMismatch, with the command to run, unless this code can run on the schema.
 
-    It can if the schema has every version it knows. Newer ones are no obstacle, unless one of them says that
-    it needs newer code (see `versions.read`).
+    It can if each of the components has every version that it knows. Newer ones are no obstacle, unless one of them
+    says that it needs newer code (see `versions.read`). Components that are not asked for do not matter.
     """
     with store_errors():
-        current, oldest_code = await _stand(connection, schema)
-    newest = _newest(known())
-    if current < newest:
-        found = f"is at version {current}" if current else "holds no tables of Moorline"
-        raise SchemaMismatch(
-            f"Schema {schema!r} {found}; this code needs version {newest}. "
-            "Run `moorline migrate` with a role that owns the schema."
-        )
-    if oldest_code > newest:
-        raise SchemaMismatch(
-            f"Schema {schema!r} is at version {current}, too new: it needs code that knows version "
-            f"{oldest_code}, and this code knows up to {newest}. Upgrade Moorline."
-        )
+        stand = await _stand(connection, schema)
+    for each in distinct(components):
+        found = stand.get(each.component, _NOTHING)
+        if found.version < each.newest:
+            stands = f"is at version {found.version}" if found.version else "has no tables"
+            raise SchemaMismatch(
+                f"Component {each.component!r} {stands} in schema {schema!r}; this code needs version {each.newest}. "
+                "Run `moorline migrate` with a role that owns the schema."
+            )
+        if found.oldest_code > each.newest:
+            raise SchemaMismatch(
+                f"Component {each.component!r} is at version {found.version} in schema {schema!r}, too new: it needs "
+                f"code that knows version {found.oldest_code}, and this code knows up to {each.newest}. Upgrade the "
+                "package that brings it."
+            )
+
+
+@dataclass(frozen=True)
+class _Stand:
+    """Where a component stands in a schema: its version, and the newest that its oldest fitting code must know."""
+
+    version: int
+    oldest_code: int = 0
+
+
+_NOTHING = _Stand(version=0)
 
 
 async def _connect(dsn: str) -> "Connection[Record]":
@@ -108,12 +155,17 @@ async def _connect(dsn: str) -> "Connection[Record]":
         return await asyncpg.connect(dsn, timeout=CONNECT_TIMEOUT, statement_cache_size=0)
 
 
-async def _stand(connection: "Connection[Record] | PoolConnectionProxy[Record]", schema: str) -> tuple[int, int]:
-    """The schema's version and the newest that its oldest fitting code must know."""
+async def _stand(
+    connection: "Connection[Record] | PoolConnectionProxy[Record]", schema: str
+) -> Mapping[str, _Stand]:
+    """Where the schema's components stand, those that this code does not know included."""
+    await connection.execute(_script("refuse_unreleased.sql", schema))
     if await connection.fetchval(in_schema("SELECT to_regclass('@schema.moorline_schema')", schema)) is None:
-        return 0, 0
-    [row] = await connection.fetch(in_schema(_STAND, schema))
-    return row["version"], row["oldest_code"]
+        return {}
+    return {
+        row["component"]: _Stand(version=row["version"], oldest_code=row["oldest_code"])
+        for row in await connection.fetch(in_schema(_STAND, schema))
+    }
 
 
 async def _apply(connection: "Connection[Record]", schema: str, versions: Sequence[Version]) -> list[Version]:
@@ -122,8 +174,7 @@ async def _apply(connection: "Connection[Record]", schema: str, versions: Sequen
     # Read committed: what is read after waiting for the lock must be what its last holder left.
     async with connection.transaction(isolation="read_committed"):
         await connection.execute(_opening(schema))
-        current, _ = await _stand(connection, schema)
-        for version in _after(current, versions):
+        for version in _lacking(await _stand(connection, schema), versions):
             try:
                 async with connection.transaction():
                     await connection.execute(_step(version, schema))
@@ -139,18 +190,25 @@ async def _apply(connection: "Connection[Record]", schema: str, versions: Sequen
 
 
 def _opening(schema: str) -> str:
-    return in_schema(sql_text("begin.sql"), schema)
+    return _script("refuse_unreleased.sql", schema) + "\n" + _script("begin.sql", schema)
 
 
 def _step(version: Version, schema: str) -> str:
-    # Literals, because `script` prints it; a version's name and numbers are checked where they are read.
-    row = f"({version.number}, '{version.name}', {version.oldest_code})"
-    return in_schema(f"{_RECORD} {row};\n\n{version.sql}", schema)
+    # Literals, because `script` prints it; names and numbers of a version are checked where they are read.
+    functions = ", ".join(f"'{name}'" if name else "NULL" for name in (version.erase_function, version.export_function))
+    row = f"('{version.component}', {version.number}, '{version.name}', {version.oldest_code}, {functions})"
+    registered = _script("check_registered.sql", schema)
+    return f"{in_schema(f'{_RECORD.strip()} {row};', schema)}\n\n{in_schema(version.sql, schema)}\n{registered}"
 
 
-def _after(current: int, versions: Sequence[Version]) -> tuple[Version, ...]:
-    return tuple(version for version in versions if version.number > current)
+def _script(name: str, schema: str) -> str:
+    text = (files("moorline_migrations") / "sql" / name).read_text(encoding="utf-8")
+    return in_schema(text, schema)
 
 
-def _newest(versions: Sequence[Version]) -> int:
-    return versions[-1].number
+def _versions(components: Sequence[Migrations]) -> tuple[Version, ...]:
+    return tuple(version for each in distinct(components) for version in each.versions)
+
+
+def _lacking(stand: Mapping[str, _Stand], versions: Sequence[Version]) -> tuple[Version, ...]:
+    return tuple(version for version in versions if version.number > stand.get(version.component, _NOTHING).version)

@@ -1,69 +1,70 @@
-"""The versions of the schema, as the package holds them: one numbered .sql file each."""
+"""The versions of a component, as a folder holds them: one numbered .sql file each."""
 
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cache
-from importlib.resources import files
 from importlib.resources.abc import Traversable
 
+from moorline_migrations.identifiers import require_name
+
 _FILE = re.compile(r"(?P<number>\d{4})_(?P<name>[a-z0-9_]+)\.sql")
-_OLDEST_CODE = re.compile(r"^-- oldest code: (\d+)$", re.MULTILINE)
-_INCLUDE = re.compile(r"^\\ir (\S+)$", re.MULTILINE)
-_FOLDER = files("moorline_migrations") / "sql"
+_DECLARED = re.compile(r"^-- (oldest code|erase|export): (.*)$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Version:
-    """One step of the schema. Code that does not know version `oldest_code` cannot run on it."""
+    """One step of a component. Code that does not know its version `oldest_code` cannot run on it."""
 
+    component: str
     number: int
     name: str
-    oldest_code: int = field(repr=False)
     sql: str = field(repr=False)
+    oldest_code: int = field(default=0, repr=False)
+    erase_function: str | None = field(default=None, repr=False)
+    """From this version on, the function that erases what the component has of a device."""
+    export_function: str | None = field(default=None, repr=False)
+    """The same for the one that exports it."""
 
     def __str__(self) -> str:
-        return f"{self.number:04} {self.name}"
+        return f"{self.component} {self.number:04} {self.name}"
 
 
-@cache
-def known() -> tuple[Version, ...]:
-    """Every version this code knows, oldest first."""
-    return read(_FOLDER)
+def read(folder: Traversable, *, component: str) -> tuple[Version, ...]:
+    """The versions in a folder, oldest first; ValueError where the numbers leave a gap or repeat, or a file declares
+    what it cannot.
 
+    A file called `0001_some_name.sql` is a version; `@schema` in it stands for the name of the schema. It may declare,
+    each in a comment line of its own:
 
-def sql_text(name: str) -> str:
-    """One of the package's .sql files, its includes in place."""
-    return _resolved(_FOLDER, name)
-
-
-def read(folder: Traversable) -> tuple[Version, ...]:
-    """The versions in a folder, oldest first; ValueError where the numbers leave a gap or repeat.
-
-    A file called `0001_some_name.sql` is a version. A line `\\ir other.sql` in it stands for that file, as in
-    psql. A version on which older code cannot run says so in a line `-- oldest code: N`: only code that knows
-    version N runs on it. Without that line any older code is taken to fit.
+        -- oldest code: N      only code that knows version N runs on it; without it any older code is taken to fit
+        -- erase: name         its function name(device text) RETURNS void erases what the component has of a device
+        -- export: name        its function name(device text) RETURNS jsonb gives what the component has of a device
     """
-    versions = sorted(_numbered(folder), key=lambda version: version.number)
+    versions = sorted(_numbered(folder, component), key=lambda version: version.number)
     numbers = [version.number for version in versions]
     if numbers != list(range(1, len(numbers) + 1)):
         raise ValueError(f"the versions must be numbered 1, 2, 3 … once each, but are {numbers}")
     return tuple(versions)
 
 
-def _numbered(folder: Traversable) -> Iterator[Version]:
+def _numbered(folder: Traversable, component: str) -> Iterator[Version]:
     for file in folder.iterdir():
         if found := _FILE.fullmatch(file.name):
-            sql = _resolved(folder, file.name)
-            oldest = _OLDEST_CODE.search(sql)
+            sql = file.read_text(encoding="utf-8")
+            declared = dict(_DECLARED.findall(sql))
+            oldest = declared.get("oldest code", "0")
+            if not oldest.isdecimal():
+                raise ValueError(f"{file.name}: the oldest code is the number of a version, not {oldest!r}")
             yield Version(
+                component=component,
                 number=int(found["number"]),
                 name=found["name"],
-                oldest_code=int(oldest[1]) if oldest else 0,
                 sql=sql,
+                oldest_code=int(oldest),
+                erase_function=_function(declared.get("erase"), file.name),
+                export_function=_function(declared.get("export"), file.name),
             )
 
 
-def _resolved(folder: Traversable, name: str) -> str:
-    sql = (folder / name).read_text(encoding="utf-8")
-    return _INCLUDE.sub(lambda line: _resolved(folder, line[1]), sql)
+def _function(name: str | None, file: str) -> str | None:
+    return None if name is None else require_name(name, f"a function, as {file} declares")

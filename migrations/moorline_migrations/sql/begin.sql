@@ -16,10 +16,14 @@ BEGIN
     END IF;
     IF to_regclass('@schema.moorline_schema') IS NULL THEN
         CREATE TABLE @schema.moorline_schema (
-            version     integer PRIMARY KEY,
-            name        text NOT NULL,
-            oldest_code integer NOT NULL,
-            applied_at  timestamptz NOT NULL DEFAULT clock_timestamp()
+            component       text,
+            version         integer,
+            name            text NOT NULL,
+            oldest_code     integer NOT NULL,
+            erase_function  text,
+            export_function text,
+            applied_at      timestamptz NOT NULL DEFAULT clock_timestamp(),
+            PRIMARY KEY (component, version)
         );
     END IF;
 END

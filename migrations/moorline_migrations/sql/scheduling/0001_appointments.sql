@@ -1,4 +1,6 @@
 -- Appointments: what the scheduling agent offers and books.
+-- erase: scheduling_erase
+-- export: scheduling_export
 
 CREATE TABLE @schema.appointment_services (
     service_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -48,3 +50,40 @@ CREATE TABLE @schema.appointments (
         EXCLUDE USING gist (int8range(provider_id, provider_id, '[]') WITH &&, during WITH &&)
         WHERE (status = 'booked')
 );
+
+-- Erase: no trace of the device stays. What it had is deleted; what was still to come is cancelled and belongs to nobody,
+-- which the empty device ID says: the time is free again, and whoever keeps the calendar sees what became of it.
+CREATE FUNCTION @schema.scheduling_erase(device text) RETURNS void
+LANGUAGE plpgsql VOLATILE
+AS $$
+DECLARE
+    moment timestamptz := pg_catalog.clock_timestamp();
+BEGIN
+    DELETE FROM @schema.appointments a WHERE a.device_id = device AND pg_catalog.lower(a.during) <= moment;
+    UPDATE @schema.appointments a SET device_id = '', status = 'cancelled' WHERE a.device_id = device;
+END
+$$;
+
+-- Export: all appointments of the device, by time, as an array.
+CREATE FUNCTION @schema.scheduling_export(device text) RETURNS jsonb
+LANGUAGE plpgsql STABLE
+AS $$
+BEGIN
+    RETURN (
+        SELECT coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
+                'appointment_id', a.appointment_id,
+                'service', s.name,
+                'provider', p.name,
+                'time_zone', p.time_zone,
+                'starts', pg_catalog.lower(a.during),
+                'ends', pg_catalog.upper(a.during),
+                'status', a.status,
+                'created_at', a.created_at
+            ) ORDER BY pg_catalog.lower(a.during), a.appointment_id), '[]'::jsonb)
+        FROM @schema.appointments a
+        JOIN @schema.appointment_services s ON s.service_id = a.service_id
+        JOIN @schema.appointment_providers p ON p.provider_id = a.provider_id
+        WHERE a.device_id = device
+    );
+END
+$$;

@@ -1,0 +1,98 @@
+-- Appointments, the scheduling agent's own: the whole schema of this component as its numbered files leave it, to be
+-- read. It is made by `moorline migrate`, not by this file; a test replays the numbered files and compares.
+--
+--   appointment_services      what can be booked, and how long it takes
+--   appointment_providers     who gives it, in which time zone
+--   appointment_offers        who gives what
+--   appointment_hours         when a provider is open: one row for each span of a weekday, in wall-clock time
+--   appointment_closures      the days a provider is closed
+--   appointments              what is booked, by device. Two bookings of one provider cannot overlap. An empty device ID
+--                             is nobody's: the device was erased before the appointment came
+--
+-- scheduling_erase and scheduling_export are registered in moorline_schema: every erasure calls the first one.
+
+CREATE TABLE @schema.appointment_services (
+    service_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    name       text NOT NULL UNIQUE,
+    minutes    integer NOT NULL CHECK (minutes > 0)
+);
+
+CREATE TABLE @schema.appointment_providers (
+    provider_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    name        text NOT NULL UNIQUE,
+    time_zone   text NOT NULL
+);
+
+CREATE TABLE @schema.appointment_offers (
+    provider_id bigint REFERENCES @schema.appointment_providers ON DELETE CASCADE,
+    service_id  bigint REFERENCES @schema.appointment_services ON DELETE CASCADE,
+    PRIMARY KEY (provider_id, service_id)
+);
+
+-- Wall-clock hours in the provider's time zone; weekday 1 is Monday, as in ISO 8601.
+CREATE TABLE @schema.appointment_hours (
+    provider_id bigint REFERENCES @schema.appointment_providers ON DELETE CASCADE,
+    weekday     smallint CHECK (weekday BETWEEN 1 AND 7),
+    opens       time,
+    closes      time NOT NULL,
+    PRIMARY KEY (provider_id, weekday, opens),
+    CHECK (opens < closes)
+);
+
+CREATE TABLE @schema.appointment_closures (
+    provider_id bigint REFERENCES @schema.appointment_providers ON DELETE CASCADE,
+    day         date,
+    PRIMARY KEY (provider_id, day)
+);
+
+-- The exclusion takes the provider as a range of one number: that needs no extension.
+CREATE TABLE @schema.appointments (
+    device_id      text,
+    appointment_id uuid DEFAULT gen_random_uuid(),
+    provider_id    bigint NOT NULL REFERENCES @schema.appointment_providers,
+    service_id     bigint NOT NULL REFERENCES @schema.appointment_services,
+    during         tstzrange NOT NULL CHECK (NOT isempty(during)),
+    status         text NOT NULL DEFAULT 'booked' CHECK (status IN ('booked', 'cancelled')),
+    created_at     timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (device_id, appointment_id),
+    CONSTRAINT appointments_one_at_a_time
+        EXCLUDE USING gist (int8range(provider_id, provider_id, '[]') WITH &&, during WITH &&)
+        WHERE (status = 'booked')
+);
+
+-- Erase: no trace of the device stays. What it had is deleted; what was still to come is cancelled and belongs to nobody,
+-- which the empty device ID says: the time is free again, and whoever keeps the calendar sees what became of it.
+CREATE FUNCTION @schema.scheduling_erase(device text) RETURNS void
+LANGUAGE plpgsql VOLATILE
+AS $$
+DECLARE
+    moment timestamptz := pg_catalog.clock_timestamp();
+BEGIN
+    DELETE FROM @schema.appointments a WHERE a.device_id = device AND pg_catalog.lower(a.during) <= moment;
+    UPDATE @schema.appointments a SET device_id = '', status = 'cancelled' WHERE a.device_id = device;
+END
+$$;
+
+-- Export: all appointments of the device, by time, as an array.
+CREATE FUNCTION @schema.scheduling_export(device text) RETURNS jsonb
+LANGUAGE plpgsql STABLE
+AS $$
+BEGIN
+    RETURN (
+        SELECT coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
+                'appointment_id', a.appointment_id,
+                'service', s.name,
+                'provider', p.name,
+                'time_zone', p.time_zone,
+                'starts', pg_catalog.lower(a.during),
+                'ends', pg_catalog.upper(a.during),
+                'status', a.status,
+                'created_at', a.created_at
+            ) ORDER BY pg_catalog.lower(a.during), a.appointment_id), '[]'::jsonb)
+        FROM @schema.appointments a
+        JOIN @schema.appointment_services s ON s.service_id = a.service_id
+        JOIN @schema.appointment_providers p ON p.provider_id = a.provider_id
+        WHERE a.device_id = device
+    );
+END
+$$;
