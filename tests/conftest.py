@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 
-from moorline_migrations import migrate
+from moorline_migrations import SHIPPED, migrate
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # importing the wheel looks for $XDG_RUNTIME_DIR, which containers lack
@@ -85,7 +85,7 @@ def template(server_dsn: str, pytestconfig: pytest.Config) -> str:
     with _alone(folder):
         if not (folder / "migrated").exists():
             asyncio.run(_execute(server_dsn, f"CREATE DATABASE {TEMPLATE}"))
-            asyncio.run(migrate(_database(server_dsn, TEMPLATE)))
+            asyncio.run(migrate(_database(server_dsn, TEMPLATE), components=SHIPPED))
             (folder / "migrated").touch()
     return TEMPLATE
 

@@ -28,6 +28,8 @@ from moorline_agents.tools import Tool, ToolContext, ToolRefused
 if TYPE_CHECKING:
     from langgraph.graph.state import CompiledStateGraph
 
+    from moorline_migrations.components import Migrations
+
 HISTORY_USER_MESSAGES = 40
 """Messages of the person that an agent keeps in its state, with what was said and done about them; the whole
 conversation is in `conversation_turns`."""
@@ -118,8 +120,8 @@ class Agent:
 
     `name` (1 to 50 letters, digits, `_`, `-`) is what the lock holds; `description` is what the router and the
     other agents are told; `instructions` may depend on the turn. `keeps_session` agents take the lock with
-    `session_ttl` seconds (None: what the row or the default says). Refused with `ValueError` when it could
-    never work.
+    `session_ttl` seconds (None: what the row or the default says). `migrations` make the tables that its tools use:
+    `moorline migrate` runs them. Refused with `ValueError` when it could never work.
     """
 
     name: str
@@ -129,6 +131,7 @@ class Agent:
     model: ChatModel | None = None
     session_ttl: int | None = None
     keeps_session: bool = True
+    migrations: Migrations | None = None
 
     def __post_init__(self) -> None:
         control.check_name(self.name)

@@ -12,6 +12,8 @@ from moorline_agents.agent import AgentDeps, Outcome
 if TYPE_CHECKING:
     from langgraph.graph.state import CompiledStateGraph
 
+    from moorline_migrations.components import Migrations
+
 
 @dataclass(frozen=True, kw_only=True)
 class GraphAgent:
@@ -19,7 +21,7 @@ class GraphAgent:
 
     It gets the person's message appended to its `messages` and answers with the last of them. Its state is kept
     under its own name; a checkpointer it was compiled with is not used. It reads `RunContext` from the runtime's
-    context, and may `interrupt` to ask: the answer comes as a `Resume`.
+    context, and may `interrupt` to ask: the answer comes as a `Resume`. `migrations` as an `Agent`'s.
     """
 
     name: str
@@ -27,6 +29,7 @@ class GraphAgent:
     graph: CompiledStateGraph[Any, Any, Any, Any]
     session_ttl: int | None = None
     keeps_session: bool = True
+    migrations: Migrations | None = None
 
     def __post_init__(self) -> None:
         control.check_name(self.name)

@@ -124,7 +124,7 @@ class DeviceCheckpointer(SessionLocks, BaseCheckpointSaver[str]):
         await self.database.close()
 
     async def setup(self) -> None:
-        """Brings the schema to the newest version, as `moorline migrate` does."""
+        """Brings the tables of conversations to the newest version, as `moorline migrate` does; no others."""
         if self.database.dsn is not None:
             await migrate(self.database.dsn, schema=self.database.schema)
             return

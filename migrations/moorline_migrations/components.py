@@ -43,6 +43,9 @@ CORE = Migrations("moorline", package="moorline_migrations.sql.moorline")
 SCHEDULING = Migrations("scheduling", package="moorline_migrations.sql.scheduling")
 """Appointments: what the scheduling agent books in."""
 
+SHIPPED = (CORE, SCHEDULING)
+"""What a runtime needs whose agents are the ones that ship."""
+
 
 def distinct(components: Iterable[Migrations]) -> tuple[Migrations, ...]:
     """Each component once, in the order given; `ConfigurationError` where two packages claim one name."""

@@ -40,9 +40,7 @@ class Status:
     pending: tuple[Version, ...]
 
 
-async def migrate(
-    dsn: str, *, schema: str = "public", components: Sequence[Migrations] = (CORE,)
-) -> list[Version]:
+async def migrate(dsn: str, *, schema: str = "public", components: Sequence[Migrations] = (CORE,)) -> list[Version]:
     """Applies what the components lack, one component after the other, and gives that back; an empty list if they
     lacked nothing.
 
@@ -58,9 +56,7 @@ async def migrate(
         await connection.close()
 
 
-async def status(
-    dsn: str, *, schema: str = "public", components: Sequence[Migrations] = (CORE,)
-) -> tuple[Status, ...]:
+async def status(dsn: str, *, schema: str = "public", components: Sequence[Migrations] = (CORE,)) -> tuple[Status, ...]:
     """Where each component stands; changes nothing and needs no right to."""
     connection = await _connect(dsn)
     try:
@@ -155,9 +151,7 @@ async def _connect(dsn: str) -> "Connection[Record]":
         return await asyncpg.connect(dsn, timeout=CONNECT_TIMEOUT, statement_cache_size=0)
 
 
-async def _stand(
-    connection: "Connection[Record] | PoolConnectionProxy[Record]", schema: str
-) -> Mapping[str, _Stand]:
+async def _stand(connection: "Connection[Record] | PoolConnectionProxy[Record]", schema: str) -> Mapping[str, _Stand]:
     """Where the schema's components stand, those that this code does not know included."""
     await connection.execute(_script("refuse_unreleased.sql", schema))
     if await connection.fetchval(in_schema("SELECT to_regclass('@schema.moorline_schema')", schema)) is None:

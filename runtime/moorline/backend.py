@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from moorline.embedded import embedded_dsn
@@ -10,6 +11,7 @@ from moorline.settings import Settings
 from moorline_agents.scheduling.demo import seed_demo
 from moorline_checkpoint.saver import DeviceCheckpointer
 from moorline_checkpoint.turns import Turns
+from moorline_migrations.components import CORE, SCHEDULING, Migrations
 from moorline_migrations.runner import check, migrate
 
 
@@ -25,16 +27,18 @@ class Backend:
         await self.saver.close()
 
 
-async def open_backend(settings: Settings) -> Backend:
-    """Raises `SchemaMismatch` where the tables are not what this code needs, naming the command to run.
+async def open_backend(settings: Settings, *, components: Sequence[Migrations] = (CORE,)) -> Backend:
+    """Raises `SchemaMismatch` where the tables of the components are not what this code needs, naming the command to
+    run.
 
-    The embedded database is Moorline's own: it is migrated, and gets the demonstration's services and hours.
+    The embedded database is Moorline's own: it is migrated, and where there are appointments it gets the
+    demonstration's services and hours.
     """
     dsn, schema = settings.database_url, settings.schema_name
     own = dsn is None
     if dsn is None:
         dsn = await embedded_dsn(settings.data_folder)
-        await migrate(dsn, schema=schema)
+        await migrate(dsn, schema=schema, components=components)
     saver = DeviceCheckpointer.from_conn_string(
         dsn,
         schema=schema,
@@ -44,8 +48,8 @@ async def open_backend(settings: Settings) -> Backend:
     )
     try:
         async with saver.database.connection() as connection:
-            await check(connection, schema=schema)
-            if own:
+            await check(connection, schema=schema, components=components)
+            if own and SCHEDULING in components:
                 await seed_demo(connection, schema=schema)
     except StoreUnavailable:
         if settings.on_store_down == "fail":

@@ -12,6 +12,7 @@ from moorline.errors import InvalidMessage
 from moorline.logs import show_logs
 from moorline.settings import Settings, load_settings
 from moorline_migrations import runner
+from moorline_migrations.components import SHIPPED
 
 if TYPE_CHECKING:
     from moorline_checkpoint.sessions import Session
@@ -132,13 +133,17 @@ async def _migrate(settings: Settings, *, status: bool, sql: bool) -> str:
     dsn = settings.database_url or await embedded_dsn(settings.data_folder)
     schema = settings.schema_name
     if not status and not sql:
-        applied = await runner.migrate(dsn, schema=schema)
+        applied = await runner.migrate(dsn, schema=schema, components=SHIPPED)
         return "\n".join(f"Applied {version}." for version in applied) or "Nothing to apply."
-    stand = await runner.status(dsn, schema=schema)
+    stand = await runner.status(dsn, schema=schema, components=SHIPPED)
     if sql:
-        return runner.script(schema=schema, current=stand.current)
-    pending = "".join(f"\nTo apply: {version}" for version in stand.pending)
-    return f"Schema {schema} is at version {stand.current}, this code knows {stand.newest}.{pending}"
+        current = {each.component: each.current for each in stand}
+        return runner.script(schema=schema, current=current, components=SHIPPED)
+    lines = [
+        f"Schema {schema}: {each.component} is at version {each.current}, this code knows {each.newest}."
+        for each in stand
+    ]
+    return "\n".join([*lines, *(f"To apply: {version}" for each in stand for version in each.pending)])
 
 
 async def _cleanup(settings: Settings) -> tuple[int, int]:

@@ -22,6 +22,7 @@ from moorline_agents.agent import AgentDeps
 from moorline_checkpoint.devices import require_device_id
 from moorline_checkpoint.queue import DeadLetter
 from moorline_checkpoint.turns import TranscriptEntry
+from moorline_migrations.components import CORE, Migrations, distinct
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -57,7 +58,7 @@ class Moorline:
 
     async def __aenter__(self) -> Self:
         """Raises `ConfigurationError`, `SchemaMismatch` or `StoreUnavailable` when turns could not run."""
-        self._backend = await open_backend(self.settings)
+        self._backend = await open_backend(self.settings, components=self.components)
         try:
             graph = self._manager(self._backend).compile()
             execution = Execution(graph=graph, turns=self._backend.turns, background=self._background)
@@ -147,9 +148,20 @@ class Moorline:
         await self._backend.saver.adelete_thread(device_id)
         self._backend.turns.forget(device_id)
 
+    @property
+    def components(self) -> tuple[Migrations, ...]:
+        """The migrations of the core and of the agents: what the database needs before this object is opened.
+
+        `ConfigurationError` where two agents bring different migrations under one name.
+        """
+        return distinct((CORE, *(agent.migrations for agent in self._served() if agent.migrations is not None)))
+
+    def _served(self) -> Sequence[AgentProtocol]:
+        return self._agents if self._agents is not None else shipped_agents(self.settings)
+
     def _manager(self, backend: Backend) -> Manager:
         return Manager(
-            agents=self._agents if self._agents is not None else shipped_agents(self.settings),
+            agents=self._served(),
             saver=backend.saver,
             deps=AgentDeps(model=self._model, tool_rounds=self.settings.tool_rounds),
             start_over=StartOver(words=self.settings.start_over),

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import asyncpg
 
-from moorline_migrations import migrate
+from moorline_migrations import SHIPPED, migrate
 from tests.faults.server import Server
 
 
@@ -31,7 +31,7 @@ class Databases:
         dsn = urlsplit(self._dsn)._replace(path=f"/{name}").geturl()
         execute(self._dsn, f"CREATE DATABASE {name}")
         try:
-            asyncio.run(migrate(dsn))
+            asyncio.run(migrate(dsn, components=SHIPPED))
             execute(dsn, "CHECKPOINT")
             yield dsn
         finally:

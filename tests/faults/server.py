@@ -15,7 +15,7 @@ from typing import Literal, Self
 import asyncpg
 
 from moorline.embedded.cluster import Cluster
-from moorline_migrations import migrate
+from moorline_migrations import SHIPPED, migrate
 
 
 class Server:
@@ -47,7 +47,7 @@ class Server:
         """The DSN of a fresh database with our schema; it is not dropped."""
         name = f"test_{uuid.uuid4().hex}"
         asyncio.run(self._execute(f"CREATE DATABASE {name}"))
-        asyncio.run(migrate(self._dsn(name)))
+        asyncio.run(migrate(self._dsn(name), components=SHIPPED))
         yield self._dsn(name)
 
     async def start(self) -> float:

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING
 import asyncpg
 import pytest
 
-from moorline_migrations import Version, apply, check, migrate, script, status
+from moorline_migrations import CORE, SCHEDULING, SHIPPED, Version, apply, check, migrate, script, status
 from moorline_migrations.errors import SchemaMismatch, StoreUnavailable
-from moorline_migrations.identifiers import in_schema
-from moorline_migrations.versions import known, sql_text
+from moorline_migrations.runner import apply_versions
 
 if TYPE_CHECKING:
     from asyncpg import Connection, Record
@@ -22,40 +21,49 @@ Catalog = Callable[..., Awaitable[list[str]]]
 Waiters = Callable[[int], Awaitable[None]]
 Psql = Callable[..., "subprocess.CompletedProcess[str]"]
 
-NEWEST = known()[-1].number
-RUNNER = "import asyncio, sys, moorline_migrations as m; print(len(asyncio.run(m.migrate(sys.argv[1]))))"
+KNOWN = [*CORE.versions, *SCHEDULING.versions]
+RUNNER = """
+import asyncio, sys, moorline_migrations as m
+print(len(asyncio.run(m.migrate(sys.argv[1], components=m.SHIPPED))))
+"""
+ROWS = """
+    SELECT component, version, name, oldest_code, erase_function, export_function
+    FROM moorline_schema ORDER BY component, version
+"""
 
 
 def next_version(sql: str, *, oldest_code: int = 0) -> Version:
-    return Version(number=NEWEST + 1, name="next", oldest_code=oldest_code, sql=sql)
+    return Version(component="moorline", number=CORE.newest + 1, name="next", oldest_code=oldest_code, sql=sql)
 
 
 async def test_everything_is_applied_once(empty_dsn: str) -> None:
-    before = await status(empty_dsn)
-    assert (before.current, before.newest, before.pending) == (0, NEWEST, known())
-    assert await migrate(empty_dsn) == list(known())
-    assert await migrate(empty_dsn) == []
-    after = await status(empty_dsn)
-    assert (after.current, after.newest, after.pending) == (NEWEST, NEWEST, ())
+    before = await status(empty_dsn, components=SHIPPED)
+    assert [(each.component, each.current, each.newest, each.pending) for each in before] == [
+        ("moorline", 0, CORE.newest, CORE.versions),
+        ("scheduling", 0, SCHEDULING.newest, SCHEDULING.versions),
+    ]
+    assert await migrate(empty_dsn, components=SHIPPED) == KNOWN
+    assert await migrate(empty_dsn, components=SHIPPED) == []
+    after = await status(empty_dsn, components=SHIPPED)
+    assert [(each.current, each.pending) for each in after] == [(CORE.newest, ()), (SCHEDULING.newest, ())]
+
+
+async def test_each_component_has_a_history_of_its_own(connection: "Connection[Record]", empty_dsn: str) -> None:
+    assert await migrate(empty_dsn) == list(CORE.versions)
+    assert await connection.fetchval("SELECT to_regclass('appointments')") is None
+    assert [each.current for each in await status(empty_dsn, components=SHIPPED)] == [CORE.newest, 0]
+
+    assert await migrate(empty_dsn, components=SHIPPED) == list(SCHEDULING.versions)
+    rows = await connection.fetch(ROWS)
+    assert [(row["component"], row["version"]) for row in rows] == [(v.component, v.number) for v in KNOWN]
 
 
 async def test_the_schema_has_the_name_it_is_given(connection: "Connection[Record]", empty_dsn: str) -> None:
     await migrate(empty_dsn, schema="chat")
-    assert (await status(empty_dsn, schema="chat")).current == NEWEST
-    assert (await status(empty_dsn)).current == 0
+    [chat], [public] = await status(empty_dsn, schema="chat"), await status(empty_dsn)
+    assert (chat.current, public.current) == (CORE.newest, 0)
     assert await connection.fetchval("SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace") == 0
     await connection.execute("INSERT INTO chat.conversation_states (device_id) VALUES ('device')")
-
-
-async def test_the_whole_schema_says_what_the_versions_make(
-    connection: "Connection[Record]", dsn: str, catalog: Catalog
-) -> None:
-    await connection.execute(in_schema(sql_text("schema.sql"), "public"))
-    replayed = await asyncpg.connect(dsn)
-    try:
-        assert await catalog(connection) == await catalog(replayed)
-    finally:
-        await replayed.close()
 
 
 async def test_ten_runners_at_once_apply_it_once(
@@ -79,8 +87,8 @@ async def test_ten_runners_at_once_apply_it_once(
                 runner.kill()
                 await runner.communicate()
     assert [runner.returncode for runner in runners] == [0] * 10
-    assert sorted(int(out) for out, _ in answers) == [0] * 9 + [NEWEST]
-    assert await connection.fetchval("SELECT count(*) FROM moorline_schema") == NEWEST
+    assert sorted(int(out) for out, _ in answers) == [0] * 9 + [len(KNOWN)]
+    assert await connection.fetchval("SELECT count(*) FROM moorline_schema") == len(KNOWN)
 
 
 async def test_a_failing_version_leaves_nothing_behind_and_can_be_run_again(
@@ -90,27 +98,27 @@ async def test_a_failing_version_leaves_nothing_behind_and_can_be_run_again(
     before = await catalog(connection)
     broken = next_version("CREATE TABLE @schema.half (x integer); SELECT 1 / 0;")
     with pytest.raises(asyncpg.DivisionByZeroError):
-        await apply(connection, versions=[*known(), broken])
+        await apply_versions(connection, [*CORE.versions, broken])
     assert await catalog(connection) == before
-    assert (await status(empty_dsn)).current == NEWEST
+    assert (await status(empty_dsn))[0].current == CORE.newest
 
     mended = replace(broken, sql="CREATE TABLE @schema.half (x integer);")
-    assert await apply(connection, versions=[*known(), mended]) == [mended]
-    assert await connection.fetchval("SELECT max(version) FROM moorline_schema") == NEWEST + 1
+    assert await apply_versions(connection, [*CORE.versions, mended]) == [mended]
+    assert await connection.fetchval("SELECT max(version) FROM moorline_schema") == mended.number
 
 
 async def test_versions_before_a_failing_one_stay(connection: "Connection[Record]", empty_dsn: str) -> None:
     broken = next_version("SELECT 1 / 0;")
     with pytest.raises(asyncpg.DivisionByZeroError):
-        await apply(connection, versions=[*known(), broken])
-    assert (await status(empty_dsn)).pending == ()
+        await apply_versions(connection, [*KNOWN, broken])
+    assert [each.pending for each in await status(empty_dsn, components=SHIPPED)] == [(), ()]
 
 
 async def test_a_first_version_that_fails_leaves_an_empty_database(
     connection: "Connection[Record]", catalog: Catalog
 ) -> None:
     with pytest.raises(asyncpg.DivisionByZeroError):
-        await apply(connection, schema="chat", versions=[replace(known()[0], sql="SELECT 1 / 0;")])
+        await apply_versions(connection, [replace(CORE.versions[0], sql="SELECT 1 / 0;")], schema="chat")
     assert await connection.fetchval("SELECT to_regnamespace('chat')") is None
 
 
@@ -121,7 +129,7 @@ async def test_a_table_in_use_is_not_waited_for_long(connection: "Connection[Rec
         with pytest.raises(StoreUnavailable, match=r"holds the table; try again"):
             async with asyncio.timeout(20):
                 await migrate(empty_dsn)
-    assert len(await migrate(empty_dsn)) == NEWEST
+    assert await migrate(empty_dsn) == list(CORE.versions)
 
 
 async def test_the_connection_keeps_its_settings(connection: "Connection[Record]") -> None:
@@ -134,45 +142,55 @@ async def test_the_connection_keeps_its_settings(connection: "Connection[Record]
 async def test_the_script_does_in_psql_what_migrate_does(
     connection: "Connection[Record]", dsn: str, psql: Psql, catalog: Catalog
 ) -> None:
-    done = psql(stdin=script())
+    done = psql(stdin=script(components=SHIPPED))
     assert (done.returncode, done.stderr) == (0, "")
     migrated = await asyncpg.connect(dsn)
     try:
         assert await catalog(connection) == await catalog(migrated)
-        rows = "SELECT version, name, oldest_code FROM moorline_schema ORDER BY version"
-        assert await connection.fetch(rows) == await migrated.fetch(rows)
+        assert await connection.fetch(ROWS) == await migrated.fetch(ROWS)
     finally:
         await migrated.close()
-    assert script(current=NEWEST) == ""
+    newest = {each.component: each.newest for each in SHIPPED}
+    assert script(current=newest, components=SHIPPED) == ""
 
     before = await catalog(connection)
     assert "already exists" in psql(stdin=script()).stderr
     assert await catalog(connection) == before
 
 
+async def test_the_script_begins_where_each_component_stands(empty_dsn: str, psql: Psql) -> None:
+    await migrate(empty_dsn)
+    done = psql(stdin=script(current={"moorline": CORE.newest}, components=SHIPPED))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert await migrate(empty_dsn, components=SHIPPED) == []
+
+
 async def test_code_runs_on_its_own_and_on_newer_versions(connection: "Connection[Record]") -> None:
     await apply(connection)
     await check(connection)
-    await apply(connection, versions=[*known(), next_version("SELECT 1;", oldest_code=NEWEST)])
+    await apply_versions(connection, [next_version("SELECT 1;", oldest_code=CORE.newest)])
     await check(connection)
 
 
 async def test_a_newer_version_may_refuse_older_code(connection: "Connection[Record]") -> None:
-    await apply(connection, versions=[*known(), next_version("SELECT 1;", oldest_code=NEWEST + 1)])
-    with pytest.raises(SchemaMismatch, match=rf"too new.*version {NEWEST + 1}.*Upgrade Moorline"):
+    newest = CORE.newest
+    await apply_versions(connection, [*KNOWN, next_version("SELECT 1;", oldest_code=newest + 1)])
+    with pytest.raises(SchemaMismatch, match=rf"'moorline' .*too new.*version {newest + 1}.*Upgrade"):
         await check(connection)
+    # Another component does not mind.
+    await check(connection, components=[SCHEDULING])
 
 
 async def test_an_older_schema_is_refused_with_the_command_to_run(connection: "Connection[Record]") -> None:
-    with pytest.raises(SchemaMismatch, match=r"holds no tables of Moorline.*`moorline migrate`"):
+    with pytest.raises(SchemaMismatch, match=r"'moorline' has no tables .*`moorline migrate`"):
         await check(connection)
-    await apply(connection, versions=known()[:-1])
-    with pytest.raises(SchemaMismatch, match=rf"version {NEWEST - 1}.*needs version {NEWEST}.*`moorline migrate`"):
-        await check(connection)
+    await apply(connection)
+    with pytest.raises(SchemaMismatch, match=r"'scheduling' has no tables .*needs version 1.*`moorline migrate`"):
+        await check(connection, components=SHIPPED)
 
 
 async def test_a_table_name_taken_by_others_is_refused(connection: "Connection[Record]", empty_dsn: str) -> None:
     await connection.execute("CREATE TABLE appointments (theirs text)")
     with pytest.raises(SchemaMismatch, match=r"set MOORLINE_SCHEMA.*appointments"):
-        await migrate(empty_dsn)
-    assert await migrate(empty_dsn, schema="moorline") == list(known())
+        await migrate(empty_dsn, components=SHIPPED)
+    assert await migrate(empty_dsn, schema="moorline", components=SHIPPED) == KNOWN

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from moorline_migrations import apply, migrate, script
-from moorline_migrations.versions import known
+from moorline_migrations import CORE, SHIPPED, apply, migrate, script
 
 if TYPE_CHECKING:
     from asyncpg import Connection, Record
@@ -52,7 +51,7 @@ async def test_the_columns_are_added_as_by_the_migration(
     added = [line for line in await catalog(connection) if "conversation_states" in line]
     assert await connection.execute(OURS) == "INSERT 0 1"
 
-    assert await apply(connection) == list(known())
+    assert await apply(connection) == list(CORE.versions)
     migrated = [line for line in await catalog(connection) if "conversation_states" in line]
     assert set(added) <= set(migrated)
     assert not [line for line in migrated if line.startswith("column conversation_states") and line not in added]
@@ -139,23 +138,23 @@ async def test_a_migrated_schema_is_taken_back_in_two_steps(
         done = run(name)
         assert done.returncode == 0, done.stderr
     assert (await catalog(connection), await connection.fetch(ROWS)) == before
-    assert await migrate(empty_dsn) == list(known())
+    assert await migrate(empty_dsn) == list(CORE.versions)
 
 
 async def test_a_schema_of_our_own_is_removed_whole(
     connection: "Connection[Record]", empty_dsn: str, catalog: Catalog, run: Psql
 ) -> None:
-    await migrate(empty_dsn)
-    assert run("remove_moorline.sql").returncode == 0
+    await migrate(empty_dsn, components=SHIPPED)
+    done = run("remove_moorline.sql")
+    assert (done.returncode, done.stderr) == (0, "")
     assert await catalog(connection) == []
 
 
-async def test_a_table_that_kept_a_version_out_is_not_removed(
+async def test_a_table_that_is_not_ours_is_not_removed(
     connection: "Connection[Record]", psql: Psql, run: Psql, catalog: Catalog
 ) -> None:
     await connection.execute("CREATE TABLE appointments (theirs text)")
-    first, _ = script().split("-- 0002", 1)
-    assert psql(stdin=f"{first} COMMIT;").returncode == 0
+    assert psql(stdin=script()).returncode == 0
     assert run("remove_moorline.sql").returncode == 0
     assert [line.split()[1] for line in await catalog(connection) if line.startswith("relation")] == ["appointments"]
 

@@ -99,8 +99,8 @@ async def test_a_database_without_the_schema(empty_dsn: str) -> None:
 @pytest.mark.parametrize(
     ("change", "remedy"),
     [
-        ("DELETE FROM moorline_schema WHERE version = (SELECT max(version) FROM moorline_schema)", "moorline migrate"),
-        ("INSERT INTO moorline_schema (version, name, oldest_code) VALUES (99, 'later', 99)", "Upgrade Moorline"),
+        ("DELETE FROM moorline_schema WHERE component = 'moorline'", "moorline migrate"),
+        ("UPDATE moorline_schema SET oldest_code = 99 WHERE component = 'moorline'", "too new.*Upgrade"),
     ],
 )
 async def test_a_database_with_an_older_or_a_too_new_schema(dsn: str, change: str, remedy: str) -> None:

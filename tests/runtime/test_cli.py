@@ -227,8 +227,11 @@ def test_a_database_of_ones_own_is_never_migrated_by_the_chat(moorline: Call, em
 
 def test_migrate_says_what_it_does_and_does_it_once(moorline: Call, empty_dsn: str) -> None:
     stand = moorline("migrate", "--status", DATABASE_URL=empty_dsn).out.splitlines()
-    assert "is at version 0" in stand[0]
-    pending = [line.removeprefix("To apply: ") for line in stand[1:]]
+    assert [line.split(", ")[0] for line in stand if line.startswith("Schema")] == [
+        "Schema public: moorline is at version 0",
+        "Schema public: scheduling is at version 0",
+    ]
+    pending = [line.removeprefix("To apply: ") for line in stand if line.startswith("To apply")]
     applied = moorline("migrate", DATABASE_URL=empty_dsn).out.splitlines()
     assert applied == [f"Applied {version}." for version in pending]
     assert moorline("migrate", DATABASE_URL=empty_dsn).out == "Nothing to apply.\n"

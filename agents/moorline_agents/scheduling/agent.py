@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from moorline_agents.agent import Agent
 from moorline_agents.scheduling.calendar import spoken
 from moorline_agents.scheduling.tools import scheduling_tools
+from moorline_migrations.components import SCHEDULING
 from moorline_migrations.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ def scheduling(
         tools=scheduling_tools(schema=schema),
         model=model,
         session_ttl=session_ttl,
+        migrations=SCHEDULING,
     )
 
 

@@ -1,22 +1,49 @@
--- Deletes Moorline's own tables, view, sequence and functions from the first schema of the search_path that has them,
--- WITH EVERY CONVERSATION AND APPOINTMENT IN THEM, as a whole or not at all. May be run any number of times.
+-- Deletes Moorline's own tables, view and functions from the first schema of the search_path that has them, WITH EVERY
+-- CONVERSATION AND APPOINTMENT IN THEM, as a whole or not at all. May be run any number of times. It also deletes what
+-- an unreleased version made.
 --
 --     psql "$DATABASE_URL" -v ON_ERROR_STOP=1 -c '\i remove_moorline.sql'
 --
 -- A conversation_states that a backend had before stays as it is; remove_session_lock_fields.sql then takes Moorline's
--- columns out of it.
+-- columns out of it. Refused while a component of your own has tables here: only you know which they are.
 
 DO $remove$
 DECLARE
     marker regclass := to_regclass('moorline_schema');
     home   name := (
         SELECT n.nspname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = marker);
+    core   boolean := true;
+    booked boolean;
+    others text;
     item   record;
 BEGIN
     IF marker IS NULL THEN
         RETURN;
     END IF;
-    PERFORM set_config('lock_timeout', '3s', true), set_config('search_path', quote_ident(home), true);
+    PERFORM set_config('lock_timeout', '3s', true), set_config('search_path', quote_ident(home), true),
+        set_config('client_min_messages', 'warning', true);
+
+    -- Tables of a component that was not applied are not ours, whatever their names.
+    IF EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = marker AND a.attname = 'component') THEN
+        core := EXISTS (SELECT FROM moorline_schema s WHERE s.component = 'moorline');
+        booked := EXISTS (SELECT FROM moorline_schema s WHERE s.component = 'scheduling');
+        others := (
+            SELECT string_agg(DISTINCT s.component, ', ')
+                FROM moorline_schema s WHERE s.component NOT IN ('moorline', 'scheduling'));
+        IF others IS NOT NULL THEN
+            RAISE EXCEPTION USING ERRCODE = 'ML001',
+                MESSAGE = format('schema %s holds tables of other components: %s', home, others),
+                HINT = 'Drop their tables and functions, delete their rows from moorline_schema, then run this again.';
+        END IF;
+    ELSE
+        booked := EXISTS (SELECT FROM moorline_schema s WHERE s.version = 2);
+    END IF;
+
+    IF booked THEN
+        DROP FUNCTION IF EXISTS scheduling_erase, scheduling_export;
+        DROP TABLE appointments, appointment_closures, appointment_hours, appointment_offers, appointment_providers,
+            appointment_services;
+    END IF;
     FOR item IN
         SELECT p.oid::regprocedure AS function FROM pg_proc p
             WHERE p.pronamespace = quote_ident(home)::regnamespace
@@ -24,18 +51,16 @@ BEGIN
     LOOP
         EXECUTE format('DROP FUNCTION %s', item.function);
     END LOOP;
-    DROP VIEW expired_sessions;
-    -- Without version 2 a table of that name is not ours.
-    IF EXISTS (SELECT FROM moorline_schema WHERE version = 2) THEN
-        DROP TABLE appointments, appointment_closures, appointment_hours, appointment_offers, appointment_providers,
-            appointment_services;
+    IF core THEN
+        DROP VIEW expired_sessions;
+        DROP TABLE conversation_messages, conversation_turns, conversation_checkpoints, conversation_values,
+            conversation_writes, conversation_effects;
+        DROP TABLE IF EXISTS moorline_keys;
+        DROP SEQUENCE IF EXISTS conversation_fences;
+        IF obj_description(to_regclass('conversation_states'), 'pg_class') LIKE 'Made by Moorline:%' THEN
+            DROP TABLE conversation_states;
+        END IF;
     END IF;
-    DROP TABLE conversation_messages, conversation_turns, conversation_checkpoints, conversation_values,
-        conversation_writes, conversation_effects;
-    DROP SEQUENCE conversation_fences;
     DROP TABLE moorline_schema;
-    IF obj_description(to_regclass('conversation_states'), 'pg_class') LIKE 'Made by Moorline:%' THEN
-        DROP TABLE conversation_states;
-    END IF;
 END
 $remove$;

@@ -13,8 +13,8 @@ from moorline_agents.errors import AgentError
 from moorline_agents.scheduling.repository import statements
 from moorline_agents.scheduling.tools import scheduling_tools
 from moorline_agents.tools import Connection, ToolContext
+from moorline_migrations import SCHEDULING, migrate
 from moorline_migrations.errors import ConfigurationError
-from moorline_migrations.runner import migrate
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -457,7 +457,7 @@ async def test_nothing_is_changed_when_the_transaction_does_not_commit(salon: Bu
 
 
 async def test_another_schema_holds_its_own_appointments(salon: Business, dsn: str) -> None:
-    await migrate(dsn, schema="branch")
+    await migrate(dsn, schema="branch", components=[SCHEDULING])
     branch = type(salon)(salon.pool, schema="branch")
     assert await branch.call("d", "find_slots") == {"services": []}
     assert len((await salon.call("d", "find_slots"))["services"]) == 2

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from moorline_agents.scheduling.demo import TIME_ZONE, seed_demo
-from moorline_migrations.runner import migrate
+from moorline_migrations import SCHEDULING, migrate
 
 if TYPE_CHECKING:
     from tests.agents.scheduling.conftest import Business
@@ -77,7 +77,7 @@ async def test_of_two_at_once_one_waits_and_fills_what_the_other_did_not(busines
 
 
 async def test_it_fills_the_schema_it_is_told(business: Business, dsn: str) -> None:
-    await migrate(dsn, schema="branch")
+    await migrate(dsn, schema="branch", components=[SCHEDULING])
     async with business.pool.acquire() as connection:
         assert await seed_demo(connection, schema="branch") is True
     assert not any((await counts(business)).values())
