@@ -31,11 +31,12 @@ if TYPE_CHECKING:
     from moorline_migrations.components import Migrations
 
 HISTORY_USER_MESSAGES = 40
-"""Messages of the person that an agent keeps in its state, with what was said and done about them; the whole
-conversation is in `conversation_turns`."""
+"""Earlier messages of the person that a model is shown, with what was said and done about them; the whole conversation
+is in `conversation_turns`."""
 
 HISTORY_MESSAGES = 120
-"""Messages that it keeps in all, where tools are called much."""
+"""Messages of all kinds that an agent keeps in its state: where tools are called much, fewer of the person's are left
+to be shown."""
 
 SNAPSHOT_UPDATES = 30
 """A history is stored as deltas; every so many of them it is stored whole, so that a read stays short."""
@@ -84,13 +85,12 @@ class AgentDeps:
 
 
 def extend_history(history: list[Message], updates: Sequence[Sequence[Message]]) -> list[Message]:
-    """The reducer of a history: appends, and forgets what lies beyond `HISTORY_USER_MESSAGES` or `HISTORY_MESSAGES`.
+    """The reducer of a history: appends, and forgets all but the last `HISTORY_MESSAGES`.
 
-    Applying updates one by one or all at once gives the same list, as `DeltaChannel` demands.
+    Applying updates one by one or all at once gives the same list, as `DeltaChannel` demands. What depends on more than
+    the number of messages is for `shown`.
     """
-    extended = [*history, *chain.from_iterable(updates)][-HISTORY_MESSAGES:]
-    asked = [position for position, message in enumerate(extended) if message["role"] == "user"]
-    return extended[asked[-HISTORY_USER_MESSAGES] :] if len(asked) > HISTORY_USER_MESSAGES else extended
+    return [*history, *chain.from_iterable(updates)][-HISTORY_MESSAGES:]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,9 +167,10 @@ class Agent:
 
 
 def shown(history: Sequence[Message]) -> list[Message]:
-    """What of a history a model is shown: it starts with a person's message, so no tool result is orphaned."""
-    start = next((i for i, message in enumerate(history) if message["role"] == "user"), len(history))
-    return list(history[start:])
+    """What of a history a model is shown: the last `HISTORY_USER_MESSAGES` of the person, with all that followed them.
+    It starts with the first of these, so no tool result is orphaned."""
+    asked = [position for position, message in enumerate(history) if message["role"] == "user"]
+    return list(history[asked[-HISTORY_USER_MESSAGES:][0] :]) if asked else []
 
 
 class _Loop:
@@ -190,7 +191,7 @@ class _Loop:
 
     async def think(self, state: AgentState, runtime: Runtime[RunContext]) -> Command[str]:
         turn = state.get("turn", AgentTurn())
-        history = shown([*state.get("history", ()), *turn.user_messages])
+        history = [*shown(state.get("history", ())), *turn.user_messages]
         answer, usage = await self._answer(history, runtime.context)
         update = {
             # One update a step: each is a row.

@@ -63,7 +63,7 @@ async def test_whoever_takes_a_turn_is_shown_what_one_is_shown_who_knows_nothing
 
 
 async def test_a_history_that_is_stored_whole_now_and_then_is_known_whole(dsn: str) -> None:
-    """The agents of the kit keep 40 messages of the person, and store their history whole every 30 updates."""
+    """The agents of the kit show 40 earlier messages of the person, and store their history whole every 30 updates."""
     async with runtime(dsn) as moorline:
         for number in range(1, 101):
             assert await say(moorline, "hello") == f"{min(number, 41)}: hello"
