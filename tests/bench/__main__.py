@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from subprocess import CalledProcessError
 
+from tests.bench.comparison import compare
 from tests.bench.lab import Lab
 from tests.bench.machine import facts
 from tests.bench.measures import MEASURES
@@ -21,6 +22,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
     parser.add_argument("--only", metavar="NAME,…", help=f"of {', '.join(MEASURES)}")
     parser.add_argument("--quick", action="store_true", help="less of everything, to see roughly where it stands")
+    parser.add_argument("--against", metavar="REVISION", help="only compare this checkout with another revision of it")
     parser.add_argument("--rounds", type=int, help="runs of each contestant (default: 5, quick 2)")
     parser.add_argument(
         "--output", type=Path, help="folder for table, plot and results (default: docs/benchmarks for a whole run)"
@@ -31,9 +33,13 @@ def main() -> int:
         parser.error(f"there is no {', '.join(unknown)}; there are {', '.join(MEASURES)}")
     whole = not options.only and not options.quick and not options.rounds
     folder = options.output or (FOLDER if whole else None)
-    rounds = options.rounds or (2 if options.quick else 5)
+    rounds = options.rounds or (2 if options.quick and not options.against else 5)
     with serving() as databases:
         lab = Lab(databases=databases, rounds=rounds, quick=options.quick, raw={})
+        if options.against:
+            lab.measurement = "against"
+            sys.stdout.write(f"\n{compare(lab, options.against)}\n")
+            return 0
         report = Report(facts=facts(databases), figures={}, raw=lab.raw, failed=[])
         for name in chosen:
             lab.measurement = name

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tests.bench.server import Databases
@@ -38,8 +39,14 @@ class Lab:
 
     def call(self, function: Callable[..., Any], **arguments: Any) -> Any:
         """What an asynchronous function gives in a fresh process."""
-        command = [sys.executable, "-m", "tests.bench.worker", f"{function.__module__}:{function.__name__}"]
-        done = subprocess.run([*command, json.dumps(arguments)], check=True, stdout=subprocess.PIPE, text=True)
+        return self.call_in(f"{function.__module__}:{function.__name__}", **arguments)
+
+    def call_in(
+        self, function: str, *, folder: Path | None = None, environment: dict[str, str] | None = None, **arguments: Any
+    ) -> Any:
+        """The same by the function's name, in a folder and an environment of its own."""
+        command = [sys.executable, "-m", "tests.bench.worker", function, json.dumps(arguments)]
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=folder, env=environment)
         return json.loads(done.stdout.splitlines()[-1])
 
     def alternate(self, runs: Mapping[str, Callable[[], dict[str, float]]]) -> Results:

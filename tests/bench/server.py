@@ -27,13 +27,18 @@ class Databases:
     @contextmanager
     def fresh(self) -> Iterator[str]:
         """The DSN of a database with our schema, whose making is off the server's hands; dropped at the end."""
-        name = f"bench_{uuid.uuid4().hex}"
-        dsn = urlsplit(self._dsn)._replace(path=f"/{name}").geturl()
-        execute(self._dsn, f"CREATE DATABASE {name}")
-        try:
+        with self.empty() as dsn:
             asyncio.run(migrate(dsn, components=SHIPPED))
             execute(dsn, "CHECKPOINT")
             yield dsn
+
+    @contextmanager
+    def empty(self) -> Iterator[str]:
+        """The DSN of a database with nothing in it; dropped at the end."""
+        name = f"bench_{uuid.uuid4().hex}"
+        execute(self._dsn, f"CREATE DATABASE {name}")
+        try:
+            yield urlsplit(self._dsn)._replace(path=f"/{name}").geturl()
         finally:
             execute(self._dsn, f"DROP DATABASE {name} WITH (FORCE)")
 

@@ -1,0 +1,108 @@
+"""Compares this checkout with another revision of itself: the same runs in turn, on the same server, in under six
+minutes. What counts is the ratio, run by run, with its spread: on a noisy machine absolute figures say little."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+
+from tests.bench.figures import ratios
+from tests.bench.lab import Lab, Results
+from tests.bench.server import execute
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("runtime", "agents", "checkpoint", "migrations")
+MIGRATE = "import asyncio, sys; from moorline_migrations import migrate; asyncio.run(migrate(sys.argv[1]))"
+
+SPEED = "tests.bench.driving:speed"
+SENDS = "tests.bench.measures.sends:hot"
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A checkout whose code is run in the environment of this one."""
+
+    folder: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Its packages come before those that are installed."""
+        return {**os.environ, "PYTHONPATH": os.pathsep.join(str(self.folder / package) for package in PACKAGES)}
+
+    def migrate(self, dsn: str) -> None:
+        """Makes its tables."""
+        subprocess.run([sys.executable, "-c", MIGRATE, dsn], check=True, cwd=self.folder, env=self.environment)
+
+
+@contextmanager
+def checked_out(revision: str) -> Iterator[Tree]:
+    """The revision in a folder of its own, while the block runs."""
+    with TemporaryDirectory(prefix="bench-") as folder:
+        tree = Path(folder) / "tree"
+        git = ["git", "-C", str(ROOT), "worktree"]
+        subprocess.run([*git, "add", "--quiet", "--detach", str(tree), revision], check=True)
+        try:
+            yield Tree(tree)
+        finally:
+            subprocess.run([*git, "remove", "--force", str(tree)], check=True)
+
+
+def compare(lab: Lab, revision: str) -> str:
+    """A table of what both trees gave."""
+    with checked_out(revision) as other:
+        trees = {"here": Tree(ROOT), revision: other}
+        runs = {
+            f"{what} {name}": _run(lab, tree, what)
+            for what in ("run", "saver", "sends")
+            for name, tree in trees.items()
+        }
+        results = lab.alternate(runs)
+    return _table(results, revision)
+
+
+def _run(lab: Lab, tree: Tree, what: str) -> Callable[[], dict[str, float]]:
+    arguments: Mapping[str, Mapping[str, object]] = {
+        "run": {"contestant": "moorline", "devices": 100, "turns": 10},
+        "saver": {"contestant": "saver", "devices": 100, "turns": 10},
+        "sends": {"turns": 50},
+    }
+
+    def run() -> dict[str, float]:
+        with lab.databases.empty() as dsn:
+            tree.migrate(dsn)
+            execute(dsn, "CHECKPOINT")
+            function = SENDS if what == "sends" else SPEED
+            result: dict[str, float] = lab.call_in(
+                function, folder=tree.folder, environment=tree.environment, dsn=dsn, **arguments[what]
+            )
+            return result
+
+    return run
+
+
+def _table(results: Results, revision: str) -> str:
+    lines = [
+        f"| path | figure | here | {revision} | ratio, run by run: median (lowest to highest) |",
+        "|---|---|---|---|---|",
+    ]
+    for what, figures in (
+        ("run", ("turns_per_second", "cpu_ms_per_turn", "p50", "p99")),
+        ("saver", ("turns_per_second", "cpu_ms_per_turn")),
+        ("sends", ("sends",)),
+    ):
+        for figure in figures:
+            ours = [run[figure] for run in results[f"{what} here"]]
+            theirs = [run[figure] for run in results[f"{what} {revision}"]]
+            found = ratios(ours, theirs)
+            lines.append(
+                f"| {what} | {figure} | {median(ours):.4g} | {median(theirs):.4g} "
+                f"| {median(found):.3f} ({min(found):.3f} to {max(found):.3f}) |"
+            )
+    return "\n".join(lines)
