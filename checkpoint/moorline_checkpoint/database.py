@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -11,10 +10,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import asyncpg
 
-from moorline_checkpoint import statements
 from moorline_checkpoint.backoff import Backoff
 from moorline_checkpoint.devices import is_uuid
+from moorline_migrations.dsn import asyncpg_dsn
 from moorline_migrations.errors import StoreUnavailable, connect_errors, store_errors
+from moorline_migrations.statements import load
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from asyncpg import Pool, Record
     from asyncpg.pool import PoolConnectionProxy
 
-    from moorline_checkpoint.statements import Statement
+    from moorline_migrations.statements import Statement
 
     _AnyConnection = asyncpg.Connection[Record]
 else:
@@ -44,7 +44,8 @@ TRUSTED_IDLE = 30.0
 """Seconds of wall-clock time after which an idle connection is replaced unasked: a process that was frozen
 did not notice that its sockets were closed, and monotonic clocks may have stood still with it."""
 
-_SQLALCHEMY = re.compile(r"^postgres(?:ql)?\+asyncpg://")
+STATEMENTS = "moorline_checkpoint.sql"
+"""The package whose .sql files hold the statements."""
 
 T = TypeVar("T")
 
@@ -120,7 +121,7 @@ class Database:
     ) -> None:
         """`statement_cache_size=0` is for poolers in transaction mode that track no prepared statements."""
         self.schema = schema
-        self._statements = statements.load(schema)
+        self._statements = load(STATEMENTS, schema)
         self._given = None if isinstance(source, str) else source
         self._dsn = asyncpg_dsn(source) if isinstance(source, str) else None
         self._pool_size = pool_size
@@ -281,13 +282,6 @@ class Database:
         await ending.await_loop()
         self._pools[loop] = pool, ending
         return pool
-
-
-def asyncpg_dsn(dsn: str) -> str:
-    """The DSN as asyncpg takes it, also from SQLAlchemy's spelling `postgresql+asyncpg://…?ssl=require`."""
-    if not _SQLALCHEMY.match(dsn):
-        return dsn
-    return re.sub(r"([?&])ssl=", r"\1sslmode=", _SQLALCHEMY.sub("postgresql://", dsn))
 
 
 class _Connection(_AnyConnection):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import asyncpg
 
 from moorline_migrations.components import CORE, Migrations, distinct
+from moorline_migrations.dsn import asyncpg_dsn
 from moorline_migrations.errors import SchemaMismatch, connect_errors, store_errors
 from moorline_migrations.identifiers import in_schema
 from moorline_migrations.versions import Version
@@ -148,7 +149,7 @@ _NOTHING = _Stand(version=0)
 async def _connect(dsn: str) -> "Connection[Record]":
     with connect_errors():
         # Without cached statements it works behind any pooler.
-        return await asyncpg.connect(dsn, timeout=CONNECT_TIMEOUT, statement_cache_size=0)
+        return await asyncpg.connect(asyncpg_dsn(dsn), timeout=CONNECT_TIMEOUT, statement_cache_size=0)
 
 
 async def _stand(connection: "Connection[Record] | PoolConnectionProxy[Record]", schema: str) -> Mapping[str, _Stand]:

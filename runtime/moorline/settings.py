@@ -5,7 +5,6 @@ import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import parse_qsl, urlencode
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import (
@@ -23,6 +22,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from moorline.errors import ConfigurationError
 from moorline_checkpoint.messages import OnBusy
+from moorline_migrations.dsn import asyncpg_dsn
 from moorline_migrations.identifiers import quoted
 
 OnCancel = Literal["finish", "release"]
@@ -34,24 +34,12 @@ SERVERLESS = ("AWS_LAMBDA_FUNCTION_NAME", "VERCEL")
 PREFIX = "MOORLINE_"
 """Of the variables that are Moorline's alone; a field with another variable names it as its alias."""
 
-_DSN = re.compile(r"postgres(?:ql)?(?P<driver>\+\w+)?://(?P<address>[^?]+)(?:\?(?P<query>.*))?")
-_SQLALCHEMY_ONLY = {"prepared_statement_cache_size", "prepared_statement_name_func"}
-
 
 def _plain_dsn(dsn: str) -> str:
-    """The DSN as asyncpg takes it, also from SQLAlchemy's spelling with the driver in the scheme."""
-    match = _DSN.fullmatch(dsn)
-    if match is None:
-        raise ValueError("must look like postgresql://user:password@host:5432/name")
-    query = match["query"]
-    if query and match["driver"]:
-        options = [
-            ("sslmode" if name == "ssl" else name, value)
-            for name, value in parse_qsl(query, keep_blank_values=True)
-            if name not in _SQLALCHEMY_ONLY
-        ]
-        query = urlencode(options)
-    return f"postgresql://{match['address']}" + (f"?{query}" if query else "")
+    try:
+        return asyncpg_dsn(dsn)
+    except ConfigurationError as error:
+        raise ValueError(str(error).removeprefix("DATABASE_URL ")) from None
 
 
 def _http_url(url: str) -> str:

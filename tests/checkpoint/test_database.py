@@ -13,7 +13,7 @@ import asyncpg
 import pytest
 
 from moorline_checkpoint import database as database_module
-from moorline_checkpoint.database import Database, asyncpg_dsn
+from moorline_checkpoint.database import Database
 from moorline_checkpoint.saver import DeviceCheckpointer
 from moorline_migrations.errors import ConfigurationError, SchemaMismatch, StoreUnavailable
 from tests.checkpoint.checkpoints import config, put
@@ -248,20 +248,6 @@ async def test_a_dsn_that_cannot_be_read_is_a_mistake_of_configuration() -> None
 def test_a_schema_that_cannot_be_named_is_refused() -> None:
     with pytest.raises(ConfigurationError):
         DeviceCheckpointer.from_conn_string("postgresql://", schema='"; DROP')
-
-
-@pytest.mark.parametrize(
-    ("given", "taken"),
-    [
-        ("postgresql://u:p@h/d", "postgresql://u:p@h/d"),
-        ("postgres://u:p@h/d?ssl=require", "postgres://u:p@h/d?ssl=require"),
-        ("postgresql+asyncpg://u:p@h/d", "postgresql://u:p@h/d"),
-        ("postgres+asyncpg://u:p@h/d", "postgresql://u:p@h/d"),
-        ("postgresql+asyncpg://u:p@h/d?a=b&ssl=require", "postgresql://u:p@h/d?a=b&sslmode=require"),
-    ],
-)
-def test_sqlalchemys_spelling_of_a_dsn_is_understood(given: str, taken: str) -> None:
-    assert asyncpg_dsn(given) == taken
 
 
 async def test_sqlalchemys_spelling_connects(dsn: str) -> None:

@@ -5,11 +5,12 @@ import re
 import asyncpg
 import pytest
 
-from moorline_checkpoint import statements
+from moorline_checkpoint.database import STATEMENTS
 from moorline_checkpoint.saver import DeviceCheckpointer
+from moorline_migrations.statements import load
 from tests.checkpoint.checkpoints import config, put
 
-LOADED = statements.load("public")
+LOADED = load(STATEMENTS, "public")
 
 
 async def test_the_server_takes_every_statement(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
@@ -26,7 +27,7 @@ def test_no_statement_needs_the_state_of_a_server_session(name: str) -> None:
 
 
 def test_statements_name_the_tables_of_their_schema() -> None:
-    assert 'INSERT INTO "front_desk".conversation_writes' in statements.load("front_desk")["put"].sql
+    assert 'INSERT INTO "front_desk".conversation_writes' in load(STATEMENTS, "front_desk")["put"].sql
     assert LOADED["put"].repeatable
     assert not LOADED["clear_lock"].repeatable
 

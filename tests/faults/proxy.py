@@ -16,14 +16,15 @@ from random import Random
 from typing import Literal
 from urllib.parse import parse_qs, urlsplit
 
-from moorline_checkpoint import statements
+from moorline_checkpoint.database import STATEMENTS
+from moorline_migrations.statements import load
 
 Direction = Literal["both", "to_server", "to_client"]
 
 SOON = 0.01
 """Seconds between a send and the reset of a connection at most."""
 
-_NAMES = {statement.sql: name for name, statement in statements.load("public").items()}
+_NAMES = {statement.sql: name for name, statement in load(STATEMENTS, "public").items()}
 _STARTUP = 196608  # the protocol's version; other numbers in its place are requests for something else
 _ARRAY = struct.Struct(">iii8x")  # dimensions, whether it has NULLs, type of the elements; length and lower bound
 _TEXT = 25  # the type's OID

@@ -11,14 +11,15 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from moorline_checkpoint import batcher, statements
+from moorline_checkpoint import batcher
 from moorline_checkpoint.batcher import LARGEST
-from moorline_checkpoint.database import Database
+from moorline_checkpoint.database import STATEMENTS, Database
 from moorline_checkpoint.queue import Replayed
 from moorline_checkpoint.rows import CheckpointRow
 from moorline_checkpoint.turn import OpenTurn
 from moorline_checkpoint.turns import Turns
 from moorline_migrations.errors import StoreUnavailable
+from moorline_migrations.statements import load
 from tests.faults.proxy import proxied
 
 from .claims import Connection, answer, begin, claim, message, record, statuses
@@ -28,7 +29,7 @@ DEVICES = [f"d{number}" for number in range(100)]
 HANDFUL = len(DEVICES) // LARGEST + 3
 """Statements."""
 
-NAMES = statements.load("public")
+NAMES = load(STATEMENTS, "public")
 
 TOO_LONG = Random(0).randbytes(4000).hex()  # noqa: S311 - chance that can be repeated, no secret
 """A device ID that no index of the database holds."""

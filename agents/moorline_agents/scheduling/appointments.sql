@@ -1,4 +1,4 @@
--- The statements of store.py, each named by the line before it. What is a device's carries $1, the device, first.
+-- The statements of repository.py. What is a device's takes $1, the device, first.
 
 -- name: offers
 -- The whole catalogue: every service with every provider who offers it.

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
 from typing import TYPE_CHECKING
 
-from moorline_migrations.identifiers import in_schema
+from moorline_agents.scheduling.repository import STATEMENTS
+from moorline_migrations.statements import load
 
 if TYPE_CHECKING:
     from moorline_agents.tools import Connection
@@ -19,5 +19,4 @@ async def seed_demo(connection: Connection, *, schema: str = "public") -> bool:
 
     One statement: of several processes that do it at once, one fills it and the others find it filled.
     """
-    sql = (files("moorline_agents.scheduling") / "demo.sql").read_text(encoding="utf-8")
-    return bool(await connection.fetchval(in_schema(sql, schema), TIME_ZONE))
+    return bool(await connection.fetchval(load(STATEMENTS, schema)["seed_demo"].sql, TIME_ZONE))

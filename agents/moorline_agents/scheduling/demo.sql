@@ -1,3 +1,4 @@
+-- name: seed_demo
 -- Fills an empty catalogue in the time zone $1. Of two that run it at once, one waits for the other and adds nothing.
 WITH wanted_services (name, minutes) AS (
     VALUES ('Haircut', 30), ('Beard trim', 15), ('Colouring', 90), ('Consultation', 30), ('Dental check-up', 45)

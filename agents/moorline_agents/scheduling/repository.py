@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import cache
-from importlib.resources import files
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from moorline_agents.errors import AgentError
 from moorline_agents.scheduling.calendar import Calendar, Opening, Span, iso, spoken
-from moorline_migrations.identifiers import in_schema
+from moorline_migrations.statements import load
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -24,7 +21,8 @@ if TYPE_CHECKING:
 MOST_LISTED = 20
 """How many of a device's appointments are listed."""
 
-_BLOCK = re.compile(r"^-- name: (\w+)\n(.*?);$", re.MULTILINE | re.DOTALL)
+STATEMENTS = "moorline_agents.scheduling"
+"""The package whose .sql files hold the statements."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +85,7 @@ class AppointmentRepository:
     schema: str
 
     def __post_init__(self) -> None:
-        statements(self.schema)
+        load(STATEMENTS, self.schema)
 
     async def services(self, connection: Connection) -> tuple[Service, ...]:
         """Every service that somebody offers, by name."""
@@ -168,14 +166,7 @@ class AppointmentRepository:
         return await connection.fetchval(self._sql("take_out"), device_id, appointment_id) is not None
 
     def _sql(self, name: str) -> str:
-        return statements(self.schema)[name]
-
-
-@cache
-def statements(schema: str) -> Mapping[str, str]:
-    """The statements of appointments.sql by name, for one schema."""
-    text = (files("moorline_agents.scheduling") / "appointments.sql").read_text(encoding="utf-8")
-    return dict(_BLOCK.findall(in_schema(text, schema)))
+        return load(STATEMENTS, self.schema)[name].sql
 
 
 def _of(provider_id: int, rows: Sequence[Row]) -> Iterable[Row]:

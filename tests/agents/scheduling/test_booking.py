@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from moorline_agents.errors import AgentError
-from moorline_agents.scheduling.repository import statements
+from moorline_agents.scheduling.repository import STATEMENTS
 from moorline_agents.scheduling.tools import scheduling_tools
 from moorline_agents.tools import Connection, ToolContext
 from moorline_migrations import SCHEDULING, migrate
 from moorline_migrations.errors import ConfigurationError
+from moorline_migrations.statements import load
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -483,6 +484,6 @@ async def test_the_search_for_what_is_taken_uses_the_index_of_the_exclusion_cons
     async with salon.pool.acquire() as connection, connection.transaction():
         await connection.execute("SET LOCAL enable_seqscan = off")
         plan = await connection.fetch(
-            "EXPLAIN " + statements("public")["busy"], [1], salon.now, salon.now + timedelta(days=14)
+            "EXPLAIN " + load(STATEMENTS, "public")["busy"].sql, [1], salon.now, salon.now + timedelta(days=14)
         )
     assert any("appointments_one_at_a_time" in row[0] for row in plan)
