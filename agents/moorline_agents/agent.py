@@ -238,7 +238,7 @@ class _Loop:
                 else:
                     result = await context.journal.perform(self._tool(name), arguments, context.tools)
             except ToolRefused as refusal:
-                result = {"error": str(refusal)}
+                result = refusal.shown()
             content = json.dumps(result, ensure_ascii=False, default=str)
             results.append({"role": "tool", "tool_call_id": call["id"], "content": content})
         return Command(goto=END if turn.handoff else "think", update={"history": tuple(results), "turn": turn})
@@ -246,7 +246,7 @@ class _Loop:
     def _tool(self, name: str) -> Tool:
         if name not in self._tools:
             known = ", ".join(self._tools) or "none"
-            raise ToolRefused(f"There is no tool {name}. The tools are: {known}.")
+            raise ToolRefused(f"There is no tool {name}. The tools are: {known}.", code="unknown_tool")
         return self._tools[name]
 
     def _system(self, context: ToolContext) -> Message:

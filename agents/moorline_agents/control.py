@@ -67,7 +67,10 @@ def hand_over_target(arguments: str, agents: Set[str]) -> str:
     """The agent that the arguments of a `hand_over` call name; `ToolRefused` if it is none of `agents`."""
     target = named_agent(arguments)
     if target not in agents:
-        raise ToolRefused(f"There is no agent {target!r} to hand over to. The agents are: {', '.join(sorted(agents))}.")
+        raise ToolRefused(
+            f"There is no agent {target!r} to hand over to. The agents are: {', '.join(sorted(agents))}.",
+            code="unknown_agent",
+        )
     return target
 
 

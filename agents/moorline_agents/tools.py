@@ -8,10 +8,12 @@ the kit's job.
 from __future__ import annotations
 
 import inspect
+import json
 import re
 import typing
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic.json_schema import GenerateJsonSchema
@@ -33,10 +35,40 @@ _PROBLEMS = 5  # named in one refusal
 
 
 class ToolRefused(Exception):
-    """Raised by a tool that cannot do what it was asked.
+    """Raised by a tool that cannot do what it was asked. The turn goes on, and the model is told.
 
-    The turn goes on: the model is told the message, which so says what is wrong and what to do instead.
+    The message says what is wrong and what can be done instead. `code` is a word for the kind of refusal, and `details`
+    are JSON values that belong to it, such as the times that are free: for whoever decides by more than a sentence. All
+    of it is kept with the turn, so that a rerun is given the same refusal. Nothing of it changes once it is made.
     """
+
+    def __init__(self, message: str, /, *, code: str | None = None, **details: Any) -> None:
+        """Raises `TypeError` or `ValueError` for details that are no JSON, or one named `error`, which is the message's
+        name where the model is shown it."""
+        super().__init__(message)
+        if "error" in details:
+            raise TypeError("a detail cannot be named error: so the message is named where the model is shown it")
+        self._code = code
+        self._details: dict[str, Any] = json.loads(json.dumps(details, allow_nan=False))
+
+    @property
+    def code(self) -> str | None:
+        return self._code
+
+    @property
+    def details(self) -> Mapping[str, Any]:
+        return MappingProxyType(self._details)
+
+    def shown(self) -> dict[str, Any]:
+        """The result of the call as the model is shown it: `{"error": message, "code": …, …}`."""
+        code = {} if self._code is None else {"code": self._code}
+        return {"error": str(self), **code, **self._details}
+
+    @classmethod
+    def of(cls, shown: Mapping[str, Any]) -> Self:
+        """The refusal that `shown` showed."""
+        rest = {name: value for name, value in shown.items() if name != "error"}
+        return cls(shown["error"], **rest)
 
 
 class Row(Protocol):
@@ -115,7 +147,8 @@ class Tool:
         fields = ", ".join(self.schema["function"]["parameters"]["properties"]) or "none"
         raise ToolRefused(
             f"{self.name} was not run, its arguments are wrong: {problems}. "
-            f"Call it again with a JSON object; its fields are: {fields}."
+            f"Call it again with a JSON object; its fields are: {fields}.",
+            code="wrong_arguments",
         )
 
 

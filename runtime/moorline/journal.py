@@ -53,7 +53,7 @@ class TurnJournal:
         if earlier is None:
             place = await self._note_intent(tool, arguments)
         elif not tool.idempotent:
-            return await self._settle(place, {"refused": _unknown(tool)})
+            return await self._settle(place, {"refused": _unknown(tool).shown()})
         return await self._outside(tool, arguments, context, place)
 
     async def _in_transaction(self, tool: Tool, arguments: str, context: ToolContext) -> Any:
@@ -68,7 +68,7 @@ class TurnJournal:
                 await transaction.note(self._durable, [*self._pending, _entry(tool, arguments, result)])
         except ToolRefused as refusal:
             # Rolled back, but remembered: a rerun must not succeed where the model was told that it failed.
-            self._pending.append(_entry(tool, arguments, {"refused": str(refusal)}))
+            self._pending.append(_entry(tool, arguments, {"refused": refusal.shown()}))
             raise
         self._noted()
         self._durable += 1
@@ -87,7 +87,7 @@ class TurnJournal:
         try:
             result = {"value": _json(await tool.call(arguments, replace(context, idempotency_key=key)))}
         except ToolRefused as refusal:
-            result = {"refused": str(refusal)}
+            result = {"refused": refusal.shown()}
         return await self._settle(place, result)
 
     async def _settle(self, place: int, result: dict[str, Any]) -> Any:
@@ -127,12 +127,13 @@ def _json(value: Any) -> Any:
 
 def _given(result: dict[str, Any]) -> Any:
     if "refused" in result:
-        raise ToolRefused(result["refused"])
+        raise ToolRefused.of(result["refused"])
     return result["value"]
 
 
-def _unknown(tool: Tool) -> str:
-    return (
+def _unknown(tool: Tool) -> ToolRefused:
+    return ToolRefused(
         f"{tool.name} was called, but the process died before its outcome was known. It may have happened. "
-        "Do not call it again for the same thing: tell the person, and let them check."
+        "Do not call it again for the same thing: tell the person, and let them check.",
+        code="outcome_unknown",
     )

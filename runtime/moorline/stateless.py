@@ -47,11 +47,11 @@ async def answer(execution: Execution, call: Call) -> Reply:
 class _NoEffects(NoJournal):
     async def perform(self, tool: Tool, arguments: str, context: ToolContext) -> Any:
         if tool.effect != "none":
-            raise ToolRefused(_UNABLE)
+            raise ToolRefused(_UNABLE, code="store_unavailable")
         return await super().perform(tool, arguments, context)
 
 
 @asynccontextmanager
 async def _no_transaction() -> AsyncIterator[Connection]:
-    raise ToolRefused(_UNABLE)
+    raise ToolRefused(_UNABLE, code="store_unavailable")
     yield  # a context manager needs one

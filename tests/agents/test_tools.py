@@ -1,6 +1,8 @@
 """The definition of tools, and what happens to the arguments a model writes."""
 
+import copy
 import json
+import pickle
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -163,6 +165,33 @@ async def test_what_a_tool_refuses_itself_comes_out_as_it_is() -> None:
 
     with pytest.raises(ToolRefused, match=r"^The kitchen is shut; ask again tomorrow\.$"):
         await shut.call("{}", CONTEXT)
+
+
+def test_a_refusal_is_shown_as_a_sentence_a_code_and_details() -> None:
+    refusal = ToolRefused("The kitchen is shut.", code="shut", until={"hour": 9}, days=("mon", "tue"))
+    assert str(refusal) == "The kitchen is shut."
+    shown = {"error": "The kitchen is shut.", "code": "shut", "until": {"hour": 9}, "days": ["mon", "tue"]}
+    assert refusal.shown() == json.loads(json.dumps(shown)) == ToolRefused.of(shown).shown()
+    assert ToolRefused("No.").shown() == {"error": "No."}
+    again = pickle.loads(pickle.dumps(refusal))  # noqa: S301 - our own
+    assert again.shown() == copy.copy(refusal).shown() == shown
+
+
+def test_a_refusal_does_not_change() -> None:
+    days = ["mon"]
+    refusal = ToolRefused("The kitchen is shut.", days=days)
+    days.append("tue")
+    assert refusal.details == {"days": ["mon"]}
+    with pytest.raises(TypeError):
+        refusal.details["days"] = []  # type: ignore[index]
+    with pytest.raises(AttributeError):
+        refusal.code = "open"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("details", [{"at": datetime.now(UTC)}, {"share": float("nan")}, {"error": "x"}])
+def test_details_that_are_no_json_are_refused_where_they_are_given(details: dict[str, Any]) -> None:
+    with pytest.raises((TypeError, ValueError)):
+        ToolRefused("No.", **details)
 
 
 @pytest.mark.parametrize("name", ["", "two words", "naïve", "a" * 65, "dot.ted", "line\n"])

@@ -49,7 +49,7 @@ class World:
         async def ring(thing: Thing, context: ToolContext) -> dict[str, str]:
             """Calls somebody."""
             if thing.what in self.refused:
-                raise ToolRefused(f"no {thing.what} today")
+                raise ToolRefused(f"no {thing.what} today", code="out", things=[thing.what])
             self.calls.append((thing.what, context.idempotency_key))
             self._check(thing.what)
             return {"rung": thing.what}
@@ -62,7 +62,7 @@ class World:
 
     def _check(self, what: str) -> None:
         if what in self.refused:
-            raise ToolRefused(f"no {what} today")
+            raise ToolRefused(f"no {what} today", code="out", things=[what])
         if what in self.failing:
             raise LookupError(what)
 

@@ -113,7 +113,7 @@ async def test_a_call_that_was_refused_stays_refused(
     await crashed(stack, dsn, connection, world, f"{verb} chair table")
     world.refused = set()
     async with runtime(dsn, world=world) as moorline:
-        assert await say(moorline, f"{verb} chair table", "m1") == "1: no chair today; table"
+        assert await say(moorline, f"{verb} chair table", "m1") == "1: no chair today; out; ['chair']; table"
     done = await booked(dsn) if verb == "book" else [what for what, _ in world.calls]
     assert done == ["table"]
 

@@ -31,6 +31,12 @@ class Result:
         error = self.content.get("error")
         return None if error is None else str(error)
 
+    @property
+    def code(self) -> str | None:
+        """The kind of that error, where it is told."""
+        code = self.content.get("code")
+        return code if isinstance(code, str) else None
+
 
 def now_of(request: ModelRequest) -> datetime | None:
     """The local time that the system text tells, None where it does not.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 from moorline_agents.rehearsal.clock import Clock
 from moorline_agents.rehearsal.dates import When, find_when
 from moorline_agents.rehearsal.intents import Intent, Tone, about_appointments, read
-from moorline_agents.rehearsal.visits import offers_of, services_of, visit_of
+from moorline_agents.rehearsal.visits import offers_of, services_of, visit_of, visits_of
 from moorline_agents.rehearsal.words import named, person
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ class Dialogue:
             case "find_slots":
                 learned = replace(self, offers=offers_of(result.content))
             case "list_appointments":
-                visits = tuple(visit_of(each) for each in result.content.get("appointments", ()))
+                visits = visits_of(result.content)
                 done = not visits and self.wish is not None and self.wish.goal not in _BOOKING
                 learned = replace(self, visits=visits, wish=None if done else self.wish)
             case "book" | "move" | "cancel":
@@ -245,7 +245,7 @@ class Dialogue:
         wish = self.wish
         if wish is not None:
             wish = replace(wish, offer=None, when=replace(wish.when, clock=Clock(), soonest=False))
-        return replace(self, wish=wish, offers=offers)
+        return replace(self, wish=wish, offers=offers, visits=visits_of(result.content) or self.visits)
 
     def _done(self, *, last_reference: str | None) -> Dialogue:
         return replace(self, wish=None, offers=(), visits=None, last_reference=last_reference)

@@ -25,12 +25,13 @@ if TYPE_CHECKING:
 
 TOOLS = frozenset({"find_slots", "book", "list_appointments", "move", "cancel"})
 
+_OTHER_WORDS = "I could not finish that, so please say it again in other words."
 _ANYTHING_ELSE = "Is there anything else I can do for you?"
 _HELP = "I can find free times, book appointments, list yours, move or cancel them. What would you like to do?"
 _GRID = timedelta(minutes=15)
 _QUESTIONS = {Intent.LIST: "list_appointments", Intent.SERVICES: "find_slots"}
 _ALL = re.compile(r"\b(?:all|both|every|everything)\b")
-_FOR_THE_MODEL = re.compile(r"\s*\b(?:Tell them|Call it again|Pass|Offer)\b[^.]*\.|\s\(\d{4}-\d\d-\d\dT[^)]*\)")
+_OWN_FAULTS = frozenset({"wrong_arguments", "unknown_tool", "unknown_agent"})
 
 
 def reply(request: ModelRequest) -> ModelReply:
@@ -39,7 +40,7 @@ def reply(request: ModelRequest) -> ModelReply:
     results = latest_results(request)
     answer = _after(dialogue, results) if results else _at_once(dialogue, request)
     if answer.calls and request.tool_choice == "none":
-        return _say("I could not finish that, so please say it again in other words.")
+        return _say(_OTHER_WORDS)
     return answer
 
 
@@ -167,8 +168,8 @@ def _search(when: When) -> dict[str, Any]:
 
 def _after(dialogue: Dialogue, results: Sequence[Result]) -> ModelReply:
     """What comes of the tools' answers."""
-    error = next((result.error for result in results if result.error is not None), None)
-    text = _told(dialogue, results) if error is None else _sorry(error, dialogue)
+    refused = next((result for result in results if result.error is not None), None)
+    text = _told(dialogue, results) if refused is None else _sorry(refused, dialogue)
     if text is not None:
         return _say(text)
     return _say(_HELP) if dialogue.wish is None else _toward(dialogue, dialogue.wish)
@@ -225,16 +226,35 @@ def _free(dialogue: Dialogue, result: Result) -> str:
     return f"{head} {_numbered([offer.spoken for offer in offers])} Which one suits you?"
 
 
-def _sorry(error: str, dialogue: Dialogue) -> str:
-    """A tool's error, which is written for a model, as a person is told it."""
-    told = error.replace("Ask for another day.", "Which other day would suit you?")
-    told = re.sub(r"Ask which one is meant[^.]*\.", "Do you mean the first or the second time?", told)
-    told = re.sub(r"Ask which appointment is meant[^.]*\.", "Which appointment do you mean?", told)
-    told = _FOR_THE_MODEL.sub("", told).replace("; ask for a later day", "").strip()
-    question = "" if told.endswith("?") else " Which other day or time would suit you?"
-    if dialogue.offers and not told.endswith("?"):
-        question = " Which one suits you?"
-    return f"I am sorry. {told}{question}"
+def _sorry(refused: Result, dialogue: Dialogue) -> str:
+    """What the person is told of a refusal, and asked."""
+    if refused.code in _OWN_FAULTS:
+        return _OTHER_WORDS
+    if refused.code == "no_appointment":
+        return _listed(())
+    return f"I am sorry. {refused.error} {_instead(refused, dialogue)}"
+
+
+def _instead(refused: Result, dialogue: Dialogue) -> str:
+    """What can be done instead, as a question."""
+    offers, content = [offer.spoken for offer in dialogue.offers], refused.content
+    text = "Which other day or time would suit you?"
+    match refused.code:
+        case "repeated_hour" if offers:
+            text = f"Which one do you mean? {_numbered(offers)}"
+        case "which_appointment":
+            text = f"These are yours: {_numbered([str(visit) for visit in dialogue.visits or ()])}"
+        case "unknown_service":
+            text = f"You can book {'; '.join(content['services'])}. Which would you like?"
+        case "unknown_provider":
+            text = f"Would {' or '.join(content['providers'])} suit you?"
+        case "no_services" | "begun" | "cancelled":
+            text = _ANYTHING_ELSE
+        case _ if offers:
+            text = f"The next free times for {content['service']}: {'; '.join(offers)}. Which one suits you?"
+        case "past" | "too_far":
+            text = "Which other day would suit you?"
+    return text
 
 
 def _numbered(things: Sequence[str]) -> str:

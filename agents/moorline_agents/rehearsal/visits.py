@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-_SLOT_IN_TEXT = re.compile(r"(?P<when>\w+day \d[^;:()]*:\d\d[^;:()]*) \((?P<start>\d{4}-\d\d-\d\dT[\d:]+[+-][\d:]+)\)")
-_START_IN_TEXT = re.compile(r"\b(?P<start>\d{4}-\d\d-\d\dT\d\d:\d\d(?:[+-][\d:]+)?)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,15 +52,20 @@ def services_of(content: Mapping[str, Any]) -> tuple[Service, ...]:
 
 
 def offers_of(content: Mapping[str, Any]) -> tuple[Offer, ...]:
-    """The free times in an answer of a tool: its slots, or the times that an error names."""
-    if "slots" in content:
-        return tuple(
-            _offer(slot["start"], f"{slot['when']} with {' or '.join(slot['providers'])}") for slot in content["slots"]
+    """The free times in an answer of a tool, also one that refuses."""
+    return tuple(
+        Offer(
+            start=slot["start"],
+            local=_local(slot["start"]),
+            spoken=f"{slot['when']} with {' or '.join(slot['providers'])}",
         )
-    error = str(content.get("error", ""))
-    told = [_offer(match["start"], match["when"]) for match in _SLOT_IN_TEXT.finditer(error)]
-    bare = [_offer(match["start"], match["start"]) for match in _START_IN_TEXT.finditer(error)]
-    return tuple(told or bare)
+        for slot in content.get("slots", ())
+    )
+
+
+def visits_of(content: Mapping[str, Any]) -> tuple[Visit, ...]:
+    """The appointments in an answer of a tool, also one that refuses."""
+    return tuple(visit_of(each) for each in content.get("appointments", ()))
 
 
 def visit_of(appointment: Mapping[str, Any]) -> Visit:
@@ -76,10 +77,6 @@ def visit_of(appointment: Mapping[str, Any]) -> Visit:
         local=_local(appointment["start"]),
         spoken=appointment["when"],
     )
-
-
-def _offer(start: str, spoken: str) -> Offer:
-    return Offer(start=start, local=_local(start), spoken=spoken)
 
 
 def _local(start: str) -> datetime:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from moorline_agents.scheduling.calendar import HORIZON, Calendar, Span, Unbookable, meant
 from moorline_agents.scheduling.repository import Appointment
-from moorline_agents.scheduling.slots import SEARCH, next_slots
+from moorline_agents.scheduling.slots import SEARCH, Slot, next_slots
 from moorline_agents.tools import ToolRefused
 
 if TYPE_CHECKING:
@@ -70,12 +70,19 @@ class BookingService:
         if len(found) == 1 and found[0].span.start > self.now:
             return found[0]
         if len(found) == 1:
-            raise ToolRefused(f"{found[0]} has begun or is over; it cannot be changed any more.")
+            raise ToolRefused(
+                f"{found[0]} has begun or is over; it cannot be changed any more.",
+                code="begun",
+                appointment=found[0].shown(),
+            )
         upcoming = await self.repository.upcoming(self.connection, self.device_id, self.now)
         if not upcoming:
-            raise ToolRefused("This person has no upcoming appointment. Tell them so, and offer to book one.")
-        choice = "; ".join(map(str, upcoming))
-        raise ToolRefused(f"Ask which appointment is meant, then pass its reference. The upcoming ones: {choice}.")
+            raise ToolRefused("This person has no upcoming appointment.", code="no_appointment")
+        raise ToolRefused(
+            "It is not clear which appointment is meant. Ask, then pass its reference.",
+            code="which_appointment",
+            appointments=[appointment.shown() for appointment in upcoming],
+        )
 
     async def same(self, request: BookingRequest) -> Appointment | None:
         """What this device has booked already where the request would put it."""
@@ -86,8 +93,8 @@ class BookingService:
     async def place(self, request: BookingRequest) -> Appointment:
         """Books with the first provider who is free.
 
-        If nobody is, raises `ToolRefused` with the reasons and the next free slots: let it pass out of the
-        transaction, so that a moved appointment is back where it was.
+        If nobody is, raises `ToolRefused` with the first provider's reason as its code and the next free slots: let it
+        pass out of the transaction, so that a moved appointment is back where it was.
         """
         calendars = await self.calendars(request.providers, request.wanted)
         objections: list[Unbookable] = []
@@ -135,16 +142,28 @@ class BookingService:
         outcome = "Nothing was booked." if request.moved is None else "The appointment stays where it was."
         reasons = " ".join(dict.fromkeys(str(objection) for objection in objections))
         looks = [objection.look_from for objection in objections if objection.look_from is not None]
-        if not looks:
-            return ToolRefused(f"{reasons} {outcome}")
-        kept = _kept(calendars, request.moved)
-        slots = next_slots(kept, length=request.service.length, since=max(self.now, min(looks)), now=self.now)
-        if not slots:
-            return ToolRefused(
-                f"{reasons} {outcome} Nothing else is free in the {SEARCH.days} days from then; ask for a later day."
-            )
-        free = "; ".join(map(str, slots))
-        return ToolRefused(f"{reasons} {outcome} The next free times for {request.service.name}: {free}.")
+        if looks:
+            kept = _kept(calendars, request.moved)
+            slots = next_slots(kept, length=request.service.length, since=max(self.now, min(looks)), now=self.now)
+        else:
+            slots = _meant(request, objections)
+        if looks and not slots:
+            outcome += f" Nothing else is free in the {SEARCH.days} days from then."
+        return ToolRefused(
+            f"{reasons} {outcome}",
+            code=objections[0].reason,
+            service=request.service.name,
+            slots=[slot.shown() for slot in slots],
+        )
+
+
+def _meant(request: BookingRequest, objections: Sequence[Unbookable]) -> list[Slot]:
+    """The times that the request may mean, where that is the question."""
+    return [
+        Slot(start=instant, zone=provider.zone, providers=(provider.name,))
+        for provider, objection in zip(request.providers, objections, strict=True)
+        for instant in objection.instants
+    ]
 
 
 def _kept(calendars: Mapping[int, Calendar], moved: Appointment | None) -> list[Calendar]:

@@ -10,7 +10,7 @@ from bisect import bisect_left
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 from operator import attrgetter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,16 +27,23 @@ _MINUTE = timedelta(minutes=1)
 _START = attrgetter("start")
 
 
+Reason = Literal["past", "too_far", "closed", "taken", "off_grid", "skipped_hour", "repeated_hour", "wrong_offset"]
+
+
 class Unbookable(Exception):
-    """A start that cannot be booked; the message is a sentence for the person.
+    """A start that cannot be booked; the message is a sentence for the person, `reason` a word for the program.
 
     `look_from` is the instant from which it makes sense to look for another one; None where the person has to
-    be asked instead.
+    be asked instead, perhaps which of the `instants` they mean.
     """
 
-    def __init__(self, reason: str, *, look_from: datetime | None) -> None:
-        super().__init__(reason)
+    def __init__(
+        self, message: str, *, reason: Reason, look_from: datetime | None, instants: tuple[datetime, ...] = ()
+    ) -> None:
+        super().__init__(message)
+        self.reason = reason
         self.look_from = look_from
+        self.instants = instants
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,14 +106,15 @@ class Calendar:
             raise Unbookable(
                 f"{local:%H:%M} on {day_name(local)} does not exist in {self.zone.key}, "
                 "where the clocks are put forward over it.",
+                reason="skipped_hour",
                 look_from=first_instant(local, self.zone),
             )
         if wanted.tzinfo is not None:
             instants = tuple(instant for instant in instants if instant == wanted)
             if not instants:
                 raise Unbookable(
-                    f"{wanted.isoformat(timespec='minutes')} is not a local time of {self.zone.key}; "
-                    "pass the local time there, without an offset.",
+                    f"{wanted.isoformat(timespec='minutes')} is not a local time of {self.zone.key}.",
+                    reason="wrong_offset",
                     look_from=None,
                 )
         return self._bookable(local, instants, length, now)
@@ -119,7 +127,9 @@ class Calendar:
         """Raises `Unbookable` for a day that is over or beyond `HORIZON`."""
         today = now.astimezone(self.zone).date()
         if day < today:
-            raise Unbookable(f"{day_name(day)} is in the past; today is {day_name(today)}.", look_from=now)
+            raise Unbookable(
+                f"{day_name(day)} is in the past; today is {day_name(today)}.", reason="past", look_from=now
+            )
         if day > (now + HORIZON).astimezone(self.zone).date():
             raise self._too_far(datetime.combine(day, time.min), now)
 
@@ -133,12 +143,11 @@ class Calendar:
         if len(objections) == len(instants):
             raise objections[0]
         if len(instants) > 1:
-            first, second = (iso(instant, self.zone) for instant in instants)
             raise Unbookable(
-                f"{local:%H:%M} on {day_name(local)} happens twice in {self.zone.key}, "
-                "where the clocks are put back. Ask which one is meant, then pass "
-                f"{first} (the first) or {second} (the second).",
+                f"{local:%H:%M} on {day_name(local)} happens twice in {self.zone.key}, where the clocks are put back.",
+                reason="repeated_hour",
                 look_from=None,
+                instants=instants,
             )
         return instants[0]
 
@@ -158,34 +167,40 @@ class Calendar:
             raise self._too_far(local, now)
         openings = list(self._open_spans(local.date()))
         if not openings:
-            raise Unbookable(f"{self.provider} is closed on {day_name(local)}.", look_from=start)
+            raise Unbookable(f"{self.provider} is closed on {day_name(local)}.", reason="closed", look_from=start)
         span = Span(start=start, end=start + length)
         if not any(opening.start <= span.start and span.end <= opening.end for opening in openings):
             hours = " and ".join(self._hours(opening) for opening in openings)
             raise Unbookable(
                 f"{self.provider} works {hours} on {day_name(local)}; "
                 f"{length // _MINUTE} minutes from {local:%H:%M} are not within that.",
+                reason="closed",
                 look_from=start,
             )
         if _next_on_grid(start) != start:
             raise Unbookable(
                 f"Appointments begin at :00, :15, :30 and :45, not at {local:%H:%M}.",
+                reason="off_grid",
                 look_from=start,
             )
         if self._taken(span):
             raise self.taken(start)
 
     def taken(self, start: datetime) -> Unbookable:
-        return Unbookable(f"{spoken(start, self.zone)} with {self.provider} is taken.", look_from=start)
+        return Unbookable(f"{spoken(start, self.zone)} with {self.provider} is taken.", reason="taken", look_from=start)
 
     def _past(self, local: datetime, now: datetime) -> Unbookable:
         here = spoken(now, self.zone)
-        return Unbookable(f"{day_name(local)}, {local:%H:%M} is in the past; now it is {here}.", look_from=now)
+        return Unbookable(
+            f"{day_name(local)}, {local:%H:%M} is in the past; now it is {here}.", reason="past", look_from=now
+        )
 
     def _too_far(self, local: datetime, now: datetime) -> Unbookable:
         last = day_name((now + HORIZON).astimezone(self.zone))
         return Unbookable(
-            f"{day_name(local)} is too far ahead; the last day that can be booked is {last}.", look_from=None
+            f"{day_name(local)} is too far ahead; the last day that can be booked is {last}.",
+            reason="too_far",
+            look_from=None,
         )
 
     def _taken(self, span: Span) -> Span | None:

@@ -16,9 +16,9 @@ def named_service(services: Sequence[Service], name: str) -> Service:
     """The service of this name, whatever its case and spacing."""
     found = next((service for service in services if _key(service.name) == _key(name)), None)
     if found is None and services:
-        raise ToolRefused(f"There is no service {name!r}. The services are: {_names(services)}.")
+        raise ToolRefused(f"There is no service {name!r}.", code="unknown_service", services=_names(services))
     if found is None:
-        raise ToolRefused("No services are offered yet, so nothing can be booked. Tell the person so.")
+        raise ToolRefused("No services are offered yet, so nothing can be booked.", code="no_services")
     return found
 
 
@@ -28,7 +28,12 @@ def offering(service: Service, provider: str | None) -> tuple[Provider, ...]:
         return service.providers
     found = tuple(p for p in service.providers if _key(p.name) == _key(provider))
     if not found:
-        raise ToolRefused(f"Nobody called {provider!r} offers {service.name}; these do: {_names(service.providers)}.")
+        raise ToolRefused(
+            f"Nobody called {provider!r} offers {service.name}.",
+            code="unknown_provider",
+            service=service.name,
+            providers=_names(service.providers),
+        )
     return found
 
 
@@ -36,5 +41,5 @@ def _key(name: str) -> str:
     return " ".join(name.casefold().split())
 
 
-def _names(named: Iterable[Service | Provider]) -> str:
-    return ", ".join(each.name for each in named)
+def _names(named: Iterable[Service | Provider]) -> list[str]:
+    return [each.name for each in named]

@@ -38,10 +38,6 @@ class Slot:
             "time_zone": self.zone.key,
         }
 
-    def __str__(self) -> str:
-        providers = " or ".join(self.providers)
-        return f"{spoken(self.start, self.zone)} with {providers} ({iso(self.start, self.zone)})"
-
 
 @dataclass(frozen=True, kw_only=True)
 class PartOfDay:

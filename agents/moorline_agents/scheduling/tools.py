@@ -63,7 +63,7 @@ class _Tools:
 
     async def book(self, arguments: Book, context: ToolContext) -> dict[str, Any]:
         """Book an appointment at a free time, once the person has agreed to service, day and time. After an
-        error nothing was booked: say why, and offer the times it names."""
+        error nothing was booked: say why, and offer its `slots`."""
         async with context.transaction() as connection:
             service = named_service(await self._repository.services(connection), arguments.service)
             providers = offering(service, arguments.provider)
@@ -81,12 +81,16 @@ class _Tools:
 
     async def move(self, arguments: Move, context: ToolContext) -> dict[str, Any]:
         """Move an upcoming appointment of this person to another free time; its reference stays. After an
-        error it stays where it was: say why, and offer the times it names."""
+        error it stays where it was: say why, and offer its `slots`."""
         async with context.transaction() as connection:
             bookings = self._service(connection, context)
             appointment = await bookings.changeable(arguments.reference)
             if not appointment.booked:
-                raise ToolRefused(f"{appointment} was cancelled. Book a new one instead.")
+                raise ToolRefused(
+                    f"{appointment} was cancelled. Book a new one instead.",
+                    code="cancelled",
+                    appointment=appointment.shown(),
+                )
             service = named_service(await self._repository.services(connection), appointment.service)
             providers = offering(service, arguments.provider or appointment.provider.name)
             request = BookingRequest(service=service, providers=providers, wanted=arguments.start, moved=appointment)
@@ -140,16 +144,13 @@ class _Search:
             except Unbookable as objection:
                 objections.append(objection)
         if len(objections) == len(self.calendars):
-            raise ToolRefused(f"{objections[0]} Ask for another day.")
+            raise ToolRefused(str(objections[0]), code=objections[0].reason)
 
     def _from(self, since: datetime) -> tuple[list[Slot], str | None]:
         slots = next_slots(self.calendars, length=self.service.length, since=since, now=self.now, part=self.part)
         if slots:
             return slots, None
-        return slots, (
-            f"Nothing that fits is free in the {SEARCH.days} days from {day_name(since)}; "
-            "ask for a later day, another time of day, or another provider."
-        )
+        return slots, (f"Nothing that fits is free in the {SEARCH.days} days from {day_name(since)}.")
 
 
 def _offer(service: Service) -> dict[str, Any]:

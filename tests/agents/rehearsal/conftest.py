@@ -96,7 +96,7 @@ class Person:
         try:
             return await self._tools[name].call(arguments, self._context())
         except ToolRefused as refusal:
-            return {"error": str(refusal)}
+            return refusal.shown()
 
     def _context(self) -> ToolContext:
         @asynccontextmanager

@@ -67,6 +67,13 @@ async def test_a_refused_time_is_not_asked_for_again(person: Person) -> None:
     assert answer.calls == [("find_slots", {"service": "Haircut", "provider": "Ana", "day": "2026-11-23"})]
 
 
+async def test_a_provider_who_does_not_do_it_is_answered_with_those_who_do(person: Person) -> None:
+    answer = await talk(person, "Book a haircut with Dr. Weber tomorrow at 10")
+    assert answer.text == "I am sorry. Nobody called 'Dr. Weber' offers Haircut. Would Ana or Marc suit you?"
+    await talk(person, "with Ana then, tomorrow at 10")
+    assert await person.booked() == [("Haircut", "Ana", "2026-11-23T10:00")]
+
+
 async def test_booked_moved_and_cancelled(person: Person) -> None:
     await talk(person, "Book a haircut with Ana tomorrow at 10", "Move it to 11")
     assert await person.booked() == [("Haircut", "Ana", "2026-11-23T11:00")]

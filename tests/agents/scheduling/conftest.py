@@ -93,10 +93,15 @@ class Business:
         result = await self.tools[tool].call(json.dumps(arguments), self.context(device))
         return json.loads(json.dumps(result))
 
-    async def refusal(self, device: str, tool: str, **arguments: Any) -> str:
+    async def refused(self, device: str, tool: str, **arguments: Any) -> dict[str, Any]:
+        """What the model is shown of a refusal."""
         with pytest.raises(ToolRefused) as refused:
             await self.call(device, tool, **arguments)
-        return str(refused.value)
+        return refused.value.shown()
+
+    async def refusal(self, device: str, tool: str, **arguments: Any) -> str:
+        """The sentence of a refusal."""
+        return str((await self.refused(device, tool, **arguments))["error"])
 
 
 @pytest.fixture

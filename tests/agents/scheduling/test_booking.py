@@ -115,12 +115,17 @@ async def test_every_slot_that_is_found_can_be_booked_up_to_the_last_day(salon: 
 
 async def test_unknown_names_are_answered_with_those_there_are(salon: Business) -> None:
     for tool, more in {"find_slots": {}, "book": {"start": TEN}}.items():
-        said = await salon.refusal("d", tool, service="Massage", **more)
-        assert "'Massage'" in said
-        assert "Beard trim, Haircut" in said
-        said = await salon.refusal("d", tool, service="Haircut", provider="Marc", **more)
-        assert "'Marc'" in said
-        assert "these do: Ana." in said
+        assert await salon.refused("d", tool, service="Massage", **more) == {
+            "error": "There is no service 'Massage'.",
+            "code": "unknown_service",
+            "services": ["Beard trim", "Haircut"],
+        }
+        assert await salon.refused("d", tool, service="Haircut", provider="Marc", **more) == {
+            "error": "Nobody called 'Marc' offers Haircut.",
+            "code": "unknown_provider",
+            "service": "Haircut",
+            "providers": ["Ana"],
+        }
 
 
 async def test_names_are_found_whatever_their_case_and_spacing(salon: Business) -> None:
@@ -187,44 +192,55 @@ async def test_without_a_provider_anybody_who_is_free_is_booked(salon: Business)
         for device in ("d1", "d2")
     ]
     assert providers == ["Ana", "Marc"]
-    said = await salon.refusal("d3", "book", service="Beard trim", start=TEN)
-    assert "10:00 with Ana is taken." in said
-    assert "10:00 with Marc is taken." in said
-    assert "The next free times for Beard trim: Monday 1 June 2026, 10:15 with Ana or Marc" in said
+    refused = await salon.refused("d3", "book", service="Beard trim", start=TEN)
+    assert "10:00 with Ana is taken." in refused["error"]
+    assert "10:00 with Marc is taken." in refused["error"]
+    assert (refused["code"], refused["service"]) == ("taken", "Beard trim")
+    assert refused["slots"][0] == {
+        "start": "2026-06-01T10:15+02:00",
+        "when": "Monday 1 June 2026, 10:15",
+        "providers": ["Ana", "Marc"],
+        "time_zone": "Europe/Berlin",
+    }
 
 
 @pytest.mark.parametrize(
-    ("start", "why", "free"),
+    ("start", "code", "why", "free"),
     [
-        ("2026-05-29T10:00", "is in the past; now it is Monday 1 June 2026, 08:00", "2026-06-01T09:00+02:00"),
-        ("2026-06-01T07:59", "is in the past", "2026-06-01T09:00+02:00"),
-        ("2026-06-02T10:00", "Ana is closed on Tuesday 2 June 2026", "2026-06-03T09:00+02:00"),
-        ("2026-06-06T10:00", "Ana is closed on Saturday 6 June 2026", "2026-06-08T09:00+02:00"),
-        ("2026-06-03T16:45", "Ana works 09:00 to 17:00 on Wednesday", "2026-06-04T09:00+02:00"),
-        ("2026-06-03T08:45", "30 minutes from 08:45 are not within that", "2026-06-03T09:00+02:00"),
-        ("2026-06-03T10:05", "begin at :00, :15, :30 and :45", "2026-06-03T10:15+02:00"),
+        ("2026-05-29T10:00", "past", "is in the past; now it is Monday 1 June 2026, 08:00", "2026-06-01T09:00+02:00"),
+        ("2026-06-01T07:59", "past", "is in the past", "2026-06-01T09:00+02:00"),
+        ("2026-06-02T10:00", "closed", "Ana is closed on Tuesday 2 June 2026", "2026-06-03T09:00+02:00"),
+        ("2026-06-06T10:00", "closed", "Ana is closed on Saturday 6 June 2026", "2026-06-08T09:00+02:00"),
+        ("2026-06-03T16:45", "closed", "Ana works 09:00 to 17:00 on Wednesday", "2026-06-04T09:00+02:00"),
+        ("2026-06-03T08:45", "closed", "30 minutes from 08:45 are not within that", "2026-06-03T09:00+02:00"),
+        ("2026-06-03T10:05", "off_grid", "begin at :00, :15, :30 and :45", "2026-06-03T10:15+02:00"),
     ],
 )
 async def test_a_time_that_cannot_be_is_refused_with_the_next_free_ones(
-    salon: Business, start: str, why: str, free: str
+    salon: Business, start: str, code: str, why: str, free: str
 ) -> None:
     await salon.closes("Ana", "2026-06-02")
-    said = await salon.refusal("d", "book", service="Haircut", start=start)
-    assert why in said
-    assert "Nothing was booked." in said
-    assert f"The next free times for Haircut: {day_and_time(free)} with Ana ({free});" in said
+    refused = await salon.refused("d", "book", service="Haircut", start=start)
+    assert why in refused["error"]
+    assert refused["error"].endswith("Nothing was booked.")
+    assert refused["code"] == code
+    assert starts(refused)[0] == free
+    assert len(refused["slots"]) > 1
     assert await salon.booked() == []
 
 
-def day_and_time(start: str) -> str:
-    local = datetime.fromisoformat(start)
-    return f"{local:%A} {local.day} {local:%B %Y}, {local:%H:%M}"
+async def test_a_refusal_says_so_where_nothing_else_is_free(salon: Business) -> None:
+    await salon.pool.execute("DELETE FROM appointment_hours")
+    refused = await salon.refused("d", "book", service="Haircut", start=TEN)
+    assert refused["error"].endswith("Nothing was booked. Nothing else is free in the 14 days from then.")
+    assert refused["slots"] == []
 
 
 @pytest.mark.parametrize("start", ["9999-12-31T23:45", "9999-12-31T23:45-12:00", "2028-06-01T10:00"])
 async def test_a_time_too_far_ahead_is_refused(salon: Business, start: str) -> None:
-    said = await salon.refusal("d", "book", service="Haircut", start=start)
-    assert "is too far ahead; the last day that can be booked is Tuesday 1 June 2027" in said
+    refused = await salon.refused("d", "book", service="Haircut", start=start)
+    assert "is too far ahead; the last day that can be booked is Tuesday 1 June 2027" in refused["error"]
+    assert (refused["code"], refused["slots"]) == ("too_far", [])
 
 
 @pytest.mark.parametrize("start", ["0001-01-01T00:00", "0001-01-01T00:00+14:00"])
@@ -270,13 +286,19 @@ async def test_a_skipped_hour_cannot_be_booked_and_a_repeated_one_is_asked_back(
     await business.employs("Ana", hours="00:00-24:00", days="1234567")
     await business.offers("Haircut", 30, "Ana")
     business.now = datetime.fromisoformat("2026-03-20T12:00+01:00")
-    said = await business.refusal("d", "book", service="Haircut", start="2026-03-29T02:30")
-    assert "02:30 on Sunday 29 March 2026 does not exist in Europe/Berlin" in said
-    assert "The next free times for Haircut: Sunday 29 March 2026, 03:00 with Ana (2026-03-29T03:00+02:00);" in said
+    refused = await business.refused("d", "book", service="Haircut", start="2026-03-29T02:30")
+    assert "02:30 on Sunday 29 March 2026 does not exist in Europe/Berlin" in refused["error"]
+    assert refused["code"] == "skipped_hour"
+    assert starts(refused)[0] == "2026-03-29T03:00+02:00"
 
     business.now = datetime.fromisoformat("2026-10-20T12:00+02:00")
-    said = await business.refusal("d", "book", service="Haircut", start="2026-10-25T02:30")
-    assert "Ask which one is meant, then pass 2026-10-25T02:30+02:00 (the first)" in said
+    refused = await business.refused("d", "book", service="Haircut", start="2026-10-25T02:30")
+    assert "02:30 on Sunday 25 October 2026 happens twice in Europe/Berlin" in refused["error"]
+    assert refused["code"] == "repeated_hour"
+    assert [(slot["start"], slot["when"], slot["providers"]) for slot in refused["slots"]] == [
+        ("2026-10-25T02:30+02:00", "Sunday 25 October 2026, 02:30 CEST", ["Ana"]),
+        ("2026-10-25T02:30+01:00", "Sunday 25 October 2026, 02:30 CET", ["Ana"]),
+    ]
     for offset in ("+01:00", "+02:00"):
         answer = await business.call("d", "book", service="Haircut", start=f"2026-10-25T02:30{offset}")
         assert answer["appointment"]["start"] == f"2026-10-25T02:30{offset}"
@@ -344,10 +366,9 @@ async def test_a_move_to_another_provider(salon: Business) -> None:
 async def test_a_move_to_a_taken_time_keeps_the_old_one_and_does_not_offer_it(salon: Business) -> None:
     booked = (await salon.call("d", "book", service="Haircut", start="2026-06-01T10:30"))["appointment"]
     await salon.call("other", "book", service="Haircut", start=TEN)
-    said = await salon.refusal("d", "move", start=TEN)
-    assert "10:00 with Ana is taken. The appointment stays where it was." in said
-    assert "2026-06-01T10:30" not in said
-    assert "2026-06-01T11:00+02:00" in said
+    refused = await salon.refused("d", "move", start=TEN)
+    assert "10:00 with Ana is taken. The appointment stays where it was." in refused["error"]
+    assert starts(refused)[0] == "2026-06-01T11:00+02:00"
     assert await salon.call("d", "list_appointments") == {"appointments": [booked]}
 
 
@@ -386,10 +407,10 @@ async def test_of_several_appointments_the_reference_says_which(salon: Business)
     ]
     for tool, more in {"cancel": {}, "move": {"start": "2026-06-02T10:00"}}.items():
         for wrong in ({}, {"reference": "00000000"}):
-            said = await salon.refusal("d", tool, **more, **wrong)
-            assert "Ask which appointment is meant" in said
-            assert f"10:00 (reference {first['reference']})" in said
-            assert f"11:00 (reference {second['reference']})" in said
+            refused = await salon.refused("d", tool, **more, **wrong)
+            assert "not clear which appointment is meant" in refused["error"]
+            assert refused["code"] == "which_appointment"
+            assert refused["appointments"] == [first, second]
     answer = await salon.call("d", "cancel", reference=f"#{second['reference'].upper()} ")
     assert answer["appointment"] == second
     assert await salon.call("d", "list_appointments") == {"appointments": [first]}
@@ -412,9 +433,11 @@ async def test_appointments_of_other_devices_are_neither_seen_nor_changed(salon:
     assert await salon.call("d", "list_appointments") == {"appointments": []}
     for tool, more in {"cancel": {}, "move": {"start": "2026-06-02T10:00"}}.items():
         for which in ({}, {"reference": theirs["reference"]}):
-            said = await salon.refusal("d", tool, **more, **which)
-            assert said == "This person has no upcoming appointment. Tell them so, and offer to book one."
-    said = await salon.refusal("d", "book", service="Haircut", start=TEN)
+            assert await salon.refused("d", tool, **more, **which) == {
+                "error": "This person has no upcoming appointment.",
+                "code": "no_appointment",
+            }
+    said = str(await salon.refused("d", "book", service="Haircut", start=TEN))
     assert theirs["reference"] not in said
     assert "victim" not in said
     assert await salon.booked() == before

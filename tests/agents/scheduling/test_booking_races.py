@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import re
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -23,17 +22,17 @@ TEN = "2026-06-01T10:00"
 DEVICES = [f"d{number}" for number in range(24)]
 
 
-async def attempt(business: Business, device: str, tool: str, **arguments: Any) -> dict[str, Any] | str:
-    """The answer, or the refusal as text."""
+async def attempt(business: Business, device: str, tool: str, **arguments: Any) -> dict[str, Any] | ToolRefused:
+    """The answer, or the refusal."""
     try:
         answer: dict[str, Any] = await business.call(device, tool, **arguments)
     except ToolRefused as refusal:
-        return str(refusal)
+        return refusal
     return answer
 
 
-def offered(refusal: str) -> list[str]:
-    return re.findall(r"\((\d{4}-\d\d-\d\dT\d\d:\d\d[+-]\d\d:\d\d)\)", refusal)
+def offered(refusal: ToolRefused) -> list[str]:
+    return [slot["start"] for slot in refusal.details["slots"]]
 
 
 async def test_of_many_who_want_one_slot_one_gets_it_and_the_others_free_ones(salon: Business) -> None:
@@ -41,12 +40,12 @@ async def test_of_many_who_want_one_slot_one_gets_it_and_the_others_free_ones(sa
         *(attempt(salon, device, "book", service="Haircut", start=TEN) for device in DEVICES)
     )
     won = [answer for answer in answers if isinstance(answer, dict)]
-    lost = [answer for answer in answers if isinstance(answer, str)]
+    lost = [answer for answer in answers if isinstance(answer, ToolRefused)]
     assert len(won) == 1
     assert won[0]["status"] == "booked"
     assert len(await salon.booked()) == 1
     for refusal in lost:
-        assert "10:00 with Ana is taken. Nothing was booked." in refusal
+        assert refusal.code == "taken"
         assert len(offered(refusal)) == 6
     for start in {start for refusal in lost for start in offered(refusal)}:
         assert (await salon.call("late", "book", service="Haircut", start=start))["status"] == "booked"
@@ -65,7 +64,7 @@ async def test_losers_who_take_what_they_are_offered_all_get_an_appointment_in_t
 ) -> None:
     async def until_booked(device: str) -> str:
         start = TEN
-        while isinstance(answer := await attempt(salon, device, "book", service="Haircut", start=start), str):
+        while isinstance(answer := await attempt(salon, device, "book", service="Haircut", start=start), ToolRefused):
             start = offered(answer)[0]
         return str(answer["appointment"]["start"])
 
@@ -96,7 +95,7 @@ async def test_two_who_want_to_swap_both_stay_and_neither_waits_for_the_other(sa
     answers = await asyncio.gather(
         attempt(salon, "d1", "move", start="2026-06-01T11:00"), attempt(salon, "d2", "move", start=TEN)
     )
-    assert all(isinstance(answer, str) and "is taken" in answer for answer in answers)
+    assert all(isinstance(answer, ToolRefused) and answer.code == "taken" for answer in answers)
     assert await salon.booked() == before
 
 
@@ -117,8 +116,8 @@ async def test_who_meets_an_open_booking_waits_for_how_it_ends(salon: Business, 
     await (transaction.commit() if commits else transaction.rollback())
     answer = await second
     await first.close()
-    assert isinstance(answer, str) is commits
-    assert not commits or offered(str(answer))[0] == "2026-06-01T10:30+02:00"
+    assert isinstance(answer, ToolRefused) is commits
+    assert not isinstance(answer, ToolRefused) or offered(answer)[0] == "2026-06-01T10:30+02:00"
     assert [device for device, _, _ in await salon.booked()] == (["d1"] if commits else ["d2"])
 
 
@@ -141,7 +140,7 @@ async def test_booking_moving_and_cancelling_at_random_loses_and_doubles_nothing
                     answer = await attempt(salon, device, "cancel", reference=reference)
             else:
                 answer = await attempt(salon, device, "book", service=service, start=start)
-            if isinstance(answer, str):
+            if isinstance(answer, ToolRefused):
                 continue
             appointment = answer["appointment"]
             mine[appointment["reference"]] = f"{appointment['provider']} {appointment['start']}"
