@@ -14,8 +14,8 @@ import pytest
 
 from moorline import Moorline
 from moorline.errors import StoreUnavailable
+from moorline.testing import serve
 from moorline_agents.agent import Agent
-from moorline_agents.scripted import serve
 from moorline_agents.tools import Tool, ToolContext, tool
 from moorline_agents.transport import Call, ModelReply, ModelRequest
 from moorline_checkpoint import database

@@ -6,8 +6,8 @@ import pytest
 
 from moorline import Moorline, Settings
 from moorline.manager import AgentProtocol
+from moorline.testing import Script
 from moorline_agents.agent import Agent
-from moorline_agents.scripted import Script
 from moorline_agents.transport import Call, ModelReply, ModelRequest, Rules, rule_client
 
 Open = Callable[..., Moorline]

@@ -6,7 +6,7 @@ import pytest
 
 from moorline import Moorline, TurnContext
 from moorline.errors import AgentError, SessionBusy, TurnTimeout
-from moorline_agents.scripted import Script
+from moorline.testing import Script
 from moorline_agents.transport import ModelReply, ModelRequest
 
 from .conftest import Open, agent, counting

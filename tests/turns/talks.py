@@ -18,9 +18,9 @@ from langgraph.graph import START, StateGraph
 from moorline import Moorline, Settings
 from moorline.errors import AgentError
 from moorline.manager import AgentProtocol
+from moorline.testing import error_reply
 from moorline_agents.agent import Agent
 from moorline_agents.graph_agent import GraphAgent
-from moorline_agents.scripted import error_reply
 from moorline_agents.transport import Call, ModelReply, ModelRequest, Reply, rule_client
 
 NAMES = ("hair", "nails", "diary")

@@ -10,8 +10,8 @@ from langgraph.types import interrupt
 
 from moorline import Moorline, Resume, Settings
 from moorline.errors import AgentError, SessionBusy, StaleTurn, TurnTimeout
+from moorline.testing import Script, error_reply
 from moorline_agents.graph_agent import GraphAgent
-from moorline_agents.scripted import Script, error_reply
 from moorline_agents.transport import ModelReply, ModelRequest
 from moorline_checkpoint.turns import MAX_ATTEMPTS
 

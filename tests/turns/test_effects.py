@@ -9,8 +9,8 @@ import pytest
 
 from moorline import execution
 from moorline.errors import AgentError, StaleTurn
+from moorline.testing import Script
 from moorline_agents.agent import Agent
-from moorline_agents.scripted import Script
 from moorline_agents.tools import ToolContext, tool
 from moorline_agents.transport import Call, ModelReply, ModelRequest
 

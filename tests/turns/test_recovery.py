@@ -13,8 +13,8 @@ from langgraph.types import interrupt
 
 from moorline import Moorline, Reply, Resume, Settings, execution
 from moorline.errors import AgentError, StaleTurn
+from moorline.testing import Script, error_reply
 from moorline_agents.graph_agent import GraphAgent
-from moorline_agents.scripted import Script, error_reply
 from moorline_agents.transport import ModelReply, ModelRequest
 from moorline_checkpoint.turns import MAX_ATTEMPTS, Turns
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from moorline.testing import Script, error_reply, serve
 from moorline_agents.messages import Message, Usage
 from moorline_agents.model import ChatModel
 from moorline_agents.model_errors import ModelError
-from moorline_agents.scripted import Script, error_reply, serve
 from moorline_agents.transport import ModelReply, RawReply, rule_client
 
 if TYPE_CHECKING:
@@ -37,9 +37,12 @@ def client_of(base_url: str) -> Callable[[], AsyncOpenAI]:
     return make
 
 
-@pytest.mark.parametrize("module", ["model", "transport", "scripted", "rehearsal"])
+@pytest.mark.parametrize(
+    "module",
+    ["moorline_agents.model", "moorline_agents.transport", "moorline_agents.rehearsal", "moorline.testing"],
+)
 def test_importing_the_model_layer_does_not_import_openai(module: str) -> None:
-    check = f"import sys, moorline_agents.{module}; sys.exit('openai' in sys.modules)"
+    check = f"import sys, {module}; sys.exit('openai' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
 
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from moorline.testing import Script, error_reply, serve
 from moorline_agents.messages import Message, Usage
 from moorline_agents.model import ChatModel
 from moorline_agents.model_errors import ModelError
-from moorline_agents.scripted import Script, error_reply, serve
 from moorline_agents.transport import Call, ModelReply, RawReply, rule_client
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ async def test_the_scripted_server_as_a_process_of_its_own(tmp_path: Path) -> No
     ]
     replies.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     server = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "moorline_agents.scripted"),
+        *(sys.executable, "-m", "moorline.testing"),
         *("--replies", str(replies), "--record", str(record)),
         stdout=asyncio.subprocess.PIPE,
     )

@@ -209,7 +209,7 @@ def test_a_failed_hand_over_does_not_go_round_in_circles() -> None:
 
 
 async def test_the_rehearsal_as_a_server_of_its_own() -> None:
-    command = (sys.executable, "-m", "moorline_agents.scripted")
+    command = (sys.executable, "-m", "moorline.testing")
     server = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
     try:
         assert server.stdout is not None
