@@ -219,3 +219,22 @@ async def test_setup_makes_a_schema_of_another_name(empty_dsn: str) -> None:
         assert await saver.aget_tuple(stored) is not None
     async with asyncpg.create_pool(empty_dsn, min_size=0) as pool:
         assert await DeviceCheckpointer(pool, schema="front_desk").aget_tuple(stored) is not None
+
+
+async def test_setup_makes_the_tables_of_conversations_and_no_others(empty_dsn: str) -> None:
+    connection = await asyncpg.connect(empty_dsn)
+    try:
+        # Somebody's own: the checkpointer has nothing to do with it.
+        await connection.execute("CREATE TABLE appointments (theirs text)")
+        async with DeviceCheckpointer.from_conn_string(empty_dsn) as saver:
+            await saver.setup()
+            stored = await put(saver, config("device"), {"c": 1})
+            assert await saver.aget_tuple(stored) is not None
+            await saver.adelete_thread("device")
+            assert await saver.aget_tuple(stored) is None
+        made = await connection.fetch(
+            "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relname LIKE 'appointment%'"
+        )
+        assert [row["relname"] for row in made] == ["appointments"]
+    finally:
+        await connection.close()

@@ -40,7 +40,7 @@ $$;
 
 @pytest.fixture
 def make_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakePackage:
-    """Makes the package `clinic_….NAME.sql` with the files given, `0001_bills` and so on, and says what it is called."""
+    """Makes the package `clinic_….NAME.sql` of the files given (`0001_bills` and so on); says what it is called."""
     root = f"clinic_{uuid4().hex}"
     monkeypatch.syspath_prepend(tmp_path)
 

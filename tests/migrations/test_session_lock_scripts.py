@@ -1,5 +1,6 @@
 """The session-lock columns come and go with plain psql, too: twice without harm, and back to what was."""
 
+import re
 import shutil
 import subprocess
 from collections.abc import Awaitable, Callable
@@ -9,7 +10,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from moorline_migrations import CORE, SHIPPED, apply, migrate, script
+from moorline_migrations import CORE, SHIPPED, Migrations, apply, migrate, script
+
+from .packages import BILLS, MakePackage, make_package
 
 if TYPE_CHECKING:
     from asyncpg import Connection, Record
@@ -18,7 +21,10 @@ Catalog = Callable[..., Awaitable[list[str]]]
 Backend = Callable[[str], str]
 Psql = Callable[..., "subprocess.CompletedProcess[str]"]
 
+__all__ = ["make_package"]
+
 BACKENDS = ["uuid_key", "uuid_device", "repeated_key"]
+SQL = files("moorline_migrations") / "sql"
 ROWS = "SELECT s::text AS row FROM conversation_states s ORDER BY s::text"
 # What makes a backend one that is adopted without a change to its values.
 ADOPTABLE = {
@@ -33,7 +39,7 @@ def run(psql: Psql, tmp_path: Path) -> Callable[..., "subprocess.CompletedProces
     """Runs one of the package's scripts by psql's \\i, alone in a folder, after some SQL."""
 
     def run(name: str, *, first: str = "") -> "subprocess.CompletedProcess[str]":
-        with as_file(files("moorline_migrations") / "sql" / name) as source:
+        with as_file(SQL / name) as source:
             script = shutil.copy(source, tmp_path)
         return psql(stdin=f"{first}\n\\i {script}\n")
 
@@ -55,6 +61,15 @@ async def test_the_columns_are_added_as_by_the_migration(
     migrated = [line for line in await catalog(connection) if "conversation_states" in line]
     assert set(added) <= set(migrated)
     assert not [line for line in migrated if line.startswith("column conversation_states") and line not in added]
+
+
+def test_the_script_and_the_migration_adopt_by_the_same_words() -> None:
+    script, migration = (
+        re.findall(r"DO \$adopt\$.*?\$adopt\$;", path.read_text(encoding="utf-8"), re.DOTALL)
+        for path in (SQL / "add_session_lock_fields.sql", SQL / "moorline" / "0001_conversations.sql")
+    )
+    assert len(script) == 1
+    assert migration == script, "change both, or, once 0001 has landed, the script and the next numbered file"
 
 
 async def test_running_it_again_changes_nothing(
@@ -147,6 +162,23 @@ async def test_a_schema_of_our_own_is_removed_whole(
     await migrate(empty_dsn, components=SHIPPED)
     done = run("remove_moorline.sql")
     assert (done.returncode, done.stderr) == (0, "")
+    assert await catalog(connection) == []
+
+
+async def test_tables_of_a_teams_component_are_not_removed_and_keep_the_rest_in(
+    connection: "Connection[Record]", empty_dsn: str, catalog: Catalog, run: Psql, make_package: MakePackage
+) -> None:
+    billing = Migrations("billing", package=make_package("billing", **{"0001_bills": BILLS}))
+    await migrate(empty_dsn, components=[*SHIPPED, billing])
+    before = await catalog(connection)
+    refused = run("remove_moorline.sql")
+    assert refused.returncode != 0
+    assert "schema public holds tables of other components: billing" in refused.stderr
+    assert await catalog(connection) == before
+
+    await connection.execute("DROP TABLE bills; DROP FUNCTION billing_erase, billing_export")
+    await connection.execute("DELETE FROM moorline_schema WHERE component = 'billing'")
+    assert run("remove_moorline.sql").returncode == 0
     assert await catalog(connection) == []
 
 
