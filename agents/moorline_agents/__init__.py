@@ -1,1 +1,40 @@
-"""The agent kit, the model layer, and the agents that ship. Names are imported from the module of their noun."""
+"""The agent kit, the model layer, and the agents that ship."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from moorline_agents.agent import Agent as Agent
+    from moorline_agents.agent import RunContext as RunContext
+    from moorline_agents.errors import AgentError as AgentError
+    from moorline_agents.graph_agent import GraphAgent as GraphAgent
+    from moorline_agents.model import ChatModel as ChatModel
+    from moorline_agents.model_errors import ModelError as ModelError
+    from moorline_agents.tools import (
+        Connection as Connection,
+    )
+    from moorline_agents.tools import (
+        Tool as Tool,
+    )
+    from moorline_agents.tools import (
+        ToolContext as ToolContext,
+    )
+    from moorline_agents.tools import (
+        ToolRefused as ToolRefused,
+    )
+    from moorline_agents.tools import (
+        tool as tool,
+    )
+else:
+    from moorline_migrations.lazy import lazy
+
+    __all__, __getattr__, __dir__ = lazy(
+        __name__,
+        {
+            "moorline_agents.agent": ("Agent", "RunContext"),
+            "moorline_agents.errors": ("AgentError",),
+            "moorline_agents.graph_agent": ("GraphAgent",),
+            "moorline_agents.model": ("ChatModel",),
+            "moorline_agents.model_errors": ("ModelError",),
+            "moorline_agents.tools": ("Connection", "Tool", "ToolContext", "ToolRefused", "tool"),
+        },
+    )

@@ -69,20 +69,20 @@ class AnswerStream:
             raise ModelError(
                 "The model server sent no answer. Check that OPENAI_BASE_URL names a chat-completions server "
                 "that can stream.",
-                transient=False,
+                retryable=False,
             )
         if self._finish_reason is None:
-            raise ModelError("The model's answer was cut off before its end. Send the message again.", transient=True)
+            raise ModelError("The model's answer was cut off before its end. Send the message again.", retryable=True)
         if self._finish_reason == "length":
             raise ModelError(
                 "The model's answer ran into its length limit. Raise the server's limit or use a model with "
                 "more room (OPENAI_MODEL).",
-                transient=False,
+                retryable=False,
             )
         if self._finish_reason == "content_filter":
             raise ModelError(
                 "The model server's content filter held the answer back. Say it in other words.",
-                transient=False,
+                retryable=False,
             )
         return ModelAnswer(self._message(), self._usage)
 
@@ -90,10 +90,10 @@ class AnswerStream:
         text = "".join(self._text)
         if not self._calls:
             if not text.strip():
-                raise ModelError("The model answered nothing. Send the message again.", transient=True)
+                raise ModelError("The model answered nothing. Send the message again.", retryable=True)
             return {"role": "assistant", "content": text}
         if not all(call.name for call in self._calls):
-            raise ModelError("The model called a tool without naming it. Send the message again.", transient=True)
+            raise ModelError("The model called a tool without naming it. Send the message again.", retryable=True)
         return {"role": "assistant", "content": text or None, "tool_calls": self._tool_calls()}
 
     def _tool_calls(self) -> list[ToolCall]:

@@ -6,8 +6,6 @@ from moorline_migrations.errors import MoorlineError
 
 
 class AgentError(MoorlineError):
-    """An agent could not finish its turn; nothing of it was kept, so the same message can be sent again."""
+    """An agent could not finish its turn."""
 
-
-class UnknownAgent(MoorlineError):
-    """A name that no registered agent has; the message lists the names there are."""
+    retryable = True

@@ -49,24 +49,24 @@ _NO_CLIENT = "The OpenAI client cannot be used as it is set up. Set OPENAI_API_K
 class ModelError(AgentError):
     """The model gave no whole answer.
 
-    `transient` is whether the same request may well succeed later: too many requests, a failing server, a
+    `retryable` is whether the same request may well succeed later: too many requests, a failing server, a
     time-out, a lost connection, an answer cut off. The client's own retries are used up by then.
     """
 
-    def __init__(self, message: str, *, transient: bool) -> None:
+    def __init__(self, message: str, *, retryable: bool) -> None:
         super().__init__(message)
-        self.transient = transient
+        self.retryable = retryable
 
     @classmethod
     def malformed(cls) -> Self:
         """For bytes that are no chat-completions stream."""
-        return cls(_MALFORMED, transient=False)
+        return cls(_MALFORMED, retryable=False)
 
     @classmethod
     def too_slow(cls, seconds: float) -> Self:
         """For a completion that took longer than it may in all."""
         message = f"The model gave no whole answer within {seconds:g} s. Send the message again."
-        return cls(message, transient=True)
+        return cls(message, retryable=True)
 
 
 @contextmanager
@@ -88,7 +88,7 @@ def _translated(error: Exception) -> ModelError | None:
     if isinstance(error, openai.APIStatusError):
         return _of_status(error)
     if isinstance(error, UnicodeEncodeError):  # keys go into a header, texts into the body
-        return ModelError(_NO_KEY if error.encoding == "ascii" else _NO_TEXT, transient=False)
+        return ModelError(_NO_KEY if error.encoding == "ascii" else _NO_TEXT, retryable=False)
     meanings: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str, bool], ...] = (
         (openai.APITimeoutError, _SILENT, True),
         (openai.APIConnectionError, _UNREACHABLE, True),
@@ -100,12 +100,12 @@ def _translated(error: Exception) -> ModelError | None:
         ),
         (httpx2.InvalidURL, _NO_URL, False),
     )
-    for kind, message, transient in meanings:
+    for kind, message, retryable in meanings:
         if isinstance(error, kind):
-            return ModelError(message, transient=transient)
+            return ModelError(message, retryable=retryable)
     if isinstance(error, openai.APIError):
-        return _of_code(error) or ModelError(_BROKE_OFF, transient=True)
-    return ModelError(_NO_CLIENT, transient=False) if isinstance(error, openai.OpenAIError) else None
+        return _of_code(error) or ModelError(_BROKE_OFF, retryable=True)
+    return ModelError(_NO_CLIENT, retryable=False) if isinstance(error, openai.OpenAIError) else None
 
 
 def _of_status(error: APIStatusError) -> ModelError:
@@ -113,11 +113,11 @@ def _of_status(error: APIStatusError) -> ModelError:
     failing = status >= HTTPStatus.INTERNAL_SERVER_ERROR
     remedy = _FAILING if failing else _REMEDIES.get(status, _REFUSED)
     return _of_code(error) or ModelError(
-        f"The model server {remedy} (HTTP {status}).", transient=failing or status in _WORTH_RETRYING
+        f"The model server {remedy} (HTTP {status}).", retryable=failing or status in _WORTH_RETRYING
     )
 
 
 def _of_code(error: APIError) -> ModelError | None:
     """What the error's own code says, where it says more than a status does; streams fail without one."""
     message = _CODES.get(error.code or "")
-    return None if message is None else ModelError(message, transient=False)
+    return None if message is None else ModelError(message, retryable=False)

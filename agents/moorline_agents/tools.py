@@ -13,7 +13,7 @@ import re
 import typing
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Never, Protocol, Self, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic.json_schema import GenerateJsonSchema
@@ -153,7 +153,7 @@ class Tool:
 
 
 def tool(
-    *,
+    *misplaced: Never,
     name: str | None = None,
     description: str | None = None,
     effect: Effect = "none",
@@ -162,8 +162,11 @@ def tool(
     """Makes a `Tool` of `async def f(arguments: SomeModel, context: ToolContext)`, which returns JSON values.
 
     Name and description default to the function's name and docstring. Raises `TypeError` or `ValueError` at
-    once for a definition that could never work.
+    once for a definition that could never work, such as a function that is not async, and for `@tool` without
+    parentheses.
     """
+    if misplaced:
+        raise TypeError('Write `@tool()` with parentheses, and in them what the tool does: `@tool(effect="none")`.')
 
     def decorate(function: Callable[[_ArgumentsT, ToolContext], Coroutine[Any, Any, Any]]) -> Tool:
         own_name: str = getattr(function, "__name__", type(function).__name__)

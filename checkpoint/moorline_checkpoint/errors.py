@@ -10,6 +10,8 @@ class InvalidDeviceID(MoorlineError, ValueError):
 class SessionBusy(MoorlineError):
     """Another turn of this device is running; the message may be sent again in `retry_after` seconds."""
 
+    retryable = True
+
     def __init__(self, retry_after: float) -> None:
         super().__init__(retry_after)
         self.retry_after = retry_after
@@ -19,4 +21,6 @@ class SessionBusy(MoorlineError):
 
 
 class StaleTurn(MoorlineError):
-    """The turn was taken over by another process or erased; nothing of it was kept."""
+    """The turn was taken over by another process, or its device was erased: what it came to was not kept."""
+
+    retryable = True

@@ -11,6 +11,9 @@ import asyncpg
 class MoorlineError(Exception):
     """Root of every error that Moorline raises on purpose. Its text says what to do."""
 
+    retryable: bool = False
+    """Whether the same call may well succeed later, with nothing changed."""
+
 
 class ConfigurationError(MoorlineError):
     """A setting, a name or a right is wrong; trying again does not help."""
@@ -23,6 +26,7 @@ class SchemaMismatch(MoorlineError):
 class StoreUnavailable(MoorlineError):
     """The database did not answer or could not do the work now; the same call may succeed later."""
 
+    retryable = True
     reached = True
     """Whether what was sent may have been done all the same; False where there was not even a connection."""
 

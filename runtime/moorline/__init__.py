@@ -4,51 +4,113 @@ from moorline import run_manager
 reply = await run_manager("I want to schedule", {"device_id": device_id, "message_id": webhook_id})
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from moorline.context import Resume, TurnContext
-    from moorline.default import run_manager, stream_manager
-    from moorline.events import Event, TextDelta, TurnDone, TurnFailed
-    from moorline.reply import Interrupt, Reply
-    from moorline.runtime import Moorline
-    from moorline.settings import Settings
+    from moorline.context import Resume as Resume
+    from moorline.context import TurnContext as TurnContext
+    from moorline.default import run_manager as run_manager
+    from moorline.default import stream_manager as stream_manager
+    from moorline.errors import (
+        AgentError as AgentError,
+    )
+    from moorline.errors import (
+        ConfigurationError as ConfigurationError,
+    )
+    from moorline.errors import (
+        InvalidContext as InvalidContext,
+    )
+    from moorline.errors import (
+        InvalidDeviceID as InvalidDeviceID,
+    )
+    from moorline.errors import (
+        InvalidMessage as InvalidMessage,
+    )
+    from moorline.errors import (
+        MessageSetAside as MessageSetAside,
+    )
+    from moorline.errors import (
+        ModelError as ModelError,
+    )
+    from moorline.errors import (
+        MoorlineError as MoorlineError,
+    )
+    from moorline.errors import (
+        SchemaMismatch as SchemaMismatch,
+    )
+    from moorline.errors import (
+        SessionBusy as SessionBusy,
+    )
+    from moorline.errors import (
+        StaleTurn as StaleTurn,
+    )
+    from moorline.errors import (
+        StoreUnavailable as StoreUnavailable,
+    )
+    from moorline.errors import (
+        ToolRefused as ToolRefused,
+    )
+    from moorline.errors import (
+        TurnTimeout as TurnTimeout,
+    )
+    from moorline.errors import (
+        UsageError as UsageError,
+    )
+    from moorline.events import Event as Event
+    from moorline.events import TextDelta as TextDelta
+    from moorline.events import TurnDone as TurnDone
+    from moorline.events import TurnFailed as TurnFailed
+    from moorline.reply import Interrupt as Interrupt
+    from moorline.reply import Reply as Reply
+    from moorline.runtime import Moorline as Moorline
+    from moorline.settings import Settings as Settings
+    from moorline_agents.agent import Agent as Agent
+    from moorline_agents.graph_agent import GraphAgent as GraphAgent
+    from moorline_agents.model import ChatModel as ChatModel
+    from moorline_agents.tools import ToolContext as ToolContext
+    from moorline_agents.tools import tool as tool
+    from moorline_checkpoint.queue import DeadLetter as DeadLetter
+    from moorline_checkpoint.saver import DeviceCheckpointer as DeviceCheckpointer
+    from moorline_checkpoint.sessions import Session as Session
+    from moorline_checkpoint.turns import TranscriptEntry as TranscriptEntry
+    from moorline_migrations.components import Migrations as Migrations
+else:
+    from moorline_migrations.lazy import lazy
 
-__all__ = [
-    "Event",
-    "Interrupt",
-    "Moorline",
-    "Reply",
-    "Resume",
-    "Settings",
-    "TextDelta",
-    "TurnContext",
-    "TurnDone",
-    "TurnFailed",
-    "run_manager",
-    "stream_manager",
-]
-
-_HOMES = {
-    "Event": "events",
-    "Interrupt": "reply",
-    "Moorline": "runtime",
-    "Reply": "reply",
-    "Resume": "context",
-    "Settings": "settings",
-    "TextDelta": "events",
-    "TurnContext": "context",
-    "TurnDone": "events",
-    "TurnFailed": "events",
-    "run_manager": "default",
-    "stream_manager": "default",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Imports a name from its module when it is first asked for: LangGraph takes a second that many commands, and a
-    process that only reads settings, need not spend."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"moorline.{_HOMES[name]}"), name)
+    __all__, __getattr__, __dir__ = lazy(
+        __name__,
+        {
+            "moorline.context": ("Resume", "TurnContext"),
+            "moorline.default": ("run_manager", "stream_manager"),
+            "moorline.errors": (
+                "AgentError",
+                "ConfigurationError",
+                "InvalidContext",
+                "InvalidDeviceID",
+                "InvalidMessage",
+                "MessageSetAside",
+                "ModelError",
+                "MoorlineError",
+                "SchemaMismatch",
+                "SessionBusy",
+                "StaleTurn",
+                "StoreUnavailable",
+                "ToolRefused",
+                "TurnTimeout",
+                "UsageError",
+            ),
+            "moorline.events": ("Event", "TextDelta", "TurnDone", "TurnFailed"),
+            "moorline.reply": ("Interrupt", "Reply"),
+            "moorline.runtime": ("Moorline",),
+            "moorline.settings": ("Settings",),
+            "moorline_agents.agent": ("Agent",),
+            "moorline_agents.graph_agent": ("GraphAgent",),
+            "moorline_agents.model": ("ChatModel",),
+            "moorline_agents.tools": ("ToolContext", "tool"),
+            "moorline_checkpoint.queue": ("DeadLetter",),
+            "moorline_checkpoint.saver": ("DeviceCheckpointer",),
+            "moorline_checkpoint.sessions": ("Session",),
+            "moorline_checkpoint.turns": ("TranscriptEntry",),
+            "moorline_migrations.components": ("Migrations",),
+        },
+    )

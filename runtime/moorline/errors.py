@@ -1,6 +1,8 @@
-"""Every error that Moorline raises on purpose, to be imported from one place. Their texts say what to do."""
+"""Every error that a caller may meet, to be imported from one place. Their texts say what to do."""
 
-from moorline_agents.errors import AgentError, UnknownAgent
+from moorline_agents.errors import AgentError
+from moorline_agents.model_errors import ModelError
+from moorline_agents.tools import ToolRefused
 from moorline_checkpoint.errors import InvalidDeviceID, SessionBusy, StaleTurn
 from moorline_migrations.errors import ConfigurationError, MoorlineError, SchemaMismatch, StoreUnavailable
 
@@ -10,13 +12,16 @@ __all__ = [
     "InvalidContext",
     "InvalidDeviceID",
     "InvalidMessage",
+    "MessageSetAside",
+    "ModelError",
     "MoorlineError",
     "SchemaMismatch",
     "SessionBusy",
     "StaleTurn",
     "StoreUnavailable",
+    "ToolRefused",
     "TurnTimeout",
-    "UnknownAgent",
+    "UsageError",
 ]
 
 
@@ -28,6 +33,18 @@ class InvalidContext(MoorlineError, ValueError):
     """The context names no device, or holds what is not JSON. Nothing was stored; correct what is passed."""
 
 
+class UsageError(MoorlineError, RuntimeError):
+    """A `Moorline` was used outside of its `async with`, or opened while it was open. Correct the program."""
+
+
+class MessageSetAside(AgentError):
+    """The message failed too often. Sending it again does not help: `moorline recover --message` tries it once more."""
+
+    retryable = False
+
+
 class TurnTimeout(MoorlineError, TimeoutError):
-    """The turn did not end within its timeout, waiting included. Nothing of it was kept: send the message
-    again with the same `message_id`, or allow it more time (`timeout`, `MOORLINE_TURN_TIMEOUT`)."""
+    """The turn did not end within its timeout, waiting included. Send the message again with the same `message_id`,
+    or allow it more time (`timeout`, `MOORLINE_TURN_TIMEOUT`)."""
+
+    retryable = True

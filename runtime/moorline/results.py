@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from langgraph.errors import GraphRecursionError
 from langgraph.types import Interrupt as GraphInterrupt
 
-from moorline.errors import AgentError, MoorlineError, StoreUnavailable
+from moorline.errors import AgentError, ModelError, MoorlineError, StoreUnavailable
 from moorline.manager import Progress
 from moorline.reply import Interrupt, Reply
 from moorline_checkpoint.turn import OpenTurn, TurnRecord
@@ -60,8 +60,9 @@ def failure_of(error: BaseException) -> BaseException:
 
 def is_outer(error: BaseException) -> bool:
     """Whether the failure is not the message's own: it then does not count as one of its attempts."""
-    outer = isinstance(error, StoreUnavailable | asyncio.CancelledError)
-    return outer or bool(getattr(error, "transient", False))
+    return isinstance(error, StoreUnavailable | asyncio.CancelledError) or (
+        isinstance(error, ModelError) and error.retryable
+    )
 
 
 def _question(interrupt: Interrupt) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -11,7 +12,7 @@ from moorline.backend import Backend, open_backend
 from moorline.background import Background
 from moorline.context import Call, Resume, TurnContext, check_call
 from moorline.defaults import chat_model, shipped_agents
-from moorline.errors import MoorlineError
+from moorline.errors import MoorlineError, UsageError
 from moorline.events import Event, TextDelta, TurnDone, TurnFailed
 from moorline.execution import Execution
 from moorline.manager import AgentProtocol, Manager, StartOver
@@ -28,6 +29,14 @@ if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
     from moorline_checkpoint.sessions import Session
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Opened:
+    """What a `Moorline` has while it is open."""
+
+    backend: Backend
+    queue: TurnQueue
 
 
 class Moorline:
@@ -55,22 +64,22 @@ class Moorline:
         self._model = chat_model(self.settings, client=client)
         self._on_recovered = on_recovered
         self._background = Background()
+        self._entered = False
+        self._opened: _Opened | None = None
 
     async def __aenter__(self) -> Self:
-        """Raises `ConfigurationError`, `SchemaMismatch` or `StoreUnavailable` when turns could not run."""
-        self._backend = await open_backend(self.settings, components=self.components)
-        try:
-            graph = self._manager(self._backend).compile()
-            execution = Execution(graph=graph, turns=self._backend.turns, background=self._background)
-            self._queue = TurnQueue(
-                turns=self._backend.turns,
-                execution=execution,
-                background=self._background,
-                on_recovered=self._on_recovered,
-                on_store_down=self.settings.on_store_down,
+        """Raises `ConfigurationError`, `SchemaMismatch` or `StoreUnavailable` when turns could not run, and
+        `UsageError` when it is open already. Once closed, it may be opened again."""
+        if self._entered:
+            raise UsageError(
+                "This Moorline is open already. One object serves any number of devices at once: use the open one, or "
+                "make another."
             )
+        self._entered = True
+        try:
+            self._opened = await self._open()
         except BaseException:
-            await self.close()
+            self._entered = False
             raise
         return self
 
@@ -81,9 +90,13 @@ class Moorline:
 
     async def close(self) -> None:
         """Waits for turns whose callers have gone, then gives the connections back."""
+        opened, self._opened = self._opened, None
+        if opened is None:
+            return
         await self._background.finish()
         await self._model.aclose()
-        await self._backend.close()
+        await opened.backend.close()
+        self._entered = False
 
     async def run(self, message: str | Resume, context: Mapping[str, Any] | TurnContext) -> Reply:
         """One message in, one reply out, in one turn of the device.
@@ -158,6 +171,37 @@ class Moorline:
 
     def _served(self) -> Sequence[AgentProtocol]:
         return self._agents if self._agents is not None else shipped_agents(self.settings)
+
+    async def _open(self) -> _Opened:
+        backend = await open_backend(self.settings, components=self.components)
+        try:
+            execution = Execution(
+                graph=self._manager(backend).compile(), turns=backend.turns, background=self._background
+            )
+        except BaseException:
+            await backend.close()
+            raise
+        queue = TurnQueue(
+            turns=backend.turns,
+            execution=execution,
+            background=self._background,
+            on_recovered=self._on_recovered,
+            on_store_down=self.settings.on_store_down,
+        )
+        return _Opened(backend=backend, queue=queue)
+
+    @property
+    def _queue(self) -> TurnQueue:
+        return self._require_open().queue
+
+    @property
+    def _backend(self) -> Backend:
+        return self._require_open().backend
+
+    def _require_open(self) -> _Opened:
+        if self._opened is None:
+            raise UsageError("This Moorline is not open. Use it inside of `async with Moorline(…) as moorline:`.")
+        return self._opened
 
     def _manager(self, backend: Backend) -> Manager:
         return Manager(

@@ -16,7 +16,7 @@ from uuid import UUID, uuid4
 from moorline import stateless
 from moorline.background import GRACE, Background
 from moorline.context import Call
-from moorline.errors import AgentError, MoorlineError, SessionBusy, StoreUnavailable, TurnTimeout
+from moorline.errors import MessageSetAside, MoorlineError, SessionBusy, StoreUnavailable, TurnTimeout
 from moorline.execution import Execution
 from moorline.reply import Reply
 from moorline.results import reply_of
@@ -155,7 +155,7 @@ class TurnQueue:
             case Busy():
                 raise SessionBusy(answer.retry_after)
             case Dead():
-                raise AgentError(
+                raise MessageSetAside(
                     f"This message failed too often and was set aside ({answer.error}). `moorline recover --message` "
                     "tries it again."
                 )

@@ -33,10 +33,12 @@ class OnceLost(Turns):
 async def losing(dsn: str) -> AsyncIterator[Moorline]:
     team = agents(outside=lambda *_: None)
     async with Moorline(Settings(database_url=dsn), agents=team, client=lambda: rule_client(rules)) as moorline:
-        turns = OnceLost(moorline._backend.saver.database, default_ttl=86400)
-        moorline._backend = replace(moorline._backend, turns=turns)
-        moorline._queue = replace(
-            moorline._queue, turns=turns, execution=replace(moorline._queue.execution, turns=turns)
+        opened = moorline._require_open()
+        turns = OnceLost(opened.backend.saver.database, default_ttl=86400)
+        moorline._opened = replace(
+            opened,
+            backend=replace(opened.backend, turns=turns),
+            queue=replace(opened.queue, turns=turns, execution=replace(opened.queue.execution, turns=turns)),
         )
         yield moorline
 

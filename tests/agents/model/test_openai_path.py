@@ -139,12 +139,12 @@ async def test_a_busy_or_failing_server_is_asked_again(network: respx.MockRouter
 
 
 @pytest.mark.parametrize("status", [429, 500])
-async def test_retries_end_and_the_error_is_transient(network: respx.MockRouter, status: int) -> None:
+async def test_retries_end_and_the_error_is_retryable(network: respx.MockRouter, status: int) -> None:
     failed = httpx.Response(status, headers=SOON, json={"error": {"message": "later"}})
     route = network.post(URL).mock(return_value=failed)
     with pytest.raises(ModelError, match=f"Wait a little .*HTTP {status}") as raised:
         await model(max_retries=1).complete(QUESTION)
-    assert raised.value.transient
+    assert raised.value.retryable
     assert route.call_count == 2
 
 
@@ -160,14 +160,14 @@ async def test_retries_end_and_the_error_is_transient(network: respx.MockRouter,
         (429, "insufficient_quota", "plan and billing"),
     ],
 )
-async def test_a_refusal_says_what_to_do_and_is_not_transient(
+async def test_a_refusal_says_what_to_do_and_is_not_retryable(
     network: respx.MockRouter, status: int, code: str | None, remedy: str
 ) -> None:
     error = {"error": {"message": "quotes the conversation: Hello?", "code": code}}
     network.post(URL).mock(return_value=httpx.Response(status, json=error))
     with pytest.raises(ModelError, match=remedy) as raised:
         await model(max_retries=0).complete(QUESTION)
-    assert not raised.value.transient
+    assert not raised.value.retryable
     assert "Hello?" not in str(raised.value)
 
 
@@ -175,7 +175,7 @@ async def test_a_server_that_cannot_be_reached(network: respx.MockRouter) -> Non
     network.post(URL).mock(side_effect=httpx.ConnectError)
     with pytest.raises(ModelError, match="Check the network, and OPENAI_BASE_URL") as raised:
         await model(max_retries=0).complete(QUESTION)
-    assert raised.value.transient
+    assert raised.value.retryable
 
 
 @pytest.mark.parametrize("phase", [httpx.ConnectTimeout, httpx.ReadTimeout])
@@ -183,7 +183,7 @@ async def test_a_server_that_is_silent(network: respx.MockRouter, phase: type[ht
     network.post(URL).mock(side_effect=phase)
     with pytest.raises(ModelError, match="did not answer in time") as raised:
         await model(max_retries=0).complete(QUESTION)
-    assert raised.value.transient
+    assert raised.value.retryable
 
 
 async def test_a_stream_that_falls_silent(network: respx.MockRouter) -> None:
@@ -194,7 +194,7 @@ async def test_a_stream_that_falls_silent(network: respx.MockRouter) -> None:
     route = network.post(URL).mock(return_value=streamed(body()))
     with pytest.raises(ModelError, match="did not answer in time") as raised:
         await model().complete(QUESTION)
-    assert raised.value.transient
+    assert raised.value.retryable
     assert route.call_count == 1  # what was shown cannot be taken back by asking again
 
 
@@ -206,11 +206,11 @@ async def test_a_connection_lost_in_the_middle(network: respx.MockRouter) -> Non
     network.post(URL).mock(return_value=streamed(body()))
     with pytest.raises(ModelError, match="cannot be reached") as raised:
         await model().complete(QUESTION)
-    assert raised.value.transient
+    assert raised.value.retryable
 
 
 @pytest.mark.parametrize(
-    ("body", "message", "transient"),
+    ("body", "message", "retryable"),
     [
         pytest.param(b"", "sent no answer", False, id="empty body"),
         pytest.param(b"<html>a login page</html>", "sent no answer", False, id="a web page"),
@@ -256,12 +256,12 @@ async def test_a_connection_lost_in_the_middle(network: respx.MockRouter) -> Non
     ],
 )
 async def test_garbage_is_never_taken_for_an_answer(
-    network: respx.MockRouter, body: bytes, message: str, transient: bool
+    network: respx.MockRouter, body: bytes, message: str, retryable: bool
 ) -> None:
     network.post(URL).mock(return_value=streamed(body))
     with pytest.raises(ModelError, match=message) as raised:
         await model().complete(QUESTION)
-    assert raised.value.transient is transient
+    assert raised.value.retryable is retryable
 
 
 async def test_a_refusal_of_the_model_is_its_answer(network: respx.MockRouter) -> None:

@@ -1,0 +1,93 @@
+"""The errors: all in one place, each with what trying again is worth."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from moorline import Agent, Moorline, Settings, ToolContext, errors, tool
+from moorline.errors import MoorlineError, UsageError
+from moorline_agents import ToolRefused
+from moorline_agents.transport import rule_client
+
+from .conftest import Open, agent, counting
+
+RETRYABLE = {
+    "AgentError": True,
+    "ConfigurationError": False,
+    "InvalidContext": False,
+    "InvalidDeviceID": False,
+    "InvalidMessage": False,
+    "MessageSetAside": False,
+    "MoorlineError": False,
+    "SchemaMismatch": False,
+    "SessionBusy": True,
+    "StaleTurn": True,
+    "StoreUnavailable": True,
+    "TurnTimeout": True,
+    "UsageError": False,
+}
+
+
+def kinds(error: type[BaseException]) -> Iterator[type[BaseException]]:
+    yield error
+    for kind in error.__subclasses__():
+        yield from kinds(kind)
+
+
+def test_every_error_of_ours_can_be_imported_from_one_place() -> None:
+    ours = {kind for kind in kinds(MoorlineError) if kind.__module__.startswith("moorline")}
+    assert ours | {ToolRefused} == {getattr(errors, name) for name in errors.__all__}
+
+
+def test_every_error_says_whether_trying_again_helps() -> None:
+    shown = {
+        name: getattr(errors, name).retryable for name in errors.__all__ if name not in {"ModelError", "ToolRefused"}
+    }
+    assert shown == RETRYABLE
+    assert [errors.ModelError("down", retryable=answer).retryable for answer in (True, False)] == [True, False]
+
+
+async def test_a_moorline_that_is_not_open_says_so(open_moorline: Open) -> None:
+    moorline = open_moorline()
+    with pytest.raises(UsageError, match="async with"):
+        await moorline.run("hair please", {"device_id": "d1"})
+    with pytest.raises(UsageError, match="async with"):
+        async for _ in moorline.stream("hair please", {"device_id": "d1"}):
+            pass
+    async with moorline:
+        pass
+    for use in (moorline.session, moorline.transcript, moorline.erase):
+        with pytest.raises(UsageError, match="async with"):
+            await use("d1")
+    await moorline.close()
+
+
+async def test_a_moorline_is_opened_once_at_a_time(open_moorline: Open) -> None:
+    async with open_moorline() as moorline:
+        with pytest.raises(UsageError, match="open already"):
+            await moorline.__aenter__()
+        assert await moorline.run("hair please", {"device_id": "d1"}) == "hair 1: hair please"
+    async with moorline:
+        assert await moorline.run("next", {"device_id": "d1"}) == "hair 2: next"
+
+
+async def test_a_moorline_that_could_not_be_opened_may_be_opened_later(dsn: str, empty_dsn: str) -> None:
+    moorline = Moorline(Settings(database_url=empty_dsn), agents=[agent("hair")], client=lambda: rule_client(counting))
+    for _ in range(2):
+        with pytest.raises(errors.SchemaMismatch):
+            await moorline.__aenter__()
+
+
+def test_a_tool_that_could_never_work_says_what_to_write() -> None:
+    async def find(arguments: Settings, context: ToolContext) -> None:
+        """Finds."""
+
+    def wait(arguments: Settings, context: ToolContext) -> None:
+        """Waits."""
+
+    with pytest.raises(TypeError, match=r"Write `@tool\(\)` with parentheses"):
+        tool(find)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="`async def wait"):
+        tool()(wait)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="cannot name an agent"):
+        Agent(name="a b", description="", instructions="")
