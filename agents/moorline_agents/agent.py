@@ -22,7 +22,7 @@ from moorline_agents import control
 from moorline_agents.errors import AgentError
 from moorline_agents.journal import Journal, NoJournal
 from moorline_agents.messages import Message, Usage
-from moorline_agents.model import ChatModel
+from moorline_agents.model import Model
 from moorline_agents.tools import Tool, ToolContext, ToolRefused
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class Outcome:
 class AgentDeps:
     """What the runtime gives every agent when it compiles them."""
 
-    model: ChatModel
+    model: Model
     others: tuple[AgentInfo, ...] = ()
     tool_rounds: int = 8
     """How often a model may call tools before it has to answer."""
@@ -128,7 +128,7 @@ class Agent:
     description: str
     instructions: Instructions
     tools: Sequence[Tool] = ()
-    model: ChatModel | None = None
+    model: Model | None = None
     session_ttl: int | None = None
     keeps_session: bool = True
     migrations: Migrations | None = None

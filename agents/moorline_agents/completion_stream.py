@@ -12,19 +12,11 @@ from uuid import uuid4
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
-from moorline_agents.messages import Usage
+from moorline_agents.messages import ModelAnswer, Usage
 from moorline_agents.model_errors import ModelError
 
 if TYPE_CHECKING:
     from moorline_agents.messages import Message, ToolCall
-
-
-@dataclass(frozen=True, slots=True)
-class ModelAnswer:
-    """A whole answer: an assistant message with text, tool calls or both, and what it cost."""
-
-    message: Message
-    usage: Usage
 
 
 class AnswerStream:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from moorline_agents.agent import Agent
-from moorline_agents.model import ChatModel
+from moorline_agents.model import Model
 
 INSTRUCTIONS = (
     "You are the concierge of this business's chat. Greet people, say what you can help with, and answer small talk "
@@ -12,7 +12,7 @@ INSTRUCTIONS = (
 )
 
 
-def concierge(*, model: ChatModel | None = None) -> Agent:
+def concierge(*, model: Model | None = None) -> Agent:
     """The agent for everything else; it takes no lock."""
     return Agent(
         name="concierge",

@@ -53,3 +53,11 @@ class Usage:
     def as_dict(self) -> dict[str, int]:
         """As JSON; `Usage(**usage.as_dict())` gives it back."""
         return {"prompt_tokens": self.prompt_tokens, "completion_tokens": self.completion_tokens}
+
+
+@dataclass(frozen=True, slots=True)
+class ModelAnswer:
+    """A whole answer: an assistant message with text, tool calls or both, and what it cost."""
+
+    message: Message
+    usage: Usage = Usage()

@@ -1,4 +1,4 @@
-"""Asks a model: one streamed chat completion on the OpenAI client, whole or a `ModelError`.
+"""Models: what answers behind an agent, and the one that asks a chat-completions server.
 
 Which messages and tools it is shown and what becomes of its answer is for the callers.
 """
@@ -6,24 +6,55 @@ Which messages and tools it is shown and what becomes of its answer is for the c
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from contextlib import aclosing, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from moorline_agents.completion_stream import AnswerStream
 from moorline_agents.model_errors import ModelError, model_errors
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Callable, Sequence
 
     from openai import AsyncOpenAI
     from openai.resources.chat import AsyncCompletions
 
-    from moorline_agents.completion_stream import ModelAnswer
-    from moorline_agents.messages import Message
+    from moorline_agents.messages import Message, ModelAnswer
+
+
+ToolChoice = Literal["none"] | Mapping[str, Any]
+"""No tool may be called; or the one tool that must be, as `{"type": "function", "function": {"name": …}}`."""
+
+
+class Model(Protocol):
+    """What answers behind an agent or the router: `ChatModel`, or an object of one's own.
+
+    Messages, tools and answers have the form that chat-completions servers use, whatever is asked in the end. One
+    object answers any number of turns at once. If it has a method `async def aclose()`, the runtime awaits that when it
+    is closed; the object may be used again afterwards, by another runtime.
+    """
+
+    async def complete(
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[Mapping[str, Any]],
+        tool_choice: ToolChoice | None,
+        on_text: Callable[[str], None] | None,
+    ) -> ModelAnswer:
+        """One whole answer to `messages`, the system message first.
+
+        The answer may call `tools`, as `tool_choice` says; None leaves that to the model. Whether the calls make sense
+        is for the caller to find out. `on_text` is given the text piece by piece if it comes in pieces; if the answer
+        fails after all, the caller withdraws what was shown.
+
+        Raises `ModelError` when there is no answer. How long it may take is its own affair; it ends when it is
+        cancelled.
+        """
 
 
 class ChatModel:
-    """A chat-completions model behind the OpenAI client.
+    """A chat-completions model behind the OpenAI client: one streamed completion, whole or a `ModelError`.
 
     `client` is the caller's, used as it is and never closed; or a function that makes one, called once in
     each event loop that asks (a connection pool belongs to the loop it was built in), in which case the
@@ -56,7 +87,7 @@ class ChatModel:
         messages: Sequence[Message],
         *,
         tools: Sequence[Mapping[str, Any]] = (),
-        tool_choice: str | Mapping[str, Any] | None = None,
+        tool_choice: ToolChoice | None = None,
         on_text: Callable[[str], None] | None = None,
     ) -> ModelAnswer:
         """One answer to `messages`, which may call `tools` (entries of the request's list of that name).

@@ -9,7 +9,7 @@ from moorline_agents.agent import AgentInfo
 from moorline_agents.control import ROUTE, named_agent, route_schema
 from moorline_agents.journal import Journal
 from moorline_agents.messages import Message, Usage
-from moorline_agents.model import ChatModel
+from moorline_agents.model import Model
 
 logger = logging.getLogger("moorline.router")
 
@@ -19,7 +19,7 @@ INSTRUCTIONS = "You route a person's message to the agent that shall answer it. 
 class Router:
     """Asks a model to pick one of the agents. A model that names none of them leaves it to the fallback agent."""
 
-    def __init__(self, *, model: ChatModel, agents: Sequence[AgentInfo], fallback: str) -> None:
+    def __init__(self, *, model: Model, agents: Sequence[AgentInfo], fallback: str) -> None:
         self._model = model
         self._names = frozenset(agent.name for agent in agents)
         self._schema = route_schema({agent.name: agent.description for agent in agents})
@@ -37,7 +37,7 @@ class Router:
             {"role": "user", "content": text},
         ]
         choice = {"type": "function", "function": {"name": ROUTE}}
-        answer = await self._model.complete(messages, tools=[self._schema], tool_choice=choice)
+        answer = await self._model.complete(messages, tools=[self._schema], tool_choice=choice, on_text=None)
         journal.note(ROUTE, answer.message)
         return self._named(answer.message), answer.usage
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 
 from moorline.backend import Backend, open_backend
 from moorline.background import Background
@@ -37,6 +38,13 @@ class _Opened:
 
     backend: Backend
     queue: TurnQueue
+
+
+@runtime_checkable
+class Closable(Protocol):
+    """A model that wants to be told when it is done with."""
+
+    async def aclose(self) -> None: ...
 
 
 class Moorline:
@@ -89,14 +97,19 @@ class Moorline:
         await self.close()
 
     async def close(self) -> None:
-        """Waits for turns whose callers have gone, then gives the connections back."""
+        """Waits for turns whose callers have gone, closes the models, agents' own included, and gives the connections
+        back."""
         opened, self._opened = self._opened, None
         if opened is None:
             return
-        await self._background.finish()
-        await self._model.aclose()
-        await opened.backend.close()
         self._entered = False
+        async with AsyncExitStack() as closing:
+            closing.push_async_callback(opened.backend.close)
+            own = [getattr(agent, "model", None) for agent in self._agents or ()]
+            for model in {id(model): model for model in (self._model, *own)}.values():
+                if isinstance(model, Closable):
+                    closing.push_async_callback(model.aclose)
+            await self._background.finish()
 
     async def run(self, message: str | Resume, context: Mapping[str, Any] | TurnContext) -> Reply:
         """One message in, one reply out, in one turn of the device.

@@ -12,7 +12,7 @@ from moorline_migrations.components import SCHEDULING
 from moorline_migrations.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from moorline_agents.model import ChatModel
+    from moorline_agents.model import Model
     from moorline_agents.tools import ToolContext
 
 INSTRUCTIONS = """\
@@ -39,7 +39,7 @@ def scheduling(
     *,
     schema: str = "public",
     time_zone: str = "UTC",
-    model: ChatModel | None = None,
+    model: Model | None = None,
     session_ttl: int | None = None,
 ) -> Agent:
     """The agent that books on the tables of `schema`; it keeps the session until the person is done.

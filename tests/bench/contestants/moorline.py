@@ -13,9 +13,8 @@ from uuid import uuid4
 
 from moorline import Moorline, Settings
 from moorline_agents.agent import Agent
-from moorline_agents.completion_stream import ModelAnswer
-from moorline_agents.messages import Message, Usage
-from moorline_agents.model import ChatModel
+from moorline_agents.messages import Message, ModelAnswer, Usage
+from moorline_agents.model import ToolChoice
 from moorline_agents.transport import Call, ModelReply, ModelRequest, rule_client
 from tests.bench.contestants import Turn
 from tests.bench.conversation import answer
@@ -23,20 +22,19 @@ from tests.bench.conversation import answer
 HOLDER = "orders"
 
 
-class Model(ChatModel):
+class Model:
     """Answers after so many seconds, without HTTP."""
 
     def __init__(self, seconds: float) -> None:
-        super().__init__(client=lambda: rule_client(route), model="scripted", timeout=60)
         self._seconds = seconds
 
     async def complete(
         self,
         messages: Sequence[Message],
         *,
-        tools: Sequence[Mapping[str, Any]] = (),
-        tool_choice: str | Mapping[str, Any] | None = None,
-        on_text: Callable[[str], None] | None = None,
+        tools: Sequence[Mapping[str, Any]],
+        tool_choice: ToolChoice | None,
+        on_text: Callable[[str], None] | None,
     ) -> ModelAnswer:
         shown = sum(message["role"] == "user" for message in messages)
         if self._seconds:

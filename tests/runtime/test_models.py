@@ -1,0 +1,85 @@
+"""Any object with one method can be the model behind an agent, and it is closed with the runtime."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from moorline import Moorline, Settings, TextDelta, TurnDone
+from moorline_agents.agent import Agent
+from moorline_agents.messages import Message, ModelAnswer, Usage
+from moorline_agents.model import Model, ToolChoice
+
+
+@dataclass
+class Echo:
+    """Says what it heard, word by word; ends the session on "bye"."""
+
+    asked: list[tuple[list[str], ToolChoice | None]] = field(default_factory=list)
+
+    async def complete(
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[Mapping[str, Any]],
+        tool_choice: ToolChoice | None,
+        on_text: Callable[[str], None] | None,
+    ) -> ModelAnswer:
+        self.asked.append(([tool["function"]["name"] for tool in tools], tool_choice))
+        if messages[-1]["content"] == "bye":
+            call = {"id": "1", "type": "function", "function": {"name": "end_session", "arguments": "{}"}}
+            return ModelAnswer({"role": "assistant", "content": None, "tool_calls": [call]})  # type: ignore[list-item]
+        text = f"{messages[0]['content']} heard {messages[-1]['content']}"
+        for word in text.split() if on_text else ():
+            on_text(word)  # type: ignore[misc]
+        return ModelAnswer({"role": "assistant", "content": text}, Usage(2, 3))
+
+
+@dataclass
+class Closing(Echo):
+    """Is told when it is done with."""
+
+    closed: int = 0
+
+    async def aclose(self) -> None:
+        self.closed += 1
+
+
+def echoing(name: str, model: Model) -> Agent:
+    return Agent(name=name, description=name, instructions=name, model=model)
+
+
+async def test_a_model_of_ones_own_answers_streams_and_calls_tools(settings: Settings) -> None:
+    model = Echo()
+    async with Moorline(settings, agents=[echoing("echo", model)]) as moorline:
+        events = [event async for event in moorline.stream("hello", {"device_id": "d1"})]
+        assert [event.text for event in events if isinstance(event, TextDelta)] == ["echo", "heard", "hello"]
+        assert isinstance(events[-1], TurnDone)
+        assert events[-1].reply == "echo heard hello"
+        assert events[-1].reply.usage == Usage(2, 3).as_dict()
+        assert await moorline.session("d1") is not None
+        await moorline.run("bye", {"device_id": "d1"})
+        assert await moorline.session("d1") is None
+    assert model.asked[0] == (["end_session"], None)
+
+
+async def test_an_agents_own_model_is_closed_with_the_runtime_once(settings: Settings) -> None:
+    shared, other = Closing(), Closing()
+    agents = [echoing("a", shared), echoing("b", shared), echoing("c", other)]
+    for times in (1, 2):
+        async with Moorline(settings, agents=agents):
+            assert (shared.closed, other.closed) == (times - 1, times - 1)
+        assert (shared.closed, other.closed) == (times, times)
+
+
+async def test_a_model_that_fails_to_close_does_not_keep_the_others_open(settings: Settings) -> None:
+    class Broken(Echo):
+        async def aclose(self) -> None:
+            raise OSError("gone")
+
+    first, last = Closing(), Closing()
+    with pytest.raises(OSError, match="gone"):
+        async with Moorline(settings, agents=[echoing("a", first), echoing("b", Broken()), echoing("c", last)]):
+            pass
+    assert (first.closed, last.closed) == (1, 1)
