@@ -7,7 +7,12 @@ if TYPE_CHECKING:
     from moorline_agents.agent import RunContext as RunContext
     from moorline_agents.errors import AgentError as AgentError
     from moorline_agents.graph_agent import GraphAgent as GraphAgent
+    from moorline_agents.messages import Message as Message
+    from moorline_agents.messages import ModelAnswer as ModelAnswer
+    from moorline_agents.messages import Usage as Usage
     from moorline_agents.model import ChatModel as ChatModel
+    from moorline_agents.model import Model as Model
+    from moorline_agents.model import ToolChoice as ToolChoice
     from moorline_agents.model_errors import ModelError as ModelError
     from moorline_agents.tools import (
         Connection as Connection,
@@ -33,7 +38,8 @@ else:
             "moorline_agents.agent": ("Agent", "RunContext"),
             "moorline_agents.errors": ("AgentError",),
             "moorline_agents.graph_agent": ("GraphAgent",),
-            "moorline_agents.model": ("ChatModel",),
+            "moorline_agents.messages": ("Message", "ModelAnswer", "Usage"),
+            "moorline_agents.model": ("ChatModel", "Model", "ToolChoice"),
             "moorline_agents.model_errors": ("ModelError",),
             "moorline_agents.tools": ("Connection", "Tool", "ToolContext", "ToolRefused", "tool"),
         },

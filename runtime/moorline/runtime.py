@@ -102,8 +102,8 @@ class Moorline:
         opened, self._opened = self._opened, None
         if opened is None:
             return
-        self._entered = False
         async with AsyncExitStack() as closing:
+            closing.callback(setattr, self, "_entered", False)
             closing.push_async_callback(opened.backend.close)
             own = [getattr(agent, "model", None) for agent in self._agents or ()]
             for model in {id(model): model for model in (self._model, *own)}.values():
@@ -189,7 +189,10 @@ class Moorline:
         backend = await open_backend(self.settings, components=self.components)
         try:
             execution = Execution(
-                graph=self._manager(backend).compile(), turns=backend.turns, background=self._background
+                graph=self._manager(backend).compile(),
+                turns=backend.turns,
+                background=self._background,
+                gc_freeze=self.settings.gc_freeze,
             )
         except BaseException:
             await backend.close()

@@ -172,6 +172,10 @@ class Settings(BaseSettings):
     start_over: Annotated[frozenset[str], NoDecode, BeforeValidator(_words)] = frozenset({"start over"})
     """The messages, separated by commas, with which a person starts over."""
 
+    gc_freeze: bool = False
+    """Whether the garbage collector is spared what is alive after a process's first turn, which saves a tenth of a
+    busy turn's time. For the whole process, so it is the program's to decide; the command `moorline` does it."""
+
     log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_upper)] = "INFO"
     """The level of the logger `moorline`."""
 

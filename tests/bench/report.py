@@ -96,10 +96,10 @@ All run against one PostgreSQL in turn, ours and the neighbours', round after ro
 fresh database where its measurement does not say otherwise, with the same event loop. The median of the rounds counts;
 a ratio is taken between runs of one round.
 
-Nobody pays for HTTP: a scripted model stands at each framework's own interface to models (a `ChatModel`, a
+Nobody pays for HTTP: a scripted model stands at each framework's own interface to models (a `Model`, a
 `BaseChatModel` of LangChain, a `Model` of openai-agents). It says how many of the person's messages it was shown, and
 every reply is checked for that; after a run whatever is durable is opened anew, and has to go on where it was.
-Neighbours use a pool of 20 connections, Moorline its default settings.
+Neighbours use a pool of 20 connections, Moorline its default settings and `MOORLINE_GC_FREEZE=true`.
 
 {about}
 

@@ -51,6 +51,7 @@ def test_every_setting_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch
         "MOORLINE_DEVICE_IDS": "uuid",
         "MOORLINE_START_OVER": "Reset, start OVER,",
         "MOORLINE_TIME_ZONE": "Europe/Berlin",
+        "MOORLINE_GC_FREEZE": "true",
         "MOORLINE_LOG_LEVEL": "debug",
     }
     for name, value in variables.items():
@@ -77,6 +78,7 @@ def test_every_setting_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch
         "device_ids": "uuid",
         "start_over": {"reset", "start over"},
         "time_zone": "Europe/Berlin",
+        "gc_freeze": True,
         "log_level": "DEBUG",
     }
     assert load_settings().model_dump() == expected

@@ -1,5 +1,5 @@
-"""Moorline as its users have it: default settings, two agents. The first turn of a device is routed and takes the
-lock; every later one goes straight to the agent that holds it."""
+"""Moorline as its users have it in a process of its own (`MOORLINE_GC_FREEZE`): two agents. The first turn of a device
+is routed and takes the lock; every later one goes straight to the agent that holds it."""
 
 # ruff: noqa: ARG002 - a model is given more than a scripted one looks at
 
@@ -61,7 +61,7 @@ async def runtime(dsn: str, model_seconds: float) -> AsyncIterator[Moorline]:
             model=model,
         ),
     ]
-    settings = Settings(database_url=dsn)
+    settings = Settings(database_url=dsn, gc_freeze=True)
     async with Moorline(settings, agents=agents, client=lambda: rule_client(route)) as moorline:
         yield moorline
 
