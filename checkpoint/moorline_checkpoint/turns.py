@@ -275,6 +275,10 @@ class Turns:
                 raise _stale(turn)
             yield TurnTransaction(self._database, turn, connection)
 
+    async def known(self, device_id: str) -> bool:
+        """Whether anything of the device is stored: its state, messages, turns, or checkpoints of a graph."""
+        return bool(await self._database.fetchval("known", StateKey(device_id), device_id))
+
     async def transcript(self, device_id: str) -> list[TranscriptEntry]:
         """All committed turns of the device, oldest first."""
         rows = await self._database.fetch("transcript", device_id)

@@ -16,7 +16,6 @@ from moorline.errors import ConfigurationError, MoorlineError
 from moorline.events import TextDelta, TurnDone, TurnFailed
 from moorline.reply import Reply
 from moorline.runtime import Moorline
-from moorline.settings import Settings
 
 
 def in_terminal() -> bool:
@@ -24,17 +23,21 @@ def in_terminal() -> bool:
     return sys.stdin.isatty() and sys.stdout.isatty()
 
 
-def converse(settings: Settings, *, device: str | None = None) -> None:
+def converse(app: Moorline, *, device: str | None = None) -> None:
     """Chats until standard input ends. `device` is the conversation, by default the one of the data folder."""
-    context = {"device_id": device or own_device(settings.data_folder)}
+    device = device or own_device(app.settings.data_folder)
+
+    def context() -> dict[str, str]:
+        return {"device_id": device, "message_id": str(uuid4())}
+
     # Between two messages the loop stands still, so that the terminal keeps its line editing and its Ctrl-C.
     with asyncio.Runner() as runner:
-        moorline = runner.run(Moorline(settings).__aenter__())
+        moorline = runner.run(app.__aenter__())
         try:
             if in_terminal():
-                _type(lambda text: runner.run(_stream(moorline, text, context)))
+                _type(lambda text: runner.run(_stream(moorline, text, context())))
             else:
-                _pipe(lambda text: runner.run(moorline.run(text, context)))
+                _pipe(lambda text: runner.run(moorline.run(text, context())))
         finally:
             runner.run(moorline.close())
 

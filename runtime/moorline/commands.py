@@ -8,14 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from moorline.embedded import embedded_dsn
-from moorline.errors import InvalidMessage
+from moorline.errors import InvalidDeviceID, InvalidMessage
 from moorline.logs import show_logs
 from moorline.settings import Settings, load_settings
 from moorline_migrations import runner
 from moorline_migrations.components import SHIPPED
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from moorline.runtime import Moorline
     from moorline_checkpoint.sessions import Session
+    from moorline_migrations.components import Migrations
 
 # What runs turns is imported by the commands that run them: it takes seconds that --help and migrate need not spend.
 # ruff: noqa: PLC0415
@@ -28,35 +32,49 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+UNKNOWN = "No conversation of this device is stored; `moorline sessions` lists who has a session."
+
+App = Annotated[
+    str | None,
+    typer.Option(
+        "--app",
+        envvar="MOORLINE_APP",
+        help="Your Moorline, as module:name; by default one with the agents that ship.",
+        show_default=False,
+    ),
+]
+
 
 @app.command()
 def chat(
     device: Annotated[str | None, typer.Option(help="Whose conversation; by default this data folder's.")] = None,
+    app: App = None,
 ) -> None:
     """Talk to the agents, in the terminal or, between programs, a line a message and a line a reply."""
     from moorline.chat import converse, in_terminal
 
-    settings = load_settings()
-    show_logs(settings.log_level, quiet=in_terminal())
-    converse(settings, device=device)
+    converse(_app(app, quiet=in_terminal()), device=device)
 
 
 @app.command()
 def migrate(
     status: Annotated[bool, typer.Option("--status", help="Only say where the schema stands.")] = False,
     sql: Annotated[bool, typer.Option("--sql", help="Only print the SQL that would be run.")] = False,
+    app: App = None,
 ) -> None:
-    """Bring the database to the newest version of the schema."""
+    """Bring the tables of conversations and of the app's agents to their newest versions."""
     if status and sql:
         raise typer.BadParameter("--status and --sql exclude each other.")
-    settings = _settings()
-    typer.echo(asyncio.run(_migrate(settings, status=status, sql=sql)), nl=not sql)
+    team = _app(app) if app else None  # without one nothing is imported that only turns need
+    settings = team.settings if team else _settings()
+    components = team.components if team else SHIPPED
+    typer.echo(asyncio.run(_migrate(settings, components, status=status, sql=sql)), nl=not sql)
 
 
 @app.command()
-def cleanup() -> None:
+def cleanup(app: App = None) -> None:
     """Drop the locks of expired sessions, which count as none already, and what MOORLINE_RETENTION_DAYS says is old."""
-    settings = _settings()
+    settings = _settings(app)
     cleared, removed = asyncio.run(_cleanup(settings))
     typer.echo(f"Cleaned up {cleared} expired sessions.")
     if settings.retention_days is not None:
@@ -64,9 +82,9 @@ def cleanup() -> None:
 
 
 @app.command()
-def sessions() -> None:
+def sessions(app: App = None) -> None:
     """List who holds which device, since when, and when that expires."""
-    found = asyncio.run(_sessions(_settings()))
+    found = asyncio.run(_sessions(_settings(app)))
     if sys.stdout.isatty():
         _show_table(found)
         return
@@ -82,12 +100,13 @@ def replay(
         Literal["none", "runtime", "process"], typer.Option(help="What is dropped between turns.")
     ] = "runtime",
     limit: Annotated[int | None, typer.Option(help="Play only the first ones.", min=1)] = None,
+    app: App = None,
 ) -> None:
-    """Play recorded conversations through the runtime and compare. Exit status 1 if anything differs."""
+    """Play recorded conversations on the app's database and compare. Exit status 1 if anything differs."""
     from moorline.replay.cli import replay as play
     from moorline.replay.player import Restart
 
-    settings = _settings()
+    settings = _settings(app)
     if not asyncio.run(play(file, restart=Restart(restart), limit=limit, settings=settings)):
         raise typer.Exit(1)
 
@@ -96,11 +115,12 @@ def replay(
 def turns(
     device: Annotated[str | None, typer.Argument(help="Whose turns.")] = None,
     dead: Annotated[bool, typer.Option("--dead", help="Messages that failed too often, of all devices.")] = False,
+    app: App = None,
 ) -> None:
     """List a device's committed turns, or with --dead the messages that were set aside."""
     if (device is None) != dead:
         raise typer.BadParameter("Name a device, or pass --dead.")
-    for line in asyncio.run(_turns(_settings(), device)):
+    for line in asyncio.run(_turns(_app(app), device)):
         typer.echo("\t".join(line))
 
 
@@ -108,37 +128,48 @@ def turns(
 def recover(
     device: Annotated[str | None, typer.Option(help="With --message: whose message.")] = None,
     message: Annotated[str | None, typer.Option(help="A message that was set aside, to be tried again.")] = None,
+    app: App = None,
 ) -> None:
     """Finish what crashed processes left behind, or try a message again that was set aside."""
     if (device is None) != (message is None):
         raise typer.BadParameter("--device and --message go together.")
-    for line in asyncio.run(_recover(_settings(), device, message)):
+    for line in asyncio.run(_recover(_app(app), device, message)):
         typer.echo("\t".join(line))
 
 
 @app.command()
-def erase(device: Annotated[str, typer.Argument(help="Whose conversation.")]) -> None:
-    """Remove everything of a device, for good."""
-    asyncio.run(_erase(_settings(), device))
+def erase(device: Annotated[str, typer.Argument(help="Whose conversation.")], app: App = None) -> None:
+    """Remove everything of a device, for good. Exit status 1 if the device was unknown."""
+    asyncio.run(_erase(_app(app), device))
     typer.echo("Erased.")
 
 
-def _settings() -> Settings:
+def _app(name: str | None, *, quiet: bool = True) -> "Moorline":
+    from moorline.app import find_app
+
+    found = find_app(name or None)
+    show_logs(found.settings.log_level, quiet=quiet)
+    return found
+
+
+def _settings(app: str | None = None) -> Settings:
+    if app:
+        return _app(app).settings
     settings = load_settings()
     show_logs(settings.log_level, quiet=True)
     return settings
 
 
-async def _migrate(settings: Settings, *, status: bool, sql: bool) -> str:
+async def _migrate(settings: Settings, components: "Sequence[Migrations]", *, status: bool, sql: bool) -> str:
     dsn = settings.database_url or await embedded_dsn(settings.data_folder)
     schema = settings.schema_name
     if not status and not sql:
-        applied = await runner.migrate(dsn, schema=schema, components=SHIPPED)
+        applied = await runner.migrate(dsn, schema=schema, components=components)
         return "\n".join(f"Applied {version}." for version in applied) or "Nothing to apply."
-    stand = await runner.status(dsn, schema=schema, components=SHIPPED)
+    stand = await runner.status(dsn, schema=schema, components=components)
     if sql:
         current = {each.component: each.current for each in stand}
-        return runner.script(schema=schema, current=current, components=SHIPPED)
+        return runner.script(schema=schema, current=current, components=components)
     lines = [
         f"Schema {schema}: {each.component} is at version {each.current}, this code knows {each.newest}."
         for each in stand
@@ -181,40 +212,34 @@ def _show_table(found: "list[Session]") -> None:
     Console().print(table)
 
 
-async def _turns(settings: Settings, device: str | None) -> list[tuple[str, ...]]:
-    from moorline.runtime import Moorline
-
-    async with Moorline(settings) as moorline:
+async def _turns(app: "Moorline", device: str | None) -> list[tuple[str, ...]]:
+    async with app as moorline:
         if device is None:
             return [
                 (each.device_id, each.message_id, f"{each.attempts} attempts", each.error, each.received_at.isoformat())
                 for each in await moorline.dead_letters()
             ]
+        if not await moorline.known(device):
+            raise InvalidDeviceID(UNKNOWN)
         return [
             (str(entry.record.turn_no), entry.record.agent or "manager", *entry.texts, entry.record.reply)
             for entry in await moorline.transcript(device)
         ]
 
 
-async def _recover(settings: Settings, device: str | None, message: str | None) -> list[tuple[str, ...]]:
-    from moorline.runtime import Moorline
-
-    found: list[tuple[str, ...]] = []
-    async with Moorline(settings, on_recovered=lambda whose, reply: found.append((whose, str(reply)))) as moorline:
+async def _recover(app: "Moorline", device: str | None, message: str | None) -> list[tuple[str, ...]]:
+    async with app as moorline:
         if device is None or message is None:
-            await moorline.recover()
+            found: list[tuple[str, ...]] = []
+            await moorline.recover(lambda whose, reply: found.append((whose, str(reply))))
             return found
         reply = await moorline.requeue(device, message)
         if reply is None:
             raise InvalidMessage("There is no such message that was set aside; `moorline turns --dead` lists them.")
-        return [*found, (device, str(reply))]
+        return [(device, str(each)) for each in (*reply.recovered, reply)]
 
 
-async def _erase(settings: Settings, device: str) -> None:
-    from moorline.backend import open_backend
-
-    backend = await open_backend(settings)
-    try:
-        await backend.saver.adelete_thread(device)
-    finally:
-        await backend.close()
+async def _erase(app: "Moorline", device: str) -> None:
+    async with app as moorline:
+        if not await moorline.erase(device):
+            raise InvalidDeviceID(UNKNOWN)

@@ -111,6 +111,11 @@ class Moorline:
                     closing.push_async_callback(model.aclose)
             await self._background.finish()
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it is inside of its `async with`."""
+        return self._entered
+
     async def run(self, message: str | Resume, context: Mapping[str, Any] | TurnContext) -> Reply:
         """One message in, one reply out, in one turn of the device.
 
@@ -139,12 +144,12 @@ class Moorline:
             turn.cancel()
             await asyncio.wait([turn])
 
-    async def recover(self) -> int:
+    async def recover(self, told: Callable[[str, Reply], None] | None = None) -> int:
         """Finishes what crashed processes left behind on all devices; how many turns that were.
 
-        Their replies go to `on_recovered`.
+        Their replies go to `on_recovered`, and as they come to `told(device_id, reply)`.
         """
-        return await self._queue.recover()
+        return await self._queue.recover(told)
 
     async def dead_letters(self) -> list[DeadLetter]:
         """Messages that were set aside after they failed too often, the last first."""
@@ -168,11 +173,18 @@ class Moorline:
         """All committed turns of the device with their messages, oldest first."""
         return await self._backend.turns.transcript(self._device(device_id))
 
-    async def erase(self, device_id: str) -> None:
-        """Removes everything of the device, for good; a turn that is running becomes stale."""
+    async def erase(self, device_id: str) -> bool:
+        """Removes everything of the device, for good; a turn that is running becomes stale. Whether the device was
+        known."""
         device_id = self._device(device_id)
+        known = await self._backend.turns.known(device_id)
         await self._backend.saver.adelete_thread(device_id)
         self._backend.turns.forget(device_id)
+        return known
+
+    async def known(self, device_id: str) -> bool:
+        """Whether anything of a conversation with the device is stored."""
+        return await self._backend.turns.known(self._device(device_id))
 
     @property
     def components(self) -> tuple[Migrations, ...]:

@@ -33,6 +33,12 @@ FROM @schema.conversation_states
 WHERE device_id = $1 AND claim_id = $2 AND fence = $3
 FOR UPDATE
 
+-- name: known repeatable
+SELECT EXISTS (SELECT 1 FROM @schema.conversation_states s WHERE s.device_id = $1)
+    OR EXISTS (SELECT 1 FROM @schema.conversation_messages m WHERE m.device_id = $2::text)
+    OR EXISTS (SELECT 1 FROM @schema.conversation_turns t WHERE t.device_id = $2::text)
+    OR EXISTS (SELECT 1 FROM @schema.conversation_checkpoints c WHERE c.device_id = $2::text)
+
 -- name: transcript repeatable
 SELECT t.turn_no, t.agent, t.reply, t.handoffs, t.usage, t.interrupt, t.started_at, t.committed_at,
     ARRAY(
