@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     from moorline_agents.agent import Agent as Agent
     from moorline_agents.graph_agent import GraphAgent as GraphAgent
     from moorline_agents.model import ChatModel as ChatModel
+    from moorline_agents.model import Model as Model
     from moorline_agents.tools import ToolContext as ToolContext
     from moorline_agents.tools import tool as tool
     from moorline_checkpoint.queue import DeadLetter as DeadLetter
@@ -105,7 +106,7 @@ else:
             "moorline.settings": ("Settings",),
             "moorline_agents.agent": ("Agent",),
             "moorline_agents.graph_agent": ("GraphAgent",),
-            "moorline_agents.model": ("ChatModel",),
+            "moorline_agents.model": ("ChatModel", "Model"),
             "moorline_agents.tools": ("ToolContext", "tool"),
             "moorline_checkpoint.queue": ("DeadLetter",),
             "moorline_checkpoint.saver": ("DeviceCheckpointer",),

@@ -18,7 +18,7 @@ PACKAGES = ["moorline", "moorline_agents", "moorline_checkpoint", "moorline_migr
 FACE = """
     run_manager stream_manager Moorline Settings Reply Interrupt Resume TurnContext
     Event TextDelta TurnDone TurnFailed
-    Agent GraphAgent tool ToolContext ToolRefused ChatModel
+    Agent GraphAgent tool ToolContext ToolRefused ChatModel Model
     Session TranscriptEntry DeadLetter DeviceCheckpointer Migrations
 """
 DOCUMENTED = {*PACKAGES, "moorline.errors", "moorline.testing"}
