@@ -1,7 +1,7 @@
 """The SQL of a package: named blocks in its .sql files, read once for each schema."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -9,10 +9,11 @@ from types import MappingProxyType
 
 from moorline_migrations.identifiers import in_schema
 
-_HEADER = re.compile(r"^-- (?P<kind>name|fragment): (?P<name>\w+)(?P<repeatable> repeatable)?$", re.MULTILINE)
+_HEADER = re.compile(r"^-- name: (\w+)( repeatable)?$", re.MULTILINE)
+_FRAGMENT = re.compile(r"^-- fragment: (\w+)(?:\((\w+)\))?$", re.MULTILINE)
 _COMMENT = re.compile(r"^\s*--.*\n?", re.MULTILINE)
-_USE = re.compile(r"@(\w+)\((\w+)\)")
-_ALIAS = re.compile(r"@alias\b")
+_TOKEN = re.compile(r"@(?!schema\b)\w+")
+_FRAGMENTS = "fragments.sql"
 
 
 @dataclass(frozen=True)
@@ -24,69 +25,68 @@ class Statement:
     repeatable: bool
 
 
+@dataclass(frozen=True)
+class Fragment:
+    """A condition that statements share: `@name`, or `@name(text)` where it takes a parameter, stands for it."""
+
+    name: str
+    parameter: str | None
+    sql: str
+
+    def put_into(self, text: str) -> str:
+        """The text with the fragment in its places."""
+        if self.parameter is None:
+            return re.sub(rf"@{self.name}\b", lambda _: self.sql, text)
+        token = re.compile(rf"@{self.name}\(((?:[^()]|\(\))+)\)")
+        own = re.compile(rf"@{self.parameter}\b")
+        return token.sub(lambda found: own.sub(lambda _: found[1], self.sql), text)
+
+
 @cache
 def load(package: str, schema: str) -> Mapping[str, Statement]:
     """Every statement of the .sql files in a package's folder, by name, for the tables of `schema`.
 
     A block begins with the line `-- name: some_name`, or `-- name: some_name repeatable`, and goes on to the next such
-    line. A block that begins with `-- fragment: some_name` is an expression for the statements of the same package:
-    `@some_name(t)` stands for it, in parentheses, with `t` wherever the fragment has `@alias`.
+    line. `@schema` stands in it for the schema's name, and the name of a fragment for that.
 
     Raises `ConfigurationError` if `schema` cannot name one, `ValueError` for a name that two blocks have and for a
     fragment that is missing.
     """
-    known = fragments(package)
-    return MappingProxyType(
-        {
-            block.name: Statement(block.name, in_schema(expand(block.sql, known), schema), block.repeatable)
-            for block in _of_kind("name", package)
-        }
-    )
+    found: dict[str, Statement] = {}
+    for file in files(package).iterdir():
+        if file.name.endswith(".sql") and file.name != _FRAGMENTS:
+            for statement in _blocks(_whole(file.read_text(encoding="utf-8"), fragments(package)), schema):
+                if statement.name in found:
+                    raise ValueError(f"two statements of {package} are named {statement.name}")
+                found[statement.name] = statement
+    return MappingProxyType(found)
 
 
 @cache
-def fragments(package: str) -> Mapping[str, str]:
-    """The text of every fragment of a package's .sql files, by name, as it is written there."""
-    return MappingProxyType({block.name: block.sql for block in _of_kind("fragment", package)})
+def fragments(package: str) -> tuple[Fragment, ...]:
+    """The fragments of a package's fragments.sql, if it has one, each with those above it in their places.
+
+    A fragment begins with the line `-- fragment: some_name`, or `-- fragment: some_name(parameter)`, in which case it
+    has `@parameter` where the text goes that it is used with.
+    """
+    file = files(package) / _FRAGMENTS
+    _, *parts = _FRAGMENT.split(file.read_text(encoding="utf-8") if file.is_file() else "")
+    made: list[Fragment] = []
+    for name, parameter, body in zip(parts[::3], parts[1::3], parts[2::3], strict=True):
+        made.append(Fragment(name, parameter, _whole(_COMMENT.sub("", body).strip(), made)))
+    return tuple(made)
 
 
-def expand(sql: str, fragments: Mapping[str, str]) -> str:
-    """The SQL with each `@some_name(alias)` replaced by that fragment, which may itself use others."""
-
-    def text(use: re.Match[str]) -> str:
-        name, alias = use.groups()
-        if name not in fragments:
-            raise ValueError(f"there is no fragment {name}")
-        return f"({expand(_ALIAS.sub(alias, fragments[name]), fragments)})"
-
-    return _USE.sub(text, sql)
+def _whole(text: str, parts: Iterable[Fragment]) -> str:
+    for fragment in parts:
+        text = fragment.put_into(text)
+    return text
 
 
-@dataclass(frozen=True)
-class _Block:
-    kind: str
-    name: str
-    sql: str
-    repeatable: bool
-
-
-def _of_kind(kind: str, package: str) -> Iterator[_Block]:
-    seen: set[str] = set()
-    for file in files(package).iterdir():
-        if not file.name.endswith(".sql"):
-            continue
-        for block in _blocks(file.read_text(encoding="utf-8")):
-            if block.kind != kind:
-                continue
-            if block.name in seen:
-                raise ValueError(f"two blocks of {package} are named {block.name}")
-            seen.add(block.name)
-            yield block
-
-
-def _blocks(text: str) -> Iterator[_Block]:
-    headers = list(_HEADER.finditer(text))
-    ends = [header.start() for header in headers[1:]] + [len(text)]
-    for header, end in zip(headers, ends, strict=True):
-        sql = _COMMENT.sub("", text[header.end() : end]).strip().removesuffix(";")
-        yield _Block(header["kind"], header["name"], sql, header["repeatable"] is not None)
+def _blocks(text: str, schema: str) -> Iterator[Statement]:
+    _, *parts = _HEADER.split(text)
+    for name, repeatable, body in zip(parts[::3], parts[1::3], parts[2::3], strict=True):
+        sql = _COMMENT.sub("", body).strip().removesuffix(";")
+        if left := _TOKEN.search(sql):
+            raise ValueError(f"the statement {name} names a fragment that is missing: {left[0]}")
+        yield Statement(name=name, sql=in_schema(sql, schema), repeatable=repeatable is not None)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from moorline_migrations.errors import ConfigurationError
-from moorline_migrations.statements import Statement, expand, fragments, load
+from moorline_migrations.statements import Statement, fragments, load
 
 
 def package(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch, **files: str) -> str:
@@ -42,35 +42,42 @@ def test_a_block_goes_from_its_header_to_the_next(tmp_path: Path, monkeypatch: p
     assert found["two"].name == "two"
 
 
+FRAGMENTS = """
+-- fragment: last_used
+-- The last of both.
+greatest(s.used_at, s.locked_at)
+
+-- fragment: live(moment)
+s.agent IS NOT NULL AND @moment - @last_used < s.ttl
+"""
+
+
 def test_a_fragment_stands_where_it_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name = package(
         "fragments",
         tmp_path,
         monkeypatch,
-        expiry="-- fragment: expiry\n-- When it ends.\n@alias.used_at + @alias.ttl\n",
-        live="-- fragment: live\n@alias.agent IS NOT NULL AND @expiry(@alias) > $1\n",
-        reads="-- name: read\nSELECT FROM @schema.t AS s WHERE NOT @live(s) AND @live(excluded)\n",
+        fragments=FRAGMENTS,
+        reads="-- name: read\nSELECT @last_used FROM @schema.t s WHERE @live(clock_timestamp())\n",
     )
-    live = "({0}.agent IS NOT NULL AND ({0}.used_at + {0}.ttl) > $1)"
-    expected = f'SELECT FROM "public".t AS s WHERE NOT {live.format("s")} AND {live.format("excluded")}'
-    assert load(name, "public")["read"].sql == expected
-    assert expand("@expiry(x)", fragments(name)) == "(x.used_at + x.ttl)"
-    assert "live" not in load(name, "public")
+    last_used = "greatest(s.used_at, s.locked_at)"
+    live = f"s.agent IS NOT NULL AND clock_timestamp() - {last_used} < s.ttl"
+    assert load(name, "public")["read"].sql == f'SELECT {last_used} FROM "public".t s WHERE {live}'  # noqa: S608
+    assert [(each.name, each.parameter) for each in fragments(name)] == [("last_used", None), ("live", "moment")]
+    assert fragments(name)[1].put_into("NOT (@live($1))").endswith(f"AND $1 - {last_used} < s.ttl)")
 
 
 def test_a_fragment_that_is_missing_is_said_when_the_package_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(ValueError, match="no fragment live"):
+    with pytest.raises(ValueError, match=r"read names a fragment that is missing: @live"):
         load(package("missing", tmp_path, monkeypatch, reads="-- name: read\nSELECT @live(s)\n"), "public")
 
 
-@pytest.mark.parametrize("kind", ["name", "fragment"])
-def test_a_name_that_is_there_twice_is_refused(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    block = f"-- {kind}: again\nSELECT 1\n"
-    name = package(f"twice_{kind}", tmp_path, monkeypatch, a=block, b=block)
+def test_a_name_that_is_there_twice_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    block = "-- name: again\nSELECT 1\n"
     with pytest.raises(ValueError, match="are named again"):
-        load(name, "public")
+        load(package("twice", tmp_path, monkeypatch, a=block, b=block), "public")
 
 
 def test_a_schema_that_cannot_be_named_is_refused() -> None:
