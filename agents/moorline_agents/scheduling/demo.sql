@@ -34,12 +34,12 @@ WITH wanted_services (name, minutes) AS (
     INSERT INTO @schema.appointment_hours (provider_id, weekday, opens, closes)
     SELECT p.provider_id, weekday, w.opens, w.closes
     FROM wanted_hours w JOIN providers p ON p.name = w.provider,
-         generate_series(w.first_day, w.last_day) AS weekday
+         pg_catalog.generate_series(w.first_day, w.last_day) AS weekday
 ), closures AS (
     INSERT INTO @schema.appointment_closures (provider_id, day)
-    SELECT p.provider_id, make_date(year, holiday.month, holiday.day)
+    SELECT p.provider_id, pg_catalog.make_date(year, holiday.month, holiday.day)
     FROM providers p,
          (VALUES (1, 1), (5, 1), (10, 3), (12, 25), (12, 26)) AS holiday (month, day),
-         generate_series(extract(year FROM now())::integer, extract(year FROM now())::integer + 1) AS year
+         pg_catalog.generate_series(extract(year FROM pg_catalog.now())::integer, extract(year FROM pg_catalog.now())::integer + 1) AS year
 )
-SELECT count(*) FROM services;
+SELECT pg_catalog.count(*) FROM services;

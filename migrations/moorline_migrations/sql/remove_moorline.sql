@@ -9,9 +9,9 @@
 
 DO $remove$
 DECLARE
-    marker regclass := to_regclass('moorline_schema');
+    marker regclass := pg_catalog.to_regclass('moorline_schema');
     home   name := (
-        SELECT n.nspname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = marker);
+        SELECT n.nspname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = marker::oid);
     core   boolean := true;
     booked boolean;
     others text;
@@ -20,19 +20,21 @@ BEGIN
     IF marker IS NULL THEN
         RETURN;
     END IF;
-    PERFORM set_config('lock_timeout', '3s', true), set_config('search_path', quote_ident(home), true),
-        set_config('client_min_messages', 'warning', true);
+    -- Tables of ours are found by their bare names; all else is written so that nothing else is run.
+    PERFORM pg_catalog.set_config('lock_timeout', '3s', true),
+        pg_catalog.set_config('search_path', pg_catalog.quote_ident(home::text), true),
+        pg_catalog.set_config('client_min_messages', 'warning', true);
 
     -- Tables of a component that was not applied are not ours, whatever their names.
-    IF EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = marker AND a.attname = 'component') THEN
+    IF EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = marker::oid AND a.attname = 'component') THEN
         core := EXISTS (SELECT FROM moorline_schema s WHERE s.component = 'moorline');
         booked := EXISTS (SELECT FROM moorline_schema s WHERE s.component = 'scheduling');
         others := (
-            SELECT string_agg(DISTINCT s.component, ', ')
+            SELECT pg_catalog.string_agg(DISTINCT s.component, ', ')
                 FROM moorline_schema s WHERE s.component NOT IN ('moorline', 'scheduling'));
         IF others IS NOT NULL THEN
             RAISE EXCEPTION USING ERRCODE = 'ML001',
-                MESSAGE = format('schema %s holds tables of other components: %s', home, others),
+                MESSAGE = pg_catalog.format('schema %s holds tables of other components: %s', home, others),
                 HINT = 'Drop their tables and functions, delete their rows from moorline_schema, then run this again.';
         END IF;
     ELSE
@@ -46,10 +48,10 @@ BEGIN
     END IF;
     FOR item IN
         SELECT p.oid::regprocedure AS function FROM pg_proc p
-            WHERE p.pronamespace = quote_ident(home)::regnamespace
-                AND p.proname LIKE 'moorline\_%' AND p.prorettype <> 'trigger'::regtype
+            WHERE p.pronamespace = pg_catalog.quote_ident(home::text)::regnamespace::oid
+                AND p.proname::text LIKE 'moorline\_%' AND p.prorettype <> 'trigger'::regtype::oid
     LOOP
-        EXECUTE format('DROP FUNCTION %s', item.function);
+        EXECUTE pg_catalog.format('DROP FUNCTION %s', item.function);
     END LOOP;
     IF core THEN
         DROP VIEW expired_sessions;
@@ -57,7 +59,9 @@ BEGIN
             conversation_writes, conversation_effects;
         DROP TABLE IF EXISTS moorline_keys;
         DROP SEQUENCE IF EXISTS conversation_fences;
-        IF obj_description(to_regclass('conversation_states'), 'pg_class') LIKE 'Made by Moorline:%' THEN
+        IF pg_catalog.obj_description(pg_catalog.to_regclass('conversation_states')::oid, 'pg_class')
+            LIKE 'Made by Moorline:%'
+        THEN
             DROP TABLE conversation_states;
         END IF;
     END IF;

@@ -8,11 +8,13 @@
 
 DO $remove$
 DECLARE
-    states regclass := to_regclass('conversation_states');
+    states regclass := pg_catalog.to_regclass('conversation_states');
     home   name := (
-        SELECT n.nspname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = states);
+        SELECT n.nspname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = states::oid);
     item   record;
 BEGIN
+    -- From here on nothing is found but what pg_catalog has, and what is named with its schema.
+    PERFORM pg_catalog.set_config('search_path', 'pg_catalog', true);
     IF states IS NULL THEN
         RETURN;
     END IF;

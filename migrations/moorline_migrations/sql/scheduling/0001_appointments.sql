@@ -39,15 +39,17 @@ CREATE TABLE @schema.appointment_closures (
 -- The exclusion takes the provider as a range of one number: that needs no extension.
 CREATE TABLE @schema.appointments (
     device_id      text,
-    appointment_id uuid DEFAULT gen_random_uuid(),
+    appointment_id uuid DEFAULT pg_catalog.gen_random_uuid(),
     provider_id    bigint NOT NULL REFERENCES @schema.appointment_providers,
     service_id     bigint NOT NULL REFERENCES @schema.appointment_services,
-    during         tstzrange NOT NULL CHECK (NOT isempty(during)),
+    during         tstzrange NOT NULL CHECK (NOT pg_catalog.isempty(during)),
     status         text NOT NULL DEFAULT 'booked' CHECK (status IN ('booked', 'cancelled')),
-    created_at     timestamptz NOT NULL DEFAULT clock_timestamp(),
+    created_at     timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     PRIMARY KEY (device_id, appointment_id),
     CONSTRAINT appointments_one_at_a_time
-        EXCLUDE USING gist (int8range(provider_id, provider_id, '[]') WITH &&, during WITH &&)
+        EXCLUDE USING gist (
+            pg_catalog.int8range(provider_id, provider_id, '[]') WITH OPERATOR(pg_catalog.&&),
+            during WITH OPERATOR(pg_catalog.&&))
         WHERE (status = 'booked')
 );
 
