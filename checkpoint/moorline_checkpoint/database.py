@@ -13,8 +13,9 @@ import asyncpg
 from moorline_checkpoint.array_types import KnownArrays
 from moorline_checkpoint.backoff import Backoff
 from moorline_checkpoint.devices import is_uuid
+from moorline_checkpoint.tags import DeviceTags
 from moorline_migrations.dsn import asyncpg_dsn
-from moorline_migrations.errors import StoreUnavailable, connect_errors, store_errors
+from moorline_migrations.errors import ConfigurationError, MoorlineError, StoreUnavailable, connect_errors, store_errors
 from moorline_migrations.statements import load
 
 if TYPE_CHECKING:
@@ -119,9 +120,13 @@ class Database:
         schema: str = "public",
         pool_size: int = 5,
         statement_cache_size: int = 100,
+        log_key: str | None = None,
     ) -> None:
-        """`statement_cache_size=0` is for poolers in transaction mode that track no prepared statements."""
+        """`statement_cache_size=0` is for poolers in transaction mode that track no prepared statements. `log_key` is
+        what device tags are made with instead of the key that the database keeps."""
         self.schema = schema
+        self.tags = DeviceTags(log_key)
+        """What stands for devices in logs and errors; see `device_tag`."""
         self._statements = load(STATEMENTS, schema)
         self._given = None if isinstance(source, str) else source
         self._dsn = asyncpg_dsn(source) if isinstance(source, str) else None
@@ -155,6 +160,28 @@ class Database:
     async def execute(self, name: str, *args: object) -> None:
         """Runs a named statement for what it does."""
         await self._run(name, lambda connection: connection.execute, args)
+
+    async def device_tag(self, device_id: str) -> str:
+        """The device's tag, for which the key is read if it was not yet."""
+        await self.prepare_tags()
+        return self.tags.of(device_id)
+
+    async def prepare_tags(self) -> None:
+        """Reads the key that devices are tagged with, if it is not known yet."""
+        if not self.tags.ready:
+            key = await self.fetchval("log_key")
+            if key is None:
+                raise ConfigurationError(
+                    "The row `log` of moorline_keys is gone, with which devices are tagged in logs: put it back from a "
+                    "backup, or set MOORLINE_LOG_KEY."
+                )
+            self.tags.use(key)
+
+    async def log_tag(self, device_id: str) -> str:
+        """The device's tag for a line of a log, which is no reason to fail: `untagged` if the key cannot be read."""
+        with suppress(MoorlineError):
+            return await self.device_tag(device_id)
+        return self.tags.of(device_id)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:

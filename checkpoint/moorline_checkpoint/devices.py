@@ -1,10 +1,9 @@
-"""Device IDs: which ones are admitted, and how they appear in logs.
+"""Device IDs: which ones are admitted.
 
 The checkpointer itself takes any LangGraph thread ID; these rules are for whoever receives IDs from outside.
 """
 
 import re
-from hashlib import blake2b
 from uuid import UUID
 
 from moorline_checkpoint.errors import InvalidDeviceID
@@ -44,11 +43,6 @@ def require_device_id(value: object, *, uuid_only: bool = False) -> str:
             f"send 1 to {MAX_LENGTH} printable characters without spaces."
         )
     return str(UUID(text)) if is_uuid(text) else text
-
-
-def hash_device_id(device_id: str) -> str:
-    """Twelve hexadecimal digits that stand for the device in logs, the same in every process."""
-    return blake2b(device_id.encode(errors="surrogatepass"), digest_size=6).hexdigest()
 
 
 def _described(value: object) -> str:

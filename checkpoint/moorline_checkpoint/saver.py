@@ -103,12 +103,16 @@ class DeviceCheckpointer(SessionLocks, BaseCheckpointSaver[str]):
         default_ttl: int = DEFAULT_TTL,
         pool_size: int = 5,
         statement_cache_size: int = 100,
+        log_key: str | None = None,
     ) -> Self:
         """On connections of its own, at most `pool_size` in each event loop, opened when they are needed.
 
-        `statement_cache_size=0` is for poolers in transaction mode that track no prepared statements.
+        `statement_cache_size=0` is for poolers in transaction mode that track no prepared statements. `log_key` is what
+        the tags of devices in logs are made with; by default the database keeps a key of its own.
         """
-        database = Database(dsn, schema=schema, pool_size=pool_size, statement_cache_size=statement_cache_size)
+        database = Database(
+            dsn, schema=schema, pool_size=pool_size, statement_cache_size=statement_cache_size, log_key=log_key
+        )
         return cls(database, serde=serde, default_ttl=default_ttl)
 
     async def __aenter__(self) -> Self:

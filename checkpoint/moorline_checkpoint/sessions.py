@@ -10,7 +10,6 @@ from datetime import datetime
 import asyncpg
 
 from moorline_checkpoint.database import Database, StateKey
-from moorline_checkpoint.devices import hash_device_id
 from moorline_checkpoint.errors import InvalidDeviceID
 from moorline_checkpoint.packing import pack_text, unpack_text
 from moorline_checkpoint.turn import open_turn
@@ -58,9 +57,10 @@ class SessionLocks:
         if turn := open_turn(device_id):
             agent = turn.active_agent
         else:
-            with _watched("retrieval", device_id):
+            with self._watched("retrieval", device_id):
                 agent = await self.database.fetchval("get_lock", StateKey(pack_text(device_id)))
-        logger.debug("Session lock retrieved: %s -> %s", hash_device_id(device_id), agent)
+        if logger.isEnabledFor(logging.DEBUG):
+            logger.debug("Session lock retrieved: %s -> %s", await self.database.log_tag(device_id), agent)
         return agent
 
     async def set_session_lock(self, device_id: str, agent_key: str, *, ttl: int | None = None) -> bool:
@@ -77,7 +77,7 @@ class SessionLocks:
         if turn := open_turn(device_id):
             turn.set_lock(agent_key, ttl)
             return True
-        with _watched("setting", device_id):
+        with self._watched("setting", device_id):
             try:
                 await self.database.execute("set_lock", pack_text(device_id), agent_key, ttl, self.default_ttl)
             except asyncpg.DataError as error:
@@ -85,29 +85,34 @@ class SessionLocks:
                     "The column device_id of conversation_states cannot hold this device ID; "
                     "use IDs of its type, a UUID or a shorter text, or make the column text."
                 ) from error
-        log_lock(device_id, agent_key)
+        await log_lock(self.database, device_id, agent_key)
         return True
 
     async def clear_session_lock(self, device_id: str) -> bool:
         """Drops the lock, and only the lock. Whether a live one was there."""
         if turn := open_turn(device_id):
             return turn.clear_lock()
-        with _watched("clearing", device_id):
+        with self._watched("clearing", device_id):
             live = await self.database.fetchval("clear_lock", StateKey(pack_text(device_id)))
         if live:
-            log_lock(device_id, None)
+            await log_lock(self.database, device_id, None)
         return bool(live)
 
     async def cleanup_expired_sessions(self) -> int:
         """Drops the expired locks, and only the locks; one that somebody is changing waits for the next time.
         How many it dropped."""
         cleared, batch = 0, BATCH
-        with _watched("cleanup", None):
+        with self._watched("cleanup", None):
             while batch == BATCH:
                 batch = await self.database.fetchval("clear_expired_locks", BATCH)
                 cleared += batch
         logger.info("Cleaned up %d expired sessions", cleared)
         return cleared
+
+    async def device_tag(self, device_id: str) -> str:
+        """What stands for the device in logs and errors: twelve hexadecimal digits, the same in every process that
+        works on this database, or has the same log key."""
+        return await self.database.device_tag(device_id)
 
     async def get_session(self, device_id: str) -> Session | None:
         """The device's live lock with its times, as committed."""
@@ -125,13 +130,31 @@ class SessionLocks:
                 return
             last = page[-1]["device_id"]
 
+    @contextmanager
+    def _watched(self, doing: str, device_id: str | None) -> Iterator[None]:
+        """Logs how long the block takes, or the kind of error it fails with, whose text may name the device."""
+        begun = time.perf_counter()
+        try:
+            yield
+        except Exception as error:
+            logger.error("Session lock %s%s failed: %s", doing, self._whose(device_id), type(error).__name__)  # noqa: TRY400
+            raise
+        if logger.isEnabledFor(logging.DEBUG):
+            spent = (time.perf_counter() - begun) * 1000
+            logger.debug("Session lock %s%s took %.1f ms", doing, self._whose(device_id), spent)
 
-def log_lock(device_id: str, agent: str | None) -> None:
+    def _whose(self, device_id: str | None) -> str:
+        return "" if device_id is None else f" of {self.database.tags.of(device_id)}"
+
+
+async def log_lock(database: Database, device_id: str, agent: str | None) -> None:
     """Says in the log that a lock was set, or cleared if there is no agent."""
+    if not logger.isEnabledFor(logging.INFO):
+        return
     if agent is None:
-        logger.info("Session lock cleared: %s", hash_device_id(device_id))
+        logger.info("Session lock cleared: %s", await database.log_tag(device_id))
     else:
-        logger.info("Session lock set: %s -> %s", hash_device_id(device_id), agent)
+        logger.info("Session lock set: %s -> %s", await database.log_tag(device_id), agent)
 
 
 def require_ttl(ttl: int) -> None:
@@ -146,16 +169,3 @@ def require_agent_name(agent: str) -> None:
         raise ConfigurationError(
             f"An agent's name has 1 to {MAX_AGENT_LENGTH} printable characters; {agent!r} does not."
         )
-
-
-@contextmanager
-def _watched(doing: str, device_id: str | None) -> Iterator[None]:
-    """Logs how long the block takes, or the kind of error it fails with, whose text may name the device."""
-    whose = f" of {hash_device_id(device_id)}" if device_id is not None else ""
-    begun = time.perf_counter()
-    try:
-        yield
-    except Exception as error:
-        logger.error("Session lock %s%s failed: %s", doing, whose, type(error).__name__)  # noqa: TRY400
-        raise
-    logger.debug("Session lock %s%s took %.1f ms", doing, whose, (time.perf_counter() - begun) * 1000)

@@ -15,7 +15,6 @@ from uuid import UUID, uuid4
 
 from moorline_checkpoint.batcher import Batcher
 from moorline_checkpoint.database import StateKey
-from moorline_checkpoint.devices import hash_device_id
 from moorline_checkpoint.errors import StaleTurn
 from moorline_checkpoint.head_cache import HeadCache
 from moorline_checkpoint.messages import IncomingMessage, Resume, TurnMessage
@@ -23,6 +22,7 @@ from moorline_checkpoint.packing import load_json, pack_json, pack_text, unpack_
 from moorline_checkpoint.queue import Busy, Dead, DeadLetter, Replayed, Waiting
 from moorline_checkpoint.rows import CheckpointRow, HeadRows, ValueRow, WriteRow, columns, head_rows, placed_columns
 from moorline_checkpoint.sessions import log_lock
+from moorline_checkpoint.tags import DeviceTags
 from moorline_checkpoint.turn import JournalEntry, OpenTurn, TurnRecord
 
 if TYPE_CHECKING:
@@ -133,6 +133,11 @@ class Turns:
         self._begins = Batcher(self._begin_all)
         self._commits = Batcher(self._commit_all)
 
+    @property
+    def tags(self) -> DeviceTags:
+        """What stands for devices in logs and errors."""
+        return self._database.tags
+
     async def begin(self, message: IncomingMessage, *, claim_id: UUID) -> OpenTurn | Replayed | Waiting | Busy | Dead:
         """Claims the device's next turn, which may be one of other messages that a crashed process left behind.
 
@@ -232,10 +237,10 @@ class Turns:
             outcome["journal_of"] = pack_text(turn.messages[0].id)
         if not await self._commits.answer(_Outcome(turn, pack_json(outcome))):
             self.forget(turn.device_id)
-            raise _stale(turn)
+            raise self._stale(turn)
         self._heads.put(turn)
         if turn.active_agent != turn.holder:
-            log_lock(turn.device_id, turn.active_agent)
+            await log_lock(self._database, turn.device_id, turn.active_agent)
 
     async def release(self, turn: OpenTurn, *, notify: str | None, failure: str, give_back: bool) -> None:
         """Ends a turn that failed; nothing of it is kept and the device goes on at once.
@@ -272,7 +277,7 @@ class Turns:
         async with self._database.transaction() as connection:
             hold = self._database.sql("hold_turn")
             if not await connection.fetchval(hold, StateKey(turn.device_id), turn.claim_id, turn.fence):
-                raise _stale(turn)
+                raise self._stale(turn)
             yield TurnTransaction(self._database, turn, connection)
 
     async def known(self, device_id: str) -> bool:
@@ -363,6 +368,12 @@ class Turns:
             journaled=bool(found["journal"]),
         )
 
+    def _stale(self, turn: OpenTurn) -> StaleTurn:
+        return StaleTurn(
+            f"Turn {turn.turn_no} of {self.tags.of(turn.device_id)} was taken over by another process or erased; "
+            "nothing of it was kept. Send the message again with the same message_id."
+        )
+
 
 def _resume(stored: Mapping[str, Any] | None) -> Resume | None:
     return None if stored is None else Resume(**stored)
@@ -376,11 +387,4 @@ def _record(found: dict[str, Any]) -> TurnRecord:
         handoffs=tuple(found["handoffs"]),
         usage=found["usage"],
         interrupt=unpack_json(found["interrupt"]),
-    )
-
-
-def _stale(turn: OpenTurn) -> StaleTurn:
-    return StaleTurn(
-        f"Turn {turn.turn_no} of {hash_device_id(turn.device_id)} was taken over by another process or erased; nothing "
-        "of it was kept. Send the message again with the same message_id."
     )

@@ -45,12 +45,14 @@ async def open_backend(settings: Settings, *, components: Sequence[Migrations] =
         default_ttl=settings.default_session_ttl,
         pool_size=settings.pool_max,
         statement_cache_size=settings.statement_cache_size,
+        log_key=settings.log_key.get_secret_value() if settings.log_key else None,
     )
     try:
         async with saver.database.connection() as connection:
             await check(connection, schema=schema, components=components)
             if own and SCHEDULING in components:
                 await seed_demo(connection, schema=schema)
+        await saver.database.prepare_tags()
     except StoreUnavailable:
         if settings.on_store_down == "fail":
             await saver.close()

@@ -138,6 +138,12 @@ def recover(
 
 
 @app.command()
+def tag(device: Annotated[str, typer.Argument(help="Whose lines are sought.")]) -> None:
+    """Print what stands for a device in the logs."""
+    typer.echo(asyncio.run(_tag(_settings(), device)))
+
+
+@app.command()
 def erase(device: Annotated[str, typer.Argument(help="Whose conversation.")], app: App = None) -> None:
     """Remove everything of a device, for good. Exit status 1 if the device was unknown."""
     asyncio.run(_erase(_app(app), device))
@@ -237,6 +243,13 @@ async def _recover(app: "Moorline", device: str | None, message: str | None) -> 
         if reply is None:
             raise InvalidMessage("There is no such message that was set aside; `moorline turns --dead` lists them.")
         return [(device, str(each)) for each in (*reply.recovered, reply)]
+
+
+async def _tag(settings: Settings, device: str) -> str:
+    from moorline.runtime import Moorline
+
+    async with Moorline(settings) as moorline:
+        return await moorline.device_tag(device)
 
 
 async def _erase(app: "Moorline", device: str) -> None:

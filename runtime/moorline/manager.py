@@ -22,7 +22,6 @@ from moorline_agents.agent import AgentDeps, AgentInfo, Outcome, RunContext
 from moorline_agents.control import ROUTE
 from moorline_agents.errors import AgentError
 from moorline_agents.messages import Usage
-from moorline_checkpoint.devices import hash_device_id
 from moorline_checkpoint.saver import DeviceCheckpointer
 
 if TYPE_CHECKING:
@@ -133,7 +132,8 @@ class Manager:
         if holder is not None and holder in self._agents:
             return Command(goto=holder)
         if holder not in (None, ROUTE):
-            logger.warning("Agent %s, which holds %s, is gone; routing anew.", holder, hash_device_id(device_id))
+            whose = self._saver.database.tags.of(device_id)
+            logger.warning("Agent %s, which holds %s, is gone; routing anew.", holder, whose)
         picked, usage = await self._router.pick(state["texts"][-1], runtime.context.journal)
         return Command(goto=picked, update={"progress": Progress(usage=usage)})
 

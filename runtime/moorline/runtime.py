@@ -173,6 +173,11 @@ class Moorline:
         """All committed turns of the device with their messages, oldest first."""
         return await self._backend.turns.transcript(self._device(device_id))
 
+    async def device_tag(self, device_id: str) -> str:
+        """What stands for the device in logs and errors: twelve hexadecimal digits, the same in every process that
+        works on this database, or has the same `MOORLINE_LOG_KEY`."""
+        return await self._backend.saver.device_tag(self._device(device_id))
+
     async def erase(self, device_id: str) -> bool:
         """Removes everything of the device, for good; a turn that is running becomes stale. Whether the device was
         known."""

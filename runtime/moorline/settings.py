@@ -172,6 +172,9 @@ class Settings(BaseSettings):
     start_over: Annotated[frozenset[str], NoDecode, BeforeValidator(_words)] = frozenset({"start over"})
     """The messages, separated by commas, with which a person starts over."""
 
+    log_key: Annotated[SecretStr, Field(min_length=16)] | None = None
+    """What the tags are made with that stand for devices in logs. Unset: a key that the database keeps."""
+
     gc_freeze: bool = False
     """Whether the garbage collector is spared what is alive after a process's first turn, which saves a tenth of a
     busy turn's time. For the whole process, so it is the program's to decide; the command `moorline` does it."""

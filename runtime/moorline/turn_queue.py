@@ -21,7 +21,6 @@ from moorline.execution import Execution
 from moorline.reply import Reply
 from moorline.results import reply_of
 from moorline.waiters import Waiters
-from moorline_checkpoint.devices import hash_device_id
 from moorline_checkpoint.queue import Busy, Dead, Replayed, Waiting
 from moorline_checkpoint.turn import OpenTurn
 from moorline_checkpoint.turns import Turns
@@ -152,7 +151,7 @@ class TurnQueue:
                 if answer.other_text:
                     logger.warning(
                         "A message of %s came again with another text; the reply to the first text stands.",
-                        hash_device_id(call.message.device_id),
+                        self.turns.tags.of(call.message.device_id),
                     )
                 return reply_of(answer.record, replayed=True, recovered=passage.recovered)
             case Busy():
@@ -174,7 +173,7 @@ class TurnQueue:
             raise
         except MoorlineError as error:
             # Its cause may quote the conversation: only its kind is logged.
-            whose = hash_device_id(turn.device_id)
+            whose = self.turns.tags.of(turn.device_id)
             logger.error("Turn %s of %s failed again: %s", turn.turn_no, whose, type(error).__name__)  # noqa: TRY400
             return None
         if self.on_recovered is not None:

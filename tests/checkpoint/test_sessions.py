@@ -9,13 +9,11 @@ import asyncpg
 import pytest
 
 from moorline_checkpoint import sessions as sessions_module
-from moorline_checkpoint.devices import hash_device_id
 from moorline_checkpoint.saver import DeviceCheckpointer
 from moorline_migrations.errors import ConfigurationError, StoreUnavailable
 from tests.checkpoint.checkpoints import config, put
 
 DEVICE = "device-1"
-HASH = hash_device_id(DEVICE)
 
 
 async def let_pass(connection: "asyncpg.Connection[asyncpg.Record]", seconds: int, device: str = DEVICE) -> None:
@@ -222,6 +220,7 @@ async def test_the_log_says_what_happened_and_names_no_device(
     saver: DeviceCheckpointer, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
+    tag = await saver.device_tag(DEVICE)
     await saver.set_session_lock(DEVICE, "scheduling")
     await saver.get_session_lock(DEVICE)
     await saver.clear_session_lock(DEVICE)
@@ -230,15 +229,15 @@ async def test_the_log_says_what_happened_and_names_no_device(
     await saver.cleanup_expired_sessions()
 
     assert said(caplog, logging.INFO) == [
-        f"Session lock set: {HASH} -> scheduling",
-        f"Session lock cleared: {HASH}",
+        f"Session lock set: {tag} -> scheduling",
+        f"Session lock cleared: {tag}",
         "Cleaned up 0 expired sessions",
     ]
     debugged = said(caplog, logging.DEBUG)
-    assert f"Session lock retrieved: {HASH} -> scheduling" in debugged
-    assert f"Session lock retrieved: {HASH} -> None" in debugged
+    assert f"Session lock retrieved: {tag} -> scheduling" in debugged
+    assert f"Session lock retrieved: {tag} -> None" in debugged
     for doing in ("setting", "retrieval", "clearing"):
-        assert any(line.startswith(f"Session lock {doing} of {HASH} took ") for line in debugged)
+        assert any(line.startswith(f"Session lock {doing} of {tag} took ") for line in debugged)
     assert any(line.startswith("Session lock cleanup took ") and line.endswith(" ms") for line in debugged)
     assert said(caplog, logging.ERROR) == []
     assert DEVICE not in caplog.text
@@ -246,7 +245,9 @@ async def test_the_log_says_what_happened_and_names_no_device(
 
 async def test_a_failure_is_logged_by_its_kind_and_names_no_device(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
-    async with DeviceCheckpointer.from_conn_string("postgresql://u@127.0.0.1:1/d") as saver:
+    unreachable = "postgresql://u@127.0.0.1:1/d"
+    async with DeviceCheckpointer.from_conn_string(unreachable, log_key="a key of sixteen") as saver:
+        tag = await saver.device_tag(DEVICE)
         with pytest.raises(StoreUnavailable):
             await saver.set_session_lock(DEVICE, "scheduling")
         with pytest.raises(StoreUnavailable):
@@ -257,9 +258,9 @@ async def test_a_failure_is_logged_by_its_kind_and_names_no_device(caplog: pytes
             await saver.cleanup_expired_sessions()
 
     assert said(caplog, logging.ERROR) == [
-        f"Session lock setting of {HASH} failed: StoreUnavailable",
-        f"Session lock retrieval of {HASH} failed: StoreUnavailable",
-        f"Session lock clearing of {HASH} failed: StoreUnavailable",
+        f"Session lock setting of {tag} failed: StoreUnavailable",
+        f"Session lock retrieval of {tag} failed: StoreUnavailable",
+        f"Session lock clearing of {tag} failed: StoreUnavailable",
         "Session lock cleanup failed: StoreUnavailable",
     ]
     assert DEVICE not in caplog.text

@@ -32,7 +32,8 @@ UNREACHED = """
     SELECT c.oid::regclass::text AS name FROM pg_class c
     WHERE c.relnamespace = 'public'::regnamespace AND (
         c.relkind = 'r' AND NOT (
-            has_table_privilege('moorline_app', c.oid, 'SELECT') AND (c.relname = 'moorline_schema' OR
+            has_table_privilege('moorline_app', c.oid, 'SELECT') AND (
+                c.relname IN ('moorline_schema', 'moorline_keys') OR
                 has_table_privilege('moorline_app', c.oid, 'INSERT')
                 AND has_table_privilege('moorline_app', c.oid, 'UPDATE')
                 AND has_table_privilege('moorline_app', c.oid, 'DELETE')))

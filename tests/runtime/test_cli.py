@@ -257,6 +257,14 @@ def test_sessions_are_listed_and_expired_ones_cleaned_up(moorline: Call, dsn: st
     assert moorline("sessions", DATABASE_URL=dsn).out == listed
 
 
+def test_the_tag_of_a_device_finds_its_lines_in_the_log(moorline: Call, dsn: str) -> None:
+    chatted = moorline("chat", "--device", "d1", said="I want an appointment\n", DATABASE_URL=dsn)
+    [tag] = moorline("tag", "d1", DATABASE_URL=dsn).out.split()
+    assert f"Session lock set: {tag} -> scheduling" in chatted.err
+    assert moorline("tag", "d2", DATABASE_URL=dsn).out.strip() != tag
+    assert moorline("tag", "d1", DATABASE_URL=dsn, MOORLINE_LOG_KEY="a key of sixteen").out.strip() != tag
+
+
 def test_what_is_wrong_is_one_line_that_says_what_to_do(moorline: Call, tmp_path: Path, dsn: str) -> None:
     assert "MOORLINE_POOL_MAX" in refusal(moorline("sessions", MOORLINE_POOL_MAX="none"))
     unreachable = refusal(moorline("sessions", DATABASE_URL="postgresql://me:secret@127.0.0.1:1/none"))

@@ -51,6 +51,7 @@ def test_every_setting_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch
         "MOORLINE_DEVICE_IDS": "uuid",
         "MOORLINE_START_OVER": "Reset, start OVER,",
         "MOORLINE_TIME_ZONE": "Europe/Berlin",
+        "MOORLINE_LOG_KEY": "a key of sixteen",
         "MOORLINE_GC_FREEZE": "true",
         "MOORLINE_LOG_LEVEL": "debug",
     }
@@ -78,6 +79,7 @@ def test_every_setting_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch
         "device_ids": "uuid",
         "start_over": {"reset", "start over"},
         "time_zone": "Europe/Berlin",
+        "log_key": SecretStr("a key of sixteen"),
         "gc_freeze": True,
         "log_level": "DEBUG",
     }
@@ -137,6 +139,7 @@ def test_a_database_url_is_taken_in_sqlalchemys_spelling_too() -> None:
         ("on_busy", "queue", "MOORLINE_ON_BUSY", "'wait'"),
         ("device_ids", "all", "MOORLINE_DEVICE_IDS", "'any' or 'uuid'"),
         ("time_zone", "Moon/Tycho", "MOORLINE_TIME_ZONE", "such as Europe/Berlin"),
+        ("log_key", "too short", "MOORLINE_LOG_KEY", "at least 16"),
         ("log_level", "LOUD", "MOORLINE_LOG_LEVEL", "'DEBUG', 'INFO', 'WARNING' or 'ERROR'"),
         ("start_over", 5, "MOORLINE_START_OVER", "frozenset"),
         ("pool_size", 5, "pool_size", "not permitted"),
@@ -156,7 +159,9 @@ def test_all_that_is_wrong_is_said_at_once() -> None:
 
 def test_no_secret_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     secret = "-".join(("hunter", "2"))
-    settings = Settings(database_url=f"postgresql://u:{secret}@h/n", openai_api_key=SecretStr(secret))
+    settings = Settings(
+        database_url=f"postgresql://u:{secret}@h/n", openai_api_key=SecretStr(secret), log_key=SecretStr(secret * 2)
+    )
     assert secret not in f"{settings!r} {settings}"
     monkeypatch.setenv("DATABASE_URL", f"mysql://u:{secret}@h/n")
     monkeypatch.setenv("OPENAI_BASE_URL", secret)

@@ -78,3 +78,7 @@ WHERE (s.device_id > $1 OR $1 IS NULL)
     AND greatest(s.last_active_at, s.locked_at) + s.session_ttl * interval '1 second' > clock_timestamp()
 ORDER BY s.device_id
 LIMIT $2::integer;
+
+-- name: log_key repeatable
+-- With which devices are tagged in logs.
+SELECT k.key FROM @schema.moorline_keys k WHERE k.name = 'log'::text

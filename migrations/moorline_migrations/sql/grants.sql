@@ -12,7 +12,7 @@
 GRANT USAGE ON SCHEMA public TO moorline_app;
 
 -- Conversations.
-GRANT SELECT ON public.moorline_schema, public.expired_sessions TO moorline_app;
+GRANT SELECT ON public.moorline_schema, public.moorline_keys, public.expired_sessions TO moorline_app;
 GRANT SELECT, INSERT, UPDATE, DELETE ON
     public.conversation_states,
     public.conversation_messages,

@@ -389,6 +389,17 @@ CREATE TABLE @schema.conversation_effects (
     PRIMARY KEY (device_id, message_id, position)
 );
 
+CREATE TABLE @schema.moorline_keys (
+    name text PRIMARY KEY,
+    key  bytea NOT NULL
+);
+
+-- Two random UUIDs are 244 random bits.
+INSERT INTO @schema.moorline_keys (name, key) VALUES (
+    'log',
+    pg_catalog.decode(pg_catalog.replace(
+        pg_catalog.concat(pg_catalog.gen_random_uuid(), pg_catalog.gen_random_uuid()), '-', ''), 'hex'));
+
 CREATE VIEW @schema.expired_sessions AS
 SELECT device_id::text AS device_id,
        active_agent,

@@ -13,6 +13,7 @@
 --   conversation_writes       what tasks wrote before the next checkpoint
 --   conversation_effects      what tools did to the world, by their place in the turn, so that it happens once
 --   conversation_fences       the sequence of fences: each claimed turn takes the next
+--   moorline_keys             secrets that all processes share: `log` keys the tags that stand for devices in logs
 --   expired_sessions          the locks whose time has passed
 --
 -- A lock is live while active_agent is set and greatest(last_active_at, locked_at) + session_ttl seconds is to come,
@@ -164,6 +165,17 @@ CREATE TABLE @schema.conversation_effects (
     recorded_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     PRIMARY KEY (device_id, message_id, position)
 );
+
+CREATE TABLE @schema.moorline_keys (
+    name text PRIMARY KEY,
+    key  bytea NOT NULL
+);
+
+-- Two random UUIDs are 244 random bits.
+INSERT INTO @schema.moorline_keys (name, key) VALUES (
+    'log',
+    pg_catalog.decode(pg_catalog.replace(
+        pg_catalog.concat(pg_catalog.gen_random_uuid(), pg_catalog.gen_random_uuid()), '-', ''), 'hex'));
 
 CREATE VIEW @schema.expired_sessions AS
 SELECT device_id::text AS device_id,
