@@ -24,6 +24,7 @@ from moorline_agents.journal import Journal, NoJournal
 from moorline_agents.messages import Message, Usage
 from moorline_agents.model import Model
 from moorline_agents.tools import Tool, ToolContext, ToolRefused
+from moorline_agents.unfinished import UnfinishedCall, unfinished_note
 
 if TYPE_CHECKING:
     from langgraph.graph.state import CompiledStateGraph
@@ -52,6 +53,8 @@ class RunContext:
     on_text: Callable[[str], None] | None = None
     """Receives the reply's text piece by piece while the model writes it."""
     journal: Journal = NoJournal()
+    unfinished: Sequence[UnfinishedCall] = ()
+    """What was done for earlier messages that have not been answered, of all agents, oldest first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,7 +209,7 @@ class _Loop:
             return recalled, Usage()
         tired = _rounds(history) >= self._rounds
         answer = await self._model.complete(
-            [self._system(context.tools), *history],
+            [self._system(context), *history],
             tools=self._schemas,
             tool_choice="none" if tired and self._schemas else None,
             on_text=context.on_text,
@@ -214,8 +217,8 @@ class _Loop:
         calls = bool(answer.message.get("tool_calls"))
         if tired and calls:
             raise AgentError(
-                f"The model of agent {self._agent.name} called tools {self._rounds} times without answering; "
-                "nothing was kept. Send the message again, or raise MOORLINE_TOOL_ROUNDS."
+                f"The model of agent {self._agent.name} called tools {self._rounds} times without answering. "
+                "If it needs more, raise MOORLINE_TOOL_ROUNDS."
             )
         if calls:
             context.journal.note(self._agent.name, answer.message)
@@ -249,9 +252,12 @@ class _Loop:
             raise ToolRefused(f"There is no tool {name}. The tools are: {known}.", code="unknown_tool")
         return self._tools[name]
 
-    def _system(self, context: ToolContext) -> Message:
+    def _system(self, context: RunContext) -> Message:
         instructions = self._agent.instructions
-        return {"role": "system", "content": instructions if isinstance(instructions, str) else instructions(context)}
+        told = instructions if isinstance(instructions, str) else instructions(context.tools)
+        # Not in the history: once the message is answered, its own turn says what was done.
+        note = unfinished_note(context.unfinished, agent=self._agent.name, tools=self._tools)
+        return {"role": "system", "content": f"{told}\n\n{note}" if note else told}
 
 
 def _rounds(history: Sequence[Message]) -> int:

@@ -64,7 +64,7 @@ class AnswerStream:
                 retryable=False,
             )
         if self._finish_reason is None:
-            raise ModelError("The model's answer was cut off before its end. Send the message again.", retryable=True)
+            raise ModelError("The model's answer was cut off before its end.", retryable=True)
         if self._finish_reason == "length":
             raise ModelError(
                 "The model's answer ran into its length limit. Raise the server's limit or use a model with "
@@ -82,10 +82,10 @@ class AnswerStream:
         text = "".join(self._text)
         if not self._calls:
             if not text.strip():
-                raise ModelError("The model answered nothing. Send the message again.", retryable=True)
+                raise ModelError("The model answered nothing.", retryable=True)
             return {"role": "assistant", "content": text}
         if not all(call.name for call in self._calls):
-            raise ModelError("The model called a tool without naming it. Send the message again.", retryable=True)
+            raise ModelError("The model called a tool without naming it.", retryable=True)
         return {"role": "assistant", "content": text or None, "tool_calls": self._tool_calls()}
 
     def _tool_calls(self) -> list[ToolCall]:

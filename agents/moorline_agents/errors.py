@@ -6,6 +6,7 @@ from moorline_migrations.errors import MoorlineError
 
 
 class AgentError(MoorlineError):
-    """An agent could not finish its turn."""
+    """An agent could not finish its turn. Its state is as before the turn; what its tools did to the world may stand,
+    and `effects_kept` says whether it does."""
 
     retryable = True

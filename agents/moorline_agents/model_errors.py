@@ -36,10 +36,10 @@ _CODES = {
     "billing_hard_limit_reached": _OUT_OF_CREDIT,
 }
 
-_SILENT = "The model server did not answer in time. Send the message again."
+_SILENT = "The model server did not answer in time."
 _UNREACHABLE = "The model server cannot be reached. Check the network, and OPENAI_BASE_URL if it is set."
 _MALFORMED = "The model server sent something that is no chat-completions stream. Check OPENAI_BASE_URL."
-_BROKE_OFF = "The model server failed in the middle of its answer. Send the message again."
+_BROKE_OFF = "The model server failed in the middle of its answer."
 _NO_URL = "OPENAI_BASE_URL is no URL. Set it to one like https://host/v1."
 _NO_KEY = "OPENAI_API_KEY has characters that no key has. Copy it again."
 _NO_TEXT = "The conversation holds half a character (a lone surrogate). Leave it out of what is sent."
@@ -65,7 +65,7 @@ class ModelError(AgentError):
     @classmethod
     def too_slow(cls, seconds: float) -> Self:
         """For a completion that took longer than it may in all."""
-        message = f"The model gave no whole answer within {seconds:g} s. Send the message again."
+        message = f"The model gave no whole answer within {seconds:g} s."
         return cls(message, retryable=True)
 
 

@@ -17,7 +17,8 @@ class SessionBusy(MoorlineError):
         self.retry_after = retry_after
 
     def __str__(self) -> str:
-        return f"Another turn of this device is running; send the message again in {self.retry_after:.1f} s."
+        again = "" if self.message_id is None else f" with message_id {self.message_id!r}"
+        return f"Another turn of this device is running; send the message again in {self.retry_after:.1f} s{again}."
 
 
 class StaleTurn(MoorlineError):

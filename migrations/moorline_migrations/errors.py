@@ -9,10 +9,35 @@ import asyncpg
 
 
 class MoorlineError(Exception):
-    """Root of every error that Moorline raises on purpose. Its text says what to do."""
+    """Root of every error that Moorline raises on purpose. Its text says what to do.
+
+    One that comes out of a turn also says whose turn it was, and what stands of it.
+    """
 
     retryable: bool = False
     """Whether the same call may well succeed later, with nothing changed."""
+    device: str | None = None
+    """The device as the logs have it."""
+    message_id: str | None = None
+    """The ID to send the message again with, also where one was made for it: what its tools did is not done twice."""
+    effects_kept: bool = False
+    """Whether anything that the message's tools did stands, or may stand. False is certain, but for `SessionBusy`,
+    which only knows that this call did nothing."""
+
+    def __str__(self) -> str:
+        return " ".join(filter(None, (super().__str__(), self._what_stands())))
+
+    def _what_stands(self) -> str:
+        if self.message_id is None:
+            return ""
+        if self.effects_kept:
+            return (
+                f"What its tools have done stands: sent again with message_id {self.message_id!r}, the message is "
+                "finished and nothing is done twice."
+            )
+        if self.retryable:
+            return f"Its tools have done nothing: send the message again with message_id {self.message_id!r}."
+        return ""
 
 
 class ConfigurationError(MoorlineError):

@@ -26,18 +26,29 @@ def in_terminal() -> bool:
 def converse(app: Moorline, *, device: str | None = None) -> None:
     """Chats until standard input ends. `device` is the conversation, by default the one of the data folder."""
     device = device or own_device(app.settings.data_folder)
+    unanswered: dict[str, str] = {}
+    """Texts that failed, with their IDs: typed again, one is the same message, and nothing is done twice for it."""
 
-    def context() -> dict[str, str]:
-        return {"device_id": device, "message_id": str(uuid4())}
+    def context(text: str) -> dict[str, str]:
+        return {"device_id": device, "message_id": unanswered.setdefault(text, str(uuid4()))}
+
+    async def show(text: str) -> None:
+        await _stream(moorline, text, context(text))
+        del unanswered[text]
+
+    async def answer(text: str) -> Reply:
+        reply = await moorline.run(text, context(text))
+        del unanswered[text]
+        return reply
 
     # Between two messages the loop stands still, so that the terminal keeps its line editing and its Ctrl-C.
     with asyncio.Runner() as runner:
         moorline = runner.run(app.__aenter__())
         try:
             if in_terminal():
-                _type(lambda text: runner.run(_stream(moorline, text, context())))
+                _type(lambda text: runner.run(show(text)))
             else:
-                _pipe(lambda text: runner.run(moorline.run(text, context())))
+                _pipe(lambda text: runner.run(answer(text)))
         finally:
             runner.run(moorline.close())
 

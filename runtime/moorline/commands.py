@@ -138,9 +138,9 @@ def recover(
 
 
 @app.command()
-def tag(device: Annotated[str, typer.Argument(help="Whose lines are sought.")]) -> None:
+def tag(device: Annotated[str, typer.Argument(help="Whose lines are sought.")], app: App = None) -> None:
     """Print what stands for a device in the logs."""
-    typer.echo(asyncio.run(_tag(_settings(), device)))
+    typer.echo(asyncio.run(_tag(_app(app), device)))
 
 
 @app.command()
@@ -245,10 +245,8 @@ async def _recover(app: "Moorline", device: str | None, message: str | None) -> 
         return [(device, str(each)) for each in (*reply.recovered, reply)]
 
 
-async def _tag(settings: Settings, device: str) -> str:
-    from moorline.runtime import Moorline
-
-    async with Moorline(settings) as moorline:
+async def _tag(app: "Moorline", device: str) -> str:
+    async with app as moorline:
         return await moorline.device_tag(device)
 
 

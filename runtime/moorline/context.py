@@ -73,6 +73,8 @@ class Call:
     """Seconds, waiting included."""
     on_cancel: OnCancel
     on_text: OnText | None = None
+    made_up_id: bool = False
+    """Whether the message came without an ID: then this call is the first that knows of it."""
 
 
 def check_call(
@@ -86,7 +88,7 @@ def check_call(
     resume = message if isinstance(message, Resume) else None
     checked = IncomingMessage(
         device_id=require_device_id(turn.device_id, uuid_only=settings.device_ids == "uuid"),
-        message_id=_message_id(turn.message_id, resume),
+        message_id=_message_id(turn.message_id, resume, required=settings.require_message_id),
         text="" if isinstance(message, Resume) else _text(message),
         resume=_checked(resume),
         values=_json(turn.values),
@@ -97,6 +99,7 @@ def check_call(
         timeout=_timeout(turn.timeout, settings),
         on_cancel=_one_of("on_cancel", turn.on_cancel or settings.on_cancel, get_args(OnCancel)),
         on_text=on_text,
+        made_up_id=turn.message_id is None and resume is None,
     )
 
 
@@ -121,10 +124,16 @@ def _text(message: object) -> str:
     return str(message)
 
 
-def _message_id(message_id: object, resume: Resume | None) -> str:
+def _message_id(message_id: object, resume: Resume | None, *, required: bool) -> str:
+    if message_id is None and resume is not None:  # an answer to an interrupt is one message however often it is sent
+        return f"resume:{resume.interrupt_id}"
     if message_id is None:
-        # An answer to an interrupt is one message however often it is sent; anything else without an ID is its own.
-        return f"resume:{resume.interrupt_id}" if resume else str(uuid4())
+        if required:
+            raise InvalidContext(
+                "The context has no message_id, and MOORLINE_REQUIRE_MESSAGE_ID demands one: pass what your webhook "
+                "calls the message, so that it is answered once however often it is delivered."
+            )
+        return str(uuid4())
     if not isinstance(message_id, str) or not 0 < len(message_id) <= MAX_MESSAGE_ID or "\0" in message_id:
         raise InvalidContext(f"message_id is text of 1 to {MAX_MESSAGE_ID} characters.")
     return message_id

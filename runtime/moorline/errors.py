@@ -42,9 +42,12 @@ class MessageSetAside(AgentError):
 
     retryable = False
 
+    def _what_stands(self) -> str:
+        return "" if self.message_id is None else "What its tools may have done stands, and is not done twice."
+
 
 class TurnTimeout(MoorlineError, TimeoutError):
-    """The turn did not end within its timeout, waiting included. Send the message again with the same `message_id`,
-    or allow it more time (`timeout`, `MOORLINE_TURN_TIMEOUT`)."""
+    """The turn did not end within its timeout, waiting included. It may still be committed at the last moment: send the
+    message again with the error's `message_id`, and allow it more time (`timeout`, `MOORLINE_TURN_TIMEOUT`)."""
 
     retryable = True

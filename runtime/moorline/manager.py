@@ -157,8 +157,8 @@ class Manager:
             handoffs = (*before.handoffs, outcome.handoff)
             if len(handoffs) > MAX_HANDOFFS:
                 raise AgentError(
-                    f"The message was handed over {MAX_HANDOFFS} times ({', '.join(handoffs)}) and nobody answered; "
-                    "nothing was kept. Make the agents' descriptions tell their jobs apart."
+                    f"The message was handed over {MAX_HANDOFFS} times ({', '.join(handoffs)}) and nobody answered. "
+                    "Make the agents' descriptions tell their jobs apart."
                 )
             return Command(goto=outcome.handoff, update={"progress": replace(progress, handoffs=handoffs)})
 

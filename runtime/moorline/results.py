@@ -19,9 +19,7 @@ def record_of(turn: OpenTurn, progress: Progress, interrupts: Sequence[GraphInte
     interrupt = Interrupt(id=interrupts[0].id, value=interrupts[0].value) if interrupts else None
     reply = _question(interrupt) if interrupt else progress.reply
     if not reply:
-        raise AgentError(
-            f"Agent {progress.agent} answered with nothing; nothing of the turn was kept. Send the message again."
-        )
+        raise AgentError(f"Agent {progress.agent} answered with nothing.")
     return TurnRecord(
         turn_no=turn.turn_no,
         agent=turn.active_agent if interrupt else progress.agent,
@@ -54,8 +52,8 @@ def failure_of(error: BaseException) -> BaseException:
     if isinstance(error, MoorlineError) or not isinstance(error, Exception):
         return error
     if isinstance(error, GraphRecursionError):
-        return AgentError("The agents' graphs took too many steps without an answer; nothing of the turn was kept.")
-    return AgentError(f"An agent failed ({type(error).__name__}); nothing of the turn was kept. See the cause below.")
+        return AgentError("The agents' graphs took too many steps without an answer.")
+    return AgentError(f"An agent failed ({type(error).__name__}); the cause says where.")
 
 
 def is_outer(error: BaseException) -> bool:

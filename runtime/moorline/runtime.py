@@ -120,10 +120,14 @@ class Moorline:
         """One message in, one reply out, in one turn of the device.
 
         Turns of a device run one after another, in whatever processes they arrive. A `message_id` that was answered
-        before gets the stored reply. When an error is raised, nothing of the turn was kept and the same call may be
-        made again: `InvalidMessage`, `InvalidContext` and `InvalidDeviceID` before anything is stored, then
-        `SessionBusy`, `TurnTimeout`, `AgentError`, `StaleTurn`, `StoreUnavailable`. After `TurnTimeout` and
-        `StoreUnavailable` call with the same `message_id`: the turn may have been committed at the last moment.
+        before gets the stored reply.
+
+        `InvalidMessage`, `InvalidContext` and `InvalidDeviceID` are raised before anything is stored. Whatever else is
+        raised, the agents know nothing of the turn, but what its tools did to the world stands if the error's
+        `effects_kept` says so: call again with its `message_id`, and the turn is finished without doing that twice.
+        `SessionBusy`, `TurnTimeout`, `AgentError`, `StaleTurn` and `StoreUnavailable` are worth it, as `retryable`
+        says; after the last the turn may even have been committed, and its reply comes. A turn that is not finished
+        is told to the agent that began it, in the turns that follow.
         """
         return await self._queue.answer(check_call(message, context, self.settings))
 

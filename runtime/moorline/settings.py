@@ -169,6 +169,9 @@ class Settings(BaseSettings):
     device_ids: Literal["any", "uuid"] = "any"
     """Which device IDs are taken: any printable text without spaces, or UUIDs only."""
 
+    require_message_id: bool = False
+    """Whether a message without a `message_id` is refused: without one, a message that is sent again is another one."""
+
     start_over: Annotated[frozenset[str], NoDecode, BeforeValidator(_words)] = frozenset({"start over"})
     """The messages, separated by commas, with which a person starts over."""
 

@@ -35,8 +35,16 @@ class _Passage:
         self.claim_id: UUID = uuid4()
         self.deadline = asyncio.timeout(call.timeout)
         self.recovered: tuple[Reply, ...] = ()
-        self.claimed = False
-        """Whether its turn has begun: then it is worth finishing without its caller."""
+        self.turn: OpenTurn | None = None
+        """Its turn, once that has begun: then it is worth finishing without its caller."""
+        self.may_have_run = not call.made_up_id
+        """Until its turn has begun: whether an earlier call may have done something for the message that stands."""
+
+    def effects_kept(self) -> bool:
+        """Whether anything stands that the message's tools did, or may have done."""
+        if self.turn is None:
+            return self.may_have_run
+        return self.turn.journaled
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,13 +65,22 @@ class TurnQueue:
         It is worked out in a task of its own, so that a caller that goes away cuts nothing in two.
         """
         passage = _Passage(call)
+        try:
+            return await self._answer_in_the_background(call, passage)
+        except MoorlineError as error:
+            error.device = self.turns.tags.of(call.message.device_id)
+            error.message_id = call.message.message_id
+            error.effects_kept = passage.effects_kept()
+            raise
+
+    async def _answer_in_the_background(self, call: Call, passage: _Passage) -> Reply:
         task = self.background.start(self._in_time(call, passage))
         try:
             # A commit that is under way when the time is up ends without its caller.
             await asyncio.wait([task], timeout=call.timeout + GRACE)
         except asyncio.CancelledError:
             task.add_done_callback(_log_failure)
-            if not passage.claimed or call.on_cancel == "release":
+            if passage.turn is None or call.on_cancel == "release":
                 task.cancel()
                 await asyncio.wait([task], timeout=GRACE)
             raise
@@ -122,7 +139,7 @@ class TurnQueue:
                             passage.recovered += (reply,)
                     begun = await self._begin(call, passage)
         except BaseException:
-            if not passage.claimed:
+            if passage.turn is None:
                 await self._withdraw(call, passage)
             raise
         return self._answered(begun, call, passage)
@@ -139,7 +156,7 @@ class TurnQueue:
         await self.background.release(lambda: self.turns.withdraw(call.message, claim_id=claim_id))
 
     async def _execute(self, turn: OpenTurn, call: Call, passage: _Passage) -> Reply:
-        passage.claimed = True
+        passage.turn = turn
         record = await self.execution.execute(
             turn, call.on_text, notify=call.message.message_id, overdue=passage.deadline.expired
         )
@@ -155,6 +172,7 @@ class TurnQueue:
                     )
                 return reply_of(answer.record, replayed=True, recovered=passage.recovered)
             case Busy():
+                passage.may_have_run = False
                 raise SessionBusy(answer.retry_after)
             case Dead():
                 raise MessageSetAside(
@@ -182,10 +200,7 @@ class TurnQueue:
 
 
 def _too_late(call: Call) -> TurnTimeout:
-    return TurnTimeout(
-        f"The message was not answered within {call.timeout:g} s. Send it again with the same message_id, or allow it "
-        "more time."
-    )
+    return TurnTimeout(f"The message was not answered within {call.timeout:g} s; allow it more time if that is usual.")
 
 
 def _log_failure(task: asyncio.Task[Reply]) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -86,6 +87,7 @@ def test_every_command_finds_the_same_agents(package: Package, command: Command,
     assert command("turns", "d1", **environment) == "1\tdesk\thello\tThe desk is open.\n"
     assert command("cleanup", **environment) == "Cleaned up 0 expired sessions.\n"
     assert command("recover", **environment) == ""
+    assert re.fullmatch(r"[0-9a-f]{12}\n", command("tag", "d1", **environment))
     assert command("erase", "d1", **environment) == "Erased.\n"
     assert command("turns", "--dead", **environment) == ""
 

@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import inspect
 import json
 import re
 import subprocess
@@ -111,3 +112,24 @@ def test_what_the_pages_import_is_documented_and_there(code: str) -> None:
             assert node.module in DOCUMENTED
             for alias in node.names:
                 assert alias.name in importlib.import_module(str(node.module)).__all__
+
+
+async def test_the_code_in_the_readme_runs(
+    dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In its order. A block that begins with the name of a file is that file."""
+    monkeypatch.setenv("DATABASE_URL", dsn)
+    monkeypatch.syspath_prepend(tmp_path)
+    ran = 0
+    for where, code in code_blocks():
+        if not where.startswith("README") or "fastapi" in code:
+            continue
+        if named := re.match(r"# (\w+\.py)\n", code):
+            (tmp_path / named[1]).write_text(code)
+        result = eval(compile(code, where, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), {})  # noqa: S307 - our own page
+        if inspect.isawaitable(result):
+            await result
+        ran += 1
+    sys.modules.pop("orders", None)
+    assert ran == 5
+    assert capsys.readouterr().out.splitlines()[-1] == "Cancelled."
