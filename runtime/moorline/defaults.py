@@ -29,8 +29,7 @@ def shipped_agents(settings: Settings) -> Sequence[Agent]:
 def chat_model(settings: Settings, *, client: AsyncOpenAI | Callable[[], AsyncOpenAI] | None = None) -> ChatModel:
     """The model that agents and router ask: the caller's client, the server of the settings, or the rehearsal."""
     if client is None:
-        real = settings.openai_api_key is not None or settings.openai_base_url is not None
-        client = _server(settings) if real else _rehearsal
+        client = _server(settings) if settings.has_model else _rehearsal
     return ChatModel(client=client, model=settings.openai_model, timeout=settings.model_timeout)
 
 
