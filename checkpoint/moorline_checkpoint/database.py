@@ -6,29 +6,25 @@ import asyncio
 import time
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import asyncpg
 
-from moorline_checkpoint.array_types import KnownArrays
 from moorline_checkpoint.backoff import Backoff
 from moorline_checkpoint.devices import is_uuid
+from moorline_checkpoint.pools import LoopPool, PooledConnection, tool_slots
 from moorline_checkpoint.tags import DeviceTags
 from moorline_migrations.dsn import asyncpg_dsn
 from moorline_migrations.errors import ConfigurationError, MoorlineError, StoreUnavailable, connect_errors, store_errors
 from moorline_migrations.statements import load
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from asyncpg import Pool, Record
     from asyncpg.pool import PoolConnectionProxy
 
     from moorline_migrations.statements import Statement
-
-    _AnyConnection = asyncpg.Connection[Record]
-else:
-    _AnyConnection = asyncpg.Connection  # which takes no type argument when it runs
 
 ACQUIRE_TIMEOUT = 10.0
 """Seconds to wait for a connection, connecting included."""
@@ -38,9 +34,6 @@ CONNECT_TIMEOUT = 5.0
 
 STATEMENT_TIMEOUT = 20.0
 """Seconds to wait for a statement."""
-
-CLOSE_TIMEOUT = 5.0
-"""Seconds that a pool may take to say goodbye."""
 
 TRUSTED_IDLE = 30.0
 """Seconds of wall-clock time after which an idle connection is replaced unasked: a process that was frozen
@@ -84,6 +77,14 @@ class Connection:
         self._database = database
         self._raw = raw
 
+    @property
+    def in_transaction(self) -> bool:
+        """Whether the transaction is still open, as the server said last."""
+        try:
+            return self._raw.is_in_transaction()
+        except asyncpg.InterfaceError:  # the connection is gone
+            return False
+
     async def fetch(self, sql: str, *args: object) -> list[Record]:
         """All rows."""
         return await self._database._send(self._raw.fetch, sql, args)
@@ -97,8 +98,19 @@ class Connection:
         return await self._database._send(self._raw.fetchval, sql, args)
 
     async def execute(self, sql: str, *args: object) -> str:
-        """The server's command tag."""
+        """The server's command tag. Without arguments the text may hold several commands."""
         return await self._database._send(self._raw.execute, sql, args)
+
+    async def execute_one(self, sql: str) -> str:
+        """As `execute` without arguments, but the server refuses a text of several commands."""
+
+        async def prepared(sql: str, *, timeout: float) -> str:
+            # Without a name: there is nothing to close, and poolers keep nothing of it.
+            statement = await self._raw.prepare(sql, name="", timeout=timeout)
+            await statement.fetch(timeout=timeout)
+            return statement.get_statusmsg() or ""
+
+        return await self._database._send(prepared, sql, ())
 
 
 class Database:
@@ -132,7 +144,8 @@ class Database:
         self._dsn = asyncpg_dsn(source) if isinstance(source, str) else None
         self._pool_size = pool_size
         self._statement_cache_size = statement_cache_size
-        self._pools: dict[asyncio.AbstractEventLoop, tuple[Pool[Record], _Ending]] = {}
+        self._pools: dict[asyncio.AbstractEventLoop, LoopPool] = {}
+        self._given_slots = None if isinstance(source, str) else tool_slots(source)
         self._backoff = Backoff()
         self._uuid_states = False
 
@@ -184,17 +197,32 @@ class Database:
         return self.tags.of(device_id)
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Connection]:
-        """A transaction: committed when the block ends, rolled back when it raises."""
+    async def transaction(
+        self, *, begin: str = "BEGIN", commit: str = "COMMIT", rollback: str = "ROLLBACK"
+    ) -> AsyncIterator[Connection]:
+        """A transaction: committed when the block ends, rolled back when it raises. The commands that do this are sent
+        in one go each; a connection that does not take them is closed."""
         stack = AsyncExitStack()
+        ending = _End(commit=commit, rollback=rollback)
         try:
-            raw = await stack.enter_async_context(self._transaction())
+            raw = await stack.enter_async_context(self._transaction(begin, ending))
         except StoreUnavailable as error:
             if not _lost(error.__cause__):
                 raise
-            raw = await stack.enter_async_context(self._transaction(alive_at=await self._loss()))
+            raw = await stack.enter_async_context(self._transaction(begin, ending, alive_at=await self._loss()))
         async with stack:
             yield Connection(self, raw)
+
+    @asynccontextmanager
+    async def tool_share(self) -> AsyncIterator[None]:
+        """Waits for one of the connections that tools may hold at a time, and counts it as theirs while the block runs.
+
+        Tools may take long; what is left of the pool, two connections where it has so many, serves everybody else.
+        """
+        await self._pool()
+        slots = self._given_slots or self._pools[asyncio.get_running_loop()].tool_slots
+        async with slots:
+            yield
 
     @asynccontextmanager
     async def connection(self, *, alive_at: float = 0.0) -> AsyncIterator[PoolConnectionProxy[Record]]:
@@ -217,10 +245,10 @@ class Database:
 
     async def close(self) -> None:
         """Closes the running loop's pool and lets go of the others, which end with their loops."""
-        _, ending = self._pools.pop(asyncio.get_running_loop(), (None, None))
+        own = self._pools.pop(asyncio.get_running_loop(), None)
         self._pools.clear()
-        if ending is not None:
-            await ending.come()
+        if own is not None:
+            await own.ending.come()
 
     async def _run(
         self,
@@ -242,17 +270,18 @@ class Database:
             raise
 
     @asynccontextmanager
-    async def _transaction(self, *, alive_at: float = 0.0) -> AsyncIterator[PoolConnectionProxy[Record]]:
+    async def _transaction(
+        self, begin: str, end: _End, *, alive_at: float = 0.0
+    ) -> AsyncIterator[PoolConnectionProxy[Record]]:
         async with self.connection(alive_at=alive_at) as raw:
-            transaction = raw.transaction()
-            await _in_time(transaction.start)
+            await _in_time(lambda: raw.execute(begin))
             try:
                 yield raw
             except BaseException:
-                with suppress(StoreUnavailable):
-                    await _in_time(transaction.rollback)
+                with suppress(MoorlineError):
+                    await _end(raw, end.rollback)
                 raise
-            await _in_time(transaction.commit)
+            await _end(raw, end.commit)
 
     async def _loss(self) -> float:
         """When a connection was lost, which is now, for `connection`."""
@@ -290,7 +319,7 @@ class Database:
             return self._given
         loop = asyncio.get_running_loop()
         if loop in self._pools:
-            return self._pools[loop][0]
+            return self._pools[loop].pool
         for other in list(self._pools):
             if other.is_closed():
                 del self._pools[other]
@@ -301,28 +330,13 @@ class Database:
             max_size=self._pool_size,
             max_inactive_connection_lifetime=TRUSTED_IDLE,
             connect=self._backoff.connect,
-            connection_class=_Connection,
+            connection_class=PooledConnection,
             timeout=CONNECT_TIMEOUT,
             command_timeout=STATEMENT_TIMEOUT,
             statement_cache_size=self._statement_cache_size,
         )
-        ending = _Ending(pool)
-        await ending.await_loop()
-        self._pools[loop] = pool, ending
+        self._pools[loop] = await LoopPool.of(pool)
         return pool
-
-
-class _Connection(KnownArrays):
-    """A connection that is given back without a word to the server, as no session state is ever set on it."""
-
-    released_at: float | None = None
-
-    def get_reset_query(self) -> str:
-        return ""
-
-    async def reset(self, *, timeout: float | None = None) -> None:
-        await super().reset(timeout=timeout)
-        self.released_at = time.time()
 
 
 async def _trusted(pool: Pool[Record], alive_at: float) -> PoolConnectionProxy[Record]:
@@ -335,38 +349,24 @@ async def _trusted(pool: Pool[Record], alive_at: float) -> PoolConnectionProxy[R
         await pool.release(raw)
 
 
-class _Ending:
-    """The end of a pool. Who uses it and the loop that ends may both bring it about, also at the same time."""
+class _End(NamedTuple):
+    """How a transaction ends."""
 
-    def __init__(self, pool: Pool[Record]) -> None:
-        self._pool = pool
-        self._closing: asyncio.Task[None] | None = None
-        self._lifetime = self._of_loop()
-
-    async def await_loop(self) -> None:
-        """From now on the loop, which closes the asynchronous generators it has begun, closes the pool when it ends."""
-        await anext(self._lifetime)
-
-    async def come(self) -> None:
-        """Closes the pool, once."""
-        if self._closing is None:
-            self._closing = asyncio.create_task(self._close())
-        if not self._closing.done():
-            await asyncio.wait([self._closing])
-
-    async def _of_loop(self) -> AsyncGenerator[None, None]:
-        try:
-            yield
-        finally:
-            await self.come()
-
-    async def _close(self) -> None:
-        with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
-            async with asyncio.timeout(CLOSE_TIMEOUT):
-                await self._pool.close()
+    commit: str
+    rollback: str
 
 
-async def _in_time(step: Callable[[], Awaitable[None]]) -> None:
+async def _end(raw: PoolConnectionProxy[Record], commands: str) -> None:
+    try:
+        await _in_time(lambda: raw.execute(commands))
+    except BaseException:
+        # Whatever it was in the middle of, nobody else shall get it.
+        with suppress(asyncpg.InterfaceError):
+            raw.terminate()
+        raise
+
+
+async def _in_time(step: Callable[[], Awaitable[object]]) -> None:
     with store_errors():
         async with asyncio.timeout(STATEMENT_TIMEOUT):
             await step()  # where the connection is closed, calling it raises already

@@ -25,3 +25,8 @@ class StaleTurn(MoorlineError):
     """The turn was taken over by another process, or its device was erased: what it came to was not kept."""
 
     retryable = True
+
+
+class TransactionError(MoorlineError):
+    """A tool used its transaction in a way that cannot be kept, or held it too long; what it did there was rolled back.
+    Its text says what to change in the tool."""

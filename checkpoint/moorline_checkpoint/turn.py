@@ -7,6 +7,7 @@ its commit, or not at all.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -46,6 +47,12 @@ class JournalEntry:
     """What the call gave; None while that is not known."""
 
 
+def _set_event() -> asyncio.Event:
+    event = asyncio.Event()
+    event.set()
+    return event
+
+
 @dataclass(kw_only=True)
 class OpenTurn:
     """A claimed turn while it runs."""
@@ -77,6 +84,10 @@ class OpenTurn:
     """Whether the turn has a journal that its commit tidies up."""
     session_ttl: int | None = None
     """Seconds; None leaves what the device's row says."""
+    transactions: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held by the one transaction under the turn's claim that may be open at a time."""
+    row_free: asyncio.Event = field(default_factory=_set_event)
+    """Whether none of these holds the device's row."""
     checkpoints: dict[tuple[str, str], CheckpointRow] = field(default_factory=dict)
     channel_values: dict[tuple[str, str, str], ValueRow] = field(default_factory=dict)
     writes: dict[tuple[str, str], dict[tuple[str, int], WriteRow]] = field(default_factory=dict)

@@ -6,8 +6,8 @@ What the turns of all devices claim or commit at one moment goes out as one stat
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,7 +15,6 @@ from uuid import UUID, uuid4
 
 from moorline_checkpoint.batcher import Batcher
 from moorline_checkpoint.database import StateKey
-from moorline_checkpoint.errors import StaleTurn
 from moorline_checkpoint.head_cache import HeadCache
 from moorline_checkpoint.messages import IncomingMessage, Resume, TurnMessage
 from moorline_checkpoint.packing import load_json, pack_json, pack_text, unpack_json, unpack_text
@@ -23,10 +22,12 @@ from moorline_checkpoint.queue import Busy, Dead, DeadLetter, Replayed, Waiting
 from moorline_checkpoint.rows import CheckpointRow, HeadRows, ValueRow, WriteRow, columns, head_rows, placed_columns
 from moorline_checkpoint.sessions import log_lock
 from moorline_checkpoint.tags import DeviceTags
+from moorline_checkpoint.tool_transaction import ToolConnection, ToolTransaction, own_block, tool_transaction
+from moorline_checkpoint.transaction import TurnTransaction, stale, turn_transaction
 from moorline_checkpoint.turn import JournalEntry, OpenTurn, TurnRecord
 
 if TYPE_CHECKING:
-    from moorline_checkpoint.database import Connection, Database
+    from moorline_checkpoint.database import Database
 
 LEASE_SECONDS = 15.0
 """Seconds a claimed turn is believed alive without a heartbeat, on the database's clock."""
@@ -78,42 +79,6 @@ class TranscriptEntry:
     record: TurnRecord
     started_at: datetime
     committed_at: datetime
-
-
-class TurnTransaction:
-    """A transaction under a turn's fence: for a tool's own statements, and for the turn's journal."""
-
-    def __init__(self, database: Database, turn: OpenTurn, connection: Connection) -> None:
-        self.connection = connection
-        self._database = database
-        self._turn = turn
-
-    async def note(self, position: int, entries: Sequence[JournalEntry]) -> None:
-        """Journals entries, the first of them at `position`; they are kept if the transaction is."""
-        turn = self._turn
-        await self.connection.execute(
-            self._database.sql("journal"),
-            turn.device_id,
-            pack_text(turn.messages[0].id),
-            turn.turn_no,
-            turn.fence,
-            list(range(position, position + len(entries))),
-            [entry.kind for entry in entries],
-            [pack_text(entry.name) for entry in entries],
-            [pack_json(entry.intent) for entry in entries],
-            [None if entry.result is None else pack_json(entry.result) for entry in entries],
-        )
-        turn.journaled = True
-
-    async def note_result(self, position: int, result: Any) -> None:
-        """Journals what the call at `position` gave."""
-        await self.connection.execute(
-            self._database.sql("journal_result"),
-            self._turn.device_id,
-            pack_text(self._turn.messages[0].id),
-            position,
-            pack_json(result),
-        )
 
 
 class Turns:
@@ -237,7 +202,7 @@ class Turns:
             outcome["journal_of"] = pack_text(turn.messages[0].id)
         if not await self._commits.answer(_Outcome(turn, pack_json(outcome))):
             self.forget(turn.device_id)
-            raise self._stale(turn)
+            raise stale(self._database, turn)
         self._heads.put(turn)
         if turn.active_agent != turn.holder:
             await log_lock(self._database, turn.device_id, turn.active_agent)
@@ -265,20 +230,27 @@ class Turns:
         self._heads.forget(device_id)
 
     async def heartbeat(self, turn: OpenTurn) -> bool:
-        """Renews the lease. False when another process has claimed the device since: the turn is stale."""
+        """Renews the lease. False when another process has claimed the device since: the turn is stale.
+
+        Where a transaction of the turn holds the row, waits for its end: until then nobody can claim the device, and
+        the statement would wait for it with a connection in hand.
+        """
+        await turn.row_free.wait()
         return bool(
             await self._database.fetchval("heartbeat", turn.device_id, turn.claim_id, turn.fence, LEASE_SECONDS)
         )
 
-    @asynccontextmanager
-    async def transaction(self, turn: OpenTurn) -> AsyncIterator[TurnTransaction]:
-        """A transaction under the turn's fence. It holds the device's row, so that no other process claims the device
-        before it ends. Raises `StaleTurn` if one already has."""
-        async with self._database.transaction() as connection:
-            hold = self._database.sql("hold_turn")
-            if not await connection.fetchval(hold, StateKey(turn.device_id), turn.claim_id, turn.fence):
-                raise self._stale(turn)
-            yield TurnTransaction(self._database, turn, connection)
+    def transaction(self, turn: OpenTurn) -> AbstractAsyncContextManager[TurnTransaction]:
+        """See `turn_transaction`. For the journal only: what tools do is bounded by `tool_transaction`."""
+        return turn_transaction(self._database, turn)
+
+    def tool_transaction(self, turn: OpenTurn) -> AbstractAsyncContextManager[ToolTransaction]:
+        """See `tool_transaction`: for a tool whose statements commit together with its result."""
+        return tool_transaction(self._database, turn)
+
+    def block(self, turn: OpenTurn) -> AbstractAsyncContextManager[ToolConnection]:
+        """See `own_block`: for any other code of the turn's agents."""
+        return own_block(self._database, turn)
 
     async def known(self, device_id: str) -> bool:
         """Whether anything of the device is stored: its state, messages, turns, or checkpoints of a graph."""
@@ -366,12 +338,6 @@ class Turns:
             prefetched=prefetched | self._cached(device_id, found["heads"]),
             journal=tuple(JournalEntry(**unpack_json(entry)) for entry in found["journal"]),
             journaled=bool(found["journal"]),
-        )
-
-    def _stale(self, turn: OpenTurn) -> StaleTurn:
-        return StaleTurn(
-            f"Turn {turn.turn_no} of {self.tags.of(turn.device_id)} was taken over by another process or erased; "
-            "nothing of it was kept. Send the message again with the same message_id."
         )
 
 

@@ -51,6 +51,9 @@ if TYPE_CHECKING:
         ToolRefused as ToolRefused,
     )
     from moorline.errors import (
+        TransactionError as TransactionError,
+    )
+    from moorline.errors import (
         TurnTimeout as TurnTimeout,
     )
     from moorline.errors import (
@@ -97,6 +100,7 @@ else:
                 "StaleTurn",
                 "StoreUnavailable",
                 "ToolRefused",
+                "TransactionError",
                 "TurnTimeout",
                 "UsageError",
             ),

@@ -3,7 +3,7 @@
 from moorline_agents.errors import AgentError
 from moorline_agents.model_errors import ModelError
 from moorline_agents.tools import ToolRefused
-from moorline_checkpoint.errors import InvalidDeviceID, SessionBusy, StaleTurn
+from moorline_checkpoint.errors import InvalidDeviceID, SessionBusy, StaleTurn, TransactionError
 from moorline_migrations.errors import ConfigurationError, MoorlineError, SchemaMismatch, StoreUnavailable
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "StaleTurn",
     "StoreUnavailable",
     "ToolRefused",
+    "TransactionError",
     "TurnTimeout",
     "UsageError",
 ]

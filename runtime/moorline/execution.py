@@ -62,7 +62,7 @@ class Execution:
         try:
             async with self._heartbeat(turn):
                 record = await self.run(
-                    turn, on_text, TurnJournal(turn=turn, turns=self.turns), lambda: self._transaction(turn)
+                    turn, on_text, TurnJournal(turn=turn, turns=self.turns), lambda: self.turns.block(turn)
                 )
             await finished(self.turns.commit(turn, record))
             if self.gc_freeze:
@@ -115,11 +115,6 @@ class Execution:
                 "conversation has moved on. Send a message instead."
             )
         return Command(resume={interrupt_id: turn.resume.value})
-
-    @asynccontextmanager
-    async def _transaction(self, turn: OpenTurn) -> AsyncIterator[Connection]:
-        async with self.turns.transaction(turn) as transaction:
-            yield transaction.connection
 
     @asynccontextmanager
     async def _heartbeat(self, turn: OpenTurn) -> AsyncIterator[None]:

@@ -8,15 +8,13 @@ entry; an `outside` effect has its intent journaled before the call and its resu
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from hashlib import sha256
 from typing import Any, cast
 
 from moorline.errors import AgentError
 from moorline_agents.messages import Message
-from moorline_agents.tools import Connection, Tool, ToolContext, ToolRefused
+from moorline_agents.tools import Tool, ToolContext, ToolRefused
 from moorline_checkpoint.turn import JournalEntry, OpenTurn
 from moorline_checkpoint.turns import Turns
 
@@ -58,14 +56,10 @@ class TurnJournal:
 
     async def _in_transaction(self, tool: Tool, arguments: str, context: ToolContext) -> Any:
         try:
-            async with self._turns.transaction(self._turn) as transaction:
-
-                @asynccontextmanager
-                async def given() -> AsyncIterator[Connection]:
-                    yield transaction.connection
-
-                result = {"value": _json(await tool.call(arguments, replace(context, transaction=given)))}
-                await transaction.note(self._durable, [*self._pending, _entry(tool, arguments, result)])
+            async with self._turns.tool_transaction(self._turn) as transaction:
+                given = replace(context, transaction=transaction.block)
+                result = {"value": _json(await tool.call(arguments, given))}
+                await transaction.commit(self._durable, [*self._pending, _entry(tool, arguments, result)])
         except ToolRefused as refusal:
             # Rolled back, but remembered: a rerun must not succeed where the model was told that it failed.
             self._pending.append(_entry(tool, arguments, {"refused": refusal.shown()}))

@@ -6,9 +6,9 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 from uuid import UUID
 
 from moorline.errors import StaleTurn
@@ -18,10 +18,14 @@ from moorline_agents.transport import ModelReply, ModelRequest, Rules
 from moorline_checkpoint.database import Database
 from moorline_checkpoint.messages import IncomingMessage
 from moorline_checkpoint.queue import Busy, Dead, Replayed, Waiting
+from moorline_checkpoint.tool_transaction import ToolTransaction
+from moorline_checkpoint.transaction import TurnTransaction
 from moorline_checkpoint.turn import OpenTurn, TurnRecord, open_turn
-from moorline_checkpoint.turns import Turns, TurnTransaction
+from moorline_checkpoint.turns import Turns
 from tests.faults.history import Log
 from tests.faults.model import token
+
+T = TypeVar("T")
 
 Place = Literal[
     "after_begin",
@@ -122,10 +126,16 @@ class WatchedTurns(Turns):
         self._log.write("committed", **_of(turn))
         self._failpoints.passing("after_commit_before_reply", turn.messages[0].id)
 
+    def transaction(self, turn: OpenTurn) -> AbstractAsyncContextManager[TurnTransaction]:
+        return self._watched(super().transaction(turn), turn)
+
+    def tool_transaction(self, turn: OpenTurn) -> AbstractAsyncContextManager[ToolTransaction]:
+        return self._watched(super().tool_transaction(turn), turn)
+
     @asynccontextmanager
-    async def transaction(self, turn: OpenTurn) -> AsyncIterator[TurnTransaction]:
+    async def _watched(self, opened: AbstractAsyncContextManager[T], turn: OpenTurn) -> AsyncIterator[T]:
         try:
-            async with super().transaction(turn) as transaction:
+            async with opened as transaction:
                 yield transaction
         except StaleTurn:
             self._log.write("stale", **_of(turn))

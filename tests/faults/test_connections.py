@@ -245,8 +245,8 @@ async def test_one_connection_that_broke_costs_no_other_that_is_in_use(dsn: str)
     @tool(effect="database")
     async def book(thing: Thing, context: ToolContext) -> str:
         """Takes its time within its transaction."""
-        async with context.transaction() as connection:
-            if context.device_id != "unlucky":
+        if context.device_id != "unlucky":
+            async with context.transaction() as connection:
                 await connection.execute("SELECT")
                 await busy.wait()
                 await go_on.wait()

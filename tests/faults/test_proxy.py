@@ -12,6 +12,8 @@ from moorline import Moorline, Reply
 from moorline.background import GRACE
 from moorline.errors import StoreUnavailable, TurnTimeout
 from moorline_checkpoint import backoff, database
+from moorline_checkpoint.tool_transaction import COMMIT
+from moorline_checkpoint.transaction import BEGIN
 from tests.faults.backends import all_idle, leaving_nothing
 from tests.faults.conftest import Report
 from tests.faults.laboratory import Way
@@ -76,7 +78,7 @@ async def test_sends_of_a_turn_with_an_effect(proxy: Proxy) -> None:
             proxy.sends.clear()
             assert await say(moorline, "book table") == f"{number}: table"
     insert = "INSERT INTO bookings VALUES ($1, $2)"
-    assert named(proxy.sends) == ["begin", "BEGIN;", "hold_turn", insert, "journal", "COMMIT;", "commit"]
+    assert named(proxy.sends) == ["begin", BEGIN, "hold_turn", insert, "journal", COMMIT, "commit"]
 
 
 def first_answers(statement: str, times: int = 1) -> Callable[[Send], bool]:

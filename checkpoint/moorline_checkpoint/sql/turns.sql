@@ -26,11 +26,10 @@ SELECT @schema.moorline_abandon_2($1, $2, $3)
 SELECT @schema.moorline_heartbeat_1($1, $2, $3, $4)
 
 -- name: hold_turn
--- A tool's transaction holds the device's row until it ends, so that nobody claims the device meanwhile; and it ends
--- before the lease does, whatever the tool does.
-SELECT set_config('statement_timeout', '10s', true), set_config('idle_in_transaction_session_timeout', '10s', true)
+-- A transaction of the turn holds the device's row until it ends, so that nobody claims the device meanwhile.
+SELECT true
 FROM @schema.conversation_states
-WHERE device_id = $1 AND claim_id = $2 AND fence = $3
+WHERE device_id = $1 AND claim_id = $2
 FOR UPDATE
 
 -- name: known repeatable

@@ -1,0 +1,82 @@
+"""A transaction under a turn's claim: for the turn's journal, and for what its tools do to the database."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from moorline_checkpoint.database import StateKey
+from moorline_checkpoint.errors import StaleTurn
+from moorline_checkpoint.packing import pack_json, pack_text
+
+if TYPE_CHECKING:
+    from moorline_checkpoint.database import Connection, Database
+    from moorline_checkpoint.turn import JournalEntry, OpenTurn
+
+# A process that is frozen or cut off in the transaction must not hold the device's row for good. One send, and no
+# statement of its own for each setting: several commands may go together as long as they have no arguments.
+BEGIN = "BEGIN; SET LOCAL statement_timeout = '10s'; SET LOCAL idle_in_transaction_session_timeout = '10s'"
+
+
+class TurnTransaction:
+    """An open transaction that holds the row of the turn's device."""
+
+    def __init__(self, database: Database, turn: OpenTurn, connection: Connection) -> None:
+        self.connection = connection
+        self._database = database
+        self._turn = turn
+
+    async def note(self, position: int, entries: Sequence[JournalEntry]) -> None:
+        """Journals entries, the first of them at `position`; they are kept if the transaction is."""
+        turn = self._turn
+        await self.connection.execute(
+            self._database.sql("journal"),
+            turn.device_id,
+            pack_text(turn.messages[0].id),
+            turn.turn_no,
+            turn.fence,
+            list(range(position, position + len(entries))),
+            [entry.kind for entry in entries],
+            [pack_text(entry.name) for entry in entries],
+            [pack_json(entry.intent) for entry in entries],
+            [None if entry.result is None else pack_json(entry.result) for entry in entries],
+        )
+        turn.journaled = True
+
+    async def note_result(self, position: int, result: Any) -> None:
+        """Journals what the call at `position` gave."""
+        await self.connection.execute(
+            self._database.sql("journal_result"),
+            self._turn.device_id,
+            pack_text(self._turn.messages[0].id),
+            position,
+            pack_json(result),
+        )
+
+
+@asynccontextmanager
+async def turn_transaction(
+    database: Database, turn: OpenTurn, *, commit: str = "COMMIT", rollback: str = "ROLLBACK"
+) -> AsyncIterator[TurnTransaction]:
+    """Commits when the block ends, rolls back when it raises. It holds the device's row, so that no other process
+    claims the device before it ends. Raises `StaleTurn` if one already has.
+
+    The transactions of a turn run one after another, and wait for each other without a connection.
+    """
+    async with turn.transactions, database.transaction(begin=BEGIN, commit=commit, rollback=rollback) as connection:
+        if not await connection.fetchval(database.sql("hold_turn"), StateKey(turn.device_id), turn.claim_id):
+            raise stale(database, turn)
+        turn.row_free.clear()
+        try:
+            yield TurnTransaction(database, turn, connection)
+        finally:
+            turn.row_free.set()
+
+
+def stale(database: Database, turn: OpenTurn) -> StaleTurn:
+    """The error for a turn whose claim does not stand any more."""
+    return StaleTurn(
+        f"Turn {turn.turn_no} of {database.tags.of(turn.device_id)} was taken over by another process or erased; "
+        "nothing of it was kept. Send the message again with the same message_id."
+    )
