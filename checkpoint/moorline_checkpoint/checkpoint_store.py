@@ -11,7 +11,6 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from moorline_checkpoint.batcher import Batcher
-from moorline_checkpoint.database import StateKeys
 from moorline_checkpoint.rows import CheckpointRow, CheckpointRows, ValueRow, WriteRow, checkpoint_rows
 
 if TYPE_CHECKING:
@@ -85,6 +84,12 @@ class CheckpointStore:
         record = await self._gets.answer(_Wanted(device, ns, own_id))
         return None if record is False else checkpoint_rows(record)
 
+    async def get_all(self, keys: Sequence[tuple[str, str, str]]) -> list[CheckpointRows | None]:
+        """The checkpoints by device, namespace and ID, in this order, as one statement; None for one that is gone."""
+        wanted = [_Wanted(*key) for key in keys]
+        found = await self._get_all(wanted) if wanted else []
+        return [None if record is False else checkpoint_rows(record) for record in found]
+
     async def _put_all(self, puts: Sequence[_Put]) -> list[Literal[True] | None]:
         answers: list[Literal[True] | None] = []
         for part in _parts(puts):
@@ -95,7 +100,7 @@ class CheckpointStore:
 
     async def _get_all(self, wanted: Sequence[_Wanted]) -> list[Record | Literal[False]]:
         devices, namespaces, ids = zip(*wanted, strict=True)
-        records = await self._database.fetch("get_checkpoints", StateKeys(devices), devices, namespaces, ids)
+        records = await self._database.fetch("get_checkpoints", devices, namespaces, ids)
         found = {record["place"]: record for record in records}
         return [found.get(place, False) for place in range(1, len(wanted) + 1)]
 
@@ -118,7 +123,6 @@ def _columns(puts: Sequence[_Put]) -> Iterator[object]:
     """As the statement takes them."""
     checkpoints = [(put.device, put.checkpoint) for put in puts if put.checkpoint]
     devices = [device for device, _ in checkpoints]
-    yield StateKeys(devices)
     yield devices
     for field in range(len(CheckpointRow._fields)):
         yield [row[field] for _, row in checkpoints]

@@ -19,7 +19,7 @@ from moorline_migrations.errors import ConfigurationError, MoorlineError, StoreU
 from moorline_migrations.statements import load
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from asyncpg import Pool, Record
     from asyncpg.pool import PoolConnectionProxy
@@ -57,17 +57,6 @@ class StateKey:
     def value(self, uuid_states: bool) -> str | None:
         """What the column is compared with."""
         return None if uuid_states and not is_uuid(self.device_id) else self.device_id
-
-
-@dataclass(frozen=True)
-class StateKeys:
-    """As `StateKey`, for an array of keys."""
-
-    device_ids: Sequence[str]
-
-    def value(self, uuid_states: bool) -> list[str | None]:
-        """What the column is compared with."""
-        return [StateKey(device_id).value(uuid_states) for device_id in self.device_ids]
 
 
 class Connection:
@@ -373,7 +362,7 @@ async def _in_time(step: Callable[[], Awaitable[object]]) -> None:
 
 
 def _keyed(args: tuple[object, ...], uuid_states: bool) -> list[object]:
-    return [arg.value(uuid_states) if isinstance(arg, StateKey | StateKeys) else arg for arg in args]
+    return [arg.value(uuid_states) if isinstance(arg, StateKey) else arg for arg in args]
 
 
 def _lost(cause: BaseException | None) -> bool:

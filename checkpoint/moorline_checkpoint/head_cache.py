@@ -6,9 +6,11 @@ import json
 from collections import OrderedDict
 from collections.abc import Sequence
 from threading import Lock
+from typing import NamedTuple
 
+from moorline_checkpoint.history_walk import HistoryWalk
 from moorline_checkpoint.packing import load_json, pack_text
-from moorline_checkpoint.rows import CheckpointRow, CheckpointRows, DeltaRow, HeadRows, HistoryRows, ValueRow, deltas
+from moorline_checkpoint.rows import CheckpointRow, CheckpointRows, HeadRows, ValueRow
 from moorline_checkpoint.turn import OpenTurn
 
 LIMIT = 2**19
@@ -21,6 +23,13 @@ _ROW = 150
 """The same of a row of its history."""
 
 
+class _Cached(NamedTuple):
+    rows: HeadRows
+    fence: int
+    """That of the turn that left it."""
+    size: int
+
+
 class HeadCache:
     """One head for each device; the least recently used is dropped first.
 
@@ -28,15 +37,22 @@ class HeadCache:
     """
 
     def __init__(self) -> None:
-        self._heads: OrderedDict[str, tuple[HeadRows, int]] = OrderedDict()
+        self._heads: OrderedDict[str, _Cached] = OrderedDict()
         self._size = 0
         # Event loops in several threads may share the turns.
         self._changing = Lock()
 
-    def get(self, device_id: str) -> HeadRows | None:
-        """The head that the last turn of the device in this process left, if it is still kept."""
-        rows, _ = self._heads.get(device_id, (None, 0))
-        return rows
+    def get(self, device_id: str, *, fence: int | None = None) -> HeadRows | None:
+        """The head that the last turn of the device in this process left, if it is still kept.
+
+        Where a claim's `fence` is lower than that turn's, the device was erased or its database fell back since: the
+        head is dropped.
+        """
+        cached = self._heads.get(device_id)
+        if cached is not None and fence is not None and fence < cached.fence:
+            self.forget(device_id)
+            return None
+        return None if cached is None else cached.rows
 
     def put(self, turn: OpenTurn) -> None:
         """Keeps the head of the agent that holds the session after a turn that was committed."""
@@ -46,7 +62,7 @@ class HeadCache:
             self._drop(turn.device_id)
             if rows is None or size > LIMIT:  # which would only push out all others
                 return
-            self._heads[turn.device_id] = rows, size
+            self._heads[turn.device_id] = _Cached(rows, turn.fence, size)
             self._size += size
             while self._size > LIMIT:
                 self._drop(next(iter(self._heads)))
@@ -57,8 +73,8 @@ class HeadCache:
             self._drop(device_id)
 
     def _drop(self, device_id: str) -> None:
-        _, size = self._heads.pop(device_id, (None, 0))
-        self._size -= size
+        cached = self._heads.pop(device_id, None)
+        self._size -= 0 if cached is None else cached.size
 
 
 def _left_by(turn: OpenTurn, ns: str) -> HeadRows | None:
@@ -80,30 +96,15 @@ def _left_by(turn: OpenTurn, ns: str) -> HeadRows | None:
         head = older.head.checkpoint
         ancestors.append(older.head._replace(writes=turn.writes_on(ns, head.id, older.head.writes)))
     channels = frozenset(map(pack_text, json.loads(chain[0].metadata).get("counters_since_delta_snapshot", ())))
-    history = _history(channels, ancestors, older)
-    if history is None:
-        return None
-    head_rows = CheckpointRows(chain[0], _values_of(chain[0], values), turn.writes_on(ns, chain[0].id))
-    return HeadRows(head_rows, channels, history)
-
-
-def _history(
-    channels: frozenset[str], ancestors: Sequence[CheckpointRows], older: HeadRows | None
-) -> HistoryRows | None:
-    """What the channels' values are made of: the ancestors, newest first, then what the oldest of them is made of."""
-    writes: list[DeltaRow] = []
-    seeds: dict[str, ValueRow] = {}
+    walk = HistoryWalk(channels)
     for ancestor in ancestors:
-        sought = channels - seeds.keys()
-        writes = [*deltas(write for write in ancestor.writes if write.channel in sought), *writes]
-        seeds |= {value.channel: value for value in ancestor.values if value.channel in sought}
-    sought = channels - seeds.keys()
-    if older is not None and sought:
-        if not older.delta_channels.issuperset(sought):
+        walk.step(ancestor)
+    if older and walk.sought:
+        if not older.delta_channels.issuperset(walk.sought):
             return None
-        writes = [*(write for write in older.history.writes if write.channel in sought), *writes]
-        seeds |= {name: seed for name, seed in older.history.seeds.items() if name in sought}
-    return HistoryRows(writes, seeds)
+        walk.end(older.history)
+    head_rows = CheckpointRows(chain[0], _values_of(chain[0], values), turn.writes_on(ns, chain[0].id))
+    return HeadRows(head_rows, channels, walk.rows())
 
 
 def _values_of(row: CheckpointRow, values: Sequence[ValueRow]) -> list[ValueRow]:

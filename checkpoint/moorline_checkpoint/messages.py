@@ -4,11 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Literal
 
 OnBusy = Literal["wait", "reject", "merge"]
 """What a message does that finds its device busy: wait for its turn, be refused, or wait and be answered in one turn
 with those that wait next to it under an equal context."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BusyPolicy:
+    """What an `OnBusy` comes to; the claim's SQL has the same table."""
+
+    waits: bool = False
+    """Keeps a place in the queue."""
+    rejects: bool = False
+    """Is refused at once while a turn runs, also where the device's row cannot be had."""
+    merges: bool = False
+    """Is answered together with those next to it in the queue."""
+
+
+POLICIES: Mapping[OnBusy, BusyPolicy] = MappingProxyType(
+    {
+        "wait": BusyPolicy(waits=True),
+        "reject": BusyPolicy(rejects=True),
+        "merge": BusyPolicy(waits=True, merges=True),
+    }
+)
+"""Every policy."""
 
 
 @dataclass(frozen=True, kw_only=True)

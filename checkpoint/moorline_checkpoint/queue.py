@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+from moorline_checkpoint.messages import Resume
 from moorline_checkpoint.turn import TurnRecord
 
 
@@ -27,7 +28,14 @@ class Busy:
     """Another turn of the device runs, or another message is first, and the caller would not wait."""
 
     retry_after: float
-    """Seconds; what is left of the running turn's lease, 0 where a message that waits is about to be claimed."""
+    """Seconds, an estimate: what the device's turns usually take, less what has passed since the running one began."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StaleResume:
+    """The message answers an interrupt that waits for no answer any more. Nothing of it is stored."""
+
+    resume: Resume
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +43,10 @@ class Dead:
     """The message was set aside after `MAX_ATTEMPTS`; `error` names the last failure."""
 
     error: str
+
+
+QueueAnswer = Replayed | Waiting | Busy | StaleResume | Dead
+"""What is answered instead of a turn."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,18 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from moorline_checkpoint.checkpoint_store import CheckpointStore
-from moorline_checkpoint.database import Database, StateKey
+from moorline_checkpoint.database import Database
+from moorline_checkpoint.history_walk import HistoryWalk
 from moorline_checkpoint.packing import load_json, pack_text
-from moorline_checkpoint.rows import (
-    CheckpointRow,
-    CheckpointRows,
-    DeltaRow,
-    HeadRows,
-    HistoryRows,
-    ValueRow,
-    deltas,
-    history_rows,
-)
+from moorline_checkpoint.rows import CheckpointRow, CheckpointRows, HeadRows, HistoryRows, ValueRow, history_rows
 
 if TYPE_CHECKING:
     from moorline_checkpoint.turn import OpenTurn
@@ -38,9 +30,7 @@ class StoredRows:
 
     async def history(self, ns: str, own_id: str | None, channels: Sequence[str]) -> HistoryRows:
         """What the channels' values at that checkpoint are made of, from its ancestors."""
-        records = await self.database.fetch(
-            "get_history", self.device, StateKey(self.device), ns, own_id, list(channels)
-        )
+        records = await self.database.fetch("get_history", self.device, ns, own_id, list(channels))
         return history_rows(ns, records)
 
 
@@ -72,22 +62,18 @@ class TurnRows:
             if prefetched and prefetched.delta_channels.issuperset(channels):
                 return prefetched.history
             return await self.stored.history(ns, own_id, channels)
-        writes: list[DeltaRow] = []
-        seeds: dict[str, ValueRow] = {}
+        walk = HistoryWalk(channels)
         parent = written.parent
-        while parent is not None and len(seeds) < len(channels):
+        while parent is not None and walk.sought:
             ancestor = await self.checkpoint(ns, parent)
             if ancestor is None:
                 break
-            sought = [channel for channel in channels if channel not in seeds]
-            writes = [*deltas(write for write in ancestor.writes if write.channel in sought), *writes]
-            seeds |= {value.channel: value for value in ancestor.values if value.channel in sought}
-            sought = [channel for channel in sought if channel not in seeds]
-            if sought and (ns, parent) not in self.turn.checkpoints:
-                older = await self.stored.history(ns, parent, sought)
-                return HistoryRows([*older.writes, *writes], seeds | older.seeds)
+            walk.step(ancestor)
+            if walk.sought and (ns, parent) not in self.turn.checkpoints:
+                walk.end(await self.stored.history(ns, parent, sorted(walk.sought)))
+                break
             parent = ancestor.checkpoint.parent
-        return HistoryRows(writes, seeds)
+        return walk.rows()
 
     def _prefetched(self, ns: str, own_id: str | None) -> HeadRows | None:
         """The head that came with the claim, if it is the one asked for."""

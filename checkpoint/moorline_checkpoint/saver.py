@@ -6,7 +6,6 @@ from inspect import signature
 from os import urandom
 from typing import TYPE_CHECKING, Any, NoReturn, Self, cast
 
-import asyncpg
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
@@ -20,10 +19,9 @@ from moorline_checkpoint.codec import (
     unpack_checkpoint,
     unpack_history,
 )
-from moorline_checkpoint.database import Database, StateKey
-from moorline_checkpoint.packing import pack_json, pack_text
+from moorline_checkpoint.database import Database
+from moorline_checkpoint.packing import load_json, pack_json, pack_text
 from moorline_checkpoint.reading import StoredRows, TurnRows
-from moorline_checkpoint.rows import checkpoint_rows
 from moorline_checkpoint.sessions import DEFAULT_TTL, SessionLocks, require_ttl
 from moorline_checkpoint.turn import OpenTurn, open_turn
 from moorline_migrations.runner import apply, migrate
@@ -216,8 +214,10 @@ class DeviceCheckpointer(SessionLocks, BaseCheckpointSaver[str]):
                 *last,
                 size,
             )
-            for record in page:
-                yield self._tuple(record)
+            keys = [(record["device_id"], record["checkpoint_ns"], record["checkpoint_id"]) for record in page]
+            for key, rows in zip(keys, await self._store.get_all(keys), strict=True):
+                if rows is not None:  # it may have been removed since
+                    yield unpack_checkpoint(self.serde, key[0], *rows)
             if len(page) < size:
                 return
             last = page[-1]["checkpoint_id"], page[-1]["checkpoint_ns"], page[-1]["device_id"]
@@ -234,13 +234,17 @@ class DeviceCheckpointer(SessionLocks, BaseCheckpointSaver[str]):
         return unpack_history(self.serde, channels, rows)
 
     async def adelete_thread(self, thread_id: str) -> None:
-        """Removes every row of the device: checkpoints, lock, messages, turns, effects. A turn that is open
-        becomes stale."""
-        device = pack_text(str(thread_id))
-        try:
-            await self._erase(device, keep_row=False)
-        except asyncpg.ForeignKeyViolationError:  # somebody else's table refers to the row: it stays, blank
-            await self._erase(device, keep_row=True)
+        """Removes every row of the device: checkpoints, lock, messages, turns, effects, and what other components have
+        of it. A turn that is open becomes stale."""
+        await self.erase(thread_id)
+
+    async def erase(self, device_id: str) -> bool:
+        """As `adelete_thread`. False if there was nothing of the device."""
+        return bool(await self.database.fetchval("erase", pack_text(str(device_id))))
+
+    async def export(self, device_id: str) -> dict[str, Any]:
+        """What each component of the schema has of the device, by its name; JSON."""
+        return dict(load_json(await self.database.fetchval("export", pack_text(str(device_id)))))
 
     async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
         """Removes the checkpoints of these runs from whatever threads they are in.
@@ -256,7 +260,7 @@ class DeviceCheckpointer(SessionLocks, BaseCheckpointSaver[str]):
         What the target already has under the same IDs stays.
         """
         source, target = pack_text(str(source_thread_id)), pack_text(str(target_thread_id))
-        await self.database.execute("copy_checkpoints", source, target, StateKey(source), StateKey(target))
+        await self.database.execute("copy_checkpoints", source, target)
 
     async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
         """Removes checkpoints: with "delete" all; with "keep_latest" all but the latest of each namespace and
@@ -265,10 +269,7 @@ class DeviceCheckpointer(SessionLocks, BaseCheckpointSaver[str]):
         if statement is None:
             raise ValueError(f"there is no pruning strategy {strategy!r}; use 'keep_latest' or 'delete'")
         for thread_id in thread_ids:
-            device = pack_text(str(thread_id))
-            async with self.database.transaction() as connection:
-                await connection.execute(self.database.sql("lock_device"), device)
-                await connection.execute(self.database.sql(statement), device, StateKey(device))
+            await self.database.execute(statement, pack_text(str(thread_id)))
 
     get_tuple = _async_only("get_tuple")
     list = _async_only("list")
@@ -284,17 +285,6 @@ class DeviceCheckpointer(SessionLocks, BaseCheckpointSaver[str]):
         stored = StoredRows(self.database, self._store, device_key(config))
         turn = _turn(config)
         return stored if turn is None else TurnRows(stored, turn)
-
-    async def _erase(self, device: str, *, keep_row: bool) -> None:
-        async with self.database.transaction() as connection:
-            await connection.execute(self.database.sql("lock_device"), device)
-            await connection.execute(self.database.sql("blank_state"), StateKey(device))
-            await connection.execute(self.database.sql("erase_rows"), device)
-            if not keep_row:
-                await connection.execute(self.database.sql("erase_state"), StateKey(device))
-
-    def _tuple(self, record: Record) -> CheckpointTuple:
-        return unpack_checkpoint(self.serde, record["device_id"], *checkpoint_rows(record))
 
 
 def _turn(config: RunnableConfig) -> OpenTurn | None:

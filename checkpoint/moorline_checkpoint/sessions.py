@@ -93,7 +93,7 @@ class SessionLocks:
         if turn := open_turn(device_id):
             return turn.clear_lock()
         with self._watched("clearing", device_id):
-            live = await self.database.fetchval("clear_lock", StateKey(pack_text(device_id)))
+            live = await self.database.fetchval("clear_lock", pack_text(device_id))
         if live:
             await log_lock(self.database, device_id, None)
         return bool(live)

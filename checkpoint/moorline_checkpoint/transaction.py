@@ -38,6 +38,7 @@ class TurnTransaction:
             turn.fence,
             list(range(position, position + len(entries))),
             [entry.kind for entry in entries],
+            [None if entry.agent is None else pack_text(entry.agent) for entry in entries],
             [pack_text(entry.name) for entry in entries],
             [pack_json(entry.intent) for entry in entries],
             [None if entry.result is None else pack_json(entry.result) for entry in entries],

@@ -45,6 +45,23 @@ class JournalEntry:
     """The answer, or the arguments of the call."""
     result: Any = None
     """What the call gave; None while that is not known."""
+    agent: str | None = None
+    """The agent whose tool it was; None where that is not known."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnfinishedEffect:
+    """What a tool did for a message whose turn failed afterwards and has not been finished yet."""
+
+    message_id: str
+    """The first message of that turn; with it the turn can be finished."""
+    agent: str | None
+    name: str
+    """The tool."""
+    intent: Any
+    """The arguments of the call."""
+    result: Any
+    """What the call gave; None where that is not known, and it may have happened."""
 
 
 def _set_event() -> asyncio.Event:
@@ -82,6 +99,8 @@ class OpenTurn:
     """What an earlier run of the same messages left, in order."""
     journaled: bool = False
     """Whether the turn has a journal that its commit tidies up."""
+    unfinished: tuple[UnfinishedEffect, ...] = ()
+    """What other messages of the device have done whose turns failed and are not finished, in its order."""
     session_ttl: int | None = None
     """Seconds; None leaves what the device's row says."""
     transactions: asyncio.Lock = field(default_factory=asyncio.Lock)

@@ -14,17 +14,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID, uuid4
 
 from moorline_checkpoint.batcher import Batcher
-from moorline_checkpoint.database import StateKey
 from moorline_checkpoint.head_cache import HeadCache
 from moorline_checkpoint.messages import IncomingMessage, Resume, TurnMessage
 from moorline_checkpoint.packing import load_json, pack_json, pack_text, unpack_json, unpack_text
-from moorline_checkpoint.queue import Busy, Dead, DeadLetter, Replayed, Waiting
+from moorline_checkpoint.queue import Busy, Dead, DeadLetter, QueueAnswer, Replayed, StaleResume, Waiting
 from moorline_checkpoint.rows import CheckpointRow, HeadRows, ValueRow, WriteRow, columns, head_rows, placed_columns
 from moorline_checkpoint.sessions import log_lock
 from moorline_checkpoint.tags import DeviceTags
 from moorline_checkpoint.tool_transaction import ToolConnection, ToolTransaction, own_block, tool_transaction
 from moorline_checkpoint.transaction import TurnTransaction, stale, turn_transaction
-from moorline_checkpoint.turn import JournalEntry, OpenTurn, TurnRecord
+from moorline_checkpoint.turn import JournalEntry, OpenTurn, TurnRecord, UnfinishedEffect
 
 if TYPE_CHECKING:
     from moorline_checkpoint.database import Database
@@ -103,7 +102,7 @@ class Turns:
         """What stands for devices in logs and errors."""
         return self._database.tags
 
-    async def begin(self, message: IncomingMessage, *, claim_id: UUID) -> OpenTurn | Replayed | Waiting | Busy | Dead:
+    async def begin(self, message: IncomingMessage, *, claim_id: UUID) -> OpenTurn | QueueAnswer:
         """Claims the device's next turn, which may be one of other messages that a crashed process left behind.
 
         Idempotent in `claim_id`: asked again with the same one, it gives the same turn again. A message that has to
@@ -128,6 +127,8 @@ class Turns:
                 return Waiting()
             case "busy":
                 return Busy(retry_after=found["retry_after"])
+            case "stale_resume":
+                return StaleResume(resume=Resume(**unpack_json(found["resume"])))
             case "dead":
                 return Dead(error=found["error"])
         return self._open(message.device_id, claim_id, found, prefetched)
@@ -160,26 +161,28 @@ class Turns:
     async def requeue(self, device_id: str, message_id: str) -> IncomingMessage | None:
         """Puts a message that was set aside, or whose caller was told of its failure, at the end of the queue, with
         those that it was merged with; None if there is no such message."""
-        row = await self._database.fetchrow("requeue", StateKey(device_id), device_id, pack_text(message_id))
+        row = await self._database.fetchrow("requeue", device_id, pack_text(message_id))
         if row is None:
             return None
         return IncomingMessage(
             device_id=device_id,
             message_id=message_id,
-            text=unpack_text(row["text"]),
-            resume=_resume(load_json(row["resume"] or "null")),
-            values=load_json(row["context"]),
+            text=unpack_text(row["message_text"]),
+            resume=_resume(load_json(row["message_resume"] or "null")),
+            values=load_json(row["message_values"]),
             on_busy="wait",
         )
 
-    async def withdraw(self, message: IncomingMessage, *, claim_id: UUID) -> None:
+    async def withdraw(self, message: IncomingMessage, *, claim_id: UUID) -> bool:
         """Gives up the message's place in the queue, and a turn that the claim won without our learning of it. The
-        message stays to be delivered again."""
-        await self._database.execute("withdraw", message.device_id, pack_text(message.message_id), claim_id)
+        message stays to be delivered again. Whether anything stands that its tools did in an earlier attempt."""
+        return bool(
+            await self._database.fetchval("withdraw", message.device_id, pack_text(message.message_id), claim_id)
+        )
 
     async def commit(self, turn: OpenTurn, record: TurnRecord) -> None:
-        """Writes state, lock, reply and statuses together. Raises `StaleTurn`, and writes nothing, if the fence
-        no longer stands. Asked again for a turn that was committed, it answers as it did."""
+        """Writes state, lock, reply and statuses together. Raises `StaleTurn`, and writes nothing, if the
+        claim no longer stands. Asked again for a turn that was committed, it answers as it did."""
         if record.interrupt is None:
             turn.drop_transient_state()
         outcome = {
@@ -207,15 +210,28 @@ class Turns:
         if turn.active_agent != turn.holder:
             await log_lock(self._database, turn.device_id, turn.active_agent)
 
-    async def release(self, turn: OpenTurn, *, notify: str | None, failure: str, give_back: bool) -> None:
-        """Ends a turn that failed; nothing of it is kept and the device goes on at once.
+    async def release(
+        self, turn: OpenTurn, *, notify: str | None, failure: str, give_back: bool, forget: bool = False
+    ) -> bool:
+        """Ends a turn that failed, so that the device goes on at once: of its state nothing is kept. Whether anything
+        stands that its tools did.
 
         Its message waits for its next delivery; those that nobody is told of (all but `notify`) also for whoever
-        recovers. The failure counts as an attempt unless `give_back`; after `MAX_ATTEMPTS` they are set aside.
+        recovers. The failure counts as an attempt unless `give_back`; after `MAX_ATTEMPTS` they are set aside. With
+        `forget` they are removed instead, as if they had never come.
         """
-        message = None if notify is None else pack_text(notify)
-        await self._database.fetchval(
-            "release", turn.device_id, turn.claim_id, turn.fence, message, give_back, failure, MAX_ATTEMPTS
+        return bool(
+            await self._database.fetchval(
+                "release",
+                turn.device_id,
+                turn.claim_id,
+                pack_text(turn.messages[0].id),
+                None if notify is None else pack_text(notify),
+                give_back,
+                forget,
+                failure,
+                MAX_ATTEMPTS,
+            )
         )
 
     async def abandon(self, turn: OpenTurn, *, give_back: bool) -> None:
@@ -236,9 +252,7 @@ class Turns:
         the statement would wait for it with a connection in hand.
         """
         await turn.row_free.wait()
-        return bool(
-            await self._database.fetchval("heartbeat", turn.device_id, turn.claim_id, turn.fence, LEASE_SECONDS)
-        )
+        return bool(await self._database.fetchval("heartbeat", turn.device_id, turn.claim_id, LEASE_SECONDS))
 
     def transaction(self, turn: OpenTurn) -> AbstractAsyncContextManager[TurnTransaction]:
         """See `turn_transaction`. For the journal only: what tools do is bounded by `tool_transaction`."""
@@ -254,7 +268,7 @@ class Turns:
 
     async def known(self, device_id: str) -> bool:
         """Whether anything of the device is stored: its state, messages, turns, or checkpoints of a graph."""
-        return bool(await self._database.fetchval("known", StateKey(device_id), device_id))
+        return bool(await self._database.fetchval("known", device_id))
 
     async def transcript(self, device_id: str) -> list[TranscriptEntry]:
         """All committed turns of the device, oldest first."""
@@ -311,10 +325,10 @@ class Turns:
         rows = self._heads.get(device_id)
         return "{}" if rows is None else json.dumps({rows.head.checkpoint.ns: rows.head.checkpoint.id})
 
-    def _cached(self, device_id: str, heads: Mapping[str, str]) -> dict[str, HeadRows]:
-        """The cached head by its namespace, if it is among `heads`."""
-        rows = self._heads.get(device_id)
-        if rows is None or heads.get(rows.head.checkpoint.ns) != rows.head.checkpoint.id:
+    def _cached(self, device_id: str, found: dict[str, Any]) -> dict[str, HeadRows]:
+        """The cached head by its namespace, if the device still stands there."""
+        rows = self._heads.get(device_id, fence=found["fence"])
+        if rows is None or found["heads"].get(rows.head.checkpoint.ns) != rows.head.checkpoint.id:
             return {}
         return {rows.head.checkpoint.ns: rows}
 
@@ -329,15 +343,16 @@ class Turns:
                 for message in found["messages"]
             ),
             resume=_resume(unpack_json(found["resume"])),
-            values=unpack_json(found["context"]),
+            values=unpack_json(found["values"]),
             attempts=found["attempts"],
             now=datetime.fromisoformat(found["now"]),
             holder=found["active_agent"],
             active_agent=found["active_agent"],
             heads=found["heads"],
-            prefetched=prefetched | self._cached(device_id, found["heads"]),
+            prefetched=prefetched | self._cached(device_id, found),
             journal=tuple(JournalEntry(**unpack_json(entry)) for entry in found["journal"]),
             journaled=bool(found["journal"]),
+            unfinished=tuple(UnfinishedEffect(**unpack_json(effect)) for effect in found["unfinished"] or ()),
         )
 
 

@@ -64,8 +64,12 @@ _TAKEN = "is taken by something that is not Moorline's; set MOORLINE_SCHEMA to a
 _REFUSED = "ML001"
 """SQLSTATE with which our SQL refuses what it finds; its hint says what to change."""
 
+_UNKNOWN = "ML002"
+"""The same where it is asked for what it does not know, as by code that is newer than the schema."""
+
 _BY_STATE: dict[str, _Meaning] = {
     _REFUSED: (SchemaMismatch, "The schema was left as it is"),
+    _UNKNOWN: (ConfigurationError, "The schema does not know what it is asked for"),
     "25006": (StoreUnavailable, "The database only reads at present; try again once it takes writes"),
     "26000": (ConfigurationError, f"The pooler lost a prepared statement; {_POOLER}"),
     "3D000": (ConfigurationError, "The database does not exist; create it or correct DATABASE_URL"),
@@ -155,6 +159,6 @@ def _meaning(error: BaseException) -> _Meaning | None:
 
 
 def _detail(error: BaseException) -> str:
-    if isinstance(error, asyncpg.PostgresError) and error.sqlstate == _REFUSED:
+    if isinstance(error, asyncpg.PostgresError) and error.sqlstate in (_REFUSED, _UNKNOWN):
         return f"{error.args[0]}: {error.hint}"
     return f"The cause: {str(error) or type(error).__name__}"

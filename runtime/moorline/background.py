@@ -33,7 +33,7 @@ class Background:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def release(self, work: Callable[[], Awaitable[None]]) -> None:
+    async def release(self, work: Callable[[], Awaitable[object]]) -> None:
         """Does what ends a claim and may be done twice. Comes back when it is done or could not be, at the latest
         after `GRACE`; the rest of it then goes on in the background."""
         await asyncio.wait([self.start(_patiently(work))], timeout=GRACE)
@@ -44,7 +44,7 @@ class Background:
             await asyncio.wait(self._tasks)
 
 
-async def _patiently(work: Callable[[], Awaitable[None]]) -> None:
+async def _patiently(work: Callable[[], Awaitable[object]]) -> None:
     loop = asyncio.get_running_loop()
     until = loop.time() + PATIENCE
     while True:

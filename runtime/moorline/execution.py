@@ -21,6 +21,7 @@ from moorline.results import failure_of, is_outer, record_of
 from moorline_agents.agent import RunContext
 from moorline_agents.journal import Journal
 from moorline_agents.tools import Connection, ToolContext
+from moorline_checkpoint.messages import Resume
 from moorline_checkpoint.turn import OpenTurn, TurnRecord, running
 from moorline_checkpoint.turns import HEARTBEAT, Turns
 
@@ -97,7 +98,14 @@ class Execution:
             # What cuts every attempt short must not be tried for ever.
             await self.turns.abandon(turn, give_back=isinstance(failure, StoreUnavailable))
         else:
-            await self.turns.release(turn, notify=notify, failure=type(failure).__name__, give_back=give_back)
+            await self.turns.release(
+                turn,
+                notify=notify,
+                failure=type(failure).__name__,
+                give_back=give_back,
+                # Begin found that it answers the last turn's interrupt, but an agent was changed since.
+                forget=turn.resume is not None and isinstance(failure, InvalidMessage),
+            )
 
     async def _input(self, turn: OpenTurn) -> Any:
         if turn.resume is None:
@@ -110,10 +118,7 @@ class Execution:
             for task in asked.tasks
         ]
         if not any(interrupt.id == interrupt_id for snapshot in waiting for interrupt in snapshot.interrupts):
-            raise InvalidMessage(
-                f"No interrupt {interrupt_id!r} waits for an answer on this device: it was answered, or the "
-                "conversation has moved on. Send a message instead."
-            )
+            raise stale_resume(turn.resume)
         return Command(resume={interrupt_id: turn.resume.value})
 
     @asynccontextmanager
@@ -140,6 +145,14 @@ def _spare_the_collector() -> None:
     collector's sight. With many turns in flight it would go through all of that again and again, a quarter of
     a turn's time. What is not part of a reference cycle is freed as ever."""
     gc.freeze()
+
+
+def stale_resume(resume: Resume) -> InvalidMessage:
+    """What is raised for an answer to an interrupt that waits for none."""
+    return InvalidMessage(
+        f"No interrupt {resume.interrupt_id!r} waits for an answer on this device: it was answered, or the "
+        "conversation has moved on. Send a message instead."
+    )
 
 
 async def finished(work: Coroutine[Any, Any, T]) -> T:

@@ -186,8 +186,7 @@ class Moorline:
         """Removes everything of the device, for good; a turn that is running becomes stale. Whether the device was
         known."""
         device_id = self._device(device_id)
-        known = await self._backend.turns.known(device_id)
-        await self._backend.saver.adelete_thread(device_id)
+        known = await self._backend.saver.erase(device_id)
         self._backend.turns.forget(device_id)
         return known
 

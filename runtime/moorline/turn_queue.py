@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Literal, assert_never
 from uuid import UUID, uuid4
@@ -17,11 +18,12 @@ from moorline import stateless
 from moorline.background import GRACE, Background
 from moorline.context import Call
 from moorline.errors import MessageSetAside, MoorlineError, SessionBusy, StoreUnavailable, TurnTimeout
-from moorline.execution import Execution
+from moorline.execution import Execution, stale_resume
 from moorline.reply import Reply
 from moorline.results import reply_of
 from moorline.waiters import Waiters
-from moorline_checkpoint.queue import Busy, Dead, Replayed, Waiting
+from moorline_checkpoint.messages import POLICIES
+from moorline_checkpoint.queue import Busy, Dead, QueueAnswer, Replayed, StaleResume, Waiting
 from moorline_checkpoint.turn import OpenTurn
 from moorline_checkpoint.turns import Turns
 
@@ -115,7 +117,8 @@ class TurnQueue:
         """Takes the device's turns, as the queue gives them out, until this call's message is answered."""
         waiters = self.waiters.of(call.message.device_id)
         try:
-            async with waiters.entrance:
+            # A call that would not wait for a turn does not wait for those who are about to either.
+            async with waiters.entrance if POLICIES[call.message.on_busy].waits else nullcontext():
                 begun = await self._begin(call, passage)
         except asyncio.CancelledError:
             await self._withdraw(call, passage)
@@ -144,7 +147,7 @@ class TurnQueue:
             raise
         return self._answered(begun, call, passage)
 
-    async def _begin(self, call: Call, passage: _Passage) -> OpenTurn | Replayed | Waiting | Busy | Dead:
+    async def _begin(self, call: Call, passage: _Passage) -> OpenTurn | QueueAnswer:
         begun = await self.turns.begin(call.message, claim_id=passage.claim_id)
         if isinstance(begun, OpenTurn):
             passage.claim_id = uuid4()
@@ -162,7 +165,7 @@ class TurnQueue:
         )
         return reply_of(record, recovered=passage.recovered)
 
-    def _answered(self, answer: Replayed | Busy | Dead, call: Call, passage: _Passage) -> Reply:
+    def _answered(self, answer: Replayed | Busy | StaleResume | Dead, call: Call, passage: _Passage) -> Reply:
         match answer:
             case Replayed():
                 if answer.other_text:
@@ -174,6 +177,8 @@ class TurnQueue:
             case Busy():
                 passage.may_have_run = False
                 raise SessionBusy(answer.retry_after)
+            case StaleResume():
+                raise stale_resume(answer.resume)
             case Dead():
                 raise MessageSetAside(
                     f"This message failed too often and was set aside ({answer.error}). `moorline recover --message` "

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 
-from moorline_checkpoint.database import StateKeys
+from moorline_checkpoint.database import StateKey
 from moorline_checkpoint.errors import InvalidDeviceID
 from moorline_checkpoint.saver import DeviceCheckpointer
 from tests.checkpoint.checkpoints import config, put
@@ -201,12 +201,9 @@ async def test_a_row_that_another_table_refers_to_is_emptied_in_place_of_deleted
 
 
 async def test_a_mistake_in_another_argument_does_not_make_the_key_a_uuid(
-    saver: DeviceCheckpointer, connection: "asyncpg.Connection[asyncpg.Record]"
+    saver: DeviceCheckpointer,
 ) -> None:
-    for own_id in ("5", "9"):
-        await put(saver, config("device"), own_id=own_id)
-    await record_heads(connection, "device", '{"": "5"}')
-
+    await saver.set_session_lock("device", "scheduling")
     with pytest.raises(asyncpg.DataError):
-        await saver.database.fetch("get_checkpoints", StateKeys(["device"]), ["device"], 7, [None])
-    assert await latest(saver, "device") == "5"
+        await saver.database.fetchval("hold_turn", StateKey("device"), "no claim")
+    assert await saver.get_session_lock("device") == "scheduling"

@@ -14,8 +14,8 @@ TABLES = ("states", "messages", "turns", "checkpoints", "values", "writes", "eff
 FILL = """
 INSERT INTO conversation_states (device_id, active_agent, locked_at) VALUES ($1, 'scheduling', now());
 INSERT INTO conversation_messages (device_id, message_id, arrival, text, status) VALUES ($1, 'm', 1, 'hello', 'done');
-INSERT INTO conversation_turns (device_id, turn_no, fence, reply, status, attempts, started_at)
-    VALUES ($1, 1, 1, 'hello', 'done', 1, now());
+INSERT INTO conversation_turns (device_id, turn_no, claim_id, fence, reply, status, attempts, started_at)
+    VALUES ($1, 1, gen_random_uuid(), 1, 'hello', 'done', 1, now());
 INSERT INTO conversation_effects (device_id, message_id, position, kind, name, intent, turn_no, fence)
     VALUES ($1, 'm', 1, 'database', 'book', '{}', 1, 1);
 INSERT INTO appointments (device_id, provider_id, service_id, during)
@@ -84,8 +84,8 @@ async def test_erasing_waits_for_a_turn_that_is_committing_and_removes_what_it_w
         erasing = asyncio.create_task(saver.adelete_thread("device"))
         await waiting_for_a_lock(connection)
         await committing.execute(
-            "INSERT INTO conversation_turns (device_id, turn_no, fence, reply, status, attempts, started_at)"
-            " VALUES ('device', 1, 1, 'hello', 'done', 1, now())"
+            "INSERT INTO conversation_turns (device_id, turn_no, claim_id, fence, reply, status, attempts, started_at)"
+            " VALUES ('device', 1, gen_random_uuid(), 1, 'hello', 'done', 1, now())"
         )
     await erasing
     await committing.close()
@@ -172,7 +172,7 @@ async def test_prunings_and_erasures_of_a_device_take_turns(
     await put(saver, config("device"))
     removing = await asyncpg.connect(dsn)
     async with removing.transaction():
-        await removing.execute(saver.database.sql("lock_device"), "device")
+        await removing.execute("SELECT moorline_hold('device')")
         pruning = asyncio.create_task(saver.aprune(["device"]))
         erasing = asyncio.create_task(saver.adelete_thread("device"))
         await waiting_for_a_lock(connection, 2)

@@ -17,7 +17,7 @@ from moorline_agents.tools import Tool, ToolContext
 from moorline_agents.transport import ModelReply, ModelRequest, Rules
 from moorline_checkpoint.database import Database
 from moorline_checkpoint.messages import IncomingMessage
-from moorline_checkpoint.queue import Busy, Dead, Replayed, Waiting
+from moorline_checkpoint.queue import QueueAnswer
 from moorline_checkpoint.tool_transaction import ToolTransaction
 from moorline_checkpoint.transaction import TurnTransaction
 from moorline_checkpoint.turn import OpenTurn, TurnRecord, open_turn
@@ -102,7 +102,7 @@ class WatchedTurns(Turns):
         self.committing: set[tuple[str, str]] = set()
         """Device and message of each turn whose commit was begun here."""
 
-    async def begin(self, message: IncomingMessage, *, claim_id: UUID) -> OpenTurn | Replayed | Waiting | Busy | Dead:
+    async def begin(self, message: IncomingMessage, *, claim_id: UUID) -> OpenTurn | QueueAnswer:
         begun = await super().begin(message, claim_id=claim_id)
         if isinstance(begun, OpenTurn):
             self._begun(begun)

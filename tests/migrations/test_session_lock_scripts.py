@@ -199,3 +199,10 @@ async def test_the_script_of_the_migration_adopts_as_the_runner_does(
     done = psql(stdin=script())
     assert (done.returncode, done.stderr) == (0, "")
     assert await connection.execute(OURS) == "INSERT 0 1"
+
+
+def test_the_script_and_the_migration_adopt_by_the_same_block() -> None:
+    block = re.compile(r"^DO \$adopt\$.*?^\$adopt\$;$", re.DOTALL | re.MULTILINE)
+    [script] = block.findall((SQL / "add_session_lock_fields.sql").read_text())
+    [migration] = block.findall((SQL / "moorline" / "0001_conversations.sql").read_text())
+    assert script == migration

@@ -144,7 +144,7 @@ async def test_a_role_without_connections_left(server: "Connection[Record]", ser
         "SELECT device_id FROM conversation_states",
         "SELECT device_id FROM moorline.conversation_states",
         "SELECT nosuch FROM pg_class",
-        "SELECT moorline_begin_1()",
+        "SELECT moorline_begin()",
         "CREATE TABLE moorline.t ()",
     ],
 )

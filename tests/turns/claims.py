@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 import asyncpg
 
 from moorline_checkpoint.messages import IncomingMessage, OnBusy, Resume
-from moorline_checkpoint.queue import Busy, Dead, Replayed, Waiting
+from moorline_checkpoint.queue import QueueAnswer
 from moorline_checkpoint.turn import OpenTurn, TurnRecord
 from moorline_checkpoint.turns import Turns
 
@@ -39,9 +39,7 @@ def message(
     )
 
 
-async def begin(
-    turns: Turns, incoming: IncomingMessage, claim_id: UUID | None = None
-) -> OpenTurn | Replayed | Waiting | Busy | Dead:
+async def begin(turns: Turns, incoming: IncomingMessage, claim_id: UUID | None = None) -> OpenTurn | QueueAnswer:
     """Begins with a new claim where none is given."""
     return await turns.begin(incoming, claim_id=claim_id or uuid4())
 

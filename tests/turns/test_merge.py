@@ -3,7 +3,7 @@
 import pytest
 
 from moorline_checkpoint.messages import IncomingMessage, Resume
-from moorline_checkpoint.queue import Dead, Replayed, Waiting
+from moorline_checkpoint.queue import Dead, Replayed, StaleResume, Waiting
 from moorline_checkpoint.turn import OpenTurn
 from moorline_checkpoint.turns import MAX_ATTEMPTS, Turns
 
@@ -22,6 +22,16 @@ async def in_queue(turns: Turns, *waiting: IncomingMessage) -> None:
     for one in waiting:
         assert await begin(turns, one) == Waiting()
     await turns.commit(running, record(running))
+
+
+async def in_queue_after_a_question(turns: Turns, *waiting: IncomingMessage) -> None:
+    """As `in_queue`, and the last turn asked `i`."""
+    asked = await claim(turns, message("question"))
+    await turns.commit(asked, record(asked, interrupt={"id": "i", "value": "which?"}))
+    running = await claim(turns, message("m0"))
+    for one in waiting:
+        assert await begin(turns, one) == Waiting()
+    await turns.release(running, notify="m0", failure="AgentError", give_back=False)
 
 
 async def test_consecutive_messages_are_one_turn_and_all_get_its_reply(
@@ -107,8 +117,8 @@ async def test_a_set_that_crashed_every_time_is_set_aside_whole(
 
 @pytest.mark.parametrize(
     "between",
-    [message("m2"), merged("m2", values={"wa": 2}), merged("m2", resume=Resume(interrupt_id="i", value=1))],
-    ids=["waits", "has another context", "answers an interrupt"],
+    [message("m2"), merged("m2", values={"wa": 2})],
+    ids=["waits", "has another context"],
 )
 async def test_a_message_that_cannot_be_merged_stands_between_those_that_can(
     turns: Turns, between: IncomingMessage
@@ -138,6 +148,14 @@ async def test_a_message_whose_waiter_has_gone_is_not_merged(turns: Turns, conne
 
 async def test_answers_to_interrupts_are_never_merged(turns: Turns) -> None:
     first = merged("m1", resume=Resume(interrupt_id="i", value=1))
-    second = merged("m2", resume=Resume(interrupt_id="j", value=1))
-    await in_queue(turns, first, second)
+    second = merged("m2", resume=Resume(interrupt_id="i", value=1))
+    await in_queue_after_a_question(turns, first, second)
     assert ids(await claim(turns, first)) == ["m1"]
+
+
+async def test_an_answer_to_an_interrupt_stands_between_messages_that_can_be_merged(turns: Turns) -> None:
+    between = merged("m2", resume=Resume(interrupt_id="i", value=1))
+    await in_queue_after_a_question(turns, merged("m1"), between, merged("m3"))
+    assert ids(await answer(turns, merged("m1"))) == ["m1"]
+    assert ids(await claim(turns, merged("m3"))) == ["m3"]
+    assert isinstance(await begin(turns, between), StaleResume)

@@ -17,8 +17,9 @@ INSERT INTO conversation_states (device_id, active_agent, locked_at, last_active
     SELECT 'other' || n, 'hair', now(), now(), 1, '{"hair": "1"}' FROM generate_series(1, 20000) AS n;
 INSERT INTO conversation_messages (device_id, message_id, turn_no, arrival, text, status)
     SELECT 'other' || n, 'm' || n % 12, n, n, 'hello', 'done' FROM generate_series(1, 20000) AS n;
-INSERT INTO conversation_turns (device_id, turn_no, fence, reply, status, attempts, started_at)
-    SELECT 'other' || n % 1000, n, n, 'hello', 'done', 1, now() FROM generate_series(1, 20000) AS n;
+INSERT INTO conversation_turns (device_id, turn_no, claim_id, fence, reply, status, attempts, started_at)
+    SELECT 'other' || n % 1000, n, gen_random_uuid(), n, 'hello', 'done', 1, now()
+    FROM generate_series(1, 20000) AS n;
 INSERT INTO conversation_checkpoints
     (device_id, checkpoint_ns, checkpoint_id, type, checkpoint, metadata, versions, turn_no)
     SELECT 'other' || n % 1000, 'hair', n, 'json', '', '{}', '{"history": "1"}', n

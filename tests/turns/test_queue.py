@@ -1,14 +1,18 @@
 """The queue of a device: in order of arrival, fair between workers, and nobody waits for who has gone."""
 
 import asyncio
+import re
 from itertools import groupby, pairwise
+from typing import get_args
 from uuid import uuid4
 
 import pytest
 
-from moorline_checkpoint.queue import Busy, Waiting
+from moorline_checkpoint.messages import POLICIES, BusyPolicy, OnBusy
+from moorline_checkpoint.queue import Busy, Replayed, Waiting
 from moorline_checkpoint.turn import OpenTurn
 from moorline_checkpoint.turns import LEASE_SECONDS, Turns
+from moorline_migrations.errors import ConfigurationError
 
 from .claims import Connection, answer, begin, claim, expire_lease, expire_waiter, ids, message, record, statuses
 from .conftest import Workers
@@ -131,19 +135,105 @@ async def test_a_busy_device_refuses_who_would_not_wait_and_stores_nothing(
     turns: Turns, worker: Workers, connection: Connection
 ) -> None:
     running = await claim(turns, message("m1"))
-    refused = await begin(worker(), message("m2", on_busy="reject"))
-    assert isinstance(refused, Busy)
-    assert LEASE_SECONDS - 5 < refused.retry_after <= LEASE_SECONDS
+    assert isinstance(await begin(worker(), message("m2", on_busy="reject")), Busy)
     assert list(await statuses(connection)) == ["m1"]
     await turns.commit(running, record(running))
     assert isinstance(await begin(turns, message("m2", on_busy="reject")), OpenTurn)
+
+
+async def test_a_device_whose_row_is_held_refuses_who_would_not_wait_at_once(
+    turns: Turns, worker: Workers, connection: Connection
+) -> None:
+    running = await claim(turns, message("m1"))
+    async with turns.transaction(running):  # as a tool does
+        async with asyncio.timeout(2):
+            assert isinstance(await begin(worker(), message("m2", on_busy="reject")), Busy)
+    assert list(await statuses(connection)) == ["m1"]
+
+
+async def test_a_message_that_was_answered_or_waits_is_not_refused_because_its_row_is_held(
+    dsn: str, turns: Turns, worker: Workers, connection: Connection
+) -> None:
+    await answer(turns, message("m0"))
+    running = await claim(turns, message("m1"))
+    await begin(turns, message("m2"))
+    async with turns.transaction(running):
+        asking = [asyncio.create_task(begin(worker(), message(f"m{n}", on_busy="reject"))) for n in range(3)]
+        await asyncio.wait(asking, timeout=0.3)
+        assert not any(one.done() for one in asking)
+    replayed, *waiting = await asyncio.gather(*asking)
+    assert isinstance(replayed, Replayed)
+    assert waiting == [Waiting(), Waiting()]
+
+
+async def test_a_policy_that_the_schema_does_not_know_is_refused_with_its_name(
+    turns: Turns, connection: Connection
+) -> None:
+    with pytest.raises(ConfigurationError, match=r"no policy jump.*wait, reject or merge"):
+        await begin(turns, message(on_busy="jump"))  # type: ignore[arg-type]  # that is what it tests
+    assert await statuses(connection) == {}
+
+
+async def test_the_policies_are_the_same_here_and_in_the_schema(connection: Connection) -> None:
+    source = await connection.fetchval("SELECT prosrc FROM pg_proc WHERE proname = 'moorline_claim'")
+    rows = re.findall(r"\('(\w+)', (true|false), (true|false), (true|false)\)", source)
+    stored = {
+        name: BusyPolicy(waits=waits == "true", rejects=rejects == "true", merges=merges == "true")
+        for name, waits, rejects, merges in rows
+    }
+    assert stored == POLICIES
+    assert set(POLICIES) == set(get_args(OnBusy))
+
+
+async def took(connection: Connection, *seconds: float) -> None:
+    """From now on these are what the device's last turns took, the newest first."""
+    for number, each in enumerate(seconds):
+        await connection.execute(
+            "UPDATE conversation_turns SET started_at = committed_at - $2::float8 * interval '1 second'"
+            " WHERE turn_no = (SELECT last_turn_no FROM conversation_states) - $1::integer",
+            number,
+            each,
+        )
+
+
+async def runs_since(connection: Connection, seconds: float) -> None:
+    """The open turn was claimed so long ago."""
+    await connection.execute(
+        "UPDATE conversation_states SET claimed_at = clock_timestamp() - $1::float8 * interval '1 second'", seconds
+    )
+
+
+async def retry_after(turns: Turns) -> float:
+    busy = await begin(turns, message("refused", on_busy="reject"))
+    assert isinstance(busy, Busy)
+    return busy.retry_after
+
+
+async def test_who_is_refused_is_told_when_the_turn_will_probably_be_over(turns: Turns, connection: Connection) -> None:
+    for number in range(7):
+        await answer(turns, message(f"m{number}"))
+    await took(connection, 2, 3, 4, 5, 6, 1000, 1000)  # the last five count
+    await claim(turns, message("running"))
+    assert 3.5 < await retry_after(turns) <= 4
+    await runs_since(connection, 1.5)
+    assert 2 < await retry_after(turns) <= 2.5
+    await runs_since(connection, 60)
+    assert await retry_after(turns) == 0.5
+    await took(connection, 1000, 1000, 1000, 1000, 1000)
+    await runs_since(connection, 0)
+    assert LEASE_SECONDS - 5 < await retry_after(turns) <= LEASE_SECONDS
+
+
+async def test_who_is_refused_by_a_new_device_is_told_three_seconds(turns: Turns) -> None:
+    await claim(turns, message("m1"))
+    assert 2 < await retry_after(turns) <= 3
 
 
 async def test_a_device_with_a_queue_refuses_who_would_not_wait(turns: Turns, connection: Connection) -> None:
     running = await claim(turns, message("m1"))
     await begin(turns, message("m2"))
     await turns.commit(running, record(running))
-    assert await begin(turns, message("m3", on_busy="reject")) == Busy(retry_after=0)
+    assert isinstance(await begin(turns, message("m3", on_busy="reject")), Busy)
     assert list(await statuses(connection)) == ["m1", "m2"]
 
 

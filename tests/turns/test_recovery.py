@@ -18,7 +18,7 @@ from moorline_agents.graph_agent import GraphAgent
 from moorline_agents.transport import ModelReply, ModelRequest
 from moorline_checkpoint.turns import MAX_ATTEMPTS, Turns
 
-from .claims import Connection, claim, expire_lease, message, statuses
+from .claims import Connection, claim, expire_lease, message, record, statuses
 from .conftest import Workers
 from .runtimes import Stall, after_tools, execute, obedient, runtime, say
 
@@ -124,12 +124,13 @@ async def test_nothing_of_a_crashed_turn_shows_and_no_call_is_left_without_its_r
 ) -> None:
     async with runtime(dsn) as moorline:
         await say(moorline, "hello", "m0")
+        first = await connection.fetchval("SELECT fence FROM conversation_turns")
         await crashed(stack, dsn, connection, "book table", "m1")
         assert [entry.texts for entry in await moorline.transcript("d1")] == [("hello",)]
         tables = ("conversation_checkpoints", "conversation_values", "conversation_writes", "conversation_turns")
         for table in tables:
             fences = await connection.fetch(f"SELECT DISTINCT fence FROM {table}")  # noqa: S608
-            assert {row["fence"] for row in fences} <= {1}
+            assert {row["fence"] for row in fences} <= {first}
 
     script = Script(rules=obedient)
     async with runtime(dsn, script) as moorline:
@@ -180,10 +181,14 @@ async def test_a_recovery_that_meets_a_failing_model_costs_no_attempt_and_does_n
 async def test_an_answer_to_nothing_that_crashed_is_no_error_of_the_next_message(
     dsn: str, connection: Connection, worker: Workers
 ) -> None:
+    """The last turn asked, but its agent was changed since and does not wait any more."""
+    asked = await claim(worker(), message("m0"))
+    await worker().commit(asked, record(asked, interrupt={"id": "gone", "value": "which?"}))
     await claim(worker(), message(resume=Resume(interrupt_id="gone", value=1)))
     await expire_lease(connection)
     async with runtime(dsn) as moorline:
         assert await say(moorline, "next", "m2") == "1: next"
+    assert list(await statuses(connection)) == ["m0", "m2"]
 
 
 async def test_a_recovery_whose_caller_goes_away_is_left_to_the_next_one(

@@ -1,81 +1,48 @@
--- Session locks. A lock is live until the session's time to live has passed since the later of the device's
--- last activity and the moment it was taken (a back-end that writes only active_agent and locked_at counts).
+-- Session locks. conversation_states is compared with a parameter of its own type, because its device_id is a uuid in some
+-- databases that had the table before.
 
 -- name: get_lock repeatable
 SELECT s.active_agent
 FROM @schema.conversation_states s
-WHERE s.device_id = $1
-    AND s.active_agent IS NOT NULL
-    AND greatest(s.last_active_at, s.locked_at) + s.session_ttl * interval '1 second' > clock_timestamp();
+WHERE s.device_id OPERATOR(pg_catalog.=) $1 AND @lock_is_live(pg_catalog.statement_timestamp());
 
 -- name: get_session repeatable
-SELECT s.active_agent, coalesce(s.locked_at, s.last_active_at) AS locked_at,
-    greatest(s.last_active_at, s.locked_at) + s.session_ttl * interval '1 second' AS expires_at
+SELECT s.active_agent, coalesce(s.locked_at, s.last_active_at) AS locked_at, @last_used + @time_to_live AS expires_at
 FROM @schema.conversation_states s
-WHERE s.device_id = $1
-    AND s.active_agent IS NOT NULL
-    AND greatest(s.last_active_at, s.locked_at) + s.session_ttl * interval '1 second' > clock_timestamp();
+WHERE s.device_id OPERATOR(pg_catalog.=) $1 AND @lock_is_live(pg_catalog.statement_timestamp());
 
 -- name: set_lock repeatable
 -- Takes or renews the lock. locked_at stays while the same agent's lock is live. $3 is the time to live asked
 -- for, $4 the one of a device that has none yet.
 INSERT INTO @schema.conversation_states AS s (device_id, active_agent, session_ttl, locked_at, last_active_at)
-VALUES ($1, $2, coalesce($3::integer, $4::integer), statement_timestamp(), statement_timestamp())
+VALUES (
+    $1, $2, coalesce($3::integer, $4::integer), pg_catalog.statement_timestamp(), pg_catalog.statement_timestamp())
 ON CONFLICT (device_id) DO UPDATE
 SET active_agent = excluded.active_agent,
     session_ttl = coalesce($3::integer, s.session_ttl),
     locked_at = CASE
-        WHEN s.active_agent = excluded.active_agent
-            AND greatest(s.last_active_at, s.locked_at) + s.session_ttl * interval '1 second' > clock_timestamp()
+        WHEN s.active_agent::text = excluded.active_agent::text AND @lock_is_live(excluded.last_active_at)
         THEN coalesce(s.locked_at, excluded.locked_at)
         ELSE excluded.locked_at
     END,
     last_active_at = excluded.last_active_at;
 
 -- name: clear_lock
--- Drops the lock and says whether it was live.
-WITH held AS (
-    SELECT s.device_id,
-        greatest(s.last_active_at, s.locked_at) + s.session_ttl * interval '1 second' > clock_timestamp() AS live
-    FROM @schema.conversation_states s
-    WHERE s.device_id = $1 AND s.active_agent IS NOT NULL
-    FOR UPDATE
-)
-UPDATE @schema.conversation_states s
-SET active_agent = NULL, locked_at = NULL
-FROM held h
-WHERE s.device_id = h.device_id
-RETURNING h.live;
+-- Whether a live lock was there.
+SELECT @schema.moorline_clear_lock($1::text);
 
 -- name: clear_expired_locks
--- Drops up to $1 locks that are past their time and that nobody is changing.
-WITH expired AS (
-    SELECT s.device_id
-    FROM @schema.conversation_states s
-    WHERE s.device_id IS NOT NULL
-        AND s.active_agent IS NOT NULL
-        AND greatest(s.last_active_at, s.locked_at) + s.session_ttl * interval '1 second' <= clock_timestamp()
-    LIMIT $1::integer
-    FOR UPDATE SKIP LOCKED
-), cleared AS (
-    UPDATE @schema.conversation_states s
-    SET active_agent = NULL, locked_at = NULL
-    FROM expired e
-    WHERE s.device_id = e.device_id
-    RETURNING 1
-)
-SELECT count(*) FROM cleared;
+SELECT @schema.moorline_clear_expired_locks($1::integer);
 
 -- name: list_locks repeatable
--- A page of live locks by device ID, after that of the last page. Rows without one are another back-end's.
+-- A page of live locks by device ID, after that of the last page. Rows without one are another backend's.
 -- Comparing first gives $1 the column's type.
 SELECT s.device_id::text AS device_id, s.active_agent, coalesce(s.locked_at, s.last_active_at) AS locked_at,
-    greatest(s.last_active_at, s.locked_at) + s.session_ttl * interval '1 second' AS expires_at
+    @last_used + @time_to_live AS expires_at
 FROM @schema.conversation_states s
-WHERE (s.device_id > $1 OR $1 IS NULL)
+WHERE (s.device_id OPERATOR(pg_catalog.>) $1 OR $1 IS NULL)
     AND s.device_id IS NOT NULL
-    AND s.active_agent IS NOT NULL
-    AND greatest(s.last_active_at, s.locked_at) + s.session_ttl * interval '1 second' > clock_timestamp()
+    AND @lock_is_live(pg_catalog.statement_timestamp())
 ORDER BY s.device_id
 LIMIT $2::integer;
 

@@ -22,7 +22,8 @@
 
 DO $adopt$
 DECLARE
-    states  regclass := to_regclass('conversation_states');
+    states  regclass := pg_catalog.to_regclass('conversation_states');
+    before  text := pg_catalog.current_setting('search_path');
     home    name;
     rivals  name[];
     key     name;
@@ -41,6 +42,8 @@ BEGIN
             MESSAGE = 'there is no table conversation_states in the search_path',
             HINT = 'Set the search_path to its schema; or run `moorline migrate`, which makes one.';
     END IF;
+    -- From here on every name is written out, and nothing that others put into a schema is taken for PostgreSQL's own.
+    PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
     SELECT n.nspname INTO home
         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = states AND c.relkind = 'r';
     IF NOT FOUND THEN
@@ -121,12 +124,14 @@ BEGIN
             ('last_turn_no', 'bigint', ' NOT NULL DEFAULT 0', 'the last committed turn'),
             ('fence', 'bigint', ' NOT NULL DEFAULT 0', 'the number of the last claim'),
             ('claim_id', 'uuid', '', 'the open turn; null if there is none'),
+            ('claimed_at', 'timestamp with time zone', '', 'since when the open turn runs'),
             ('lease_until', 'timestamp with time zone', '', 'until when the open turn is believed alive'),
             ('heads', 'jsonb', ' NOT NULL DEFAULT ''{}''', 'the last committed checkpoint of each namespace'),
             ('arrivals', 'bigint', ' NOT NULL DEFAULT 0', 'the last arrival number given to a message'),
             ('last_worker', 'text', '', 'the process that claimed the last turn'),
             ('worker_turns', 'integer', ' NOT NULL DEFAULT 0', 'how many turns it has claimed in a row'),
-            ('open_messages', 'text[]', '', 'the messages of the open turn')
+            ('open_messages', 'text[]', '', 'the messages of the open turn'),
+            ('unfinished', 'boolean', ' NOT NULL DEFAULT false', 'whether messages that failed have done something')
         ) AS w (name, type, rest, meaning)
     LOOP
         SELECT format_type(a.atttypid, NULL) AS type, a.atttypmod - 4 AS length, a.attnotnull, a.atthasdef INTO present
@@ -236,8 +241,8 @@ BEGIN
             CREATE OR REPLACE FUNCTION %1$I.moorline_follow_key() RETURNS trigger LANGUAGE plpgsql AS $body$
             BEGIN
                 -- One at a time for a key: else two rows could both find it free.
-                PERFORM pg_advisory_xact_lock(
-                    hashtextextended('conversation_states ' || coalesce(NEW.device_id, NEW.%2$I::text), 0));
+                PERFORM pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended(
+                    pg_catalog.concat('conversation_states ', coalesce(NEW.device_id, NEW.%2$I::text)), 0));
                 IF NEW.device_id IS NULL AND NOT EXISTS (
                     SELECT FROM %1$I.conversation_states s WHERE s.device_id = NEW.%2$I::text)
                 THEN
@@ -266,9 +271,10 @@ BEGIN
             CREATE OR REPLACE FUNCTION %I.moorline_time_lock() RETURNS trigger LANGUAGE plpgsql AS $body$
             BEGIN
                 IF NEW.locked_at IS NULL
-                    OR NEW.locked_at = OLD.locked_at AND NEW.active_agent IS DISTINCT FROM OLD.active_agent
+                    OR NEW.locked_at = OLD.locked_at
+                        AND NEW.active_agent::text IS DISTINCT FROM OLD.active_agent::text
                 THEN
-                    NEW.locked_at := clock_timestamp();
+                    NEW.locked_at := pg_catalog.clock_timestamp();
                 END IF;
                 RETURN NEW;
             END
@@ -280,5 +286,6 @@ BEGIN
                 states, home);
         END IF;
     END IF;
+    PERFORM pg_catalog.set_config('search_path', before, true);
 END
 $adopt$;

@@ -1,40 +1,24 @@
--- Conversations: what each device has said, what each agent knows of it, and who holds the session.
+-- Conversations: what each device has said, what each agent knows of it, and who holds the session. What the tables and
+-- columns mean is told on top of schema.sql.
 
--- A backend that has its own keeps it, and gains what is missing.
+-- erase: moorline_erase
+-- export: moorline_export
+
+-- A backend that has a conversation_states of its own keeps it, and gains what is missing.
 DO $$
 BEGIN
-    IF to_regclass('@schema.conversation_states') IS NULL THEN
+    IF pg_catalog.to_regclass('@schema.conversation_states') IS NULL THEN
         CREATE TABLE @schema.conversation_states (device_id text PRIMARY KEY) WITH (fillfactor = 70);
-        COMMENT ON TABLE @schema.conversation_states IS 'Made by Moorline: a row a device';
+        COMMENT ON TABLE @schema.conversation_states IS 'Made by Moorline: one row for each device';
     END IF;
 END
 $$;
 
--- Gives an existing conversation_states what Moorline needs of it: the first such table of the search_path is changed,
--- as a whole or not at all. May be run any number of times; remove_session_lock_fields.sql takes it back.
---
---     psql "$DATABASE_URL" -v ON_ERROR_STOP=1 -c '\i add_session_lock_fields.sql'
---
--- No row is deleted, no column dropped. A column or index that is added says so: 'Added by Moorline: …'.
---
--- The key. Moorline addresses a row by device_id. A table without that column gets it, filled from the column that
--- holds the device's ID: the first that there is of these, of type text, varchar, char or uuid:
---     the one an operator marked:  COMMENT ON COLUMN conversation_states.some_column IS 'moorline-key';
---     user_id, wa_id, session_id
---     the primary key, if it is one column, without a default and not called id
---     the only column called …_id that is NOT NULL or leads an index
---     the primary key, if it is one column
---     the only column called …_id
--- Of several rows with one key, the one with a live lock, else the newest, gets the device_id; the others keep NULL
--- there and stay the old backend's alone. A trigger gives rows that the old backend inserts later their device_id, if
--- no other row has it, and gives rows that Moorline inserts the old backend's key.
---
--- The lock. A live lock stays live. One without a time counts from now, and one that the old backend takes later
--- without giving a time counts from then. A time without time zone is read in the session's TimeZone.
-
+-- As add_session_lock_fields.sql, which says what it does.
 DO $adopt$
 DECLARE
-    states  regclass := to_regclass('conversation_states');
+    states  regclass := pg_catalog.to_regclass('conversation_states');
+    before  text := pg_catalog.current_setting('search_path');
     home    name;
     rivals  name[];
     key     name;
@@ -53,6 +37,8 @@ BEGIN
             MESSAGE = 'there is no table conversation_states in the search_path',
             HINT = 'Set the search_path to its schema; or run `moorline migrate`, which makes one.';
     END IF;
+    -- From here on every name is written out, and nothing that others put into a schema is taken for PostgreSQL's own.
+    PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
     SELECT n.nspname INTO home
         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = states AND c.relkind = 'r';
     IF NOT FOUND THEN
@@ -133,12 +119,14 @@ BEGIN
             ('last_turn_no', 'bigint', ' NOT NULL DEFAULT 0', 'the last committed turn'),
             ('fence', 'bigint', ' NOT NULL DEFAULT 0', 'the number of the last claim'),
             ('claim_id', 'uuid', '', 'the open turn; null if there is none'),
+            ('claimed_at', 'timestamp with time zone', '', 'since when the open turn runs'),
             ('lease_until', 'timestamp with time zone', '', 'until when the open turn is believed alive'),
             ('heads', 'jsonb', ' NOT NULL DEFAULT ''{}''', 'the last committed checkpoint of each namespace'),
             ('arrivals', 'bigint', ' NOT NULL DEFAULT 0', 'the last arrival number given to a message'),
             ('last_worker', 'text', '', 'the process that claimed the last turn'),
             ('worker_turns', 'integer', ' NOT NULL DEFAULT 0', 'how many turns it has claimed in a row'),
-            ('open_messages', 'text[]', '', 'the messages of the open turn')
+            ('open_messages', 'text[]', '', 'the messages of the open turn'),
+            ('unfinished', 'boolean', ' NOT NULL DEFAULT false', 'whether messages that failed have done something')
         ) AS w (name, type, rest, meaning)
     LOOP
         SELECT format_type(a.atttypid, NULL) AS type, a.atttypmod - 4 AS length, a.attnotnull, a.atthasdef INTO present
@@ -248,8 +236,8 @@ BEGIN
             CREATE OR REPLACE FUNCTION %1$I.moorline_follow_key() RETURNS trigger LANGUAGE plpgsql AS $body$
             BEGIN
                 -- One at a time for a key: else two rows could both find it free.
-                PERFORM pg_advisory_xact_lock(
-                    hashtextextended('conversation_states ' || coalesce(NEW.device_id, NEW.%2$I::text), 0));
+                PERFORM pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended(
+                    pg_catalog.concat('conversation_states ', coalesce(NEW.device_id, NEW.%2$I::text)), 0));
                 IF NEW.device_id IS NULL AND NOT EXISTS (
                     SELECT FROM %1$I.conversation_states s WHERE s.device_id = NEW.%2$I::text)
                 THEN
@@ -278,9 +266,10 @@ BEGIN
             CREATE OR REPLACE FUNCTION %I.moorline_time_lock() RETURNS trigger LANGUAGE plpgsql AS $body$
             BEGIN
                 IF NEW.locked_at IS NULL
-                    OR NEW.locked_at = OLD.locked_at AND NEW.active_agent IS DISTINCT FROM OLD.active_agent
+                    OR NEW.locked_at = OLD.locked_at
+                        AND NEW.active_agent::text IS DISTINCT FROM OLD.active_agent::text
                 THEN
-                    NEW.locked_at := clock_timestamp();
+                    NEW.locked_at := pg_catalog.clock_timestamp();
                 END IF;
                 RETURN NEW;
             END
@@ -292,10 +281,9 @@ BEGIN
                 states, home);
         END IF;
     END IF;
+    PERFORM pg_catalog.set_config('search_path', before, true);
 END
 $adopt$;
-
-CREATE SEQUENCE @schema.conversation_fences;
 
 CREATE TABLE @schema.conversation_messages (
     device_id    text,
@@ -304,7 +292,7 @@ CREATE TABLE @schema.conversation_messages (
     arrival      bigint NOT NULL,
     text         text NOT NULL,
     resume       jsonb,
-    context      jsonb NOT NULL DEFAULT '{}',
+    values       jsonb NOT NULL DEFAULT '{}',
     status       text NOT NULL CHECK (status IN ('waiting', 'running', 'done', 'interrupted', 'dead')),
     attempts     integer NOT NULL DEFAULT 0,
     claim_id     uuid,
@@ -312,7 +300,7 @@ CREATE TABLE @schema.conversation_messages (
     worker       text,
     merge        boolean NOT NULL DEFAULT false,
     error        text,
-    received_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
+    received_at  timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     queued       boolean NOT NULL GENERATED ALWAYS AS (status = 'waiting') STORED,
     PRIMARY KEY (device_id, message_id)
 ) WITH (fillfactor = 85);
@@ -322,6 +310,7 @@ CREATE INDEX conversation_messages_queued ON @schema.conversation_messages (devi
 CREATE TABLE @schema.conversation_turns (
     device_id    text,
     turn_no      bigint,
+    claim_id     uuid NOT NULL,
     fence        bigint NOT NULL,
     agent        varchar(50),
     reply        text NOT NULL,
@@ -331,7 +320,7 @@ CREATE TABLE @schema.conversation_turns (
     status       text NOT NULL CHECK (status IN ('done', 'interrupted')),
     attempts     integer NOT NULL,
     started_at   timestamptz NOT NULL,
-    committed_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    committed_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     PRIMARY KEY (device_id, turn_no)
 );
 
@@ -380,12 +369,13 @@ CREATE TABLE @schema.conversation_effects (
     message_id  text,
     position    integer,
     kind        text NOT NULL CHECK (kind IN ('answer', 'database', 'outside')),
+    agent       text,
     name        text NOT NULL,
     intent      jsonb NOT NULL,
     result      jsonb,
     turn_no     bigint NOT NULL,
     fence       bigint NOT NULL,
-    recorded_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    recorded_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     PRIMARY KEY (device_id, message_id, position)
 );
 
@@ -401,37 +391,160 @@ INSERT INTO @schema.moorline_keys (name, key) VALUES (
         pg_catalog.concat(pg_catalog.gen_random_uuid(), pg_catalog.gen_random_uuid()), '-', ''), 'hex'));
 
 CREATE VIEW @schema.expired_sessions AS
-SELECT device_id::text AS device_id,
-       active_agent,
-       locked_at,
-       greatest(last_active_at, locked_at) + session_ttl * interval '1 second' AS expired_at
-FROM @schema.conversation_states
-WHERE device_id IS NOT NULL
-  AND active_agent IS NOT NULL
-  AND greatest(last_active_at, locked_at) + session_ttl * interval '1 second' <= clock_timestamp();
+SELECT s.device_id::text AS device_id,
+       s.active_agent,
+       s.locked_at,
+       greatest(s.last_active_at, s.locked_at)
+           + s.session_ttl::double precision * interval '1 second' AS expired_at
+FROM @schema.conversation_states s
+WHERE s.device_id IS NOT NULL
+  AND s.active_agent IS NOT NULL
+  AND pg_catalog.clock_timestamp() - greatest(s.last_active_at, s.locked_at)
+      >= s.session_ttl::double precision * interval '1 second';
 
--- Turns: what claims a device for one message and what commits the turn's outcome.
+-- The functions. A turn is one call of moorline_begin and one of moorline_commit; each takes the turns of many
+-- devices at once.
 --
--- A function's name carries its version, because two versions of the code may run on one schema.
--- Every statement of a VOLATILE plpgsql function sees what was committed before that statement began:
--- what is read here after the device's row is locked is the state that the last turn left.
+-- A group takes the rows of its devices one by one, in the order of their IDs, and skips a row that somebody else has
+-- locked: no two groups wait for each other, and one locked device holds up no other. Each member has an outcome of its
+-- own; "locked" means that nothing was done for it and that it may ask again.
+--
+-- Every statement of a VOLATILE plpgsql function sees what was committed before that statement began: what is read here
+-- after a device's row was locked is the state that its last turn left.
+--
+-- Nothing that somebody else puts into a schema of the search_path may run as ours. Functions are called by their
+-- schema, and both sides of an operator have the types of one in pg_catalog. The key of conversation_states is
+-- whatever type the table had before it was adopted, so OPERATOR(pg_catalog.=) compares it. unnest of several arrays
+-- needs no schema: the parser always takes pg_catalog's.
 
--- Claim: claims the device for its next turn, or says why not. Idempotent in claim: asked again with the same claim
--- it gives the same turn again. A message that has to wait keeps a place in the queue for waiter_seconds. Without a
--- message it only looks for what a crashed process left behind: its turn, or a message that waited in it.
+-- Key: the device ID if the key of conversation_states can hold it (it may be a uuid, or a short text), else NULL:
+-- such a device has no row there.
+CREATE FUNCTION @schema.moorline_key(device text) RETURNS text
+LANGUAGE plpgsql STABLE
+AS $$
+DECLARE
+    key @schema.conversation_states.device_id%TYPE;
+BEGIN
+    IF pg_catalog.pg_typeof(key) OPERATOR(pg_catalog.=) 'pg_catalog.text'::regtype THEN
+        RETURN device;
+    END IF;
+    key := device;
+    RETURN device;
+EXCEPTION WHEN invalid_text_representation OR string_data_right_truncation THEN
+    RETURN NULL;
+END
+$$;
+
+-- Hold: holds the device's row until the transaction ends, so that removals of one device take turns with each other
+-- and with its turns. Without a row its checkpoints stand in for it.
+CREATE FUNCTION @schema.moorline_hold(device text) RETURNS void
+LANGUAGE plpgsql VOLATILE
+AS $$
+DECLARE
+    key @schema.conversation_states.device_id%TYPE := @schema.moorline_key(device);
+BEGIN
+    PERFORM 1 FROM @schema.conversation_states s WHERE s.device_id OPERATOR(pg_catalog.=) key FOR UPDATE;
+    IF NOT FOUND THEN
+        PERFORM 1
+            FROM @schema.conversation_checkpoints c
+            WHERE c.device_id = device
+            ORDER BY c.checkpoint_ns, c.checkpoint_id
+            FOR UPDATE;
+    END IF;
+END
+$$;
+
+-- Whether the device waits for an answer to this interrupt: its last turn asked, and nothing has been said since.
+CREATE FUNCTION @schema.moorline_asks(device text, last_turn_no bigint, interrupt_id text) RETURNS boolean
+LANGUAGE plpgsql STABLE
+AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN EXISTS (
+        SELECT 1 FROM @schema.conversation_turns t
+        WHERE t.device_id = device AND t.turn_no = last_turn_no AND t.status = 'interrupted'
+            AND t.interrupt->>'id'::text = interrupt_id);
+END
+$$;
+
+-- Unfinished: what messages that wait to be tried again have done already, in the order in which it was done; NULL if
+-- nothing. A database tool that refused did nothing; of an outside call that has no result yet nobody knows.
+CREATE FUNCTION @schema.moorline_unfinished(device text) RETURNS jsonb
+LANGUAGE plpgsql STABLE
+AS $$
+BEGIN
+    RETURN (
+        SELECT pg_catalog.jsonb_agg(
+            pg_catalog.jsonb_build_object(
+                'message_id', e.message_id, 'agent', e.agent, 'name', e.name, 'intent', e.intent, 'result', e.result)
+            ORDER BY m.arrival, e.position)
+        FROM @schema.conversation_messages m
+        JOIN @schema.conversation_effects e ON e.device_id = device AND e.message_id = m.message_id
+        WHERE m.device_id = device AND m.queued AND e.kind <> 'answer'
+            AND coalesce(e.kind = 'outside' OR NOT e.result ? 'refused'::text, true));
+END
+$$;
+
+-- Whether anything that these messages did stands, as moorline_unfinished counts it.
+CREATE FUNCTION @schema.moorline_effects_kept(device text, messages text[]) RETURNS boolean
+LANGUAGE plpgsql STABLE
+AS $$
+BEGIN
+    RETURN EXISTS (
+        SELECT 1 FROM @schema.conversation_effects e
+        WHERE e.device_id = device AND e.message_id = ANY (messages) AND e.kind <> 'answer'
+            AND coalesce(e.kind = 'outside' OR NOT e.result ? 'refused'::text, true));
+END
+$$;
+
+-- Retry after: in how many seconds the device's turn is likely to be over. That is what its last turns took, less the
+-- time that has passed since this one was claimed; at least half a second, and otherwise no longer than the lease. A
+-- device that has had no turn yet is given three seconds.
+CREATE FUNCTION @schema.moorline_retry_after(
+    device text, claimed_at timestamptz, lease_until timestamptz, moment timestamptz
+) RETURNS double precision
+LANGUAGE plpgsql STABLE
+AS $$
+#variable_conflict use_column
+DECLARE
+    usual double precision;
+    passed double precision := pg_catalog.date_part('epoch', moment - coalesce(claimed_at, moment));
+    lease double precision := pg_catalog.date_part('epoch', lease_until - moment);
+BEGIN
+    SELECT pg_catalog.avg(pg_catalog.date_part('epoch', t.committed_at - t.started_at)) INTO usual
+        FROM (
+            SELECT n.started_at, n.committed_at
+            FROM @schema.conversation_turns n
+            WHERE n.device_id = device
+            ORDER BY n.turn_no DESC
+            LIMIT 5
+        ) t;
+    usual := coalesce(usual, 3::double precision) - passed;
+    RETURN greatest(least(usual, lease), 0.5::double precision);
+END
+$$;
+
+-- Claim: claims the device for its next turn, or says why not. It never waits for the device's row. Idempotent in
+-- claim: asked again with the same claim it gives the same turn again. A message that has to wait keeps its place in
+-- the queue for waiter_seconds; one that finds nobody before it runs at once, without a place in the queue. Without a
+-- message it only looks for what a crashed process left: its turn, or a message that waited in it.
 --
 -- The answer's "outcome" is
---   claimed   the turn to run now: its fence, number, messages, lock and heads, and its journal if it was run before.
---             Its messages are the caller's own (with those merged into it), or those of a turn of this device that
---             a crashed process left behind and that has to be finished first.
---   replayed  the message has been answered: the stored reply.
---   waiting   the message is in the queue, or this very message is already being answered: ask again.
---   busy      another turn runs and the caller would not wait; nothing was stored.
---   dead      the message was set aside after max_attempts.
---   idle      nothing was left behind.
-CREATE FUNCTION @schema.moorline_claim_1(
+--   claimed       the turn to run now: its fence, number, messages, lock and heads, its journal if it was run before,
+--                 and what unfinished messages of the device have done (null if nothing). Its messages are the
+--                 caller's own (with those merged into it), or those of a turn of this device that a crashed process
+--                 left and that has to be finished first.
+--   replayed      the message has been answered: the stored reply.
+--   waiting       the message is in the queue, or this very message is already being answered: ask again.
+--   busy          another turn runs and the caller would not wait; nothing was stored.
+--   stale_resume  the message answers an interrupt that waits for no answer any more; nothing was stored, and if the
+--                 message was in the queue it is no more.
+--   dead          the message was set aside after max_attempts.
+--   idle          a crashed process left nothing.
+--   locked        somebody else has the device's row: nothing was done, ask again.
+CREATE FUNCTION @schema.moorline_claim(
     device text, message text, claim uuid, asking_worker text, message_text text, message_resume jsonb,
-    message_context jsonb, on_busy text, default_ttl integer, lease_seconds double precision,
+    message_values jsonb, on_busy text, default_ttl integer, lease_seconds double precision,
     waiter_seconds double precision, max_attempts integer
 ) RETURNS jsonb
 LANGUAGE plpgsql VOLATILE
@@ -439,730 +552,246 @@ AS $$
 #variable_conflict use_column
 DECLARE
     key @schema.conversation_states.device_id%TYPE := device;
+    policy record;
     state @schema.conversation_states;
     own @schema.conversation_messages;
     first @schema.conversation_messages;
-    unawaited boolean;
-    busy boolean;
-    moment timestamptz;
-BEGIN
-    SELECT s.* INTO state FROM @schema.conversation_states s WHERE s.device_id = key FOR UPDATE;
-    IF NOT FOUND THEN
-        IF message IS NULL THEN
-            RETURN jsonb_build_object('outcome', 'idle');
-        END IF;
-        INSERT INTO @schema.conversation_states (device_id, session_ttl) VALUES (key, default_ttl)
-            ON CONFLICT (device_id) DO NOTHING;
-        SELECT s.* INTO STRICT state FROM @schema.conversation_states s WHERE s.device_id = key FOR UPDATE;
-    END IF;
-    moment := clock_timestamp();
-
-    SELECT m.* INTO own FROM @schema.conversation_messages m WHERE m.device_id = device AND m.message_id = message;
-    IF own.status IN ('done', 'interrupted') THEN
-        RETURN (
-            SELECT jsonb_build_object(
-                'outcome', 'replayed', 'turn_no', t.turn_no, 'agent', t.agent, 'reply', t.reply,
-                'handoffs', t.handoffs, 'usage', t.usage, 'interrupt', t.interrupt,
-                'other_text', own.text <> message_text)
-            FROM @schema.conversation_turns t WHERE t.device_id = device AND t.turn_no = own.turn_no);
-    ELSIF own.status = 'dead' THEN
-        RETURN jsonb_build_object('outcome', 'dead', 'error', own.error);
-    END IF;
-
-    -- Nobody waits for this message yet: whoever delivered it before, if anybody, has gone.
-    unawaited := own.message_id IS NULL OR own.status = 'waiting' AND coalesce(own.waiter_until <= moment, true);
-    busy := coalesce(state.lease_until > moment, false);
-    IF state.claim_id = claim THEN
-        -- The answer to this very claim was lost.
-        UPDATE @schema.conversation_states s
-            SET lease_until = moment + lease_seconds * interval '1 second' WHERE s.device_id = key;
-        RETURN @schema.moorline_claimed_1(state, moment);
-    ELSIF busy AND unawaited AND on_busy = 'reject' THEN
-        RETURN jsonb_build_object('outcome', 'busy', 'retry_after', extract(epoch FROM state.lease_until - moment));
-    ELSIF own.message_id IS NULL AND message IS NOT NULL THEN
-        state.arrivals := state.arrivals + 1;
-        INSERT INTO @schema.conversation_messages
-            (device_id, message_id, arrival, text, resume, context, status, waiter_until, worker, merge)
-            VALUES (device, message, state.arrivals, message_text, message_resume, message_context, 'waiting',
-                    moment + waiter_seconds * interval '1 second', asking_worker, on_busy = 'merge');
-    ELSIF own.status = 'waiting' THEN
-        UPDATE @schema.conversation_messages m
-            SET waiter_until = moment + waiter_seconds * interval '1 second', worker = asking_worker
-            WHERE m.device_id = device AND m.message_id = message;
-    END IF;
-
-    IF busy THEN
-        UPDATE @schema.conversation_states s SET arrivals = state.arrivals
-            WHERE s.device_id = key AND s.arrivals <> state.arrivals;
-        RETURN jsonb_build_object('outcome', 'waiting');
-    END IF;
-
-    -- Nobody holds the device. A turn whose process died comes first; then messages in order of arrival, but none
-    -- whose waiter has gone: nobody would take its reply. A process that had many turns in a row lets others go first.
-    LOOP
-        SELECT m.* INTO first
-            FROM @schema.conversation_messages m
-            WHERE m.device_id = device
-                AND m.status IN ('waiting', 'running')
-                AND CASE
-                    WHEN m.status = 'running' THEN true
-                    WHEN message IS NULL THEN m.waiter_until <= moment
-                    ELSE m.waiter_until > moment END
-            ORDER BY m.status = 'running' DESC,
-                state.worker_turns >= 8 AND m.worker IS NOT DISTINCT FROM state.last_worker,
-                m.arrival
-            LIMIT 1;
-        IF NOT FOUND THEN
-            RETURN jsonb_build_object('outcome', 'idle');
-        END IF;
-        EXIT WHEN first.attempts < max_attempts;
-        UPDATE @schema.conversation_messages m
-            SET status = 'dead', waiter_until = NULL,
-                error = coalesce(m.error, 'the process that ran it died each time')
-            WHERE m.device_id = device
-                AND (m.message_id = first.message_id OR first.status = 'running' AND m.status = 'running');
-        UPDATE @schema.conversation_states s
-            SET claim_id = NULL, lease_until = NULL, arrivals = state.arrivals WHERE s.device_id = key;
-        IF EXISTS (
-            SELECT 1 FROM @schema.conversation_messages m
-            WHERE m.device_id = device AND m.message_id = message AND m.status = 'dead')
-        THEN
-            RETURN jsonb_build_object('outcome', 'dead', 'error', (
-                SELECT m.error FROM @schema.conversation_messages m
-                WHERE m.device_id = device AND m.message_id = message));
-        END IF;
-    END LOOP;
-    IF first.status = 'waiting' AND first.message_id <> message
-        AND NOT coalesce(first.claim_id = own.claim_id, false)
-        AND NOT (first.merge AND @schema.moorline_merged_1(first, message, moment))
-    THEN
-        IF unawaited AND on_busy = 'reject' THEN
-            DELETE FROM @schema.conversation_messages m
-                WHERE m.device_id = device AND m.message_id = message AND own.message_id IS NULL;
-            UPDATE @schema.conversation_messages m SET waiter_until = NULL
-                WHERE m.device_id = device AND m.message_id = message;
-            RETURN jsonb_build_object('outcome', 'busy', 'retry_after', 0);
-        END IF;
-        UPDATE @schema.conversation_states s SET arrivals = state.arrivals
-            WHERE s.device_id = key AND s.arrivals <> state.arrivals;
-        RETURN jsonb_build_object('outcome', 'waiting');
-    END IF;
-
-    UPDATE @schema.conversation_messages m
-        SET status = 'running', claim_id = claim, attempts = m.attempts + 1, waiter_until = NULL
-        WHERE m.device_id = device
-            AND m.status = first.status
-            AND (m.message_id = first.message_id
-                OR m.status = 'running'
-                OR m.claim_id = first.claim_id
-                OR first.merge AND @schema.moorline_merged_1(first, m.message_id, moment));
-    UPDATE @schema.conversation_states s
-        SET claim_id = claim,
-            fence = nextval('@schema.conversation_fences'),
-            lease_until = moment + lease_seconds * interval '1 second',
-            arrivals = state.arrivals,
-            last_worker = asking_worker,
-            worker_turns = CASE WHEN s.last_worker = asking_worker THEN s.worker_turns + 1 ELSE 1 END
-        WHERE s.device_id = key
-        RETURNING s.* INTO state;
-    RETURN @schema.moorline_claimed_1(state, moment);
-END
-$$;
-
--- Whether a waiting message is answered together with the first one: both merge, their contexts are equal, neither
--- answers an interrupt, neither ran before, and so it is with every message that waits between them. Those that ran
--- before stay together with those that they ran with, and with no others: the claim they had is their mark.
-CREATE FUNCTION @schema.moorline_merged_1(
-    first @schema.conversation_messages, message text, moment timestamptz
-) RETURNS boolean
-LANGUAGE sql STABLE
-AS $$
-    SELECT first.resume IS NULL AND first.claim_id IS NULL AND coalesce(
-        bool_and(b.merge AND b.resume IS NULL AND b.claim_id IS NULL AND b.context = first.context), false)
-    FROM @schema.conversation_messages m
-    JOIN @schema.conversation_messages b
-        ON b.device_id = m.device_id AND b.arrival BETWEEN first.arrival AND m.arrival
-    WHERE m.device_id = first.device_id AND m.message_id = message
-        AND m.status = 'waiting' AND m.waiter_until > moment
-        AND b.status = 'waiting' AND b.waiter_until > moment
-$$;
-
--- What a claimed turn starts from.
-CREATE FUNCTION @schema.moorline_claimed_1(
-    state @schema.conversation_states, moment timestamptz
-) RETURNS jsonb
-LANGUAGE plpgsql STABLE
-AS $$
-DECLARE
-    first @schema.conversation_messages;
-    messages jsonb;
-    journal jsonb := '[]';
-BEGIN
-    SELECT jsonb_agg(jsonb_build_object('id', m.message_id, 'text', m.text) ORDER BY m.arrival) INTO STRICT messages
-        FROM @schema.conversation_messages m
-        WHERE m.device_id = state.device_id::text AND m.status = 'running' AND m.claim_id = state.claim_id;
-    SELECT m.* INTO STRICT first
-        FROM @schema.conversation_messages m
-        WHERE m.device_id = state.device_id::text AND m.message_id = messages->0->>'id';
-    IF first.attempts > 1 OR first.error IS NOT NULL THEN
-        SELECT coalesce(
-                jsonb_agg(
-                    jsonb_build_object('kind', e.kind, 'name', e.name, 'intent', e.intent, 'result', e.result)
-                    ORDER BY e.position),
-                '[]')
-            INTO STRICT journal
-            FROM @schema.conversation_effects e
-            WHERE e.device_id = first.device_id AND e.message_id = first.message_id;
-    END IF;
-    RETURN jsonb_build_object(
-        'outcome', 'claimed',
-        'fence', state.fence,
-        'turn_no', state.last_turn_no + 1,
-        'now', moment,
-        'messages', messages,
-        'resume', first.resume,
-        'context', first.context,
-        'attempts', first.attempts,
-        'journal', journal,
-        'active_agent', CASE
-            WHEN greatest(state.last_active_at, state.locked_at) + state.session_ttl * interval '1 second' > moment
-            THEN state.active_agent END,
-        'heads', state.heads);
-END
-$$;
-
--- A checkpoint with the values of its channels and the writes on top of it, an array a column. Each value is looked up
--- by its key: a join would be planned from guesses of how much a device has stored.
-CREATE FUNCTION @schema.moorline_checkpoint_1(device text, ns text, id text) RETURNS TABLE (
-    device_id text, checkpoint_ns text, checkpoint_id text, parent_checkpoint_id text, type text, checkpoint bytea,
-    metadata jsonb, versions jsonb,
-    value_channels text[], value_versions text[], value_types text[], value_blobs bytea[],
-    write_tasks text[], write_idxs integer[], write_paths text[], write_channels text[], write_types text[],
-    write_blobs bytea[]
-)
-LANGUAGE sql STABLE
-AS $$
-    SELECT c.device_id, c.checkpoint_ns, c.checkpoint_id, c.parent_checkpoint_id, c.type, c.checkpoint, c.metadata,
-        c.versions, v.channels, v.versions, v.types, v.blobs, w.tasks, w.idxs, w.paths, w.channels, w.types, w.blobs
-    FROM @schema.conversation_checkpoints c
-    CROSS JOIN LATERAL (
-        SELECT array_agg(n.channel) AS channels, array_agg(n.version) AS versions, array_agg(s.type) AS types,
-            array_agg(s.blob) AS blobs
-        FROM jsonb_each_text(c.versions) AS n (channel, version)
-        CROSS JOIN LATERAL (
-            SELECT sv.type, sv.blob
-            FROM @schema.conversation_values sv
-            WHERE sv.device_id = c.device_id AND sv.checkpoint_ns = c.checkpoint_ns
-                AND sv.channel = n.channel AND sv.version = n.version
-            LIMIT 1
-        ) s
-    ) v
-    CROSS JOIN LATERAL (
-        SELECT array_agg(sw.task_id) AS tasks, array_agg(sw.idx) AS idxs, array_agg(sw.task_path) AS paths,
-            array_agg(sw.channel) AS channels, array_agg(sw.type) AS types, array_agg(sw.blob) AS blobs
-        FROM @schema.conversation_writes sw
-        WHERE sw.device_id = c.device_id AND sw.checkpoint_ns = c.checkpoint_ns
-            AND sw.checkpoint_id = c.checkpoint_id
-    ) w
-    WHERE c.device_id = $1 AND c.checkpoint_ns = $2 AND c.checkpoint_id = $3
-$$;
-
--- What the given channels' values at a checkpoint are made of: going up its ancestors, the writes stored at each until,
--- for each channel, the first ancestor that has a value of it stored. depth counts upwards; rows without a task are
--- the stored values.
-CREATE FUNCTION @schema.moorline_history_1(device text, ns text, id text, channels text[]) RETURNS TABLE (
-    depth integer, checkpoint_id text, task_id text, idx integer, task_path text, channel text, version text,
-    type text, blob bytea
-)
-LANGUAGE sql STABLE
-AS $$
-    WITH RECURSIVE walk AS (
-        SELECT 0 AS depth, t.checkpoint_id, t.parent_checkpoint_id, t.versions, '{}'::text[] AS sought,
-            $4 AS missing
-        FROM @schema.conversation_checkpoints t
-        WHERE t.device_id = $1 AND t.checkpoint_ns = $2 AND t.checkpoint_id = $3
-        UNION ALL
-        SELECT k.depth + 1, a.checkpoint_id, a.parent_checkpoint_id, a.versions, k.missing,
-            ARRAY(
-                SELECT m.channel
-                FROM unnest(k.missing) AS m (channel)
-                WHERE NOT EXISTS (
-                    SELECT 1
-                    FROM @schema.conversation_values v
-                    WHERE v.device_id = $1 AND v.checkpoint_ns = $2
-                        AND v.channel = m.channel AND v.version = a.versions ->> m.channel
-                )
-            )
-        FROM walk k
-        JOIN @schema.conversation_checkpoints a
-            ON a.device_id = $1 AND a.checkpoint_ns = $2 AND a.checkpoint_id = k.parent_checkpoint_id
-        WHERE k.missing <> '{}'
-    )
-    SELECT k.depth, k.checkpoint_id, w.task_id, w.idx, w.task_path, w.channel, NULL::text AS version, w.type, w.blob
-    FROM walk k
-    JOIN @schema.conversation_writes w
-        ON w.device_id = $1 AND w.checkpoint_ns = $2 AND w.checkpoint_id = k.checkpoint_id
-            AND w.channel = ANY (k.sought)
-    UNION ALL
-    SELECT k.depth, k.checkpoint_id, NULL, NULL, NULL, v.channel, v.version, v.type, v.blob
-    FROM walk k
-    CROSS JOIN LATERAL unnest(k.sought) AS f (channel)
-    JOIN @schema.conversation_values v
-        ON v.device_id = $1 AND v.checkpoint_ns = $2
-            AND v.channel = f.channel AND v.version = k.versions ->> f.channel
-$$;
-
--- Begin: the claim, and with it the state that the turn's run will read first: the head of the manager and that of the
--- agent that holds the session, each with what its delta channels are made of. A row a head; without one a row that
--- has only the claim's answer. A head that the caller says it knows is left out.
-CREATE FUNCTION @schema.moorline_begin_1(
-    device text, message text, claim uuid, asking_worker text, message_text text, message_resume jsonb,
-    message_context jsonb, on_busy text, default_ttl integer, lease_seconds double precision,
-    waiter_seconds double precision, max_attempts integer, known jsonb
-) RETURNS TABLE (
-    answer jsonb,
-    device_id text, checkpoint_ns text, checkpoint_id text, parent_checkpoint_id text, type text, checkpoint bytea,
-    metadata jsonb, versions jsonb,
-    value_channels text[], value_versions text[], value_types text[], value_blobs bytea[],
-    write_tasks text[], write_idxs integer[], write_paths text[], write_channels text[], write_types text[],
-    write_blobs bytea[],
-    delta_channels text[], history_depths integer[], history_ids text[], history_tasks text[], history_idxs integer[],
-    history_paths text[], history_channels text[], history_versions text[], history_types text[],
-    history_blobs bytea[]
-)
-LANGUAGE plpgsql VOLATILE
-AS $$
-#variable_conflict use_column
-DECLARE
-    claimed jsonb := @schema.moorline_claim_1(
-        device, message, claim, asking_worker, message_text, message_resume, message_context, on_busy, default_ttl,
-        lease_seconds, waiter_seconds, max_attempts);
-BEGIN
-    RETURN QUERY
-        SELECT claimed, c.*, d.channels, h.*
-        FROM (SELECT) AS always
-        LEFT JOIN (
-            SELECT n.key AS ns, n.value AS head
-            FROM jsonb_each_text(claimed->'heads') AS n
-            WHERE n.key IN ('', claimed->>'active_agent') AND n.value IS DISTINCT FROM known->>n.key
-        ) n ON true
-        LEFT JOIN LATERAL @schema.moorline_checkpoint_1(device, n.ns, n.head) c ON n.ns IS NOT NULL
-        LEFT JOIN LATERAL (
-            SELECT array_agg(k.channel) AS channels
-            FROM jsonb_object_keys(c.metadata->'counters_since_delta_snapshot') AS k (channel)
-        ) d ON true
-        LEFT JOIN LATERAL (
-            SELECT array_agg(w.depth), array_agg(w.checkpoint_id), array_agg(w.task_id), array_agg(w.idx),
-                array_agg(w.task_path), array_agg(w.channel), array_agg(w.version), array_agg(w.type), array_agg(w.blob)
-            FROM @schema.moorline_history_1(device, n.ns, n.head, d.channels) w
-        ) h ON d.channels IS NOT NULL;
-END
-$$;
-
--- Commit: writes all that the turn leaves behind, if its fence still stands; else nothing. Idempotent: a turn
--- that was committed and is committed again (its acknowledgement was lost) answers true again.
--- Checkpoints, values and writes come as one array a column.
-CREATE FUNCTION @schema.moorline_commit_1(
-    device text, claim uuid, turn_fence bigint, turn jsonb,
-    c_ns text[], c_id text[], c_parent text[], c_type text[], c_body bytea[], c_metadata text[], c_versions text[],
-    v_ns text[], v_channel text[], v_version text[], v_type text[], v_blob bytea[],
-    w_ns text[], w_id text[], w_task text[], w_idx integer[], w_path text[], w_channel text[], w_type text[],
-    w_blob bytea[]
-) RETURNS boolean
-LANGUAGE plpgsql VOLATILE
-AS $$
-#variable_conflict use_column
-DECLARE
-    key @schema.conversation_states.device_id%TYPE := device;
-    state @schema.conversation_states;
-    number bigint;
-    dropped text[];
-    agent text := turn->>'active_agent';
-    moment timestamptz;
-BEGIN
-    SELECT s.* INTO state FROM @schema.conversation_states s WHERE s.device_id = key FOR UPDATE;
-    moment := clock_timestamp();
-    IF state.claim_id IS DISTINCT FROM claim OR state.fence <> turn_fence THEN
-        RETURN EXISTS (
-            SELECT 1 FROM @schema.conversation_turns t
-            WHERE t.device_id = device AND t.turn_no = (turn->>'turn_no')::bigint AND t.fence = turn_fence);
-    END IF;
-    number := state.last_turn_no + 1;
-
-    INSERT INTO @schema.conversation_checkpoints
-        (device_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, type, checkpoint, metadata, versions,
-         turn_no, fence)
-        SELECT device, c.ns, c.id, c.parent, c.type, c.body, c.metadata::jsonb, c.versions::jsonb, number, turn_fence
-        FROM unnest(c_ns, c_id, c_parent, c_type, c_body, c_metadata, c_versions)
-            AS c (ns, id, parent, type, body, metadata, versions);
-    INSERT INTO @schema.conversation_values
-        (device_id, checkpoint_ns, channel, version, type, blob, fence)
-        SELECT device, v.ns, v.channel, v.version, v.type, v.blob, turn_fence
-        FROM unnest(v_ns, v_channel, v_version, v_type, v_blob) AS v (ns, channel, version, type, blob)
-        ON CONFLICT DO NOTHING;
-    INSERT INTO @schema.conversation_writes
-        (device_id, checkpoint_ns, checkpoint_id, task_id, idx, task_path, channel, type, blob, fence)
-        SELECT device, w.ns, w.id, w.task, w.idx, w.path, w.channel, w.type, w.blob, turn_fence
-        FROM unnest(w_ns, w_id, w_task, w_idx, w_path, w_channel, w_type, w_blob)
-            AS w (ns, id, task, idx, path, channel, type, blob);
-
-    -- Namespaces that nothing will enter again: an interrupt kept them, and it is over.
-    dropped := ARRAY(SELECT n.key FROM jsonb_each(state.heads) AS n WHERE NOT turn->'heads' ? n.key);
-    IF dropped <> '{}' THEN
-        DELETE FROM @schema.conversation_checkpoints c WHERE c.device_id = device AND c.checkpoint_ns = ANY (dropped);
-        DELETE FROM @schema.conversation_values v WHERE v.device_id = device AND v.checkpoint_ns = ANY (dropped);
-        DELETE FROM @schema.conversation_writes w WHERE w.device_id = device AND w.checkpoint_ns = ANY (dropped);
-    END IF;
-
-    INSERT INTO @schema.conversation_turns
-        (device_id, turn_no, fence, agent, reply, interrupt, handoffs, usage, status, attempts, started_at,
-         committed_at)
-        SELECT device, number, turn_fence, turn->>'agent', turn->>'reply', turn->'interrupt',
-            ARRAY(SELECT jsonb_array_elements_text(turn->'handoffs')), turn->'usage', turn->>'status',
-            (turn->>'attempts')::integer, (turn->>'started_at')::timestamptz, moment;
-    UPDATE @schema.conversation_messages m
-        SET status = turn->>'status', turn_no = number, claim_id = NULL, context = '{}', error = NULL
-        WHERE m.device_id = device AND m.claim_id = claim AND m.status = 'running';
-    IF turn ? 'journal_of' THEN
-        -- Effects stay on record; the answers that led to them have served.
-        DELETE FROM @schema.conversation_effects e
-            WHERE e.device_id = device AND e.message_id = turn->>'journal_of' AND e.kind = 'answer';
-    END IF;
-    UPDATE @schema.conversation_states s
-        SET active_agent = agent,
-            locked_at = CASE
-                WHEN agent IS NULL THEN NULL
-                WHEN (turn->>'lock_taken')::boolean THEN moment
-                ELSE s.locked_at END,
-            session_ttl = coalesce((turn->>'session_ttl')::integer, s.session_ttl),
-            last_active_at = moment,
-            last_turn_no = number,
-            heads = turn->'heads',
-            claim_id = NULL,
-            lease_until = NULL
-        WHERE s.device_id = key;
-    RETURN true;
-END
-$$;
-
--- Heartbeat: renews the lease of a turn that is still running. False: another process has claimed since.
-CREATE FUNCTION @schema.moorline_heartbeat_1(
-    device text, claim uuid, turn_fence bigint, lease_seconds double precision
-) RETURNS boolean
-LANGUAGE plpgsql VOLATILE
-AS $$
-DECLARE
-    key @schema.conversation_states.device_id%TYPE := device;
-BEGIN
-    UPDATE @schema.conversation_states s
-        SET lease_until = clock_timestamp() + lease_seconds * interval '1 second'
-        WHERE s.device_id = key AND s.claim_id = claim AND s.fence = turn_fence;
-    RETURN FOUND;
-END
-$$;
-
--- Release: ends a turn that failed, so that the device goes on at once. Its messages wait for their next delivery, those
--- that nobody was told of (all but told) also for whoever recovers what was left behind; after max_attempts they are set
--- aside. A failure that is not the messages' own fault (give_back) does not count as an attempt.
-CREATE FUNCTION @schema.moorline_release_1(
-    device text, claim uuid, turn_fence bigint, told text, give_back boolean, failure text, max_attempts integer
-) RETURNS boolean
-LANGUAGE plpgsql VOLATILE
-AS $$
-DECLARE
-    key @schema.conversation_states.device_id%TYPE := device;
-BEGIN
-    UPDATE @schema.conversation_states s
-        SET claim_id = NULL, lease_until = NULL
-        WHERE s.device_id = key AND s.claim_id = claim AND s.fence = turn_fence;
-    IF NOT FOUND THEN
-        RETURN false;
-    END IF;
-    UPDATE @schema.conversation_messages m
-        SET attempts = m.attempts - give_back::integer,
-            status = CASE WHEN m.attempts - give_back::integer >= max_attempts THEN 'dead' ELSE 'waiting' END,
-            waiter_until = CASE WHEN m.message_id IS DISTINCT FROM told THEN clock_timestamp() END,
-            error = failure
-        WHERE m.device_id = device AND m.claim_id = claim AND m.status = 'running';
-    RETURN true;
-END
-$$;
-
--- Abandon: leaves a turn as if its process had died now: whoever claims the device next has to finish it first.
-CREATE FUNCTION @schema.moorline_abandon_1(device text, claim uuid, give_back boolean) RETURNS void
-LANGUAGE plpgsql VOLATILE
-AS $$
-DECLARE
-    key @schema.conversation_states.device_id%TYPE := device;
-BEGIN
-    UPDATE @schema.conversation_states s
-        SET lease_until = NULL
-        WHERE s.device_id = key AND s.claim_id = claim AND s.lease_until IS NOT NULL;
-    IF FOUND AND give_back THEN
-        UPDATE @schema.conversation_messages m
-            SET attempts = m.attempts - 1
-            WHERE m.device_id = device AND m.claim_id = claim AND m.status = 'running';
-    END IF;
-END
-$$;
-
--- Withdraw: for a message whose caller has gone before its turn began. It gives up its place in the queue; and if the
--- claim was won after all, only that nobody learned of it, the turn is let go and counts as no attempt.
-CREATE FUNCTION @schema.moorline_withdraw_1(device text, message text, claim uuid) RETURNS void
-LANGUAGE plpgsql VOLATILE
-AS $$
-#variable_conflict use_column
-DECLARE
-    key @schema.conversation_states.device_id%TYPE := device;
-BEGIN
-    IF EXISTS (
-        SELECT 1 FROM @schema.conversation_messages m
-        WHERE m.device_id = device AND m.message_id = message AND m.claim_id = claim AND m.status = 'running')
-    THEN
-        UPDATE @schema.conversation_states s
-            SET claim_id = NULL, lease_until = NULL WHERE s.device_id = key AND s.claim_id = claim;
-        IF FOUND THEN
-            UPDATE @schema.conversation_messages m
-                SET status = 'waiting', attempts = m.attempts - 1, waiter_until = clock_timestamp()
-                WHERE m.device_id = device AND m.claim_id = claim AND m.status = 'running';
-        END IF;
-    ELSE
-        PERFORM @schema.moorline_abandon_1(device, claim, true);
-    END IF;
-    UPDATE @schema.conversation_messages m SET waiter_until = NULL
-        WHERE m.device_id = device AND m.message_id = message AND m.status = 'waiting';
-END
-$$;
-
-
--- Turns in groups: what begins and what commits the turns of many devices in one statement each.
---
--- A group takes the rows of its devices in the order of their IDs and skips a row that somebody else has locked: no two
--- groups wait for each other, and one device's lock holds up no other. Each member has an outcome of its own; "locked"
--- means that nothing was done for it and that it may ask again.
--- Every statement of a VOLATILE plpgsql function sees what was committed before that statement began: what is read here
--- after a device's row is locked is the state that its last turn left.
-
--- The messages of a device's open turn. Code that does not know open_messages leaves them to be searched for.
-CREATE FUNCTION @schema.moorline_running_2(
-    device text, state @schema.conversation_states
-) RETURNS SETOF @schema.conversation_messages
-LANGUAGE plpgsql STABLE
-AS $$
-BEGIN
-    RETURN QUERY
-        SELECT m.* FROM @schema.conversation_messages m
-        WHERE m.device_id = device AND m.message_id = ANY (state.open_messages)
-            AND m.status = 'running' AND m.claim_id = state.claim_id;
-    IF NOT FOUND THEN
-        RETURN QUERY
-            SELECT m.* FROM @schema.conversation_messages m
-            WHERE m.device_id = device AND m.status = 'running' AND state.claim_id IS NOT NULL;
-    END IF;
-END
-$$;
-
--- Claim: as moorline_claim_1, with the same answers, but that it does not wait for a device's row: its outcome is then
--- "locked". A message that finds nobody before it begins to run at once, without a place in the queue.
-CREATE FUNCTION @schema.moorline_claim_2(
-    device text, message text, claim uuid, asking_worker text, message_text text, message_resume jsonb,
-    message_context jsonb, on_busy text, default_ttl integer, lease_seconds double precision,
-    waiter_seconds double precision, max_attempts integer
-) RETURNS jsonb
-LANGUAGE plpgsql VOLATILE
-AS $$
-#variable_conflict use_column
-DECLARE
-    key @schema.conversation_states.device_id%TYPE := device;
-    state @schema.conversation_states;
-    own @schema.conversation_messages;
-    first @schema.conversation_messages;
-    unawaited boolean;
-    busy boolean;
     chosen text[];
+    messages jsonb;
+    unawaited boolean;
+    busy boolean;
+    barrier bigint;
+    next_fence bigint;
     moment timestamptz;
+    lease timestamptz;
+    waiter timestamptz;
 BEGIN
-    SELECT s.* INTO state FROM @schema.conversation_states s WHERE s.device_id = key FOR UPDATE SKIP LOCKED;
+    -- What a message does that finds its device busy: waits, or is refused, or waits and is answered together with
+    -- those that wait next to it.
+    SELECT p.waits, p.rejects, p.merges INTO policy
+        FROM (VALUES
+            ('wait', true, false, false),
+            ('reject', false, true, false),
+            ('merge', true, false, true)
+        ) AS p (name, waits, rejects, merges)
+        WHERE p.name = on_busy;
     IF NOT FOUND THEN
-        IF EXISTS (SELECT 1 FROM @schema.conversation_states s WHERE s.device_id = key) THEN
-            RETURN '{"outcome": "locked"}';
+        RAISE EXCEPTION USING ERRCODE = 'ML002',
+            MESSAGE = pg_catalog.format('there is no policy %s for a busy device', on_busy),
+            HINT = 'Use wait, reject or merge.';
+    END IF;
+
+    SELECT s.* INTO state
+        FROM @schema.conversation_states s
+        WHERE s.device_id OPERATOR(pg_catalog.=) key
+        FOR UPDATE SKIP LOCKED;
+    IF NOT FOUND THEN
+        SELECT s.* INTO state FROM @schema.conversation_states s WHERE s.device_id OPERATOR(pg_catalog.=) key;
+        IF FOUND THEN
+            moment := pg_catalog.clock_timestamp();
+            IF policy.rejects AND state.lease_until > moment AND state.claim_id <> claim AND NOT EXISTS (
+                SELECT 1 FROM @schema.conversation_messages m
+                WHERE m.device_id = device AND m.message_id = message
+                    AND NOT (m.status = 'waiting' AND coalesce(m.waiter_until <= moment, true)))
+            THEN
+                RETURN pg_catalog.jsonb_build_object('outcome', 'busy', 'retry_after',
+                    @schema.moorline_retry_after(device, state.claimed_at, state.lease_until, moment));
+            END IF;
+            RETURN '{"outcome": "locked"}'::jsonb;
         ELSIF message IS NULL THEN
-            RETURN '{"outcome": "idle"}';
+            RETURN '{"outcome": "idle"}'::jsonb;
+        ELSIF message_resume IS NOT NULL THEN
+            RETURN pg_catalog.jsonb_build_object('outcome', 'stale_resume', 'resume', message_resume);
         END IF;
         INSERT INTO @schema.conversation_states AS s (device_id, session_ttl) VALUES (key, default_ttl)
             ON CONFLICT (device_id) DO NOTHING
             RETURNING s.* INTO state;
         IF NOT FOUND THEN
-            RETURN '{"outcome": "locked"}';
+            RETURN '{"outcome": "locked"}'::jsonb;
         END IF;
     END IF;
-    moment := clock_timestamp();
+    moment := pg_catalog.clock_timestamp();
+    lease := moment + lease_seconds * interval '1 second';
+    waiter := moment + waiter_seconds * interval '1 second';
 
     SELECT m.* INTO own FROM @schema.conversation_messages m WHERE m.device_id = device AND m.message_id = message;
     IF own.status IN ('done', 'interrupted') THEN
         RETURN (
-            SELECT jsonb_build_object(
+            SELECT pg_catalog.jsonb_build_object(
                 'outcome', 'replayed', 'turn_no', t.turn_no, 'agent', t.agent, 'reply', t.reply,
                 'handoffs', t.handoffs, 'usage', t.usage, 'interrupt', t.interrupt,
                 'other_text', own.text <> message_text)
             FROM @schema.conversation_turns t WHERE t.device_id = device AND t.turn_no = own.turn_no);
     ELSIF own.status = 'dead' THEN
-        RETURN jsonb_build_object('outcome', 'dead', 'error', own.error);
+        RETURN pg_catalog.jsonb_build_object('outcome', 'dead', 'error', own.error);
+    ELSIF state.claim_id = claim THEN
+        -- The answer to this very claim was lost.
+        UPDATE @schema.conversation_states s
+            SET lease_until = lease
+            WHERE s.device_id OPERATOR(pg_catalog.=) key;
+        RETURN @schema.moorline_claimed(device, state, moment);
     END IF;
 
     -- Nobody waits for this message yet: whoever delivered it before, if anybody, has gone.
     unawaited := own.message_id IS NULL OR own.status = 'waiting' AND coalesce(own.waiter_until <= moment, true);
     busy := coalesce(state.lease_until > moment, false);
-    IF state.claim_id = claim THEN
-        -- The answer to this very claim was lost.
-        UPDATE @schema.conversation_states s
-            SET lease_until = moment + lease_seconds * interval '1 second' WHERE s.device_id = key;
-        RETURN @schema.moorline_claimed_2(device, state, moment);
-    ELSIF busy AND unawaited AND on_busy = 'reject' THEN
-        RETURN jsonb_build_object('outcome', 'busy', 'retry_after', extract(epoch FROM state.lease_until - moment));
+    IF own.status = 'waiting' THEN
+        message_resume := own.resume;
+    END IF;
+    IF message_resume IS NOT NULL AND coalesce(own.status = 'waiting', true)
+        AND NOT @schema.moorline_asks(device, state.last_turn_no, message_resume->>'interrupt_id'::text)
+    THEN
+        DELETE FROM @schema.conversation_messages m WHERE m.device_id = device AND m.message_id = message;
+        RETURN pg_catalog.jsonb_build_object('outcome', 'stale_resume', 'resume', message_resume);
+    ELSIF busy AND unawaited AND policy.rejects THEN
+        RETURN pg_catalog.jsonb_build_object('outcome', 'busy', 'retry_after',
+            @schema.moorline_retry_after(device, state.claimed_at, state.lease_until, moment));
     ELSIF own.message_id IS NULL AND message IS NOT NULL THEN
+        state.arrivals := state.arrivals + 1;
         IF state.claim_id IS NULL AND NOT EXISTS (
             SELECT 1 FROM @schema.conversation_messages m WHERE m.device_id = device AND m.queued)
         THEN
             INSERT INTO @schema.conversation_messages AS m
-                (device_id, message_id, arrival, text, resume, context, status, attempts, claim_id, merge)
-                VALUES (device, message, state.arrivals + 1, message_text, message_resume, message_context, 'running',
-                        1, claim, on_busy = 'merge')
+                (device_id, message_id, arrival, text, resume, values, status, attempts, claim_id, merge)
+                VALUES (device, message, state.arrivals, message_text, message_resume, message_values, 'running', 1,
+                        claim, policy.merges)
                 RETURNING m.* INTO first;
-            state := @schema.moorline_take_2(
-                device, claim, ARRAY[message], asking_worker, state.arrivals + 1, lease_seconds, moment);
-            RETURN @schema.moorline_answer_2(
-                state, first, jsonb_build_array(jsonb_build_object('id', message, 'text', message_text)), '[]', moment);
+            chosen := ARRAY[message];
+            messages := pg_catalog.jsonb_build_array(
+                pg_catalog.jsonb_build_object('id', message, 'text', message_text));
+        ELSE
+            INSERT INTO @schema.conversation_messages
+                (device_id, message_id, arrival, text, resume, values, status, waiter_until, worker, merge)
+                VALUES (device, message, state.arrivals, message_text, message_resume, message_values, 'waiting',
+                        waiter, asking_worker, policy.merges);
         END IF;
-        state.arrivals := state.arrivals + 1;
-        INSERT INTO @schema.conversation_messages
-            (device_id, message_id, arrival, text, resume, context, status, waiter_until, worker, merge)
-            VALUES (device, message, state.arrivals, message_text, message_resume, message_context, 'waiting',
-                    moment + waiter_seconds * interval '1 second', asking_worker, on_busy = 'merge');
     ELSIF own.status = 'waiting' THEN
         UPDATE @schema.conversation_messages m
-            SET waiter_until = moment + waiter_seconds * interval '1 second', worker = asking_worker
+            SET waiter_until = waiter, worker = asking_worker
             WHERE m.device_id = device AND m.message_id = message;
     END IF;
 
     IF busy THEN
-        UPDATE @schema.conversation_states s SET arrivals = state.arrivals
-            WHERE s.device_id = key AND s.arrivals <> state.arrivals;
-        RETURN '{"outcome": "waiting"}';
+        UPDATE @schema.conversation_states s
+            SET arrivals = state.arrivals
+            WHERE s.device_id OPERATOR(pg_catalog.=) key AND s.arrivals <> state.arrivals;
+        RETURN '{"outcome": "waiting"}'::jsonb;
     END IF;
 
-    -- Nobody holds the device. A turn whose process died comes first; then messages in order of arrival, but none
-    -- whose waiter has gone: nobody would take its reply. A process that had many turns in a row lets others go first.
-    LOOP
-        SELECT m.* INTO first FROM @schema.moorline_running_2(device, state) m ORDER BY m.arrival LIMIT 1;
-        IF NOT FOUND THEN
+    IF chosen IS NULL THEN
+        -- Nobody holds the device. A turn whose process died comes first; then messages in order of arrival, but none
+        -- whose waiter has gone: nobody would take its reply. A process that had many turns in a row lets others go
+        -- first. On the way out goes what failed too often, or answers an interrupt that is over.
+        LOOP
             SELECT m.* INTO first
                 FROM @schema.conversation_messages m
-                WHERE m.device_id = device AND m.queued
-                    AND CASE WHEN message IS NULL THEN m.waiter_until <= moment ELSE m.waiter_until > moment END
-                ORDER BY state.worker_turns >= 8 AND m.worker IS NOT DISTINCT FROM state.last_worker, m.arrival
+                WHERE m.device_id = device AND m.message_id = ANY (state.open_messages) AND m.status = 'running'
+                ORDER BY m.arrival
                 LIMIT 1;
+            IF NOT FOUND THEN
+                SELECT m.* INTO first
+                    FROM @schema.conversation_messages m
+                    WHERE m.device_id = device AND m.queued
+                        AND (message IS NULL AND m.waiter_until <= moment
+                            OR message IS NOT NULL AND m.waiter_until > moment)
+                    ORDER BY state.worker_turns >= 8 AND m.worker IS NOT DISTINCT FROM state.last_worker, m.arrival
+                    LIMIT 1;
+            END IF;
+            IF NOT FOUND THEN
+                RETURN '{"outcome": "idle"}'::jsonb;
+            END IF;
+            chosen := CASE WHEN first.status = 'running' THEN state.open_messages ELSE ARRAY[first.message_id] END;
+            IF first.attempts >= max_attempts THEN
+                UPDATE @schema.conversation_messages m
+                    SET status = 'dead', waiter_until = NULL,
+                        error = coalesce(m.error, 'the process that ran it died each time')
+                    WHERE m.device_id = device AND m.message_id = ANY (chosen) AND m.status = first.status;
+                UPDATE @schema.conversation_states s
+                    SET claim_id = NULL, claimed_at = NULL, lease_until = NULL, open_messages = NULL,
+                        arrivals = state.arrivals
+                    WHERE s.device_id OPERATOR(pg_catalog.=) key
+                    RETURNING s.* INTO state;
+                IF message = ANY (chosen) THEN
+                    RETURN (
+                        SELECT pg_catalog.jsonb_build_object('outcome', 'dead', 'error', m.error)
+                        FROM @schema.conversation_messages m
+                        WHERE m.device_id = device AND m.message_id = message);
+                END IF;
+            ELSIF first.status = 'waiting' AND first.resume IS NOT NULL
+                AND NOT @schema.moorline_asks(device, state.last_turn_no, first.resume->>'interrupt_id'::text)
+            THEN
+                DELETE FROM @schema.conversation_messages m
+                    WHERE m.device_id = device AND m.message_id = first.message_id;
+            ELSE
+                EXIT;
+            END IF;
+        END LOOP;
+
+        -- Those that ran together before stay together, and with no others: the claim they had is their mark.
+        -- Otherwise a message that merges is answered together with those after it, up to the first that is not like
+        -- it: one that does not merge, answers an interrupt, ran before, or brings other values.
+        IF first.status = 'waiting' AND first.claim_id IS NOT NULL THEN
+            SELECT pg_catalog.array_agg(m.message_id) INTO chosen
+                FROM @schema.conversation_messages m
+                WHERE m.device_id = device AND m.queued AND m.claim_id = first.claim_id;
+        ELSIF first.status = 'waiting' AND first.merge AND first.resume IS NULL THEN
+            SELECT pg_catalog.min(m.arrival) INTO barrier
+                FROM @schema.conversation_messages m
+                WHERE m.device_id = device AND m.queued AND m.arrival > first.arrival AND m.waiter_until > moment
+                    AND NOT (m.merge AND m.resume IS NULL AND m.claim_id IS NULL AND m.values = first.values);
+            SELECT pg_catalog.array_agg(m.message_id) INTO chosen
+                FROM @schema.conversation_messages m
+                WHERE m.device_id = device AND m.queued AND m.arrival >= first.arrival
+                    AND (barrier IS NULL OR m.arrival < barrier)
+                    AND (m.waiter_until > moment OR m.message_id = first.message_id);
         END IF;
-        IF NOT FOUND THEN
-            RETURN '{"outcome": "idle"}';
+
+        IF first.status = 'waiting' AND NOT coalesce(message = ANY (chosen), true) THEN
+            IF unawaited AND NOT policy.waits THEN
+                IF own.message_id IS NULL THEN
+                    DELETE FROM @schema.conversation_messages m WHERE m.device_id = device AND m.message_id = message;
+                ELSE
+                    UPDATE @schema.conversation_messages m
+                        SET waiter_until = NULL
+                        WHERE m.device_id = device AND m.message_id = message;
+                END IF;
+                RETURN pg_catalog.jsonb_build_object('outcome', 'busy', 'retry_after',
+                    @schema.moorline_retry_after(device, NULL::timestamptz, lease, moment));
+            END IF;
+            UPDATE @schema.conversation_states s
+                SET arrivals = state.arrivals
+                WHERE s.device_id OPERATOR(pg_catalog.=) key AND s.arrivals <> state.arrivals;
+            RETURN '{"outcome": "waiting"}'::jsonb;
         END IF;
-        EXIT WHEN first.attempts < max_attempts;
         UPDATE @schema.conversation_messages m
-            SET status = 'dead', waiter_until = NULL,
-                error = coalesce(m.error, 'the process that ran it died each time')
-            WHERE m.device_id = device
-                AND (m.message_id = first.message_id
-                    OR first.status = 'running'
-                        AND m.message_id IN (SELECT r.message_id FROM @schema.moorline_running_2(device, state) r));
-        UPDATE @schema.conversation_states s
-            SET claim_id = NULL, open_messages = NULL, lease_until = NULL, arrivals = state.arrivals
-            WHERE s.device_id = key
-            RETURNING s.* INTO state;
-        IF EXISTS (
-            SELECT 1 FROM @schema.conversation_messages m
-            WHERE m.device_id = device AND m.message_id = message AND m.status = 'dead')
-        THEN
-            RETURN jsonb_build_object('outcome', 'dead', 'error', (
-                SELECT m.error FROM @schema.conversation_messages m
-                WHERE m.device_id = device AND m.message_id = message));
-        END IF;
-    END LOOP;
-    IF first.status = 'waiting' AND first.message_id <> message
-        AND NOT coalesce(first.claim_id = own.claim_id, false)
-        AND NOT (first.merge AND @schema.moorline_merged_2(first, message, moment))
-    THEN
-        IF unawaited AND on_busy = 'reject' THEN
-            DELETE FROM @schema.conversation_messages m
-                WHERE m.device_id = device AND m.message_id = message AND own.message_id IS NULL;
-            UPDATE @schema.conversation_messages m SET waiter_until = NULL
-                WHERE m.device_id = device AND m.message_id = message;
-            RETURN jsonb_build_object('outcome', 'busy', 'retry_after', 0);
-        END IF;
-        UPDATE @schema.conversation_states s SET arrivals = state.arrivals
-            WHERE s.device_id = key AND s.arrivals <> state.arrivals;
-        RETURN '{"outcome": "waiting"}';
+            SET status = 'running', claim_id = claim, attempts = m.attempts + 1, waiter_until = NULL
+            WHERE m.device_id = device AND m.message_id = ANY (chosen) AND m.status = first.status;
     END IF;
 
-    IF first.status = 'running' THEN
-        chosen := ARRAY(SELECT r.message_id FROM @schema.moorline_running_2(device, state) r);
-    ELSE
-        chosen := ARRAY(
-            SELECT m.message_id FROM @schema.conversation_messages m
-            WHERE m.device_id = device AND m.queued
-                AND (m.message_id = first.message_id
-                    OR m.claim_id = first.claim_id
-                    OR first.merge AND @schema.moorline_merged_2(first, m.message_id, moment)));
-    END IF;
-    UPDATE @schema.conversation_messages m
-        SET status = 'running', claim_id = claim, attempts = m.attempts + 1, waiter_until = NULL
-        WHERE m.device_id = device AND m.message_id = ANY (chosen);
-    state := @schema.moorline_take_2(device, claim, chosen, asking_worker, state.arrivals, lease_seconds, moment);
-    RETURN @schema.moorline_claimed_2(device, state, moment);
-END
-$$;
-
--- Writes a claim into the row of its device.
-CREATE FUNCTION @schema.moorline_take_2(
-    device text, claim uuid, messages text[], asking_worker text, last_arrival bigint, lease_seconds double precision,
-    moment timestamptz
-) RETURNS @schema.conversation_states
-LANGUAGE plpgsql VOLATILE
-AS $$
-DECLARE
-    key @schema.conversation_states.device_id%TYPE := device;
-    state @schema.conversation_states;
-BEGIN
+    -- The fence only orders the device's claims. Going by the clock it goes on after an erasure too, and going by the
+    -- last one it rises where the clock was set back.
+    next_fence := greatest(
+        state.fence + 1, (pg_catalog.date_part('epoch', moment) * 1000000::double precision)::bigint);
     UPDATE @schema.conversation_states s
         SET claim_id = claim,
-            open_messages = messages,
-            fence = nextval('@schema.conversation_fences'),
-            lease_until = moment + lease_seconds * interval '1 second',
-            arrivals = last_arrival,
+            claimed_at = moment,
+            lease_until = lease,
+            fence = next_fence,
+            open_messages = chosen,
+            arrivals = state.arrivals,
             last_worker = asking_worker,
             worker_turns = CASE WHEN s.last_worker = asking_worker THEN s.worker_turns + 1 ELSE 1 END
-        WHERE s.device_id = key
+        WHERE s.device_id OPERATOR(pg_catalog.=) key
         RETURNING s.* INTO STRICT state;
-    RETURN state;
+    IF messages IS NULL THEN
+        RETURN @schema.moorline_claimed(device, state, moment);
+    END IF;
+    RETURN @schema.moorline_answer(device, state, first, messages, '[]'::jsonb, moment);
 END
 $$;
 
--- As moorline_merged_1: whether a waiting message is answered together with the first one.
-CREATE FUNCTION @schema.moorline_merged_2(
-    first @schema.conversation_messages, message text, moment timestamptz
-) RETURNS boolean
-LANGUAGE sql STABLE
-AS $$
-    SELECT first.resume IS NULL AND first.claim_id IS NULL AND coalesce(
-        bool_and(b.merge AND b.resume IS NULL AND b.claim_id IS NULL AND b.context = first.context), false)
-    FROM @schema.conversation_messages m
-    JOIN @schema.conversation_messages b
-        ON b.device_id = m.device_id AND b.queued AND b.arrival BETWEEN first.arrival AND m.arrival
-            AND b.waiter_until > moment
-    WHERE m.device_id = first.device_id AND m.message_id = message AND m.queued AND m.waiter_until > moment
-$$;
-
--- What a claimed turn starts from: its messages, and its journal if it was run before.
-CREATE FUNCTION @schema.moorline_claimed_2(
+-- Claimed: what a turn starts from whose messages were there before: those, and its journal if it was run before.
+CREATE FUNCTION @schema.moorline_claimed(
     device text, state @schema.conversation_states, moment timestamptz
 ) RETURNS jsonb
 LANGUAGE plpgsql STABLE
@@ -1170,113 +799,194 @@ AS $$
 DECLARE
     first @schema.conversation_messages;
     messages jsonb;
-    journal jsonb := '[]';
+    journal jsonb := '[]'::jsonb;
 BEGIN
-    SELECT jsonb_agg(jsonb_build_object('id', m.message_id, 'text', m.text) ORDER BY m.arrival) INTO STRICT messages
-        FROM @schema.moorline_running_2(device, state) m;
+    SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('id', m.message_id, 'text', m.text) ORDER BY m.arrival)
+        INTO STRICT messages
+        FROM @schema.conversation_messages m
+        WHERE m.device_id = device AND m.message_id = ANY (state.open_messages) AND m.status = 'running';
     SELECT m.* INTO STRICT first
         FROM @schema.conversation_messages m
-        WHERE m.device_id = device AND m.message_id = messages->0->>'id';
+        WHERE m.device_id = device AND m.message_id = messages->0->>'id'::text;
     IF first.attempts > 1 OR first.error IS NOT NULL THEN
         SELECT coalesce(
-                jsonb_agg(
-                    jsonb_build_object('kind', e.kind, 'name', e.name, 'intent', e.intent, 'result', e.result)
+                pg_catalog.jsonb_agg(
+                    pg_catalog.jsonb_build_object(
+                        'kind', e.kind, 'agent', e.agent, 'name', e.name, 'intent', e.intent, 'result', e.result)
                     ORDER BY e.position),
-                '[]')
+                '[]'::jsonb)
             INTO STRICT journal
             FROM @schema.conversation_effects e
             WHERE e.device_id = device AND e.message_id = first.message_id;
     END IF;
-    RETURN @schema.moorline_answer_2(state, first, messages, journal, moment);
+    RETURN @schema.moorline_answer(device, state, first, messages, journal, moment);
 END
 $$;
 
--- The answer to a claim that was won.
-CREATE FUNCTION @schema.moorline_answer_2(
-    state @schema.conversation_states, first @schema.conversation_messages, messages jsonb, journal jsonb,
+-- Answer: the answer to a claim that was won.
+CREATE FUNCTION @schema.moorline_answer(
+    device text, s @schema.conversation_states, first @schema.conversation_messages, messages jsonb, journal jsonb,
     moment timestamptz
 ) RETURNS jsonb
-LANGUAGE sql STABLE
+LANGUAGE plpgsql STABLE
 AS $$
-    SELECT jsonb_build_object(
+DECLARE
+    unfinished jsonb;
+BEGIN
+    IF s.unfinished THEN
+        unfinished := @schema.moorline_unfinished(device);
+    END IF;
+    RETURN pg_catalog.jsonb_build_object(
         'outcome', 'claimed',
-        'fence', state.fence,
-        'turn_no', state.last_turn_no + 1,
+        'fence', s.fence,
+        'turn_no', s.last_turn_no + 1,
         'now', moment,
         'messages', messages,
         'resume', first.resume,
-        'context', first.context,
+        'values', first.values,
         'attempts', first.attempts,
         'journal', journal,
+        'unfinished', unfinished,
         'active_agent', CASE
-            WHEN greatest(state.last_active_at, state.locked_at) + state.session_ttl * interval '1 second' > moment
-            THEN state.active_agent END,
-        'heads', state.heads)
+            WHEN s.active_agent IS NOT NULL
+                AND moment - greatest(s.last_active_at, s.locked_at)
+                    < s.session_ttl::double precision * interval '1 second'
+            THEN s.active_agent END,
+        'heads', s.heads);
+END
 $$;
 
--- What the values of delta channels at a checkpoint are made of, as moorline_history_1 says; each step up goes by the
--- key of the parent, however few the stored checkpoints are: OFFSET 0 keeps the planner from reading all of them anew.
-CREATE FUNCTION @schema.moorline_history_2(device text, ns text, id text, channels text[]) RETURNS TABLE (
+-- Delta channels: the channels of a checkpoint that are kept as the changes of each step. LangGraph counts in the
+-- metadata how long ago each was stored whole.
+CREATE FUNCTION @schema.moorline_delta_channels(metadata jsonb) RETURNS text[]
+LANGUAGE plpgsql IMMUTABLE
+AS $$
+DECLARE
+    counters jsonb := metadata->'counters_since_delta_snapshot'::text;
+BEGIN
+    IF counters IS NULL OR pg_catalog.jsonb_typeof(counters) <> 'object' THEN
+        RETURN NULL;
+    END IF;
+    RETURN (SELECT pg_catalog.array_agg(k.channel) FROM pg_catalog.jsonb_object_keys(counters) AS k (channel));
+END
+$$;
+
+-- Ancestors: the checkpoints whose writes the value of a delta channel at a checkpoint is made of, the nearest first:
+-- up to the first ancestor that has a value of the channel stored. Each step goes by the key of the parent, however
+-- few the stored checkpoints are: OFFSET 0 keeps the planner from reading all of them anew.
+CREATE FUNCTION @schema.moorline_ancestors(device text, ns text, id text, delta_channel text) RETURNS text[]
+LANGUAGE plpgsql STABLE
+AS $$
+BEGIN
+    RETURN (
+        WITH RECURSIVE walk AS (
+            SELECT 0 AS depth, c.checkpoint_id, c.parent_checkpoint_id, false AS whole
+            FROM @schema.conversation_checkpoints c
+            WHERE c.device_id = device AND c.checkpoint_ns = ns AND c.checkpoint_id = id
+            UNION ALL
+            SELECT w.depth + 1, a.checkpoint_id, a.parent_checkpoint_id, EXISTS (
+                    SELECT 1
+                    FROM @schema.conversation_values v
+                    WHERE v.device_id = device AND v.checkpoint_ns = ns
+                        AND v.channel = delta_channel AND v.version = a.versions->>delta_channel)
+            FROM walk w
+            CROSS JOIN LATERAL (
+                SELECT p.checkpoint_id, p.parent_checkpoint_id, p.versions
+                FROM @schema.conversation_checkpoints p
+                WHERE p.device_id = device AND p.checkpoint_ns = ns AND p.checkpoint_id = w.parent_checkpoint_id
+                OFFSET 0
+            ) a
+            WHERE NOT w.whole
+        )
+        SELECT pg_catalog.array_agg(w.checkpoint_id ORDER BY w.depth) FROM walk w WHERE w.depth > 0);
+END
+$$;
+
+-- Checkpoint: a checkpoint with the values of its channels and the writes on top of it, one array for each column. Each
+-- value is looked up by its key: a join would be planned from guesses of how much a device has stored.
+CREATE FUNCTION @schema.moorline_checkpoint(device text, ns text, id text) RETURNS TABLE (
+    checkpoint_ns text, checkpoint_id text, parent_checkpoint_id text, type text, checkpoint bytea,
+    metadata jsonb, versions jsonb,
+    value_channels text[], value_versions text[], value_types text[], value_blobs bytea[],
+    write_tasks text[], write_idxs integer[], write_paths text[], write_channels text[], write_types text[],
+    write_blobs bytea[]
+)
+LANGUAGE plpgsql STABLE
+AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+        SELECT c.checkpoint_ns, c.checkpoint_id, c.parent_checkpoint_id, c.type, c.checkpoint, c.metadata, c.versions,
+            v.channels, v.versions, v.types, v.blobs, w.tasks, w.idxs, w.paths, w.channels, w.types, w.blobs
+        FROM @schema.conversation_checkpoints c
+        CROSS JOIN LATERAL (
+            SELECT pg_catalog.array_agg(n.channel) AS channels, pg_catalog.array_agg(n.version) AS versions,
+                pg_catalog.array_agg(s.type) AS types, pg_catalog.array_agg(s.blob) AS blobs
+            FROM pg_catalog.jsonb_each_text(c.versions) AS n (channel, version)
+            CROSS JOIN LATERAL (
+                SELECT sv.type, sv.blob
+                FROM @schema.conversation_values sv
+                WHERE sv.device_id = device AND sv.checkpoint_ns = ns
+                    AND sv.channel = n.channel AND sv.version = n.version
+                LIMIT 1
+            ) s
+        ) v
+        CROSS JOIN LATERAL (
+            SELECT pg_catalog.array_agg(sw.task_id) AS tasks, pg_catalog.array_agg(sw.idx) AS idxs,
+                pg_catalog.array_agg(sw.task_path) AS paths, pg_catalog.array_agg(sw.channel) AS channels,
+                pg_catalog.array_agg(sw.type) AS types, pg_catalog.array_agg(sw.blob) AS blobs
+            FROM @schema.conversation_writes sw
+            WHERE sw.device_id = device AND sw.checkpoint_ns = ns AND sw.checkpoint_id = id
+        ) w
+        WHERE c.device_id = device AND c.checkpoint_ns = ns AND c.checkpoint_id = id;
+END
+$$;
+
+-- History: what the given delta channels' values at a checkpoint are made of: the writes of the ancestors, and the
+-- stored value that they start from. depth counts upwards; rows without a task are the stored values.
+CREATE FUNCTION @schema.moorline_history(device text, ns text, id text, channels text[]) RETURNS TABLE (
     depth integer, checkpoint_id text, task_id text, idx integer, task_path text, channel text, version text,
     type text, blob bytea
 )
-LANGUAGE sql STABLE
+LANGUAGE plpgsql STABLE
 AS $$
-    WITH RECURSIVE walk AS (
-        SELECT 0 AS depth, t.checkpoint_id, t.parent_checkpoint_id, t.versions, '{}'::text[] AS sought,
-            $4 AS missing
-        FROM @schema.conversation_checkpoints t
-        WHERE t.device_id = $1 AND t.checkpoint_ns = $2 AND t.checkpoint_id = $3
-        UNION ALL
-        SELECT k.depth + 1, a.checkpoint_id, a.parent_checkpoint_id, a.versions, k.missing,
-            ARRAY(
-                SELECT m.channel
-                FROM unnest(k.missing) AS m (channel)
-                WHERE NOT EXISTS (
-                    SELECT 1
-                    FROM @schema.conversation_values v
-                    WHERE v.device_id = $1 AND v.checkpoint_ns = $2
-                        AND v.channel = m.channel AND v.version = a.versions ->> m.channel
-                )
-            )
-        FROM walk k
-        CROSS JOIN LATERAL (
-            SELECT a.checkpoint_id, a.parent_checkpoint_id, a.versions
-            FROM @schema.conversation_checkpoints a
-            WHERE a.device_id = $1 AND a.checkpoint_ns = $2 AND a.checkpoint_id = k.parent_checkpoint_id
-            OFFSET 0
-        ) a
-        WHERE k.missing <> '{}'
-    )
-    SELECT k.depth, k.checkpoint_id, w.task_id, w.idx, w.task_path, w.channel, NULL::text AS version, w.type, w.blob
-    FROM walk k
-    CROSS JOIN LATERAL (
-        SELECT w.task_id, w.idx, w.task_path, w.channel, w.type, w.blob
-        FROM @schema.conversation_writes w
-        WHERE w.device_id = $1 AND w.checkpoint_ns = $2 AND w.checkpoint_id = k.checkpoint_id
-            AND w.channel = ANY (k.sought)
-        OFFSET 0
-    ) w
-    UNION ALL
-    SELECT k.depth, k.checkpoint_id, NULL, NULL, NULL, v.channel, v.version, v.type, v.blob
-    FROM walk k
-    CROSS JOIN LATERAL unnest(k.sought) AS f (channel)
-    JOIN @schema.conversation_values v
-        ON v.device_id = $1 AND v.checkpoint_ns = $2
-            AND v.channel = f.channel AND v.version = k.versions ->> f.channel
+#variable_conflict use_column
+DECLARE
+    own text;
+    ids text[];
+    oldest text;
+BEGIN
+    FOREACH own IN ARRAY channels LOOP
+        ids := @schema.moorline_ancestors(device, ns, id, own);
+        CONTINUE WHEN ids IS NULL;
+        oldest := ids[pg_catalog.cardinality(ids)];
+        RETURN QUERY
+            SELECT pg_catalog.array_position(ids, w.checkpoint_id), w.checkpoint_id, w.task_id, w.idx, w.task_path,
+                w.channel, NULL::text, w.type, w.blob
+            FROM @schema.conversation_writes w
+            WHERE w.device_id = device AND w.checkpoint_ns = ns AND w.checkpoint_id = ANY (ids) AND w.channel = own;
+        RETURN QUERY
+            SELECT pg_catalog.cardinality(ids), oldest, NULL::text, NULL::integer, NULL::text, v.channel, v.version,
+                v.type, v.blob
+            FROM @schema.conversation_checkpoints c
+            JOIN @schema.conversation_values v
+                ON v.device_id = device AND v.checkpoint_ns = ns AND v.channel = own AND v.version = c.versions->>own
+            WHERE c.device_id = device AND c.checkpoint_ns = ns AND c.checkpoint_id = oldest;
+    END LOOP;
+END
 $$;
 
 -- Begin: the claims of a group, one place each in the arrays, and with each what its run will read first: the head of
--- the manager and that of the agent that holds the session, each with what its delta channels are made of. A row a
--- head; without one a row that has only the claim's answer. A head that the caller says it knows (a JSON object of
--- heads by namespace) is left out.
-CREATE FUNCTION @schema.moorline_begin_2(
-    devices text[], messages text[], claims uuid[], texts text[], resumes text[], contexts text[], on_busy text[],
-    known text[], asking_worker text, default_ttl integer, lease_seconds double precision,
+-- the manager and that of the agent that holds the session, each with what its delta channels are made of. There is
+-- one row for each head, or one that has only the claim's answer. A head that the caller says it knows (a JSON object
+-- of heads by namespace) is left out.
+CREATE FUNCTION @schema.moorline_begin(
+    devices text[], messages text[], claims uuid[], texts text[], resumes text[], message_values text[],
+    on_busy text[], known text[], asking_worker text, default_ttl integer, lease_seconds double precision,
     waiter_seconds double precision, max_attempts integer
 ) RETURNS TABLE (
     place integer, answer jsonb,
-    device_id text, checkpoint_ns text, checkpoint_id text, parent_checkpoint_id text, type text, checkpoint bytea,
+    checkpoint_ns text, checkpoint_id text, parent_checkpoint_id text, type text, checkpoint bytea,
     metadata jsonb, versions jsonb,
     value_channels text[], value_versions text[], value_types text[], value_blobs bytea[],
     write_tasks text[], write_idxs integer[], write_paths text[], write_channels text[], write_types text[],
@@ -1292,17 +1002,23 @@ AS $$
 #variable_conflict use_column
 DECLARE
     own integer;
+    device text;
     claimed jsonb;
     wanted jsonb;
 BEGIN
-    FOR own IN SELECT n.place FROM unnest(devices) WITH ORDINALITY AS n (device, place) ORDER BY n.device, n.place LOOP
-        claimed := @schema.moorline_claim_2(
-            devices[own], messages[own], claims[own], asking_worker, texts[own], resumes[own]::jsonb,
-            contexts[own]::jsonb, on_busy[own], default_ttl, lease_seconds, waiter_seconds, max_attempts);
+    FOR own, device IN
+        SELECT n.place::integer, n.device
+        FROM pg_catalog.unnest(devices) WITH ORDINALITY AS n (device, place)
+        ORDER BY n.device, n.place
+    LOOP
+        claimed := @schema.moorline_claim(
+            device, messages[own], claims[own], asking_worker, texts[own], resumes[own]::jsonb,
+            message_values[own]::jsonb, on_busy[own], default_ttl, lease_seconds, waiter_seconds, max_attempts);
         wanted := (
-            SELECT jsonb_object_agg(n.key, n.value)
-            FROM jsonb_each_text(claimed->'heads') AS n
-            WHERE n.key IN ('', claimed->>'active_agent') AND n.value IS DISTINCT FROM known[own]::jsonb->>n.key);
+            SELECT pg_catalog.jsonb_object_agg(n.ns, n.head)
+            FROM pg_catalog.jsonb_each_text(claimed->'heads'::text) AS n (ns, head)
+            WHERE n.ns IN ('', claimed->>'active_agent'::text)
+                AND n.head IS DISTINCT FROM known[own]::jsonb->>n.ns);
         IF wanted IS NULL THEN
             place := own;
             answer := claimed;
@@ -1311,27 +1027,25 @@ BEGIN
         END IF;
         RETURN QUERY
             SELECT own, claimed, c.*, d.channels, h.*
-            FROM jsonb_each_text(wanted) AS n (ns, head)
-            LEFT JOIN LATERAL @schema.moorline_checkpoint_1(devices[own], n.ns, n.head) c ON true
+            FROM pg_catalog.jsonb_each_text(wanted) AS n (ns, head)
+            LEFT JOIN LATERAL @schema.moorline_checkpoint(device, n.ns, n.head) c ON true
+            LEFT JOIN LATERAL (SELECT @schema.moorline_delta_channels(c.metadata) AS channels) d ON true
             LEFT JOIN LATERAL (
-                SELECT array_agg(k.channel) AS channels
-                FROM jsonb_object_keys(c.metadata->'counters_since_delta_snapshot') AS k (channel)
-            ) d ON true
-            LEFT JOIN LATERAL (
-                SELECT array_agg(w.depth), array_agg(w.checkpoint_id), array_agg(w.task_id), array_agg(w.idx),
-                    array_agg(w.task_path), array_agg(w.channel), array_agg(w.version), array_agg(w.type),
-                    array_agg(w.blob)
-                FROM @schema.moorline_history_2(devices[own], n.ns, n.head, d.channels) w
+                SELECT pg_catalog.array_agg(w.depth), pg_catalog.array_agg(w.checkpoint_id),
+                    pg_catalog.array_agg(w.task_id), pg_catalog.array_agg(w.idx), pg_catalog.array_agg(w.task_path),
+                    pg_catalog.array_agg(w.channel), pg_catalog.array_agg(w.version), pg_catalog.array_agg(w.type),
+                    pg_catalog.array_agg(w.blob)
+                FROM @schema.moorline_history(device, n.ns, n.head, coalesce(d.channels, '{}'::text[])) w
             ) h ON d.channels IS NOT NULL;
     END LOOP;
 END
 $$;
 
--- Commit: the outcomes of a group of turns, one place each in the arrays: committed, or stale (its fence no longer
--- stands, and nothing was written), or locked. Idempotent: a turn that was committed and is committed again (its
--- acknowledgement was lost) is committed again.
--- Checkpoints, values and writes come as one array a column, the first of them the place of their turn.
-CREATE FUNCTION @schema.moorline_commit_2(
+-- Commit: the outcomes of a group of turns, one place each in the arrays: committed, or stale (the device has another
+-- claim or none, and nothing was written), or locked. Idempotent: a turn that was committed and is committed again,
+-- because its acknowledgement was lost, is committed again.
+-- Checkpoints, values and writes come as one array for each column, the first of them the place of their turn.
+CREATE FUNCTION @schema.moorline_commit(
     devices text[], claims uuid[], fences bigint[], turns text[], keep_turns integer,
     c_place integer[], c_ns text[], c_id text[], c_parent text[], c_type text[], c_body bytea[], c_metadata text[],
     c_versions text[],
@@ -1345,30 +1059,48 @@ AS $$
 #variable_conflict use_column
 DECLARE
     own integer;
+    device text;
+    claim uuid;
+    fence_of_turn bigint;
     key @schema.conversation_states.device_id%TYPE;
     state @schema.conversation_states;
-    turn jsonb;
-    ids text[];
-    numbers bigint[] := array_fill(NULL::bigint, ARRAY[cardinality(devices)]);
+    turn record;
+    number bigint;
+    still boolean;
+    dropped text[];
+    numbers bigint[] := pg_catalog.array_fill(NULL::bigint, ARRAY[pg_catalog.cardinality(devices)]);
     moment timestamptz;
 BEGIN
-    FOR own IN SELECT n.place FROM unnest(devices) WITH ORDINALITY AS n (device, place) ORDER BY n.device, n.place LOOP
-        key := devices[own];
-        turn := turns[own]::jsonb;
+    FOR own, device IN
+        SELECT n.place::integer, n.device
+        FROM pg_catalog.unnest(devices) WITH ORDINALITY AS n (device, place)
+        ORDER BY n.device, n.place
+    LOOP
+        key := device;
+        claim := claims[own];
         place := own;
-        SELECT s.* INTO state FROM @schema.conversation_states s WHERE s.device_id = key FOR UPDATE SKIP LOCKED;
+        SELECT t.* INTO STRICT turn
+            FROM pg_catalog.jsonb_to_record(turns[own]::jsonb) AS t (
+                turn_no bigint, status text, agent text, reply text, handoffs text[], usage jsonb, interrupt jsonb,
+                attempts integer, started_at timestamptz, active_agent text, lock_taken boolean, session_ttl integer,
+                heads jsonb, messages text[], journal_of text);
+        SELECT s.* INTO state
+            FROM @schema.conversation_states s
+            WHERE s.device_id OPERATOR(pg_catalog.=) key
+            FOR UPDATE SKIP LOCKED;
         IF NOT FOUND THEN
             outcome := CASE
-                WHEN EXISTS (SELECT 1 FROM @schema.conversation_states s WHERE s.device_id = key) THEN 'locked'
+                WHEN EXISTS (
+                    SELECT 1 FROM @schema.conversation_states s WHERE s.device_id OPERATOR(pg_catalog.=) key)
+                THEN 'locked'
                 ELSE 'stale' END;
             RETURN NEXT;
             CONTINUE;
-        ELSIF state.claim_id IS DISTINCT FROM claims[own] OR state.fence <> fences[own] THEN
+        ELSIF state.claim_id IS DISTINCT FROM claim THEN
             outcome := CASE
                 WHEN EXISTS (
                     SELECT 1 FROM @schema.conversation_turns t
-                    WHERE t.device_id = devices[own] AND t.turn_no = (turn->>'turn_no')::bigint
-                        AND t.fence = fences[own])
+                    WHERE t.device_id = device AND t.turn_no = turn.turn_no AND t.claim_id = claim)
                 THEN 'committed'
                 ELSE 'stale' END;
             RETURN NEXT;
@@ -1376,43 +1108,52 @@ BEGIN
         END IF;
         outcome := 'committed';
         RETURN NEXT;
-        moment := clock_timestamp();
-        numbers[own] := state.last_turn_no + 1;
-        ids := ARRAY(SELECT jsonb_array_elements_text(turn->'messages'));
+        moment := pg_catalog.clock_timestamp();
+        number := state.last_turn_no + 1;
+        numbers[own] := number;
+        fence_of_turn := fences[own];
         UPDATE @schema.conversation_messages m
-            SET status = turn->>'status', turn_no = numbers[own], claim_id = NULL, worker = NULL, context = '{}',
-                error = NULL
-            WHERE m.device_id = devices[own] AND m.message_id = ANY (ids)
-                AND m.claim_id = claims[own] AND m.status = 'running';
+            SET status = turn.status, turn_no = number, claim_id = NULL, worker = NULL, values = '{}', error = NULL
+            WHERE m.device_id = device AND m.message_id = ANY (turn.messages)
+                AND m.claim_id = claim AND m.status = 'running';
+        still := state.unfinished AND @schema.moorline_unfinished(device) IS NOT NULL;
         UPDATE @schema.conversation_states s
-            SET active_agent = turn->>'active_agent',
+            SET active_agent = turn.active_agent,
                 locked_at = CASE
-                    WHEN turn->>'active_agent' IS NULL THEN NULL
-                    WHEN (turn->>'lock_taken')::boolean THEN moment
+                    WHEN turn.active_agent IS NULL THEN NULL
+                    WHEN turn.lock_taken THEN moment
                     ELSE s.locked_at END,
-                session_ttl = coalesce((turn->>'session_ttl')::integer, s.session_ttl),
+                session_ttl = coalesce(turn.session_ttl, s.session_ttl),
                 last_active_at = moment,
-                last_turn_no = numbers[own],
-                heads = turn->'heads',
+                last_turn_no = number,
+                heads = turn.heads,
                 claim_id = NULL,
+                claimed_at = NULL,
+                lease_until = NULL,
                 open_messages = NULL,
-                lease_until = NULL
-            WHERE s.device_id = key;
+                unfinished = still
+            WHERE s.device_id OPERATOR(pg_catalog.=) key;
         INSERT INTO @schema.conversation_turns
-            (device_id, turn_no, fence, agent, reply, interrupt, handoffs, usage, status, attempts, started_at,
-             committed_at)
+            (device_id, turn_no, claim_id, fence, agent, reply, interrupt, handoffs, usage, status, attempts,
+             started_at, committed_at)
             VALUES (
-                devices[own], numbers[own], fences[own], turn->>'agent', turn->>'reply',
-                nullif(turn->'interrupt', 'null'), ARRAY(SELECT jsonb_array_elements_text(turn->'handoffs')),
-                turn->'usage', turn->>'status', (turn->>'attempts')::integer, (turn->>'started_at')::timestamptz,
-                moment);
-        IF turn ? 'journal_of' THEN
+                device, number, claim, fence_of_turn, turn.agent, turn.reply, turn.interrupt, turn.handoffs,
+                turn.usage, turn.status, turn.attempts, turn.started_at, moment);
+        IF turn.journal_of IS NOT NULL THEN
             -- Effects stay on record; the answers that led to them have served.
             DELETE FROM @schema.conversation_effects e
-                WHERE e.device_id = devices[own] AND e.message_id = turn->>'journal_of' AND e.kind = 'answer';
+                WHERE e.device_id = device AND e.message_id = turn.journal_of AND e.kind = 'answer';
         END IF;
-        PERFORM @schema.moorline_drop_2(devices[own], ARRAY(
-            SELECT n.key FROM jsonb_object_keys(state.heads) AS n (key) WHERE NOT turn->'heads' ? n.key));
+        -- Namespaces that nothing will enter again: an interrupt kept them, and it is over.
+        SELECT pg_catalog.array_agg(n.ns) INTO dropped
+            FROM pg_catalog.jsonb_object_keys(state.heads) AS n (ns)
+            WHERE NOT turn.heads ? n.ns;
+        IF dropped IS NOT NULL THEN
+            DELETE FROM @schema.conversation_checkpoints c
+                WHERE c.device_id = device AND c.checkpoint_ns = ANY (dropped);
+            DELETE FROM @schema.conversation_values v WHERE v.device_id = device AND v.checkpoint_ns = ANY (dropped);
+            DELETE FROM @schema.conversation_writes w WHERE w.device_id = device AND w.checkpoint_ns = ANY (dropped);
+        END IF;
     END LOOP;
 
     INSERT INTO @schema.conversation_checkpoints
@@ -1437,128 +1178,141 @@ BEGIN
         WHERE numbers[w.place] IS NOT NULL;
 
     -- Now and then, so that a turn's share of it is small.
-    PERFORM @schema.moorline_prune_2(devices[n.place], turns[n.place]::jsonb->'heads', n.number - keep_turns)
-        FROM unnest(numbers) WITH ORDINALITY AS n (number, place)
-        WHERE n.number % keep_turns = 0;
+    FOR own IN 1..pg_catalog.cardinality(numbers) LOOP
+        IF numbers[own] % keep_turns::bigint = 0 THEN
+            PERFORM @schema.moorline_prune(
+                devices[own], turns[own]::jsonb->'heads'::text, numbers[own] - keep_turns);
+        END IF;
+    END LOOP;
 END
 $$;
 
--- Drop: removes namespaces that nothing will enter again: an interrupt kept them, and it is over.
-CREATE FUNCTION @schema.moorline_drop_2(device text, dropped text[]) RETURNS void
+-- Discard: removes checkpoints of a namespace with their writes and the values that no other checkpoint has.
+CREATE FUNCTION @schema.moorline_discard(device text, ns text, doomed text[]) RETURNS void
 LANGUAGE plpgsql VOLATILE
 AS $$
+DECLARE
+    unused_channels text[];
+    unused_versions text[];
 BEGIN
-    IF dropped <> '{}' THEN
-        DELETE FROM @schema.conversation_checkpoints c WHERE c.device_id = device AND c.checkpoint_ns = ANY (dropped);
-        DELETE FROM @schema.conversation_values v WHERE v.device_id = device AND v.checkpoint_ns = ANY (dropped);
-        DELETE FROM @schema.conversation_writes w WHERE w.device_id = device AND w.checkpoint_ns = ANY (dropped);
-    END IF;
+    SELECT pg_catalog.array_agg(u.channel), pg_catalog.array_agg(u.version) INTO unused_channels, unused_versions
+        FROM (
+            SELECT n.channel, n.version
+            FROM @schema.conversation_checkpoints c
+            CROSS JOIN LATERAL pg_catalog.jsonb_each_text(c.versions) AS n (channel, version)
+            WHERE c.device_id = device AND c.checkpoint_ns = ns AND c.checkpoint_id = ANY (doomed)
+            EXCEPT
+            SELECT n.channel, n.version
+            FROM @schema.conversation_checkpoints c
+            CROSS JOIN LATERAL pg_catalog.jsonb_each_text(c.versions) AS n (channel, version)
+            WHERE c.device_id = device AND c.checkpoint_ns = ns AND c.checkpoint_id <> ALL (doomed)
+        ) u;
+    DELETE FROM @schema.conversation_values v
+        USING unnest(unused_channels, unused_versions) AS u (channel, version)
+        WHERE v.device_id = device AND v.checkpoint_ns = ns AND v.channel = u.channel AND v.version = u.version;
+    DELETE FROM @schema.conversation_writes w
+        WHERE w.device_id = device AND w.checkpoint_ns = ns AND w.checkpoint_id = ANY (doomed);
+    DELETE FROM @schema.conversation_checkpoints c
+        WHERE c.device_id = device AND c.checkpoint_ns = ns AND c.checkpoint_id = ANY (doomed);
 END
 $$;
 
 -- Prune: removes the checkpoints of turns up to last_turn that nothing is made of any more. What stays of those: the
 -- heads; in each namespace the ancestors that the delta channels of its oldest later checkpoint are made of.
-CREATE FUNCTION @schema.moorline_prune_2(device text, heads jsonb, last_turn bigint) RETURNS void
+CREATE FUNCTION @schema.moorline_prune(device text, heads jsonb, last_turn bigint) RETURNS void
 LANGUAGE plpgsql VOLATILE
 AS $$
 DECLARE
+    ns text;
+    head text;
+    oldest @schema.conversation_checkpoints;
+    own text;
+    kept text[];
     doomed text[];
-    head record;
 BEGIN
-    FOR head IN SELECT n.key AS ns, n.value AS id FROM jsonb_each_text(heads) AS n LOOP
-        WITH RECURSIVE oldest AS (
-            SELECT c.checkpoint_id, c.parent_checkpoint_id, c.metadata
+    FOR ns, head IN SELECT n.key, n.value FROM pg_catalog.jsonb_each_text(heads) AS n (key, value) LOOP
+        SELECT c.* INTO oldest
             FROM @schema.conversation_checkpoints c
-            WHERE c.device_id = device AND c.checkpoint_ns = head.ns
-                AND (c.turn_no > last_turn OR c.checkpoint_id = head.id)
+            WHERE c.device_id = device AND c.checkpoint_ns = ns
+                AND (c.turn_no > last_turn OR c.checkpoint_id = head)
             ORDER BY c.turn_no
-            LIMIT 1
-        ), walk AS (
-            SELECT o.checkpoint_id, o.parent_checkpoint_id,
-                ARRAY(
-                    SELECT k.channel
-                    FROM jsonb_object_keys(o.metadata->'counters_since_delta_snapshot') AS k (channel)
-                ) AS missing
-            FROM oldest o
-            UNION ALL
-            SELECT a.checkpoint_id, a.parent_checkpoint_id,
-                ARRAY(
-                    SELECT m.channel
-                    FROM unnest(w.missing) AS m (channel)
-                    WHERE NOT EXISTS (
-                        SELECT 1
-                        FROM @schema.conversation_values v
-                        WHERE v.device_id = device AND v.checkpoint_ns = head.ns
-                            AND v.channel = m.channel AND v.version = a.versions ->> m.channel
-                    )
-                )
-            FROM walk w
-            JOIN @schema.conversation_checkpoints a
-                ON a.device_id = device AND a.checkpoint_ns = head.ns AND a.checkpoint_id = w.parent_checkpoint_id
-            WHERE w.missing <> '{}'
-        )
-        SELECT array_agg(c.checkpoint_id) INTO doomed
+            LIMIT 1;
+        kept := ARRAY[oldest.checkpoint_id];
+        FOREACH own IN ARRAY coalesce(@schema.moorline_delta_channels(oldest.metadata), '{}'::text[]) LOOP
+            kept := pg_catalog.array_cat(kept, @schema.moorline_ancestors(device, ns, oldest.checkpoint_id, own));
+        END LOOP;
+        SELECT pg_catalog.array_agg(c.checkpoint_id) INTO doomed
             FROM @schema.conversation_checkpoints c
-            WHERE c.device_id = device AND c.checkpoint_ns = head.ns AND c.turn_no <= last_turn
-                AND c.checkpoint_id NOT IN (SELECT w.checkpoint_id FROM walk w);
-        CONTINUE WHEN doomed IS NULL;
-        WITH gone AS (
-            DELETE FROM @schema.conversation_checkpoints c
-            WHERE c.device_id = device AND c.checkpoint_ns = head.ns AND c.checkpoint_id = ANY (doomed)
-            RETURNING c.versions
-        ), unused AS (
-            SELECT n.key AS channel, n.value AS version
-            FROM gone g
-            CROSS JOIN LATERAL jsonb_each_text(g.versions) AS n
-            EXCEPT
-            SELECT n.key, n.value
-            FROM @schema.conversation_checkpoints c
-            CROSS JOIN LATERAL jsonb_each_text(c.versions) AS n
-            WHERE c.device_id = device AND c.checkpoint_ns = head.ns AND NOT c.checkpoint_id = ANY (doomed)
-        ), gone_writes AS (
-            DELETE FROM @schema.conversation_writes w
-            WHERE w.device_id = device AND w.checkpoint_ns = head.ns AND w.checkpoint_id = ANY (doomed)
-        )
-        DELETE FROM @schema.conversation_values v
-            USING unused u
-            WHERE v.device_id = device AND v.checkpoint_ns = head.ns AND v.channel = u.channel
-                AND v.version = u.version;
+            WHERE c.device_id = device AND c.checkpoint_ns = ns AND c.turn_no <= last_turn
+                AND c.checkpoint_id <> ALL (kept);
+        IF doomed IS NOT NULL THEN
+            PERFORM @schema.moorline_discard(device, ns, doomed);
+        END IF;
     END LOOP;
 END
 $$;
 
--- Release: as moorline_release_1.
-CREATE FUNCTION @schema.moorline_release_2(
-    device text, claim uuid, turn_fence bigint, told text, give_back boolean, failure text, max_attempts integer
+-- Heartbeat: renews the lease of a turn that is still running. False: the claim no longer stands.
+CREATE FUNCTION @schema.moorline_heartbeat(device text, claim uuid, lease_seconds double precision) RETURNS boolean
+LANGUAGE plpgsql VOLATILE
+AS $$
+DECLARE
+    key @schema.conversation_states.device_id%TYPE := device;
+    lease timestamptz := pg_catalog.clock_timestamp() + lease_seconds * interval '1 second';
+BEGIN
+    UPDATE @schema.conversation_states s
+        SET lease_until = lease
+        WHERE s.device_id OPERATOR(pg_catalog.=) key AND s.claim_id = claim;
+    RETURN FOUND;
+END
+$$;
+
+-- Release: ends a turn that failed, so that the device goes on at once. Its messages wait for their next delivery,
+-- those that nobody was told of (all but `notified`) also for whoever recovers what was left; after max_attempts they
+-- are set aside. A failure that is not the messages' own fault (give_back) does not count as an attempt. With
+-- `forget` the messages go instead, as if they had never come. It answers whether anything that the turn did stands.
+-- `first` is the first of its messages, to which effects belong.
+CREATE FUNCTION @schema.moorline_release(
+    device text, claim uuid, first text, notified text, give_back boolean, forget boolean, failure text,
+    max_attempts integer
 ) RETURNS boolean
 LANGUAGE plpgsql VOLATILE
 AS $$
 DECLARE
     key @schema.conversation_states.device_id%TYPE := device;
     state @schema.conversation_states;
+    returned integer := CASE WHEN give_back THEN 1 ELSE 0 END;
+    still boolean;
+    moment timestamptz;
 BEGIN
     SELECT s.* INTO state
         FROM @schema.conversation_states s
-        WHERE s.device_id = key AND s.claim_id = claim AND s.fence = turn_fence
+        WHERE s.device_id OPERATOR(pg_catalog.=) key AND s.claim_id = claim
         FOR UPDATE;
-    IF NOT FOUND THEN
-        RETURN false;
+    IF FOUND THEN
+        moment := pg_catalog.clock_timestamp();
+        IF forget THEN
+            DELETE FROM @schema.conversation_messages m
+                WHERE m.device_id = device AND m.message_id = ANY (state.open_messages) AND m.status = 'running';
+        ELSE
+            UPDATE @schema.conversation_messages m
+                SET attempts = m.attempts - returned,
+                    status = CASE WHEN m.attempts - returned >= max_attempts THEN 'dead' ELSE 'waiting' END,
+                    waiter_until = CASE WHEN m.message_id IS DISTINCT FROM notified THEN moment END,
+                    error = failure
+                WHERE m.device_id = device AND m.message_id = ANY (state.open_messages) AND m.status = 'running';
+        END IF;
+        still := @schema.moorline_unfinished(device) IS NOT NULL;
+        UPDATE @schema.conversation_states s
+            SET claim_id = NULL, claimed_at = NULL, lease_until = NULL, open_messages = NULL, unfinished = still
+            WHERE s.device_id OPERATOR(pg_catalog.=) key;
     END IF;
-    UPDATE @schema.conversation_messages m
-        SET attempts = m.attempts - give_back::integer,
-            status = CASE WHEN m.attempts - give_back::integer >= max_attempts THEN 'dead' ELSE 'waiting' END,
-            waiter_until = CASE WHEN m.message_id IS DISTINCT FROM told THEN clock_timestamp() END,
-            error = failure
-        WHERE m.device_id = device
-            AND m.message_id IN (SELECT r.message_id FROM @schema.moorline_running_2(device, state) r);
-    UPDATE @schema.conversation_states s
-        SET claim_id = NULL, open_messages = NULL, lease_until = NULL WHERE s.device_id = key;
-    RETURN true;
+    RETURN @schema.moorline_effects_kept(device, ARRAY[first]);
 END
 $$;
 
--- Abandon: as moorline_abandon_1.
-CREATE FUNCTION @schema.moorline_abandon_2(device text, claim uuid, give_back boolean) RETURNS void
+-- Abandon: leaves a turn as if its process had died now: whoever claims the device next has to finish it first.
+CREATE FUNCTION @schema.moorline_abandon(device text, claim uuid, give_back boolean) RETURNS void
 LANGUAGE plpgsql VOLATILE
 AS $$
 DECLARE
@@ -1567,87 +1321,669 @@ DECLARE
 BEGIN
     UPDATE @schema.conversation_states s
         SET lease_until = NULL
-        WHERE s.device_id = key AND s.claim_id = claim AND s.lease_until IS NOT NULL
+        WHERE s.device_id OPERATOR(pg_catalog.=) key AND s.claim_id = claim AND s.lease_until IS NOT NULL
         RETURNING s.* INTO state;
     IF FOUND AND give_back THEN
         UPDATE @schema.conversation_messages m
             SET attempts = m.attempts - 1
-            WHERE m.device_id = device
-                AND m.message_id IN (SELECT r.message_id FROM @schema.moorline_running_2(device, state) r);
+            WHERE m.device_id = device AND m.message_id = ANY (state.open_messages) AND m.status = 'running';
     END IF;
 END
 $$;
 
--- Withdraw: as moorline_withdraw_1.
-CREATE FUNCTION @schema.moorline_withdraw_2(device text, message text, claim uuid) RETURNS void
+-- Withdraw: for a message whose caller has gone before its turn began. It gives up its place in the queue; and if the
+-- claim was won after all, only that nobody learned of it, the turn is released and counts as no attempt.
+-- It answers whether anything stands that an earlier attempt at the message did.
+CREATE FUNCTION @schema.moorline_withdraw(device text, message text, claim uuid) RETURNS boolean
 LANGUAGE plpgsql VOLATILE
 AS $$
 DECLARE
     key @schema.conversation_states.device_id%TYPE := device;
     state @schema.conversation_states;
+    own @schema.conversation_messages;
+    together text[];
+    still boolean;
+    moment timestamptz;
 BEGIN
-    SELECT s.* INTO state FROM @schema.conversation_states s WHERE s.device_id = key AND s.claim_id = claim FOR UPDATE;
-    IF FOUND AND EXISTS (
-        SELECT 1 FROM @schema.moorline_running_2(device, state) r WHERE r.message_id = message)
-    THEN
+    SELECT s.* INTO state
+        FROM @schema.conversation_states s
+        WHERE s.device_id OPERATOR(pg_catalog.=) key AND s.claim_id = claim
+        FOR UPDATE;
+    IF FOUND AND message = ANY (state.open_messages) THEN
+        moment := pg_catalog.clock_timestamp();
         UPDATE @schema.conversation_messages m
-            SET status = 'waiting', attempts = m.attempts - 1, waiter_until = clock_timestamp()
-            WHERE m.device_id = device
-                AND m.message_id IN (SELECT r.message_id FROM @schema.moorline_running_2(device, state) r);
+            SET status = 'waiting', attempts = m.attempts - 1, waiter_until = moment
+            WHERE m.device_id = device AND m.message_id = ANY (state.open_messages) AND m.status = 'running';
+        still := @schema.moorline_unfinished(device) IS NOT NULL;
         UPDATE @schema.conversation_states s
-            SET claim_id = NULL, open_messages = NULL, lease_until = NULL WHERE s.device_id = key;
-    ELSE
-        PERFORM @schema.moorline_abandon_2(device, claim, true);
+            SET claim_id = NULL, claimed_at = NULL, lease_until = NULL, open_messages = NULL, unfinished = still
+            WHERE s.device_id OPERATOR(pg_catalog.=) key;
+    ELSIF FOUND THEN
+        PERFORM @schema.moorline_abandon(device, claim, true);
     END IF;
-    UPDATE @schema.conversation_messages m SET waiter_until = NULL
-        WHERE m.device_id = device AND m.message_id = message AND m.status = 'waiting';
+    UPDATE @schema.conversation_messages m
+        SET waiter_until = NULL
+        WHERE m.device_id = device AND m.message_id = message AND m.status = 'waiting'
+        RETURNING m.* INTO own;
+    IF NOT FOUND OR own.attempts = 0 AND own.error IS NULL THEN
+        RETURN false;
+    END IF;
+    -- Effects belong to the first of the messages that were answered together.
+    SELECT pg_catalog.array_agg(m.message_id) INTO together
+        FROM @schema.conversation_messages m
+        WHERE m.device_id = device AND m.queued AND (m.message_id = message OR m.claim_id = own.claim_id);
+    RETURN @schema.moorline_effects_kept(device, together);
 END
 $$;
--- Retention: what of a conversation is older than its operator wants it kept goes, a device at a time.
 
--- The rows that the memory of a device's agents is made of.
-CREATE FUNCTION @schema.moorline_stored_2(device text) RETURNS bigint
-LANGUAGE sql STABLE
+-- Requeue: puts a message that was set aside, or whose caller was told of its failure, at the end of the queue, with
+-- those that it ran with; what is asked for of it comes back. No row: there is no such message.
+CREATE FUNCTION @schema.moorline_requeue(device text, message text) RETURNS TABLE (
+    message_text text, message_resume jsonb, message_values jsonb
+)
+LANGUAGE plpgsql VOLATILE
 AS $$
-    SELECT (SELECT count(*) FROM @schema.conversation_checkpoints c WHERE c.device_id = device)
-        + (SELECT count(*) FROM @schema.conversation_values v WHERE v.device_id = device)
-        + (SELECT count(*) FROM @schema.conversation_writes w WHERE w.device_id = device)
+#variable_conflict use_column
+DECLARE
+    key @schema.conversation_states.device_id%TYPE := @schema.moorline_key(device);
+    own @schema.conversation_messages;
+    last_arrival bigint;
+    together text[];
+    one text;
+BEGIN
+    SELECT s.arrivals INTO last_arrival
+        FROM @schema.conversation_states s
+        WHERE s.device_id OPERATOR(pg_catalog.=) key
+        FOR UPDATE;
+    SELECT m.* INTO own
+        FROM @schema.conversation_messages m
+        WHERE m.device_id = device AND m.message_id = message
+            AND (m.status = 'dead' OR m.status = 'waiting' AND m.waiter_until IS NULL);
+    IF NOT FOUND OR last_arrival IS NULL THEN
+        RETURN;
+    END IF;
+    SELECT pg_catalog.array_agg(m.message_id ORDER BY m.arrival) INTO together
+        FROM @schema.conversation_messages m
+        WHERE m.device_id = device AND m.status = own.status
+            AND (m.message_id = message OR m.claim_id = own.claim_id);
+    FOREACH one IN ARRAY together LOOP
+        last_arrival := last_arrival + 1;
+        UPDATE @schema.conversation_messages m
+            SET status = 'waiting', attempts = 0, arrival = last_arrival, waiter_until = NULL
+            WHERE m.device_id = device AND m.message_id = one;
+    END LOOP;
+    -- Until a turn finds out that nothing stands.
+    UPDATE @schema.conversation_states s
+        SET arrivals = last_arrival, unfinished = true
+        WHERE s.device_id OPERATOR(pg_catalog.=) key;
+    RETURN QUERY SELECT own.text, own.resume, own.values;
+END
 $$;
 
--- Retire: removes what of a device is older than that many days, the turns of it up to `most` at a time, and answers
--- how many rows went. Asked again it goes on; once fewer than `most` went, nothing is left to go.
+-- Clear lock: drops the lock, and only the lock. Whether a live one was there.
+CREATE FUNCTION @schema.moorline_clear_lock(device text) RETURNS boolean
+LANGUAGE plpgsql VOLATILE
+AS $$
+DECLARE
+    key @schema.conversation_states.device_id%TYPE := @schema.moorline_key(device);
+    s @schema.conversation_states;
+    moment timestamptz;
+BEGIN
+    SELECT l.* INTO s
+        FROM @schema.conversation_states l
+        WHERE l.device_id OPERATOR(pg_catalog.=) key AND l.active_agent IS NOT NULL
+        FOR UPDATE;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    UPDATE @schema.conversation_states l
+        SET active_agent = NULL, locked_at = NULL
+        WHERE l.device_id OPERATOR(pg_catalog.=) key;
+    moment := pg_catalog.clock_timestamp();
+    RETURN coalesce(
+        s.active_agent IS NOT NULL
+            AND moment - greatest(s.last_active_at, s.locked_at)
+                < s.session_ttl::double precision * interval '1 second',
+        false);
+END
+$$;
+
+-- Clear expired locks: drops up to `most` locks that are past their time and that nobody is changing; how many.
+CREATE FUNCTION @schema.moorline_clear_expired_locks(most integer) RETURNS integer
+LANGUAGE plpgsql VOLATILE
+AS $$
+DECLARE
+    key @schema.conversation_states.device_id%TYPE;
+    moment timestamptz := pg_catalog.clock_timestamp();
+    cleared integer := 0;
+BEGIN
+    FOR key IN
+        SELECT s.device_id
+        FROM @schema.conversation_states s
+        WHERE s.device_id IS NOT NULL AND s.active_agent IS NOT NULL
+            AND moment - greatest(s.last_active_at, s.locked_at)
+                >= s.session_ttl::double precision * interval '1 second'
+    LOOP
+        PERFORM 1
+            FROM @schema.conversation_states s
+            WHERE s.device_id OPERATOR(pg_catalog.=) key AND s.active_agent IS NOT NULL
+                AND moment - greatest(s.last_active_at, s.locked_at)
+                    >= s.session_ttl::double precision * interval '1 second'
+            FOR UPDATE SKIP LOCKED;
+        CONTINUE WHEN NOT FOUND;
+        UPDATE @schema.conversation_states s
+            SET active_agent = NULL, locked_at = NULL
+            WHERE s.device_id OPERATOR(pg_catalog.=) key;
+        cleared := cleared + 1;
+        EXIT WHEN cleared >= most;
+    END LOOP;
+    RETURN cleared;
+END
+$$;
+
+-- Head: the checkpoint asked for, else the recorded head of the namespace, else the one with the greatest ID.
+CREATE FUNCTION @schema.moorline_head(device text, ns text, id text) RETURNS text
+LANGUAGE plpgsql STABLE
+AS $$
+DECLARE
+    key @schema.conversation_states.device_id%TYPE;
+    found_id text := id;
+BEGIN
+    IF found_id IS NULL THEN
+        key := @schema.moorline_key(device);
+        SELECT s.heads->>ns INTO found_id
+            FROM @schema.conversation_states s
+            WHERE s.device_id OPERATOR(pg_catalog.=) key;
+    END IF;
+    IF found_id IS NULL THEN
+        SELECT c.checkpoint_id INTO found_id
+            FROM @schema.conversation_checkpoints c
+            WHERE c.device_id = device AND c.checkpoint_ns = ns
+            ORDER BY c.checkpoint_id DESC
+            LIMIT 1;
+    END IF;
+    RETURN found_id;
+END
+$$;
+
+-- Checkpoints: those of many devices, each chosen as moorline_head does, with the place in the arrays that asked for
+-- it.
+CREATE FUNCTION @schema.moorline_checkpoints(devices text[], namespaces text[], ids text[]) RETURNS TABLE (
+    place integer,
+    checkpoint_ns text, checkpoint_id text, parent_checkpoint_id text, type text, checkpoint bytea,
+    metadata jsonb, versions jsonb,
+    value_channels text[], value_versions text[], value_types text[], value_blobs bytea[],
+    write_tasks text[], write_idxs integer[], write_paths text[], write_channels text[], write_types text[],
+    write_blobs bytea[]
+)
+LANGUAGE plpgsql STABLE
+AS $$
+#variable_conflict use_column
+DECLARE
+    own integer;
+    head text;
+BEGIN
+    FOR own IN 1..pg_catalog.cardinality(devices) LOOP
+        head := @schema.moorline_head(devices[own], namespaces[own], ids[own]);
+        RETURN QUERY
+            SELECT own, c.* FROM @schema.moorline_checkpoint(devices[own], namespaces[own], head) c;
+    END LOOP;
+END
+$$;
+
+-- Put: what the calls of many devices store outside a turn: checkpoints, the channel values that are new with them,
+-- and what tasks wrote; w_replaces says whether that replaces what the task wrote there before. A checkpoint becomes
+-- the head of its namespace where one is recorded. It answers with the devices whose row somebody else has locked: of
+-- their checkpoints and values nothing is stored.
+CREATE FUNCTION @schema.moorline_put(
+    c_device text[], c_ns text[], c_id text[], c_parent text[], c_type text[], c_body bytea[], c_metadata text[],
+    c_versions text[],
+    v_device text[], v_ns text[], v_channel text[], v_version text[], v_type text[], v_blob bytea[],
+    w_device text[], w_ns text[], w_id text[], w_task text[], w_idx integer[], w_path text[], w_channel text[],
+    w_type text[], w_blob bytea[], w_replaces boolean[]
+) RETURNS SETOF text
+LANGUAGE plpgsql VOLATILE
+AS $$
+DECLARE
+    device text;
+    namespaces text[];
+    latest jsonb;
+    key @schema.conversation_states.device_id%TYPE;
+    state @schema.conversation_states;
+    moved jsonb;
+    locked text[] := '{}'::text[];
+BEGIN
+    FOR device, namespaces, latest IN
+        SELECT n.device, pg_catalog.array_agg(n.ns), pg_catalog.jsonb_object_agg(n.ns, n.id ORDER BY n.id)
+        FROM unnest(c_device, c_ns, c_id) AS n (device, ns, id)
+        GROUP BY n.device
+        ORDER BY n.device
+    LOOP
+        key := @schema.moorline_key(device);
+        SELECT s.* INTO state
+            FROM @schema.conversation_states s
+            WHERE s.device_id OPERATOR(pg_catalog.=) key AND s.heads ?| namespaces
+            FOR UPDATE SKIP LOCKED;
+        IF NOT FOUND THEN
+            IF EXISTS (
+                SELECT 1 FROM @schema.conversation_states s
+                WHERE s.device_id OPERATOR(pg_catalog.=) key AND s.heads ?| namespaces)
+            THEN
+                locked := pg_catalog.array_append(locked, device);
+            END IF;
+            CONTINUE;
+        END IF;
+        SELECT pg_catalog.jsonb_object_agg(n.ns, n.id) INTO moved
+            FROM pg_catalog.jsonb_each(latest) AS n (ns, id)
+            WHERE state.heads ? n.ns;
+        UPDATE @schema.conversation_states s
+            SET heads = s.heads || moved
+            WHERE s.device_id OPERATOR(pg_catalog.=) key;
+    END LOOP;
+    INSERT INTO @schema.conversation_checkpoints
+        (device_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, type, checkpoint, metadata, versions)
+        SELECT n.device, n.ns, n.id, n.parent, n.type, n.body, n.metadata::jsonb, n.versions::jsonb
+        FROM unnest(c_device, c_ns, c_id, c_parent, c_type, c_body, c_metadata, c_versions)
+            AS n (device, ns, id, parent, type, body, metadata, versions)
+        WHERE n.device <> ALL (locked)
+        ON CONFLICT (device_id, checkpoint_ns, checkpoint_id) DO UPDATE
+        SET type = excluded.type,
+            checkpoint = excluded.checkpoint,
+            metadata = excluded.metadata,
+            versions = excluded.versions;
+    INSERT INTO @schema.conversation_values (device_id, checkpoint_ns, channel, version, type, blob)
+        SELECT n.device, n.ns, n.channel, n.version, n.type, n.blob
+        FROM unnest(v_device, v_ns, v_channel, v_version, v_type, v_blob)
+            AS n (device, ns, channel, version, type, blob)
+        WHERE n.device <> ALL (locked)
+        ON CONFLICT (device_id, checkpoint_ns, channel, version) DO NOTHING;
+    INSERT INTO @schema.conversation_writes
+        (device_id, checkpoint_ns, checkpoint_id, task_id, idx, task_path, channel, type, blob)
+        SELECT n.device, n.ns, n.id, n.task, n.idx, n.path, n.channel, n.type, n.blob
+        FROM unnest(w_device, w_ns, w_id, w_task, w_idx, w_path, w_channel, w_type, w_blob, w_replaces)
+            AS n (device, ns, id, task, idx, path, channel, type, blob, replaces)
+        WHERE NOT n.replaces
+        ON CONFLICT (device_id, checkpoint_ns, checkpoint_id, task_id, idx) DO NOTHING;
+    INSERT INTO @schema.conversation_writes
+        (device_id, checkpoint_ns, checkpoint_id, task_id, idx, task_path, channel, type, blob)
+        SELECT n.device, n.ns, n.id, n.task, n.idx, n.path, n.channel, n.type, n.blob
+        FROM unnest(w_device, w_ns, w_id, w_task, w_idx, w_path, w_channel, w_type, w_blob, w_replaces)
+            AS n (device, ns, id, task, idx, path, channel, type, blob, replaces)
+        WHERE n.replaces
+        ON CONFLICT (device_id, checkpoint_ns, checkpoint_id, task_id, idx) DO UPDATE
+        SET channel = excluded.channel,
+            type = excluded.type,
+            blob = excluded.blob;
+    RETURN QUERY SELECT l.device FROM pg_catalog.unnest(locked) AS l (device);
+END
+$$;
+
+-- Prune all: removes all checkpoints of a device, and nothing else of it.
+CREATE FUNCTION @schema.moorline_prune_all(device text) RETURNS void
+LANGUAGE plpgsql VOLATILE
+AS $$
+DECLARE
+    key @schema.conversation_states.device_id%TYPE := @schema.moorline_key(device);
+BEGIN
+    PERFORM @schema.moorline_hold(device);
+    UPDATE @schema.conversation_states s
+        SET heads = '{}'
+        WHERE s.device_id OPERATOR(pg_catalog.=) key AND s.heads <> '{}';
+    DELETE FROM @schema.conversation_values v WHERE v.device_id = device;
+    DELETE FROM @schema.conversation_writes w WHERE w.device_id = device;
+    DELETE FROM @schema.conversation_checkpoints c WHERE c.device_id = device;
+END
+$$;
+
+-- Prune to latest: removes all checkpoints but the latest of each namespace and those it is made of: a delta channel
+-- has its value in the writes of the ancestors, back to the nearest that has it stored. The namespace of a subgraph's
+-- call (with the ID of a task after a colon) goes with the root checkpoint that it was called from. Writes go by the
+-- checkpoints that are removed, not by those that stay: they may arrive before their own checkpoint.
+CREATE FUNCTION @schema.moorline_prune_to_latest(device text) RETURNS void
+LANGUAGE plpgsql VOLATILE
+AS $$
+DECLARE
+    key @schema.conversation_states.device_id%TYPE := @schema.moorline_key(device);
+    heads jsonb;
+    ns text;
+    own text;
+    latest @schema.conversation_checkpoints;
+    kept text[];
+    doomed text[];
+    doomed_roots text[];
+    past_call boolean;
+BEGIN
+    PERFORM @schema.moorline_hold(device);
+    SELECT s.heads INTO heads FROM @schema.conversation_states s WHERE s.device_id OPERATOR(pg_catalog.=) key;
+    -- The root's namespace is called '' and comes first.
+    FOR ns IN
+        SELECT DISTINCT c.checkpoint_ns FROM @schema.conversation_checkpoints c WHERE c.device_id = device ORDER BY 1
+    LOOP
+        SELECT c.* INTO latest
+            FROM @schema.conversation_checkpoints c
+            WHERE c.device_id = device AND c.checkpoint_ns = ns
+            ORDER BY coalesce(c.checkpoint_id = heads->>ns, false) DESC, c.checkpoint_id DESC
+            LIMIT 1;
+        past_call := pg_catalog.strpos(ns, ':') > 0
+            AND coalesce((latest.metadata->'parents'::text->>''::text) = ANY (doomed_roots), false);
+        kept := CASE WHEN past_call THEN '{}'::text[] ELSE ARRAY[latest.checkpoint_id] END;
+        IF NOT past_call THEN
+            FOR own IN
+                SELECT DISTINCT d.channel
+                FROM @schema.conversation_checkpoints c
+                CROSS JOIN LATERAL pg_catalog.unnest(@schema.moorline_delta_channels(c.metadata)) AS d (channel)
+                WHERE c.device_id = device AND c.checkpoint_ns = ns AND latest.versions ? d.channel
+                    AND NOT EXISTS (
+                        SELECT 1
+                        FROM @schema.conversation_values v
+                        WHERE v.device_id = device AND v.checkpoint_ns = ns
+                            AND v.channel = d.channel AND v.version = latest.versions->>d.channel)
+            LOOP
+                kept := pg_catalog.array_cat(
+                    kept, @schema.moorline_ancestors(device, ns, latest.checkpoint_id, own));
+            END LOOP;
+        END IF;
+        SELECT pg_catalog.array_agg(c.checkpoint_id) INTO doomed
+            FROM @schema.conversation_checkpoints c
+            WHERE c.device_id = device AND c.checkpoint_ns = ns AND c.checkpoint_id <> ALL (kept);
+        IF ns = '' THEN
+            doomed_roots := doomed;
+        END IF;
+        IF doomed IS NOT NULL THEN
+            PERFORM @schema.moorline_discard(device, ns, doomed);
+            PERFORM @schema.moorline_orphan(device, ns, doomed);
+        END IF;
+        IF past_call THEN
+            UPDATE @schema.conversation_states s
+                SET heads = s.heads - ns
+                WHERE s.device_id OPERATOR(pg_catalog.=) key AND s.heads ? ns;
+        END IF;
+    END LOOP;
+END
+$$;
+
+-- Orphan: what was made from checkpoints that were removed has no parent any more.
+CREATE FUNCTION @schema.moorline_orphan(device text, ns text, gone text[]) RETURNS void
+LANGUAGE plpgsql VOLATILE
+AS $$
+BEGIN
+    UPDATE @schema.conversation_checkpoints c
+        SET parent_checkpoint_id = NULL
+        WHERE c.device_id = device AND c.checkpoint_ns = ns AND c.parent_checkpoint_id = ANY (gone);
+END
+$$;
+
+-- Delete runs: removes the checkpoints of some runs, in whatever conversations they are. A head that goes is no head
+-- any more.
+CREATE FUNCTION @schema.moorline_delete_runs(runs text[]) RETURNS void
+LANGUAGE plpgsql VOLATILE
+AS $$
+DECLARE
+    device text;
+    ns text;
+    doomed text[];
+    key @schema.conversation_states.device_id%TYPE;
+BEGIN
+    FOR device, ns, doomed IN
+        SELECT c.device_id, c.checkpoint_ns, pg_catalog.array_agg(c.checkpoint_id)
+        FROM @schema.conversation_checkpoints c
+        WHERE c.metadata->>'run_id'::text = ANY (runs)
+        GROUP BY c.device_id, c.checkpoint_ns
+        ORDER BY c.device_id, c.checkpoint_ns
+    LOOP
+        key := @schema.moorline_key(device);
+        PERFORM @schema.moorline_hold(device);
+        PERFORM @schema.moorline_discard(device, ns, doomed);
+        PERFORM @schema.moorline_orphan(device, ns, doomed);
+        UPDATE @schema.conversation_states s
+            SET heads = s.heads - ns
+            WHERE s.device_id OPERATOR(pg_catalog.=) key AND s.heads->>ns = ANY (doomed);
+    END LOOP;
+END
+$$;
+
+-- Copy: a conversation's checkpoints under another device ID; the copy stands where the original stands. What the
+-- target has under the same keys stays.
+CREATE FUNCTION @schema.moorline_copy(source text, target text) RETURNS void
+LANGUAGE plpgsql VOLATILE
+AS $$
+#variable_conflict use_column
+DECLARE
+    source_key @schema.conversation_states.device_id%TYPE := @schema.moorline_key(source);
+    target_key @schema.conversation_states.device_id%TYPE := @schema.moorline_key(target);
+    copied jsonb;
+BEGIN
+    INSERT INTO @schema.conversation_values (device_id, checkpoint_ns, channel, version, type, blob)
+        SELECT target, v.checkpoint_ns, v.channel, v.version, v.type, v.blob
+        FROM @schema.conversation_values v
+        WHERE v.device_id = source
+        ON CONFLICT (device_id, checkpoint_ns, channel, version) DO NOTHING;
+    INSERT INTO @schema.conversation_writes
+        (device_id, checkpoint_ns, checkpoint_id, task_id, idx, task_path, channel, type, blob)
+        SELECT target, w.checkpoint_ns, w.checkpoint_id, w.task_id, w.idx, w.task_path, w.channel, w.type, w.blob
+        FROM @schema.conversation_writes w
+        WHERE w.device_id = source
+        ON CONFLICT (device_id, checkpoint_ns, checkpoint_id, task_id, idx) DO NOTHING;
+    INSERT INTO @schema.conversation_checkpoints
+        (device_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, type, checkpoint, metadata, versions)
+        SELECT target, c.checkpoint_ns, c.checkpoint_id, c.parent_checkpoint_id, c.type, c.checkpoint, c.metadata,
+            c.versions
+        FROM @schema.conversation_checkpoints c
+        WHERE c.device_id = source
+        ON CONFLICT (device_id, checkpoint_ns, checkpoint_id) DO NOTHING;
+    SELECT s.heads INTO copied
+        FROM @schema.conversation_states s
+        WHERE s.device_id OPERATOR(pg_catalog.=) source_key AND s.heads <> '{}';
+    IF FOUND AND target_key IS NOT NULL THEN
+        INSERT INTO @schema.conversation_states AS s (device_id, heads) VALUES (target_key, copied)
+            ON CONFLICT (device_id) DO UPDATE SET heads = s.heads || excluded.heads;
+    END IF;
+END
+$$;
+
+-- Erase: removes everything of a device in these tables; an open turn becomes stale. First the row is made blank, or
+-- made at all: that waits for a turn that is committing, so that what follows sees all of it, and holds off whatever
+-- begins meanwhile. It stays, blank, where somebody else's table refers to it.
+CREATE FUNCTION @schema.moorline_erase(device text) RETURNS void
+LANGUAGE plpgsql VOLATILE
+AS $$
+#variable_conflict use_column
+DECLARE
+    key @schema.conversation_states.device_id%TYPE := @schema.moorline_key(device);
+BEGIN
+    IF key IS NULL THEN
+        PERFORM @schema.moorline_hold(device);
+    ELSE
+        INSERT INTO @schema.conversation_states AS s (device_id) VALUES (key)
+            ON CONFLICT (device_id) DO UPDATE
+            SET active_agent = NULL,
+                locked_at = NULL,
+                session_ttl = DEFAULT,
+                last_active_at = NULL,
+                last_turn_no = 0,
+                claim_id = NULL,
+                claimed_at = NULL,
+                lease_until = NULL,
+                heads = '{}',
+                arrivals = 0,
+                last_worker = NULL,
+                worker_turns = 0,
+                open_messages = NULL,
+                unfinished = false;
+    END IF;
+    DELETE FROM @schema.conversation_messages m WHERE m.device_id = device;
+    DELETE FROM @schema.conversation_turns t WHERE t.device_id = device;
+    DELETE FROM @schema.conversation_effects e WHERE e.device_id = device;
+    DELETE FROM @schema.conversation_values v WHERE v.device_id = device;
+    DELETE FROM @schema.conversation_writes w WHERE w.device_id = device;
+    DELETE FROM @schema.conversation_checkpoints c WHERE c.device_id = device;
+    BEGIN
+        DELETE FROM @schema.conversation_states s WHERE s.device_id OPERATOR(pg_catalog.=) key;
+        -- A reference that is looked at only when the transaction ends is looked at now.
+        SET CONSTRAINTS ALL IMMEDIATE;
+    EXCEPTION WHEN foreign_key_violation THEN
+        NULL;
+    END;
+END
+$$;
+
+-- Export: everything of a device in these tables that a person may want to see.
+CREATE FUNCTION @schema.moorline_export(device text) RETURNS jsonb
+LANGUAGE plpgsql STABLE
+AS $$
+DECLARE
+    key @schema.conversation_states.device_id%TYPE := @schema.moorline_key(device);
+BEGIN
+    RETURN pg_catalog.jsonb_build_object(
+        'session', (
+            SELECT pg_catalog.jsonb_build_object(
+                'active_agent', s.active_agent, 'locked_at', s.locked_at, 'last_active_at', s.last_active_at)
+            FROM @schema.conversation_states s
+            WHERE s.device_id OPERATOR(pg_catalog.=) key),
+        'messages', (
+            SELECT coalesce(
+                pg_catalog.jsonb_agg(
+                    pg_catalog.jsonb_build_object(
+                        'message_id', m.message_id, 'turn_no', m.turn_no, 'text', m.text, 'resume', m.resume,
+                        'values', m.values, 'status', m.status, 'received_at', m.received_at)
+                    ORDER BY m.arrival),
+                '[]'::jsonb)
+            FROM @schema.conversation_messages m
+            WHERE m.device_id = device),
+        'turns', (
+            SELECT coalesce(
+                pg_catalog.jsonb_agg(
+                    pg_catalog.jsonb_build_object(
+                        'turn_no', t.turn_no, 'agent', t.agent, 'reply', t.reply, 'interrupt', t.interrupt,
+                        'handoffs', t.handoffs, 'started_at', t.started_at, 'committed_at', t.committed_at)
+                    ORDER BY t.turn_no),
+                '[]'::jsonb)
+            FROM @schema.conversation_turns t
+            WHERE t.device_id = device),
+        'effects', (
+            SELECT coalesce(
+                pg_catalog.jsonb_agg(
+                    pg_catalog.jsonb_build_object(
+                        'message_id', e.message_id, 'agent', e.agent, 'name', e.name, 'intent', e.intent,
+                        'result', e.result, 'recorded_at', e.recorded_at)
+                    ORDER BY e.turn_no, e.position),
+                '[]'::jsonb)
+            FROM @schema.conversation_effects e
+            WHERE e.device_id = device AND e.kind <> 'answer'));
+END
+$$;
+
+-- Known: whether anything of a device is in these tables.
+CREATE FUNCTION @schema.moorline_known(device text) RETURNS boolean
+LANGUAGE plpgsql STABLE
+AS $$
+DECLARE
+    key @schema.conversation_states.device_id%TYPE := @schema.moorline_key(device);
+BEGIN
+    RETURN EXISTS (SELECT 1 FROM @schema.conversation_states s WHERE s.device_id OPERATOR(pg_catalog.=) key)
+        OR EXISTS (SELECT 1 FROM @schema.conversation_messages m WHERE m.device_id = device)
+        OR EXISTS (SELECT 1 FROM @schema.conversation_turns t WHERE t.device_id = device)
+        OR EXISTS (SELECT 1 FROM @schema.conversation_checkpoints c WHERE c.device_id = device)
+        OR EXISTS (SELECT 1 FROM @schema.conversation_writes w WHERE w.device_id = device);
+END
+$$;
+
+-- Erase everywhere: what every component of the schema has of a device, these tables first, in one transaction;
+-- whether there was anything of it in these tables. A component says in moorline_schema which function of its own
+-- erases a device; of its versions the newest that names one counts. A component that this process does not know is
+-- erased all the same.
+CREATE FUNCTION @schema.moorline_erase_everywhere(device text) RETURNS boolean
+LANGUAGE plpgsql VOLATILE
+AS $$
+DECLARE
+    eraser text;
+    known boolean;
+BEGIN
+    PERFORM @schema.moorline_hold(device);
+    known := @schema.moorline_known(device);
+    PERFORM @schema.moorline_erase(device);
+    FOR eraser IN
+        SELECT DISTINCT ON (n.component) n.erase_function
+        FROM @schema.moorline_schema n
+        WHERE n.component <> 'moorline' AND n.erase_function IS NOT NULL
+        ORDER BY n.component, n.version DESC
+    LOOP
+        EXECUTE pg_catalog.format('SELECT @schema.%I($1)', eraser) USING device;
+    END LOOP;
+    RETURN known;
+END
+$$;
+
+-- Export everywhere: a JSON object with what the export function of each component says of a device.
+CREATE FUNCTION @schema.moorline_export_everywhere(device text) RETURNS jsonb
+LANGUAGE plpgsql STABLE
+AS $$
+DECLARE
+    exporter record;
+    part jsonb;
+    exported jsonb := '{}'::jsonb;
+BEGIN
+    FOR exporter IN
+        SELECT DISTINCT ON (n.component) n.component, n.export_function
+        FROM @schema.moorline_schema n
+        WHERE n.export_function IS NOT NULL
+        ORDER BY n.component, n.version DESC
+    LOOP
+        EXECUTE pg_catalog.format('SELECT @schema.%I($1)', exporter.export_function) INTO part USING device;
+        exported := exported || pg_catalog.jsonb_build_object(exporter.component, part);
+    END LOOP;
+    RETURN exported;
+END
+$$;
+
+-- Stored: how many rows the memory of a device's agents is made of.
+CREATE FUNCTION @schema.moorline_stored(device text) RETURNS bigint
+LANGUAGE plpgsql STABLE
+AS $$
+BEGIN
+    RETURN (SELECT pg_catalog.count(*) FROM @schema.conversation_checkpoints c WHERE c.device_id = device)
+        + (SELECT pg_catalog.count(*) FROM @schema.conversation_values v WHERE v.device_id = device)
+        + (SELECT pg_catalog.count(*) FROM @schema.conversation_writes w WHERE w.device_id = device);
+END
+$$;
+
+-- Retire: removes what of a device is older than that many days, its turns up to `most` at a time, and answers how many
+-- rows went. Asked again it goes on; once fewer than `most` went, nothing is left to go.
 --
 -- Nothing is done while a turn is open or somebody else has the device's row. A message goes with its turn; one that
 -- has none goes by its age unless somebody waits with it; what a message's tools did goes with it at the latest.
 -- Agents remember what their heads are made of as long as the device is in use. One that has been out of use for that
 -- long keeps its lock and its numbers only, unless a question of an agent that holds the session can still be answered.
-CREATE FUNCTION @schema.moorline_retire_2(device text, days double precision, most integer) RETURNS bigint
+CREATE FUNCTION @schema.moorline_retire(device text, days double precision, most integer) RETURNS bigint
 LANGUAGE plpgsql VOLATILE
 AS $$
 DECLARE
     key @schema.conversation_states.device_id%TYPE := device;
-    state @schema.conversation_states;
-    oldest timestamptz := clock_timestamp() - days * interval '1 day';
+    s @schema.conversation_states;
+    moment timestamptz := pg_catalog.clock_timestamp();
+    oldest timestamptz := moment - days * interval '1 day';
     used_at timestamptz;
     asks boolean;
     last_turn bigint;
     removed bigint;
     gone bigint;
 BEGIN
-    SELECT s.* INTO state
-        FROM @schema.conversation_states s
-        WHERE s.device_id = key AND s.claim_id IS NULL
+    SELECT l.* INTO s
+        FROM @schema.conversation_states l
+        WHERE l.device_id OPERATOR(pg_catalog.=) key AND l.claim_id IS NULL
         FOR UPDATE SKIP LOCKED;
     IF NOT FOUND THEN
         RETURN 0;
     END IF;
-    removed := @schema.moorline_stored_2(device);
-    used_at := greatest(state.last_active_at, state.locked_at);
-    asks := state.heads ? '' AND state.active_agent IS NOT NULL
-        AND used_at + state.session_ttl * interval '1 second' > clock_timestamp();
+    removed := @schema.moorline_stored(device);
+    used_at := greatest(s.last_active_at, s.locked_at);
+    asks := s.heads ? ''::text
+        AND s.active_agent IS NOT NULL
+        AND moment - greatest(s.last_active_at, s.locked_at)
+            < s.session_ttl::double precision * interval '1 second';
 
     -- Turns are committed in the order of their numbers.
-    SELECT max(t.turn_no) INTO last_turn
+    SELECT pg_catalog.max(t.turn_no) INTO last_turn
         FROM (
             SELECT n.turn_no, n.committed_at
             FROM @schema.conversation_turns n
@@ -1655,13 +1991,11 @@ BEGIN
             ORDER BY n.turn_no
             LIMIT most
         ) t
-        WHERE t.committed_at < oldest AND NOT (asks AND t.turn_no = state.last_turn_no);
+        WHERE t.committed_at < oldest AND NOT (asks AND t.turn_no = s.last_turn_no);
     DELETE FROM @schema.conversation_messages m
         WHERE m.device_id = device
-            AND CASE
-                WHEN m.status IN ('done', 'interrupted') THEN m.turn_no <= last_turn
-                WHEN m.status = 'dead' OR m.queued AND m.waiter_until IS NULL THEN m.received_at < oldest
-                ELSE false END;
+            AND (m.status IN ('done', 'interrupted') AND m.turn_no <= last_turn
+                OR (m.status = 'dead' OR m.queued AND m.waiter_until IS NULL) AND m.received_at < oldest);
     GET DIAGNOSTICS gone = ROW_COUNT;
     removed := removed + gone;
     DELETE FROM @schema.conversation_turns t WHERE t.device_id = device AND t.turn_no <= last_turn;
@@ -1676,17 +2010,19 @@ BEGIN
     removed := removed + gone;
 
     -- Without a turn it is no device of the runtime, which alone says when one was in use.
-    IF state.last_turn_no > 0 AND used_at < oldest AND NOT asks AND NOT EXISTS (
+    IF s.last_turn_no > 0 AND used_at < oldest AND NOT asks AND NOT EXISTS (
         SELECT 1 FROM @schema.conversation_messages m
         WHERE m.device_id = device AND (m.queued OR m.received_at >= oldest))
     THEN
         DELETE FROM @schema.conversation_checkpoints c WHERE c.device_id = device;
         DELETE FROM @schema.conversation_values v WHERE v.device_id = device;
         DELETE FROM @schema.conversation_writes w WHERE w.device_id = device;
-        UPDATE @schema.conversation_states s SET heads = '{}' WHERE s.device_id = key AND s.heads <> '{}';
+        UPDATE @schema.conversation_states l
+            SET heads = '{}'
+            WHERE l.device_id OPERATOR(pg_catalog.=) key AND l.heads <> '{}';
     ELSIF last_turn IS NOT NULL THEN
-        PERFORM @schema.moorline_prune_2(device, state.heads, last_turn);
+        PERFORM @schema.moorline_prune(device, s.heads, last_turn);
     END IF;
-    RETURN removed - @schema.moorline_stored_2(device);
+    RETURN removed - @schema.moorline_stored(device);
 END
 $$;
