@@ -114,7 +114,7 @@ BEGIN
 
     -- The columns. Where one is there already, its type changes only if every value and every later INSERT still fits.
     FOR wanted IN
-        SELECT * FROM (VALUES
+        SELECT w.name, w.type, w.rest, w.meaning FROM (VALUES
             ('device_id', 'text', '', format('follows %s', key)),
             ('active_agent', 'character varying', '(50)', 'the agent that holds the session'),
             ('locked_at', 'timestamp with time zone', '', 'since when it holds it'),

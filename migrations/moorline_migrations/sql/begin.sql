@@ -1,12 +1,13 @@
--- One runner at a time; the others wait here. Lock and time-outs end with the transaction.
+-- Nothing is found but what pg_catalog has and what is named with its schema: whatever others created in a schema of the
+-- search_path would else be run with our rights. Like all that is set here it ends with the transaction.
+SELECT pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+
+-- One runner at a time; the others wait here. The lock ends with the transaction too.
 SELECT set_config('statement_timeout', '0', true), set_config('lock_timeout', '60s', true);
 SELECT pg_advisory_xact_lock(hashtextextended('moorline migrations of @schema', 0));
 
 -- A table that the application holds is not waited for any longer: all others would queue up behind us.
 SELECT set_config('lock_timeout', '3s', true);
-
--- No other schema is looked at, and none is changed.
-SELECT set_config('search_path', '@schema', true);
 
 -- Asked first: CREATE … IF NOT EXISTS needs the right to create even where there is nothing to create.
 DO $$

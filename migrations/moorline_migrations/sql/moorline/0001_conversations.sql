@@ -14,7 +14,9 @@ BEGIN
 END
 $$;
 
--- As add_session_lock_fields.sql, which says what it does.
+-- As add_session_lock_fields.sql, which says what it does. It looks for the table in the search_path.
+SELECT set_config('search_path', '@schema', true);
+
 DO $adopt$
 DECLARE
     states  regclass := pg_catalog.to_regclass('conversation_states');
@@ -109,7 +111,7 @@ BEGIN
 
     -- The columns. Where one is there already, its type changes only if every value and every later INSERT still fits.
     FOR wanted IN
-        SELECT * FROM (VALUES
+        SELECT w.name, w.type, w.rest, w.meaning FROM (VALUES
             ('device_id', 'text', '', format('follows %s', key)),
             ('active_agent', 'character varying', '(50)', 'the agent that holds the session'),
             ('locked_at', 'timestamp with time zone', '', 'since when it holds it'),
@@ -284,6 +286,8 @@ BEGIN
     PERFORM pg_catalog.set_config('search_path', before, true);
 END
 $adopt$;
+
+SELECT pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
 
 CREATE TABLE @schema.conversation_messages (
     device_id    text,
