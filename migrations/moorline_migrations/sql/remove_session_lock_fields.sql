@@ -14,7 +14,7 @@ DECLARE
     item   record;
 BEGIN
     -- From here on nothing is found but what pg_catalog has, and what is named with its schema.
-    PERFORM pg_catalog.set_config('search_path', 'pg_catalog', true);
+    PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
     IF states IS NULL THEN
         RETURN;
     END IF;
