@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from moorline_agents.tools import (
         tool as tool,
     )
+    from moorline_migrations.components import Migrations as Migrations
 else:
     from moorline_migrations.lazy import lazy
 
@@ -42,5 +43,6 @@ else:
             "moorline_agents.model": ("ChatModel", "Model", "ToolChoice"),
             "moorline_agents.model_errors": ("ModelError",),
             "moorline_agents.tools": ("Connection", "Tool", "ToolContext", "ToolRefused", "tool"),
+            "moorline_migrations.components": ("Migrations",),
         },
     )

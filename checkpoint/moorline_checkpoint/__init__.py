@@ -10,6 +10,9 @@ if TYPE_CHECKING:
         validate_device_id as validate_device_id,
     )
     from moorline_checkpoint.errors import (
+        ErasureFailed as ErasureFailed,
+    )
+    from moorline_checkpoint.errors import (
         InvalidDeviceID as InvalidDeviceID,
     )
     from moorline_checkpoint.errors import (
@@ -27,7 +30,7 @@ else:
         __name__,
         {
             "moorline_checkpoint.devices": ("require_device_id", "validate_device_id"),
-            "moorline_checkpoint.errors": ("InvalidDeviceID", "SessionBusy", "StaleTurn"),
+            "moorline_checkpoint.errors": ("ErasureFailed", "InvalidDeviceID", "SessionBusy", "StaleTurn"),
             "moorline_checkpoint.saver": ("DeviceCheckpointer",),
             "moorline_checkpoint.sessions": ("Session",),
         },

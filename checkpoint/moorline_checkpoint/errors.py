@@ -21,6 +21,22 @@ class SessionBusy(MoorlineError):
         return f"Another turn of this device is running; send the message again in {self.retry_after:.1f} s{again}."
 
 
+class ErasureFailed(MoorlineError):
+    """A component could not erase what it has of a device, so nothing of the device was erased."""
+
+    def __init__(self, component: str, cause: str) -> None:
+        super().__init__(component, cause)
+        self.component = component
+        """Whose erase function failed."""
+        self.cause = cause
+
+    def __str__(self) -> str:
+        return (
+            f"The component {self.component!r} could not erase what it has of the device, so nothing was erased; "
+            f"correct its erase function, then erase again. The cause: {self.cause}"
+        )
+
+
 class StaleTurn(MoorlineError):
     """The turn was taken over by another process, or its device was erased: what it came to was not kept."""
 

@@ -6,6 +6,7 @@ from inspect import signature
 from os import urandom
 from typing import TYPE_CHECKING, Any, NoReturn, Self, cast
 
+import asyncpg
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
@@ -20,6 +21,7 @@ from moorline_checkpoint.codec import (
     unpack_history,
 )
 from moorline_checkpoint.database import Database
+from moorline_checkpoint.errors import ErasureFailed
 from moorline_checkpoint.packing import load_json, pack_json, pack_text
 from moorline_checkpoint.reading import StoredRows, TurnRows
 from moorline_checkpoint.sessions import DEFAULT_TTL, SessionLocks, require_ttl
@@ -40,6 +42,9 @@ if TYPE_CHECKING:
         DeltaChannelHistory,
     )
     from langgraph.checkpoint.serde.base import SerializerProtocol
+
+COMPONENT_FAILED = "ML003"
+"""SQLSTATE with which an erasure names the component that failed."""
 
 PAGE = 50
 """Checkpoints that one statement of a listing takes."""
@@ -239,8 +244,16 @@ class DeviceCheckpointer(SessionLocks, BaseCheckpointSaver[str]):
         await self.erase(thread_id)
 
     async def erase(self, device_id: str) -> bool:
-        """As `adelete_thread`. False if there was nothing of the device."""
-        return bool(await self.database.fetchval("erase", pack_text(str(device_id))))
+        """As `adelete_thread`. False if there was nothing of the device.
+
+        `ErasureFailed` says which component could not erase what it has; then nothing was erased.
+        """
+        try:
+            return bool(await self.database.fetchval("erase", pack_text(str(device_id))))
+        except asyncpg.PostgresError as error:
+            if error.sqlstate != COMPONENT_FAILED:
+                raise
+            raise ErasureFailed(str(error.args[0]), str(error.detail)) from error
 
     async def export(self, device_id: str) -> dict[str, Any]:
         """What each component of the schema has of the device, by its name; JSON."""

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
         ConfigurationError as ConfigurationError,
     )
     from moorline.errors import (
+        ErasureFailed as ErasureFailed,
+    )
+    from moorline.errors import (
         InvalidContext as InvalidContext,
     )
     from moorline.errors import (
@@ -89,6 +92,7 @@ else:
             "moorline.errors": (
                 "AgentError",
                 "ConfigurationError",
+                "ErasureFailed",
                 "InvalidContext",
                 "InvalidDeviceID",
                 "InvalidMessage",

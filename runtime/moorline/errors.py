@@ -3,12 +3,13 @@
 from moorline_agents.errors import AgentError
 from moorline_agents.model_errors import ModelError
 from moorline_agents.tools import ToolRefused
-from moorline_checkpoint.errors import InvalidDeviceID, SessionBusy, StaleTurn, TransactionError
+from moorline_checkpoint.errors import ErasureFailed, InvalidDeviceID, SessionBusy, StaleTurn, TransactionError
 from moorline_migrations.errors import ConfigurationError, MoorlineError, SchemaMismatch, StoreUnavailable
 
 __all__ = [
     "AgentError",
     "ConfigurationError",
+    "ErasureFailed",
     "InvalidContext",
     "InvalidDeviceID",
     "InvalidMessage",

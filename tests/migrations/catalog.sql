@@ -32,6 +32,18 @@ SELECT line FROM (
         FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid
         WHERE c.relnamespace = $1::regnamespace AND NOT t.tgisinternal
     UNION ALL
+    SELECT format('comment on %s: %s', pg_describe_object(d.classoid, d.objoid, d.objsubid), d.description)
+        FROM pg_description d
+        WHERE d.objoid IN (
+            SELECT c.oid FROM pg_class c WHERE c.relnamespace = $1::regnamespace
+            UNION ALL SELECT p.oid FROM pg_proc p WHERE p.pronamespace = $1::regnamespace)
+    UNION ALL
+    SELECT format('rights on %s: %s', c.relname, c.relacl)
+        FROM pg_class c WHERE c.relnamespace = $1::regnamespace AND c.relacl IS NOT NULL
+    UNION ALL
+    SELECT format('rights on %s: %s', p.oid::regprocedure, p.proacl)
+        FROM pg_proc p WHERE p.pronamespace = $1::regnamespace AND p.proacl IS NOT NULL
+    UNION ALL
     SELECT format('type %s kind %s', t.typname, t.typtype)
         FROM pg_type t WHERE t.typnamespace = $1::regnamespace AND t.typtype <> 'c' AND t.typelem = 0
 ) lines

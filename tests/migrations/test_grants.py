@@ -8,6 +8,11 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 
+from moorline import Moorline, Settings
+from moorline_agents.rehearsal import rehearsal_client
+from moorline_agents.scheduling.demo import seed_demo
+from moorline_checkpoint.retention import remove_older
+from moorline_checkpoint.saver import DeviceCheckpointer
 from moorline_migrations import CORE, SCHEDULING, SHIPPED, check, migrate
 from moorline_migrations.errors import ConfigurationError
 
@@ -98,6 +103,50 @@ async def test_an_owner_migrates_and_a_lesser_role_runs(
             await running.execute("DROP TABLE conversation_turns")
     finally:
         await running.close()
+
+
+async def test_the_lesser_role_runs_turns_books_cleans_up_and_erases(
+    connection: "Connection[Record]", empty_dsn: str
+) -> None:
+    await connection.execute(ROLES)
+    await connection.execute("GRANT CREATE, USAGE ON SCHEMA public TO moorline_owner")
+    await connection.execute("ALTER DEFAULT PRIVILEGES FOR ROLE moorline_owner REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC")
+    owner, app = as_role(empty_dsn, "moorline_owner"), as_role(empty_dsn, "moorline_app")
+    await migrate(owner, components=SHIPPED)
+    await execute(owner, GRANTS)
+    await seed_demo(connection)
+
+    async with Moorline(Settings(database_url=app), client=rehearsal_client) as moorline:
+        await moorline.run("When can I get a haircut?", {"device_id": "d1"})
+        assert "booked" in (await moorline.run("The first one, please", {"device_id": "d1"})).lower()
+        assert await moorline.session("d1") is not None
+        assert len(await moorline.transcript("d1")) == 2
+        assert await moorline.recover() == 0
+        assert await moorline.dead_letters() == []
+        assert await moorline.erase("d1")
+    assert await connection.fetchval("SELECT count(*) FROM conversation_turns") == 0
+    assert [tuple(row) for row in await connection.fetch("SELECT device_id, status FROM appointments")] == [
+        ("", "cancelled")
+    ]
+    async with DeviceCheckpointer.from_conn_string(app) as saver:
+        assert await saver.cleanup_expired_sessions() == 0
+        assert await remove_older(saver.database, days=1) == 0
+
+
+async def test_other_functions_in_the_schema_are_left_as_they_are(
+    connection: "Connection[Record]", empty_dsn: str
+) -> None:
+    await connection.execute(ROLES)
+    await connection.execute("GRANT CREATE, USAGE ON SCHEMA public TO moorline_owner")
+    owner = as_role(empty_dsn, "moorline_owner")
+    await migrate(owner, components=SHIPPED)
+    await execute(
+        owner,
+        "CREATE FUNCTION payroll() RETURNS integer LANGUAGE sql AS 'SELECT 1'",
+        "REVOKE EXECUTE ON FUNCTION payroll FROM PUBLIC",
+        GRANTS,
+    )
+    assert not await connection.fetchval("SELECT has_function_privilege('moorline_app', 'payroll()', 'EXECUTE')")
 
 
 async def test_an_owner_of_one_schema_needs_no_other(connection: "Connection[Record]", empty_dsn: str) -> None:

@@ -15,7 +15,7 @@ from moorline_agents.transport import Call, ModelReply, ModelRequest, rule_clien
 from moorline_migrations import CORE, SHIPPED, Migrations, migrate
 
 from ..migrations.packages import BILLS, MakePackage, make_package
-from .conftest import agent
+from .conftest import agent, counting
 
 __all__ = ["make_package"]
 
@@ -46,7 +46,7 @@ def app(dsn: str, migrations: Migrations | None) -> Moorline:
     return Moorline(Settings(database_url=dsn), agents=[billing], client=lambda: rule_client(bills_once))
 
 
-async def test_an_agents_own_tables_are_migrated_and_used(empty_dsn: str, make_package: MakePackage) -> None:
+async def test_an_agents_own_tables_are_migrated_used_and_erased(empty_dsn: str, make_package: MakePackage) -> None:
     ours = app(empty_dsn, Migrations("billing", package=make_package("billing", **{"0001_bills": BILLS})))
     await migrate(empty_dsn)
     with pytest.raises(SchemaMismatch, match=r"'billing' has no tables.*`moorline migrate`"):
@@ -59,7 +59,14 @@ async def test_an_agents_own_tables_are_migrated_and_used(empty_dsn: str, make_p
     try:
         async with ours:
             assert await ours.run("pay", {"device_id": "d1"}) == "billed 4200"
-        assert [tuple(row) for row in await connection.fetch("SELECT * FROM bills")] == [("d1", 1, 4200)]
+            assert await ours.run("pay", {"device_id": "d2"}) == "billed 4200"
+            await ours.erase("d1")
+        assert [tuple(row) for row in await connection.fetch("SELECT * FROM bills")] == [("d2", 1, 4200)]
+        # A process whose app has no such agent.
+        hair = Moorline(Settings(database_url=empty_dsn), agents=[agent("hair")], client=lambda: rule_client(counting))
+        async with hair:
+            await hair.erase("d2")
+        assert await connection.fetch("SELECT FROM bills") == []
     finally:
         await connection.close()
 

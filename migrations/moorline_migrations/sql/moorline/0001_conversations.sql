@@ -1895,24 +1895,32 @@ $$;
 -- Erase everywhere: what every component of the schema has of a device, these tables first, in one transaction;
 -- whether there was anything of it in these tables. A component says in moorline_schema which function of its own
 -- erases a device; of its versions the newest that names one counts. A component that this process does not know is
--- erased all the same.
+-- erased all the same. Where one fails, nothing is erased: the message of ML003 is its name, the detail says why.
 CREATE FUNCTION @schema.moorline_erase_everywhere(device text) RETURNS boolean
 LANGUAGE plpgsql VOLATILE
 AS $$
 DECLARE
-    eraser text;
+    eraser record;
     known boolean;
 BEGIN
     PERFORM @schema.moorline_hold(device);
     known := @schema.moorline_known(device);
     PERFORM @schema.moorline_erase(device);
     FOR eraser IN
-        SELECT DISTINCT ON (n.component) n.erase_function
+        SELECT DISTINCT ON (n.component) n.component, n.erase_function
         FROM @schema.moorline_schema n
         WHERE n.component <> 'moorline' AND n.erase_function IS NOT NULL
         ORDER BY n.component, n.version DESC
     LOOP
-        EXECUTE pg_catalog.format('SELECT @schema.%I($1)', eraser) USING device;
+        BEGIN
+            EXECUTE pg_catalog.format('SELECT @schema.%I($1)', eraser.erase_function) USING device;
+        EXCEPTION
+            -- What may pass by itself.
+            WHEN transaction_rollback OR lock_not_available OR insufficient_resources OR operator_intervention THEN
+                RAISE;
+            WHEN OTHERS THEN
+                RAISE EXCEPTION USING ERRCODE = 'ML003', MESSAGE = eraser.component, DETAIL = SQLERRM;
+        END;
     END LOOP;
     RETURN known;
 END

@@ -76,6 +76,26 @@ CREATE INDEX idx_conversation_states_active_agent ON @schema.conversation_states
 CREATE INDEX idx_conversation_states_locked_at ON @schema.conversation_states (locked_at)
     WHERE locked_at IS NOT NULL;
 
+-- What a backend's own table would gain says so, and is taken back by it.
+COMMENT ON TABLE @schema.conversation_states IS 'Made by Moorline: one row for each device';
+COMMENT ON COLUMN @schema.conversation_states.active_agent IS 'Added by Moorline: the agent that holds the session';
+COMMENT ON COLUMN @schema.conversation_states.locked_at IS 'Added by Moorline: since when it holds it';
+COMMENT ON COLUMN @schema.conversation_states.session_ttl IS 'Added by Moorline: seconds after the last activity until the lock expires';
+COMMENT ON COLUMN @schema.conversation_states.last_active_at IS 'Added by Moorline: the last activity';
+COMMENT ON COLUMN @schema.conversation_states.last_turn_no IS 'Added by Moorline: the last committed turn';
+COMMENT ON COLUMN @schema.conversation_states.fence IS 'Added by Moorline: the number of the last claim';
+COMMENT ON COLUMN @schema.conversation_states.claim_id IS 'Added by Moorline: the open turn; null if there is none';
+COMMENT ON COLUMN @schema.conversation_states.claimed_at IS 'Added by Moorline: since when the open turn runs';
+COMMENT ON COLUMN @schema.conversation_states.lease_until IS 'Added by Moorline: until when the open turn is believed alive';
+COMMENT ON COLUMN @schema.conversation_states.heads IS 'Added by Moorline: the last committed checkpoint of each namespace';
+COMMENT ON COLUMN @schema.conversation_states.arrivals IS 'Added by Moorline: the last arrival number given to a message';
+COMMENT ON COLUMN @schema.conversation_states.last_worker IS 'Added by Moorline: the process that claimed the last turn';
+COMMENT ON COLUMN @schema.conversation_states.worker_turns IS 'Added by Moorline: how many turns it has claimed in a row';
+COMMENT ON COLUMN @schema.conversation_states.open_messages IS 'Added by Moorline: the messages of the open turn';
+COMMENT ON COLUMN @schema.conversation_states.unfinished IS 'Added by Moorline: whether messages that failed have done something';
+COMMENT ON INDEX @schema.idx_conversation_states_active_agent IS 'Added by Moorline: the rows that are locked';
+COMMENT ON INDEX @schema.idx_conversation_states_locked_at IS 'Added by Moorline: the rows that are locked';
+
 CREATE TABLE @schema.conversation_messages (
     device_id    text,
     message_id   text,
@@ -1682,24 +1702,32 @@ $$;
 -- Erase everywhere: what every component of the schema has of a device, these tables first, in one transaction;
 -- whether there was anything of it in these tables. A component says in moorline_schema which function of its own
 -- erases a device; of its versions the newest that names one counts. A component that this process does not know is
--- erased all the same.
+-- erased all the same. Where one fails, nothing is erased: the message of ML003 is its name, the detail says why.
 CREATE FUNCTION @schema.moorline_erase_everywhere(device text) RETURNS boolean
 LANGUAGE plpgsql VOLATILE
 AS $$
 DECLARE
-    eraser text;
+    eraser record;
     known boolean;
 BEGIN
     PERFORM @schema.moorline_hold(device);
     known := @schema.moorline_known(device);
     PERFORM @schema.moorline_erase(device);
     FOR eraser IN
-        SELECT DISTINCT ON (n.component) n.erase_function
+        SELECT DISTINCT ON (n.component) n.component, n.erase_function
         FROM @schema.moorline_schema n
         WHERE n.component <> 'moorline' AND n.erase_function IS NOT NULL
         ORDER BY n.component, n.version DESC
     LOOP
-        EXECUTE pg_catalog.format('SELECT @schema.%I($1)', eraser) USING device;
+        BEGIN
+            EXECUTE pg_catalog.format('SELECT @schema.%I($1)', eraser.erase_function) USING device;
+        EXCEPTION
+            -- What may pass by itself.
+            WHEN transaction_rollback OR lock_not_available OR insufficient_resources OR operator_intervention THEN
+                RAISE;
+            WHEN OTHERS THEN
+                RAISE EXCEPTION USING ERRCODE = 'ML003', MESSAGE = eraser.component, DETAIL = SQLERRM;
+        END;
     END LOOP;
     RETURN known;
 END
