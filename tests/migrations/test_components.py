@@ -1,6 +1,8 @@
 """A team's agent brings tables of its own, in one folder of numbered .sql files."""
 
+import re
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["make_package"]
 
+DOCS = Path(__file__).parents[2] / "docs" / "migrations.md"
 Catalog = Callable[..., Awaitable[list[str]]]
 
 
@@ -37,6 +40,17 @@ async def test_a_component_is_migrated_after_the_core_and_goes_its_own_way(
     assert list(map(str, await migrate(empty_dsn, components=[CORE, more]))) == ["billing 0002 due"]
     # Code of the version before goes on.
     await check(connection, components=[CORE, billing])
+
+
+async def test_the_example_of_the_docs_is_one(connection: "Connection[Record]", make_package: MakePackage) -> None:
+    [example] = re.findall(r"^```sql\n(.*?)^```$", DOCS.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    billing = Migrations("billing", package=make_package("billing", **{"0001_bills": example}))
+    [*_, applied] = await apply(connection, components=[CORE, billing])
+    assert (applied.erase_function, applied.export_function) == ("billing_erase", "billing_export")
+    await connection.execute("INSERT INTO bills VALUES ('d1', 1, 4200), ('d2', 1, 100)")
+    assert await connection.fetchval("SELECT billing_export('d1')") == "[4200]"
+    await connection.execute("SELECT billing_erase('d1')")
+    assert await connection.fetchval("SELECT device_id FROM bills") == "d2"
 
 
 async def test_the_table_names_of_a_component_matter_to_nobody_else(

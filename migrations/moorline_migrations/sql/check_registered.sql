@@ -17,13 +17,13 @@ BEGIN
                 ORDER BY s.component, s.version DESC)
         ) r
         WHERE NOT EXISTS (
-            SELECT FROM pg_proc p
-                WHERE p.oid = to_regprocedure('@schema.' || quote_ident(r.function) || '(text)')::oid
-                    AND format_type(p.prorettype, NULL) = r.returns)
+            SELECT FROM pg_catalog.pg_proc p
+                WHERE p.oid = pg_catalog.to_regprocedure('@schema.' || pg_catalog.quote_ident(r.function) || '(text)')::oid
+                    AND pg_catalog.format_type(p.prorettype, NULL) = r.returns)
         LIMIT 1;
     IF FOUND THEN
         RAISE EXCEPTION USING ERRCODE = 'ML001',
-            MESSAGE = format('component %s registers a function %s(text) RETURNS %s, and there is none',
+            MESSAGE = pg_catalog.format('component %s registers a function %s(text) RETURNS %s, and there is none',
                 wrong.component, wrong.function, wrong.returns),
             HINT = 'Create it in the file that names it, in schema @schema, or correct the name there.';
     END IF;

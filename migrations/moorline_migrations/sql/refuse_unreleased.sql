@@ -2,9 +2,9 @@
 -- components.
 DO $$
 BEGIN
-    IF to_regclass('@schema.moorline_schema') IS NOT NULL AND NOT EXISTS (
-        SELECT FROM pg_attribute a
-            WHERE a.attrelid = to_regclass('@schema.moorline_schema')::oid AND a.attname = 'component'::name)
+    IF pg_catalog.to_regclass('@schema.moorline_schema') IS NOT NULL AND NOT EXISTS (
+        SELECT FROM pg_catalog.pg_attribute a
+            WHERE a.attrelid = pg_catalog.to_regclass('@schema.moorline_schema')::oid AND a.attname = 'component'::name)
     THEN
         RAISE EXCEPTION USING ERRCODE = 'ML001',
             MESSAGE = 'an unreleased version of Moorline made the tables in schema @schema; they cannot be carried over',
