@@ -1,0 +1,79 @@
+"""A numbered file never changes once it has landed: a database that has applied it would never get the change."""
+
+from collections.abc import Callable, Iterator, Mapping
+from hashlib import sha256
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+
+import pytest
+
+from moorline_migrations import SHIPPED
+
+PINNED = {
+    "moorline/0001_conversations.sql": "d3a91e3b49680b43977c20f0c2226d7049ab6c7f49fdf74769c38940409b829d",
+    "scheduling/0001_appointments.sql": "f852bee220414b7acd65d4e20e64558cf7a303fd333c1207b98c26684314a3e5",
+}
+"""The SHA-256 of each numbered file, by its component's name and its own."""
+
+
+def numbered(component: str, folder: Traversable) -> Iterator[tuple[str, str]]:
+    """The numbered files of a component with their hashes."""
+    for file in folder.iterdir():
+        if file.name[:4].isdecimal():
+            yield f"{component}/{file.name}", sha256(file.read_bytes()).hexdigest()
+
+
+def complaints(pinned: Mapping[str, str], found: Mapping[str, str]) -> Iterator[str]:
+    """What is wrong with the files, and what to do about each."""
+    for name in sorted({*pinned, *found}):
+        if name not in found:
+            yield f"{name} is gone: databases have applied it. Put it back."
+        elif name not in pinned:
+            yield f"{name} is new: when it is done, pin it here with {found[name]}; from then on it cannot change."
+        elif found[name] != pinned[name]:
+            yield (
+                f"{name} has changed since it landed, and databases that have applied it will never know. Put it back "
+                f"as it was, and write the change into the next numbered file of its folder, and into schema.sql. "
+                f"(Before the first release it may be pinned anew: {found[name]}.)"
+            )
+
+
+def test_what_has_landed_is_as_it_landed() -> None:
+    found = dict(pair for each in SHIPPED for pair in numbered(each.component, files(each.package)))
+    assert "\n".join(complaints(PINNED, found)) == ""
+
+
+def changed(file: Path) -> None:
+    file.write_text("SELECT 2;")
+
+
+def removed(file: Path) -> None:
+    file.unlink()
+
+
+def added(file: Path) -> None:
+    file.with_name("0002_more.sql").touch()
+
+
+def described(file: Path) -> None:
+    file.with_name("schema.sql").write_text("SELECT 2;")
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (changed, ["has changed since it landed", "next numbered file"]),
+        (removed, ["is gone", "Put it back"]),
+        (added, ["billing/0002_more.sql is new", "pin it here"]),
+        (described, []),
+    ],
+)
+def test_a_change_is_told_with_what_to_do(tmp_path: Path, change: Callable[[Path], None], told: list[str]) -> None:
+    file = tmp_path / "0001_bills.sql"
+    file.write_text("SELECT 1;")
+    pinned = dict(numbered("billing", tmp_path))
+    change(file)
+    said = "".join(complaints(pinned, dict(numbered("billing", tmp_path))))
+    assert bool(said) == bool(told)
+    assert all(words in said for words in told)
