@@ -16,6 +16,7 @@ from moorline_checkpoint.pools import LoopPool, PooledConnection, tool_slots
 from moorline_checkpoint.tags import DeviceTags
 from moorline_migrations.dsn import asyncpg_dsn
 from moorline_migrations.errors import ConfigurationError, MoorlineError, StoreUnavailable, connect_errors, store_errors
+from moorline_migrations.loops import PerLoop
 from moorline_migrations.statements import load
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ class Database:
         self._dsn = asyncpg_dsn(source) if isinstance(source, str) else None
         self._pool_size = pool_size
         self._statement_cache_size = statement_cache_size
-        self._pools: dict[asyncio.AbstractEventLoop, LoopPool] = {}
+        self._pools = PerLoop(self._open_pool, LoopPool.close)
         self._given_slots = None if isinstance(source, str) else tool_slots(source)
         self._backoff = Backoff()
         self._uuid_states = False
@@ -209,7 +210,7 @@ class Database:
         Tools may take long; what is left of the pool, two connections where it has so many, serves everybody else.
         """
         await self._pool()
-        slots = self._given_slots or self._pools[asyncio.get_running_loop()].tool_slots
+        slots = self._given_slots or (await self._pools.get()).tool_slots
         async with slots:
             yield
 
@@ -233,11 +234,8 @@ class Database:
                 await pool.release(raw, timeout=ACQUIRE_TIMEOUT)
 
     async def close(self) -> None:
-        """Closes the running loop's pool and lets go of the others, which end with their loops."""
-        own = self._pools.pop(asyncio.get_running_loop(), None)
-        self._pools.clear()
-        if own is not None:
-            await own.ending.come()
+        """Closes the running loop's pool; the others end with their loops."""
+        await self._pools.end()
 
     async def _run(
         self,
@@ -304,15 +302,9 @@ class Database:
             return result
 
     async def _pool(self) -> Pool[Record]:
-        if self._given is not None:
-            return self._given
-        loop = asyncio.get_running_loop()
-        if loop in self._pools:
-            return self._pools[loop].pool
-        for other in list(self._pools):
-            if other.is_closed():
-                del self._pools[other]
-        # Opens no connection yet, so that no other task runs before the pool is in its place.
+        return (await self._pools.get()).pool if self._given is None else self._given
+
+    async def _open_pool(self) -> LoopPool:
         pool = await asyncpg.create_pool(
             self._dsn,
             min_size=0,
@@ -324,8 +316,7 @@ class Database:
             command_timeout=STATEMENT_TIMEOUT,
             statement_cache_size=self._statement_cache_size,
         )
-        self._pools[loop] = await LoopPool.of(pool)
-        return pool
+        return LoopPool(pool, tool_slots(pool))
 
 
 async def _trusted(pool: Pool[Record], alive_at: float) -> PoolConnectionProxy[Record]:

@@ -1,19 +1,17 @@
-"""The pool of an event loop: what it is made of, how much of it tools may take, and its end."""
+"""The pool of an event loop: what it is made of, and how much of it tools may take."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple
 
 import asyncpg
 
 from moorline_checkpoint.array_types import KnownArrays
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
-
     from asyncpg import Pool, Record
 
 CLOSE_TIMEOUT = 5.0
@@ -45,43 +43,10 @@ class LoopPool(NamedTuple):
     """What one event loop uses."""
 
     pool: Pool[Record]
-    ending: _Ending
     tool_slots: asyncio.Semaphore
 
-    @classmethod
-    async def of(cls, pool: Pool[Record]) -> Self:
-        """For the running loop, with which the pool closes."""
-        ending = _Ending(pool)
-        await ending.await_loop()
-        return cls(pool, ending, tool_slots(pool))
-
-
-class _Ending:
-    """The end of a pool. Who uses it and the loop that ends may both bring it about, also at the same time."""
-
-    def __init__(self, pool: Pool[Record]) -> None:
-        self._pool = pool
-        self._closing: asyncio.Task[None] | None = None
-        self._lifetime = self._of_loop()
-
-    async def await_loop(self) -> None:
-        """From now on the loop, which closes the asynchronous generators it has begun, closes the pool when it ends."""
-        await anext(self._lifetime)
-
-    async def come(self) -> None:
-        """Closes the pool, once."""
-        if self._closing is None:
-            self._closing = asyncio.create_task(self._close())
-        if not self._closing.done():
-            await asyncio.wait([self._closing])
-
-    async def _of_loop(self) -> AsyncGenerator[None, None]:
-        try:
-            yield
-        finally:
-            await self.come()
-
-    async def _close(self) -> None:
+    async def close(self) -> None:
+        """Says goodbye to the server, within `CLOSE_TIMEOUT`."""
         with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
             async with asyncio.timeout(CLOSE_TIMEOUT):
-                await self._pool.close()
+                await self.pool.close()

@@ -1,0 +1,74 @@
+"""What belongs to an event loop and ends with it: connections, and whatever holds some."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+@dataclass(eq=False)
+class _Held(Generic[T]):
+    """A loop's value, and what brings its end about."""
+
+    making: asyncio.Lock = field(default_factory=asyncio.Lock)
+    value: T | None = None
+    lifetime: AsyncGenerator[None, None] | None = None
+    ending: asyncio.Task[None] | None = None
+
+
+class PerLoop(Generic[T]):
+    """One value for each event loop, made when it is first asked for there, and ended with the loop or by `end`."""
+
+    def __init__(self, make: Callable[[], Awaitable[T]], end: Callable[[T], Awaitable[None]]) -> None:
+        self._make = make
+        self._end = end
+        self._held: dict[asyncio.AbstractEventLoop, _Held[T]] = {}
+        """Of the loops that have not ended. A weak dictionary would keep them all: a value refers to its loop."""
+
+    async def get(self) -> T:
+        """The running loop's value. Raises what making it raises; whoever asks next makes it anew."""
+        loop = asyncio.get_running_loop()
+        held = self._held.get(loop)
+        if held is None:
+            for ended in [other for other in list(self._held) if other.is_closed()]:  # without having ended anything
+                self._held.pop(ended, None)
+            held = self._held[loop] = _Held()
+        if held.value is None:
+            async with held.making:
+                if held.value is None:
+                    value = await self._make()
+                    # asyncio.run closes the asynchronous generators that its loop has begun before the loop itself:
+                    # the one hook that a library has.
+                    held.lifetime = self._of_loop(loop, held)
+                    await anext(held.lifetime)
+                    held.value = value
+        return held.value
+
+    async def end(self) -> None:
+        """Ends the running loop's value, if it has one."""
+        held = self._held.pop(asyncio.get_running_loop(), None)
+        if held is not None:
+            await self._ended(held)
+
+    async def _of_loop(self, loop: asyncio.AbstractEventLoop, held: _Held[T]) -> AsyncGenerator[None, None]:
+        try:
+            yield
+        finally:
+            await self._ended(held)
+            if self._held.get(loop) is held:
+                del self._held[loop]
+
+    async def _ended(self, held: _Held[T]) -> None:
+        """Who uses the value and the loop that ends may both bring its end about, also at the same time."""
+        if held.value is None:
+            return
+        if held.ending is None:
+            held.ending = asyncio.create_task(_run(self._end, held.value))
+        if not held.ending.done():
+            await asyncio.wait([held.ending])
+
+
+async def _run(end: Callable[[T], Awaitable[None]], value: T) -> None:
+    await end(value)
