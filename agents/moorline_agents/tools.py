@@ -42,6 +42,9 @@ class ToolRefused(Exception):
     of it is kept with the turn, so that a rerun is given the same refusal. Nothing of it changes once it is made.
     """
 
+    retryable = False
+    """The same call is refused again until something has changed."""
+
     def __init__(self, message: str, /, *, code: str | None = None, **details: Any) -> None:
         """Raises `TypeError` or `ValueError` for details that are no JSON, or one named `error`, which is the message's
         name where the model is shown it."""

@@ -78,6 +78,6 @@ async def turn_transaction(
 def stale(database: Database, turn: OpenTurn) -> StaleTurn:
     """The error for a turn whose claim does not stand any more."""
     return StaleTurn(
-        f"Turn {turn.turn_no} of {database.tags.of(turn.device_id)} was taken over by another process or erased; "
-        "nothing of it was kept. Send the message again with the same message_id."
+        f"Turn {turn.turn_no} of {database.tags.of(turn.device_id)} was taken over by another process, or its "
+        "device was erased."
     )

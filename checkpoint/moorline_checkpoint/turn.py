@@ -101,6 +101,8 @@ class OpenTurn:
     """Whether the turn has a journal that its commit tidies up."""
     unfinished: tuple[UnfinishedEffect, ...] = ()
     """What other messages of the device have done whose turns failed and are not finished, in its order."""
+    effects_kept: bool | None = None
+    """Of a turn that failed: whether anything stands that its tools did; None where its release has not told."""
     session_ttl: int | None = None
     """Seconds; None leaves what the device's row says."""
     transactions: asyncio.Lock = field(default_factory=asyncio.Lock)

@@ -33,10 +33,17 @@ class Background:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def release(self, work: Callable[[], Awaitable[object]]) -> None:
-        """Does what ends a claim and may be done twice. Comes back when it is done or could not be, at the latest
-        after `GRACE`; the rest of it then goes on in the background."""
-        await asyncio.wait([self.start(_patiently(work))], timeout=GRACE)
+    async def release(self, work: Callable[[], Awaitable[T]]) -> T | None:
+        """Does what ends a claim and may be done twice, and gives its answer. Comes back with None when it could not be
+        done, and after `GRACE`; the rest of it then goes on in the background."""
+        answer: T | None = None
+
+        async def release() -> None:
+            nonlocal answer
+            answer = await _patiently(work)
+
+        await asyncio.wait([self.start(release())], timeout=GRACE)
+        return answer
 
     async def finish(self) -> None:
         """Waits until nothing is left to do."""
@@ -44,17 +51,15 @@ class Background:
             await asyncio.wait(self._tasks)
 
 
-async def _patiently(work: Callable[[], Awaitable[object]]) -> None:
+async def _patiently(work: Callable[[], Awaitable[T]]) -> T | None:
     loop = asyncio.get_running_loop()
     until = loop.time() + PATIENCE
     while True:
         try:
-            await work()
+            return await work()
         except StoreUnavailable:
             if loop.time() + PAUSE > until:
-                return
+                return None
             await asyncio.sleep(PAUSE)
         except MoorlineError:
-            return
-        else:
-            return
+            return None

