@@ -43,7 +43,6 @@ def test_every_error_of_ours_can_be_imported_from_one_place() -> None:
 
 def test_every_error_says_whether_trying_again_helps() -> None:
     shown = {name: getattr(errors, name).retryable for name in errors.__all__ if name != "ModelError"}
-    }
     assert shown == RETRYABLE
     assert [errors.ModelError("down", retryable=answer).retryable for answer in (True, False)] == [True, False]
 
