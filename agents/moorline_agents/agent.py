@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import TYPE_CHECKING, Annotated, Any, TypedDict
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypedDict
 
 from langgraph.channels import UntrackedValue
 from langgraph.channels.delta import DeltaChannel
@@ -45,13 +45,22 @@ SNAPSHOT_UPDATES = 30
 Instructions = str | Callable[[ToolContext], str]
 
 
+class OnText(Protocol):
+    """Is told the reply's text while a model writes it."""
+
+    def __call__(self, text: str, /) -> None:
+        """The next piece."""
+
+    def withdraw(self) -> None:
+        """What it was told so far is not part of the reply after all: the model called tools instead of answering."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunContext:
     """What a run of the graph knows besides its state; never stored."""
 
     tools: ToolContext
-    on_text: Callable[[str], None] | None = None
-    """Receives the reply's text piece by piece while the model writes it."""
+    on_text: OnText | None = None
     journal: Journal = NoJournal()
     unfinished: Sequence[UnfinishedCall] = ()
     """What was done for earlier messages that have not been answered, of all agents, oldest first."""
@@ -221,6 +230,8 @@ class _Loop:
                 "If it needs more, raise MOORLINE_TOOL_ROUNDS."
             )
         if calls:
+            if context.on_text is not None:
+                context.on_text.withdraw()
             context.journal.note(self._agent.name, answer.message)
         return answer.message, answer.usage
 

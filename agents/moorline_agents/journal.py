@@ -15,8 +15,8 @@ class Journal(Protocol):
     """The memory of one turn. Answers and effects are recalled in the order in which they were noted."""
 
     def begins_with(self) -> str | None:
-        """Whom an earlier run of the turn asked first, an agent or the router; None if it left no answer. Asked before
-        anything else."""
+        """Whose the first entry is that an earlier run of the turn left, an agent's or the router's; None if it left
+        none. Asked before anything else."""
 
     def recall(self, asked: str) -> Message | None:
         """The answer that an earlier run of the turn got at this place from the model of `asked` (an agent, or the
@@ -26,7 +26,8 @@ class Journal(Protocol):
         """Remembers an answer that calls tools; it is durable before a tool with an effect runs."""
 
     async def perform(self, tool: Tool, arguments: str, context: ToolContext) -> Any:
-        """Runs a tool, or gives what an earlier run of the turn got from it. Raises `ToolRefused` as the tool does."""
+        """Runs a tool of `context.agent`, or gives what an earlier run of the turn got from it. Raises `ToolRefused` as
+        the tool does."""
 
 
 class NoJournal:

@@ -94,6 +94,8 @@ class ToolContext:
     """What the server says about the turn a tool runs in. Nothing in it comes from a model."""
 
     device_id: str
+    agent: str = ""
+    """The agent whose part of the turn it is; empty where a graph runs without a manager."""
     now: datetime
     """Aware; the database's clock when the turn began, so a rerun of the turn may see a later one."""
     values: Mapping[str, Any]

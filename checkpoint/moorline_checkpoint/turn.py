@@ -46,7 +46,7 @@ class JournalEntry:
     result: Any = None
     """What the call gave; None while that is not known."""
     agent: str | None = None
-    """The agent whose tool it was; None where that is not known."""
+    """Whose answer or tool it was, an agent's or the router's; None where that is not known."""
 
 
 @dataclass(frozen=True, kw_only=True)

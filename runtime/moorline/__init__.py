@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     )
     from moorline.events import Event as Event
     from moorline.events import TextDelta as TextDelta
+    from moorline.events import TextWithdrawn as TextWithdrawn
     from moorline.events import TurnDone as TurnDone
     from moorline.events import TurnFailed as TurnFailed
     from moorline.reply import Interrupt as Interrupt
@@ -108,7 +109,7 @@ else:
                 "TurnTimeout",
                 "UsageError",
             ),
-            "moorline.events": ("Event", "TextDelta", "TurnDone", "TurnFailed"),
+            "moorline.events": ("Event", "TextDelta", "TextWithdrawn", "TurnDone", "TurnFailed"),
             "moorline.reply": ("Interrupt", "Reply"),
             "moorline.runtime": ("Moorline",),
             "moorline.settings": ("Settings",),

@@ -13,7 +13,7 @@ from uuid import uuid4
 from rich.console import Console
 
 from moorline.errors import ConfigurationError, MoorlineError
-from moorline.events import TextDelta, TurnDone, TurnFailed
+from moorline.events import TextDelta, TextWithdrawn, TurnDone, TurnFailed
 from moorline.reply import Reply
 from moorline.runtime import Moorline
 
@@ -111,19 +111,19 @@ def _type(answer: Callable[[str], None]) -> None:
 
 
 async def _stream(moorline: Moorline, text: str, context: dict[str, str]) -> None:
-    """Shows the reply as it is written. Raises the error of a turn that failed: what was shown is void then."""
-    shown = ""
+    """Shows the reply as it is written. Raises the error of a turn that failed: what was shown is void then.
+
+    A terminal takes nothing back: what was withdrawn is marked, and the reply goes on in a new line."""
     async for event in moorline.stream(text, context):
         match event:
             case TextDelta():
-                shown += event.text
                 sys.stdout.write(_visible(event.text))
                 sys.stdout.flush()
+            case TextWithdrawn():
+                _aside(" [withdrawn]")
             case TurnDone(reply=reply):
                 for earlier in reply.recovered:
                     _aside(f"\n{_speaker(earlier)}, to an earlier message: {_visible(earlier)}")
-                if shown.strip() != reply.strip():
-                    sys.stdout.write(f"\n{_visible(reply)}" if shown else _visible(reply))
                 _aside(f"\n{_speaker(reply)}")
             case TurnFailed(error=error):
                 raise error

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 from uuid import uuid4
 
 from moorline.errors import InvalidContext, InvalidMessage
@@ -13,7 +13,10 @@ from moorline.settings import OnCancel, Settings
 from moorline_checkpoint.devices import require_device_id
 from moorline_checkpoint.messages import IncomingMessage, OnBusy, Resume
 
-__all__ = ["Call", "OnText", "Resume", "TurnContext", "check_call"]
+if TYPE_CHECKING:
+    from moorline_agents.agent import OnText
+
+__all__ = ["Call", "Resume", "TurnContext", "check_call"]
 
 MAX_MESSAGE = 100_000
 """Characters of one message; chat platforms allow a few thousand."""
@@ -23,9 +26,6 @@ MAX_MESSAGE_ID = 200
 
 DEVICE_KEYS = ("device_id", "user_id", "wa_id", "session_id")
 """Where a context's device is looked for, in this order."""
-
-OnText = Callable[[str], None]
-"""Receives the reply's text piece by piece while the model writes it."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,8 +16,13 @@ class TextDelta:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TextWithdrawn:
+    """The deltas so far are not part of the reply: the model said them before it called tools or handed over."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class TurnDone:
-    """The last event of a turn that was committed."""
+    """The last event of a turn that was committed. Its reply is what the deltas since the last withdrawal make up."""
 
     reply: Reply
 
@@ -29,4 +34,4 @@ class TurnFailed:
     error: MoorlineError
 
 
-Event = TextDelta | TurnDone | TurnFailed
+Event = TextDelta | TextWithdrawn | TurnDone | TurnFailed

@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from langgraph.types import Command
 
 from moorline.background import Background
-from moorline.context import OnText
 from moorline.errors import InvalidMessage, StoreUnavailable
 from moorline.journal import TurnJournal
 from moorline.manager import Progress, turn_input
 from moorline.results import failure_of, is_outer, record_of
-from moorline_agents.agent import RunContext
+from moorline_agents.agent import OnText, RunContext
 from moorline_agents.journal import Journal
 from moorline_agents.tools import Connection, ToolContext
 from moorline_agents.unfinished import UnfinishedCall

@@ -30,14 +30,14 @@ class TurnJournal:
         self._pending: list[JournalEntry] = []
 
     def begins_with(self) -> str | None:
-        return self._left[0].name if self._left else None
+        return self._left[0].agent if self._left else None
 
     def recall(self, asked: str) -> Message | None:
         entry = self._next("answer", asked)
         return None if entry is None else cast("Message", entry.intent)
 
     def note(self, asked: str, answer: Message) -> None:
-        self._pending.append(JournalEntry(kind="answer", name=asked, intent=answer))
+        self._pending.append(JournalEntry(kind="answer", agent=asked, name=asked, intent=answer))
 
     async def perform(self, tool: Tool, arguments: str, context: ToolContext) -> Any:
         if tool.effect == "none":
@@ -49,7 +49,7 @@ class TurnJournal:
         if tool.effect == "database":
             return await self._in_transaction(tool, arguments, context)
         if earlier is None:
-            place = await self._note_intent(tool, arguments)
+            place = await self._note_intent(tool, arguments, context)
         elif not tool.idempotent:
             return await self._settle(place, {"refused": _unknown(tool).shown()})
         return await self._outside(tool, arguments, context, place)
@@ -59,19 +59,19 @@ class TurnJournal:
             async with self._turns.tool_transaction(self._turn) as transaction:
                 given = replace(context, transaction=transaction.block)
                 result = {"value": _json(await tool.call(arguments, given))}
-                await transaction.commit(self._durable, [*self._pending, _entry(tool, arguments, result)])
+                await transaction.commit(self._durable, [*self._pending, _entry(tool, arguments, context, result)])
         except ToolRefused as refusal:
             # Rolled back, but remembered: a rerun must not succeed where the model was told that it failed.
-            self._pending.append(_entry(tool, arguments, {"refused": refusal.shown()}))
+            self._pending.append(_entry(tool, arguments, context, {"refused": refusal.shown()}))
             raise
         self._noted()
         self._durable += 1
         return result["value"]
 
-    async def _note_intent(self, tool: Tool, arguments: str) -> int:
+    async def _note_intent(self, tool: Tool, arguments: str, context: ToolContext) -> int:
         """Journals that the tool is about to run, and gives the place of the entry."""
         async with self._turns.transaction(self._turn) as transaction:
-            await transaction.note(self._durable, [*self._pending, _entry(tool, arguments, None)])
+            await transaction.note(self._durable, [*self._pending, _entry(tool, arguments, context, None)])
         self._noted()
         self._durable += 1
         return self._durable - 1
@@ -105,9 +105,10 @@ class TurnJournal:
         self._pending.clear()
 
 
-def _entry(tool: Tool, arguments: str, result: dict[str, Any] | None) -> JournalEntry:
+def _entry(tool: Tool, arguments: str, context: ToolContext, result: dict[str, Any] | None) -> JournalEntry:
     return JournalEntry(
         kind="database" if tool.effect == "database" else "outside",
+        agent=context.agent or None,
         name=tool.name,
         intent=arguments,
         result=result,

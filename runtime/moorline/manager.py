@@ -145,7 +145,9 @@ class Manager:
             if agent.keeps_session:
                 # Before it runs: an agent that stops to ask holds the session while it waits.
                 await self._saver.set_session_lock(device_id, agent.name, ttl=agent.session_ttl)
-            run = await graph.ainvoke(agent.input(state["texts"]), version="v2")
+            tools = replace(runtime.context.tools, agent=agent.name)
+            context = replace(runtime.context, tools=tools)
+            run = await graph.ainvoke(agent.input(state["texts"]), context=context, version="v2")
             outcome = agent.outcome(run.value)
             if agent.keeps_session and (outcome.released or outcome.handoff):
                 await self._saver.clear_session_lock(device_id)

@@ -13,12 +13,13 @@ from moorline.backend import Backend, open_backend
 from moorline.background import Background
 from moorline.context import Call, Resume, TurnContext, check_call
 from moorline.defaults import chat_model, shipped_agents
-from moorline.errors import MoorlineError, UsageError
-from moorline.events import Event, TextDelta, TurnDone, TurnFailed
+from moorline.errors import UsageError
+from moorline.events import Event
 from moorline.execution import Execution
 from moorline.manager import AgentProtocol, Manager, StartOver
 from moorline.reply import Reply
 from moorline.settings import Settings, load_settings
+from moorline.telling import Telling
 from moorline.turn_queue import TurnQueue
 from moorline_agents.agent import AgentDeps
 from moorline_checkpoint.devices import require_device_id
@@ -132,28 +133,27 @@ class Moorline:
         return await self._queue.answer(check_call(message, context, self.settings))
 
     async def stream(self, message: str | Resume, context: Mapping[str, Any] | TurnContext) -> AsyncIterator[Event]:
-        """`run` as a stream: `TextDelta` while the model writes, at last `TurnDone` or `TurnFailed`."""
-        pieces: asyncio.Queue[str | None] = asyncio.Queue()
-        call = check_call(message, context, self.settings, pieces.put_nowait)
-        turn = asyncio.create_task(self._queue.answer(call))
-        turn.add_done_callback(lambda _: pieces.put_nowait(None))
+        """`run` as a stream: `TextDelta` while the model writes, at last `TurnDone` or `TurnFailed`.
+
+        Nothing is held back until it is sure, so text that turns out to be no part of the reply is taken back with
+        `TextWithdrawn`. The deltas since the last of these are the reply, always and exactly.
+        """
+        telling = Telling()
+        turn = asyncio.create_task(self._queue.answer(check_call(message, context, self.settings, telling)))
+        turn.add_done_callback(telling.end)
         try:
-            while (piece := await pieces.get()) is not None:
-                yield TextDelta(text=piece)
-            try:
-                yield TurnDone(reply=await turn)
-            except MoorlineError as error:
-                yield TurnFailed(error=error)
+            async for event in telling.events():
+                yield event
         finally:
             turn.cancel()
             await asyncio.wait([turn])
 
-    async def recover(self, told: Callable[[str, Reply], None] | None = None) -> int:
+    async def recover(self, on_reply: Callable[[str, Reply], None] | None = None) -> int:
         """Finishes what crashed processes left behind on all devices; how many turns that were.
 
-        Their replies go to `on_recovered`, and as they come to `told(device_id, reply)`.
+        Their replies go to `on_recovered`, and as they come to `on_reply(device_id, reply)`.
         """
-        return await self._queue.recover(told)
+        return await self._queue.recover(on_reply)
 
     async def dead_letters(self) -> list[DeadLetter]:
         """Messages that were set aside after they failed too often, the last first."""

@@ -91,16 +91,16 @@ class TurnQueue:
         task.add_done_callback(_log_failure)
         raise _too_late(call)
 
-    async def recover(self, told: Callable[[str, Reply], None] | None = None) -> int:
-        """Finishes what crashed processes left on all devices; how many turns that were. `told` gets their replies."""
+    async def recover(self, on_reply: Callable[[str, Reply], None] | None = None) -> int:
+        """Finishes what crashed processes left on all devices; how many turns that were. `on_reply` gets each reply."""
         count = 0
         for device_id in await self.turns.orphaned():
             while turn := await self.turns.begin_orphaned(device_id):
                 reply = await self._recover(turn)
                 if reply is None:
                     break
-                if told is not None:
-                    told(device_id, reply)
+                if on_reply is not None:
+                    on_reply(device_id, reply)
                 count += 1
         return count
 

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = ["moorline", "moorline_agents", "moorline_checkpoint", "moorline_migrations"]
 FACE = """
     run_manager stream_manager Moorline Settings Reply Interrupt Resume TurnContext
-    Event TextDelta TurnDone TurnFailed
+    Event TextDelta TextWithdrawn TurnDone TurnFailed
     Agent GraphAgent tool ToolContext ToolRefused ChatModel Model
     Session TranscriptEntry DeadLetter DeviceCheckpointer Migrations
 """

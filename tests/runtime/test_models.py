@@ -14,7 +14,7 @@ from moorline_agents.model import Model, ToolChoice
 
 @dataclass
 class Echo:
-    """Says what it heard, word by word; ends the session on "bye"."""
+    """Says what it heard, piece by piece; ends the session on "bye"."""
 
     asked: list[tuple[list[str], ToolChoice | None]] = field(default_factory=list)
 
@@ -31,8 +31,8 @@ class Echo:
             call = {"id": "1", "type": "function", "function": {"name": "end_session", "arguments": "{}"}}
             return ModelAnswer({"role": "assistant", "content": None, "tool_calls": [call]})  # type: ignore[list-item]
         text = f"{messages[0]['content']} heard {messages[-1]['content']}"
-        for word in text.split() if on_text else ():
-            on_text(word)  # type: ignore[misc]
+        for piece in text.partition(" heard ") if on_text else ():
+            on_text(piece)  # type: ignore[misc]
         return ModelAnswer({"role": "assistant", "content": text}, Usage(2, 3))
 
 
@@ -54,7 +54,7 @@ async def test_a_model_of_ones_own_answers_streams_and_calls_tools(settings: Set
     model = Echo()
     async with Moorline(settings, agents=[echoing("echo", model)]) as moorline:
         events = [event async for event in moorline.stream("hello", {"device_id": "d1"})]
-        assert [event.text for event in events if isinstance(event, TextDelta)] == ["echo", "heard", "hello"]
+        assert [event.text for event in events if isinstance(event, TextDelta)] == ["echo", " heard ", "hello"]
         assert isinstance(events[-1], TurnDone)
         assert events[-1].reply == "echo heard hello"
         assert events[-1].reply.usage == Usage(2, 3).as_dict()

@@ -1,18 +1,21 @@
 """What tools do to the world happens once, wherever a turn is cut off and however often it is run."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import Any
 
 import pytest
+from langgraph.graph import START, MessagesState, StateGraph
+from langgraph.runtime import Runtime
 
-from moorline import execution
+from moorline import GraphAgent, Moorline, Settings, execution
 from moorline.errors import AgentError, StaleTurn
 from moorline.testing import Script
-from moorline_agents.agent import Agent
+from moorline_agents.agent import Agent, RunContext
 from moorline_agents.tools import ToolContext, tool
-from moorline_agents.transport import Call, ModelReply, ModelRequest
+from moorline_agents.transport import Call, ModelReply, ModelRequest, rule_client
 
 from .claims import Connection, expire_lease
 from .runtimes import Stall, Thing, World, after_tools, execute, in_queue, obedient, runtime, say
@@ -174,6 +177,88 @@ async def test_an_outside_effect_that_may_be_repeated_is_with_the_same_key(
     first, again, *others = [key for _, key in world.calls]
     assert first == again
     assert len({first, *others}) == 4
+
+
+async def agents_of(connection: Connection) -> list[tuple[str, str, str | None]]:
+    """Kind, name and agent of all entries."""
+    rows = await connection.fetch("SELECT kind, name, agent FROM conversation_effects ORDER BY message_id, position")
+    return [(row["kind"], row["name"], row["agent"]) for row in rows]
+
+
+async def test_every_entry_says_whose_it_is(
+    stack: AsyncExitStack, dsn: str, connection: Connection, world: World
+) -> None:
+    world.failing = {"bell"}
+
+    def handing_over(request: ModelRequest) -> ModelReply:
+        if "route" in request.functions:
+            return ModelReply(calls=(Call(name="route", arguments={"agent": "front"}),))
+        if request.system == "front":
+            return ModelReply(calls=(Call(name="hand_over", arguments={"agent": "desk", "reason": "asked"}),))
+        if after_tools(request):
+            return ModelReply(calls=(Call(name="ring", arguments={"what": "bell"}),))
+        return ModelReply(calls=(Call(name="book", arguments={"what": "table"}),))
+
+    agents = [
+        Agent(name="front", description="asks", instructions="front"),
+        Agent(name="desk", description="does it", instructions="desk", tools=world.tools()),
+    ]
+    async with Moorline(
+        Settings(database_url=dsn), agents=agents, client=lambda: rule_client(handing_over)
+    ) as moorline:
+        with pytest.raises(AgentError, match="LookupError"):
+            await say(moorline, "hello", "m1")
+    assert await agents_of(connection) == [
+        ("answer", "route", "route"),
+        ("answer", "front", "front"),
+        ("answer", "desk", "desk"),
+        ("database", "book", "desk"),
+        ("answer", "desk", "desk"),
+        ("outside", "ring", "desk"),
+    ]
+
+
+async def test_a_rerun_that_begins_with_an_effect_goes_to_the_agent_whose_effect_it_was(
+    stack: AsyncExitStack, dsn: str, connection: Connection, world: World
+) -> None:
+    """A graph of the user's own calls a tool without asking a model of ours."""
+    book = next(tool for tool in world.tools() if tool.name == "book")
+    reached, go_on = asyncio.Event(), asyncio.Event()
+    go_on.set()
+
+    async def answer(state: MessagesState, runtime: Runtime[RunContext]) -> dict[str, Any]:
+        context = runtime.context
+        done = await context.journal.perform(book, json.dumps({"what": state["messages"][-1].text}), context.tools)
+        reached.set()
+        await go_on.wait()
+        return {"messages": [("assistant", done["booked"])]}
+
+    def routing(request: ModelRequest) -> ModelReply:
+        agent = "clerk" if request.messages[-1]["content"] == "table" else "desk"
+        return ModelReply(calls=(Call(name="route", arguments={"agent": agent}),))
+
+    def open_runtime() -> Moorline:
+        graph = StateGraph(MessagesState, context_schema=RunContext).add_node("answer", answer)
+        clerk = GraphAgent(name="clerk", description="books", graph=graph.add_edge(START, "answer").compile())
+        desk = Agent(name="desk", description="talks", instructions="desk")
+        return Moorline(Settings(database_url=dsn), agents=[desk, clerk], client=lambda: rule_client(routing))
+
+    async with open_runtime() as dying:
+        assert (await say(dying, "table", "m1")).agent == "clerk"
+        go_on.clear()
+        reached.clear()
+        task = asyncio.create_task(say(dying, "chair", "m2"))
+        await reached.wait()
+        await expire_lease(connection)
+        await connection.execute("UPDATE conversation_states SET session_ttl = 1, locked_at = '2000-01-01'")
+        await connection.execute("UPDATE conversation_states SET last_active_at = '2000-01-01'")
+        go_on.set()
+        async with open_runtime() as moorline:
+            reply = await say(moorline, "chair", "m2")
+            assert (str(reply), reply.agent) == ("chair", "clerk")
+        with suppress(StaleTurn):
+            await task
+    assert await booked(dsn) == ["chair", "table"]
 
 
 async def test_what_only_reads_is_not_journaled(
