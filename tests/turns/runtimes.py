@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import asyncpg
+import pytest
 from pydantic import BaseModel
 
 from moorline import Moorline, Reply, Settings
+from moorline.errors import StaleTurn
 from moorline_agents.agent import Agent
 from moorline_agents.tools import Tool, ToolContext, ToolRefused, tool
 from moorline_agents.transport import Call, ModelReply, ModelRequest, Rules, rule_client
+
+from .claims import Connection, expire_lease
 
 
 class Thing(BaseModel):
@@ -128,6 +132,24 @@ async def say(
 ) -> Reply:
     """Sends a message of `d1`."""
     return await moorline.run(text, {"device_id": device, "message_id": message_id, **context})
+
+
+async def crashed(
+    stack: AsyncExitStack, dsn: str, connection: Connection, text: str, message_id: str, **others: object
+) -> None:
+    """A worker has answered a message up to its last word, and died."""
+    stall = Stall(after_tools if text.split(maxsplit=1)[0] in ("book", "ring", "chime") else lambda _: True)
+    dying = await stack.enter_async_context(runtime(dsn, stall, **others))  # type: ignore[arg-type]  # passed on
+    task = asyncio.create_task(say(dying, text, message_id))
+
+    async def stop() -> None:
+        stall.go_on.set()
+        with pytest.raises(StaleTurn):
+            await task
+
+    stack.push_async_callback(stop)
+    await stall.reached.wait()
+    await expire_lease(connection)
 
 
 async def execute(dsn: str, sql: str, *arguments: object) -> list[asyncpg.Record]:

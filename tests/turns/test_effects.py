@@ -18,7 +18,7 @@ from moorline_agents.tools import ToolContext, tool
 from moorline_agents.transport import Call, ModelReply, ModelRequest, rule_client
 
 from .claims import Connection, expire_lease
-from .runtimes import Stall, Thing, World, after_tools, execute, in_queue, obedient, runtime, say
+from .runtimes import Stall, Thing, World, after_tools, crashed, execute, in_queue, obedient, runtime, say
 
 
 @pytest.fixture(autouse=True)
@@ -49,26 +49,10 @@ async def journal(connection: Connection) -> list[tuple[str, str, bool]]:
     return [(row["kind"], row["name"], row["result"] is not None) for row in rows]
 
 
-async def crashed(stack: AsyncExitStack, dsn: str, connection: Connection, world: World, text: str) -> None:
-    """A worker did what the message `m1` says, and died before it said so."""
-    stall = Stall(after_tools)
-    dying = await stack.enter_async_context(runtime(dsn, stall, world=world))
-    task = asyncio.create_task(say(dying, text, "m1"))
-
-    async def stop() -> None:
-        stall.go_on.set()
-        with pytest.raises(StaleTurn):
-            await task
-
-    stack.push_async_callback(stop)
-    await stall.reached.wait()
-    await expire_lease(connection)
-
-
 async def test_a_database_effect_commits_with_its_entry_and_a_rerun_reads_that(
     stack: AsyncExitStack, dsn: str, connection: Connection, world: World
 ) -> None:
-    await crashed(stack, dsn, connection, world, "book table chair")
+    await crashed(stack, dsn, connection, "book table chair", "m1", world=world)
     assert await booked(dsn) == ["chair", "table"]
     assert await journal(connection) == [
         ("answer", "desk", False),
@@ -86,7 +70,7 @@ async def test_a_database_effect_commits_with_its_entry_and_a_rerun_reads_that(
 async def test_a_run_that_was_cut_off_between_two_effects_does_only_the_second(
     stack: AsyncExitStack, dsn: str, connection: Connection, world: World
 ) -> None:
-    await crashed(stack, dsn, connection, world, "book table chair")
+    await crashed(stack, dsn, connection, "book table chair", "m1", world=world)
     await connection.execute("DELETE FROM bookings WHERE what = 'chair'")
     await connection.execute("DELETE FROM conversation_effects WHERE position = 2")
     async with runtime(dsn, world=world) as moorline:
@@ -113,7 +97,7 @@ async def test_a_call_that_was_refused_stays_refused(
     stack: AsyncExitStack, dsn: str, connection: Connection, world: World, verb: str
 ) -> None:
     world.refused = {"chair"}
-    await crashed(stack, dsn, connection, world, f"{verb} chair table")
+    await crashed(stack, dsn, connection, f"{verb} chair table", "m1", world=world)
     world.refused = set()
     async with runtime(dsn, world=world) as moorline:
         assert await say(moorline, f"{verb} chair table", "m1") == "1: no chair today; out; ['chair']; table"
@@ -143,7 +127,7 @@ async def test_an_outside_effect_has_its_intent_before_it_and_its_result_after_i
 async def test_an_outside_effect_that_is_over_is_not_repeated(
     stack: AsyncExitStack, dsn: str, connection: Connection, world: World
 ) -> None:
-    await crashed(stack, dsn, connection, world, "ring bell")
+    await crashed(stack, dsn, connection, "ring bell", "m1", world=world)
     async with runtime(dsn, world=world) as moorline:
         assert await say(moorline, "ring bell", "m1") == "1: bell"
     assert [what for what, _ in world.calls] == ["bell"]
@@ -296,7 +280,7 @@ async def test_a_stale_turn_has_no_effect_any_more(
 async def test_an_agent_that_was_changed_does_nothing_new_on_a_rerun(
     stack: AsyncExitStack, dsn: str, connection: Connection, world: World
 ) -> None:
-    await crashed(stack, dsn, connection, world, "book table")
+    await crashed(stack, dsn, connection, "book table", "m1", world=world)
     renamed = Agent(name="front", description="does it", instructions="front", tools=world.tools())
     async with runtime(dsn, agent=renamed) as moorline:
         with pytest.raises(AgentError, match="its agents have changed since"):
@@ -312,7 +296,7 @@ async def test_a_model_that_answers_otherwise_on_a_rerun_is_not_asked(
             return obedient(request)
         return ModelReply(calls=(Call(name="ring", arguments={"what": "alarm"}),))
 
-    await crashed(stack, dsn, connection, world, "book table")
+    await crashed(stack, dsn, connection, "book table", "m1", world=world)
     async with runtime(dsn, contrary, world=world) as moorline:
         assert await say(moorline, "book table", "m1") == "1: table"
     assert (await booked(dsn), world.calls) == (["table"], [])

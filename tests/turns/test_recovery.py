@@ -20,7 +20,7 @@ from moorline_checkpoint.turns import MAX_ATTEMPTS, Turns
 
 from .claims import Connection, claim, expire_lease, message, record, statuses
 from .conftest import Workers
-from .runtimes import Stall, after_tools, execute, obedient, runtime, say
+from .runtimes import Stall, crashed, execute, obedient, runtime, say
 
 Crash = Callable[..., object]
 
@@ -36,24 +36,6 @@ async def stack(dsn: str) -> AsyncIterator[AsyncExitStack]:
     await execute(dsn, "CREATE TABLE bookings (device_id text, what text)")
     async with AsyncExitStack() as stack:
         yield stack
-
-
-async def crashed(
-    stack: AsyncExitStack, dsn: str, connection: Connection, text: str, message_id: str, **others: object
-) -> None:
-    """A worker has answered a message up to its last word, and died."""
-    stall = Stall(after_tools if text.split(maxsplit=1)[0] in ("book", "ring", "chime") else lambda _: True)
-    dying = await stack.enter_async_context(runtime(dsn, stall, **others))  # type: ignore[arg-type]  # passed on
-    task = asyncio.create_task(say(dying, text, message_id))
-
-    async def stop() -> None:
-        stall.go_on.set()
-        with pytest.raises(StaleTurn):
-            await task
-
-    stack.push_async_callback(stop)
-    await stall.reached.wait()
-    await expire_lease(connection)
 
 
 async def test_the_next_delivery_finishes_a_crashed_turn(
