@@ -25,7 +25,7 @@ from moorline.chat import own_device
 from moorline.cli import main
 from moorline.errors import ConfigurationError
 from moorline_agents import transport
-from moorline_agents.transport import ModelReply, ModelRequest, respond
+from moorline_agents.transport import ModelReply, ModelRequest, RawReply, Rules, respond
 
 PROGRAM = str(Path(sys.executable).with_name("moorline"))
 
@@ -118,12 +118,12 @@ def two_lines(request: ModelRequest) -> ModelReply:
 
 
 @contextmanager
-def model_server() -> Iterator[dict[str, str]]:
-    """The settings of a model server that answers `two_lines`."""
+def model_server(rules: Rules = two_lines) -> Iterator[dict[str, str]]:
+    """The settings of a model server that answers by the rules."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            raw = asyncio.run(respond(two_lines, self.rfile.read(int(self.headers["content-length"]))))
+            raw = asyncio.run(respond(rules, self.rfile.read(int(self.headers["content-length"]))))
             self.send_response(raw.status)
             for name, value in raw.headers.items():
                 self.send_header(name, value)
@@ -178,6 +178,34 @@ def test_in_a_terminal_there_is_a_prompt_and_a_reply_cannot_steer_it(tmp_path: P
         assert chat.wait() == 0
     assert "schöne [31mGrüße" in shown
     assert "Session lock" not in shown
+
+
+def test_a_text_that_failed_and_is_typed_again_is_the_same_message(tmp_path: Path, dsn: str) -> None:
+    """So what its tools did before it failed is not done twice."""
+    asked: list[ModelRequest] = []
+
+    def fails_once(request: ModelRequest) -> ModelReply | RawReply:
+        asked.append(request)
+        return RawReply(status=400) if len(asked) == 1 else two_lines(request)
+
+    settings = {"DATABASE_URL": dsn, "MOORLINE_DATA": str(tmp_path), "TERM": "xterm", "PYTHONUTF8": "1"}
+    with model_server(fails_once) as model, in_a_terminal("chat", **settings, **model) as (_, terminal):
+        read_until(terminal, r"> $")
+        os.write(terminal, b"hello\n")
+        read_until(terminal, r"refused the request.*> $")
+        for _ in range(2):
+            os.write(terminal, b"hello\n")
+            read_until(terminal, r"\[concierge\].*> $")
+    counts = asyncio.run(fetch(dsn, "SELECT count(*), max(turn_no) FROM conversation_messages"))
+    assert counts == (2, 2), "the second was the first again, the third another one"
+
+
+async def fetch(dsn: str, query: str) -> tuple[object, ...]:
+    connection = await asyncpg.connect(dsn)
+    try:
+        return tuple(await connection.fetchrow(query) or ())
+    finally:
+        await connection.close()
 
 
 @contextmanager

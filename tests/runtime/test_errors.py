@@ -14,6 +14,7 @@ from .conftest import Open, agent, counting
 RETRYABLE = {
     "AgentError": True,
     "ConfigurationError": False,
+    "ErasureFailed": False,
     "InvalidContext": False,
     "InvalidDeviceID": False,
     "InvalidMessage": False,
