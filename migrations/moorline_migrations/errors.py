@@ -68,7 +68,7 @@ _UNKNOWN = "ML002"
 """The same where it is asked for what it does not know, as by code that is newer than the schema."""
 
 _BY_STATE: dict[str, _Meaning] = {
-    _REFUSED: (SchemaMismatch, "The schema was left as it is"),
+    _REFUSED: (SchemaMismatch, "Refused, and left as it is"),
     _UNKNOWN: (ConfigurationError, "The schema does not know what it is asked for"),
     "25006": (StoreUnavailable, "The database only reads at present; try again once it takes writes"),
     "26000": (ConfigurationError, f"The pooler lost a prepared statement; {_POOLER}"),

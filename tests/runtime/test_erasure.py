@@ -158,6 +158,27 @@ async def test_a_dump_has_no_trace_of_what_was_erased(
     ]
 
 
+async def test_what_all_components_have_of_a_device_is_exported_by_any_process(
+    dsn: str, connection: "asyncpg.Connection[asyncpg.Record]", make_package: MakePackage
+) -> None:
+    await seed_demo(connection)
+    billing = Migrations("billing", package=make_package("billing", **{"0001_bills": BILLS}))
+    await migrate(dsn, components=[*SHIPPED, billing])
+    await connection.execute("INSERT INTO bills VALUES ($1, 1, 4200), ($2, 1, 100)", OURS, THEIRS)
+    for device in (OURS, THEIRS):
+        await talk(dsn, device)
+    async with DeviceCheckpointer.from_conn_string(dsn) as saver:
+        exported = await saver.export(OURS)
+        nothing = await saver.export("+49-69-1")
+    assert exported.keys() == {"moorline", "scheduling", "billing"}
+    assert exported["billing"] == [4200]
+    assert [(one["service"], one["status"]) for one in exported["scheduling"]] == [("Haircut", "booked")]
+    text = json.dumps(exported["moorline"])
+    assert {word for word in words_of(OURS) if word in text} == set(words_of(OURS)) - {OURS}
+    assert THEIRS[-4:] not in json.dumps(exported)
+    assert (nothing["scheduling"], nothing["billing"], nothing["moorline"]["turns"]) == ([], None, [])
+
+
 async def test_a_component_that_cannot_erase_keeps_everything_and_is_named(
     dsn: str, connection: "asyncpg.Connection[asyncpg.Record]", make_package: MakePackage
 ) -> None:
