@@ -75,10 +75,10 @@ async def test_of_a_call_whose_outcome_is_not_known_it_is_told_that(dsn: str, wo
     assert '- ring {"what": "bell"}; outcome unknown: it may have been done' in script.requests[-1].system
 
 
-async def test_another_agent_is_not_told(dsn: str, world: World) -> None:
+async def test_another_agent_is_not_told_though_it_has_the_same_tools(dsn: str, world: World) -> None:
     desk, other = (
-        Agent(name=name, description=name, instructions=name, tools=tools, keeps_session=False)
-        for name, tools in (("desk", world.tools()), ("other", ()))
+        Agent(name=name, description=name, instructions=name, tools=world.tools(), keeps_session=False)
+        for name in ("desk", "other")
     )
 
     def rules(request: ModelRequest) -> ModelReply:
