@@ -42,6 +42,14 @@ class StaleTurn(MoorlineError):
 
     retryable = True
 
+    def _what_stands(self) -> str:
+        if self.message_id is None or not self.effects_kept:
+            return super()._what_stands()
+        return (
+            f"What its tools have done stands: sent again with message_id {self.message_id!r}, the message is "
+            "finished, and nothing is done twice unless the device was erased."
+        )
+
 
 class TransactionError(MoorlineError):
     """A tool used its transaction in a way that cannot be kept, or held it too long; what it did there was rolled back.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from langgraph.types import Command
 
 from moorline.background import Background
-from moorline.errors import InvalidMessage, StoreUnavailable
+from moorline.errors import InvalidMessage, StaleTurn, StoreUnavailable
 from moorline.journal import TurnJournal
 from moorline.manager import Progress, turn_input
 from moorline.results import failure_of, is_outer, record_of
@@ -103,7 +103,7 @@ class Execution:
             # What cuts every attempt short must not be tried for ever.
             await self.turns.abandon(turn, give_back=isinstance(failure, StoreUnavailable))
             return None
-        return await self.turns.release(
+        kept = await self.turns.release(
             turn,
             notify=notify,
             failure=type(failure).__name__,
@@ -111,6 +111,8 @@ class Execution:
             # Begin found that it answers the last turn's interrupt, but an agent was changed since.
             forget=turn.resume is not None and isinstance(failure, InvalidMessage),
         )
+        # An erasure takes away what is on record of a turn, not what its tools did.
+        return kept or (isinstance(failure, StaleTurn) and turn.journaled)
 
     async def _input(self, turn: OpenTurn) -> Any:
         if turn.resume is None:

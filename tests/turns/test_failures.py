@@ -147,6 +147,29 @@ async def test_a_turn_that_was_taken_over_says_what_stands(dsn: str, world: Worl
     assert (caught.value.effects_kept, caught.value.message_id) == (True, "m1")
 
 
+async def test_what_was_done_for_a_device_that_was_erased_meanwhile_is_not_denied(dsn: str, world: World) -> None:
+    stall = Stall(after_tools)
+    async with runtime(dsn, stall, world=world) as moorline:
+        running = asyncio.create_task(say(moorline, "book table", "m1"))
+        await stall.reached.wait()
+        await moorline.erase("d1")
+        stall.go_on.set()
+        with pytest.raises(StaleTurn, match="nothing is done twice unless the device was erased") as caught:
+            await running
+    assert caught.value.effects_kept
+    assert await booked(dsn) == ["table"]
+
+
+async def test_what_the_database_refused_in_the_end_was_not_done(dsn: str, world: World) -> None:
+    """Though the journal was written in the same transaction."""
+    await execute(dsn, "ALTER TABLE bookings ADD UNIQUE (what) DEFERRABLE INITIALLY DEFERRED")
+    await execute(dsn, "INSERT INTO bookings VALUES ('d2', 'table')")
+    async with runtime(dsn, world=world) as moorline:
+        with pytest.raises(AgentError, match="Its tools have done nothing") as caught:
+            await say(moorline, "book table", "m1")
+    assert not caught.value.effects_kept
+
+
 async def test_while_the_store_is_down_only_a_message_that_is_new_for_certain_has_done_nothing(
     dsn: str, world: World
 ) -> None:
