@@ -88,7 +88,9 @@ class DeviceCheckpointer(SessionLocks, BaseCheckpointSaver[str]):
     ) -> None:
         """On a pool of the caller's, which is not closed, or on a Database, which brings its own schema.
 
-        `default_ttl` seconds is the session TTL of a device that has none yet.
+        `default_ttl` seconds is the session TTL of a device that has none yet. Where others may create in a schema of
+        the search_path, make the pool with `connection_class=KnownArrays`, from `moorline_checkpoint.array_types`: what
+        asyncpg asks by itself would run their operators.
         """
         super().__init__(serde=serde or JsonPlusSerializer(allowed_msgpack_modules=None))
         require_ttl(default_ttl)
