@@ -171,7 +171,7 @@ async def test_a_claim_whose_answers_stay_lost_is_no_attempt_however_often(dsn: 
     assert await stored(dsn) == [("d1", 1, "1: hello", 1)]
 
 
-@pytest.mark.parametrize("statement", ["journal", "COMMIT;"])
+@pytest.mark.parametrize("statement", ["journal", COMMIT])
 async def test_a_lost_answer_in_an_effects_transaction_repeats_no_effect(
     dsn: str, proxy: Proxy, statement: str
 ) -> None:
