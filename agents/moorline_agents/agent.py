@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypedDict
 
@@ -16,7 +16,7 @@ from langgraph.channels import UntrackedValue
 from langgraph.channels.delta import DeltaChannel
 from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
-from langgraph.types import Command
+from langgraph.types import Checkpointer, Command
 
 from moorline_agents import control
 from moorline_agents.errors import AgentError
@@ -56,6 +56,31 @@ class OnText(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What an agent's part of a turn came to."""
+
+    text: str = ""
+    handoff: str | None = None
+    """The agent that shall answer instead."""
+    released: bool = False
+    """Whether the agent's job is done and the session can be let go."""
+    usage: Usage = Usage()
+
+
+@dataclass(kw_only=True)
+class Progress:
+    """What a turn has come to so far. It belongs to one run of the graph and is never stored."""
+
+    agent: str | None = None
+    """The agent whose part of the turn it is, at last the one that answered."""
+    reply: str = ""
+    handoffs: tuple[str, ...] = ()
+    usage: Usage = Usage()
+    released: bool = False
+    """Whether the agent has said that its job is done."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunContext:
     """What a run of the graph knows besides its state; never stored."""
 
@@ -64,6 +89,17 @@ class RunContext:
     journal: Journal = NoJournal()
     unfinished: Sequence[UnfinishedCall] = ()
     """What was done for earlier messages that have not been answered, of all agents, oldest first."""
+    progress: Progress = field(default_factory=Progress)
+
+
+class AgentHost(Protocol):
+    """The graph that an agent's nodes stand in."""
+
+    async def enter(self, context: RunContext) -> None:
+        """The agent's part of the turn begins, or goes on after it stopped to ask."""
+
+    async def leave(self, outcome: Outcome, context: RunContext) -> str:
+        """The agent's part of the turn is over; the node to go to next."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,25 +111,19 @@ class AgentInfo:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What an agent's part of a turn came to."""
-
-    text: str
-    handoff: str | None = None
-    """The agent that shall answer instead."""
-    released: bool = False
-    """Whether the agent's job is done and the session can be let go."""
-    usage: Usage = Usage()
-
-
-@dataclass(frozen=True, kw_only=True)
 class AgentDeps:
-    """What the runtime gives every agent when it compiles them."""
+    """What the runtime gives every agent whose nodes it adds to its graph."""
 
     model: Model
     others: tuple[AgentInfo, ...] = ()
     tool_rounds: int = 8
     """How often a model may call tools before it has to answer."""
+
+
+class TurnInput(TypedDict, total=False):
+    """What a graph of agents is called with: the texts of the messages that the turn answers."""
+
+    texts: Annotated[list[str], UntrackedValue]
 
 
 def extend_history(history: list[Message], updates: Sequence[Sequence[Message]]) -> list[Message]:
@@ -103,27 +133,6 @@ def extend_history(history: list[Message], updates: Sequence[Sequence[Message]])
     the number of messages is for `shown`.
     """
     return [*history, *chain.from_iterable(updates)][-HISTORY_MESSAGES:]
-
-
-@dataclass(frozen=True, kw_only=True)
-class AgentTurn:
-    """An agent's part of a turn so far."""
-
-    user_messages: tuple[Message, ...] = ()
-    """The person's messages, until they are in the history."""
-    handoff: str | None = None
-    released: bool = False
-    usage: Usage = Usage()
-
-
-class AgentState(TypedDict, total=False):
-    """An agent's own state under its own namespace: the history is kept from turn to turn, the part is one turn's.
-
-    Updates of `history` are tuples: LangGraph turns message dicts in a *list* into LangChain messages.
-    """
-
-    history: Annotated[list[Message], DeltaChannel(extend_history, snapshot_frequency=SNAPSHOT_UPDATES)]
-    turn: Annotated[AgentTurn, UntrackedValue]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,28 +163,39 @@ class Agent:
         if self.session_ttl is not None and self.session_ttl <= 0:
             raise ValueError(f"Agent {self.name}: session_ttl is a positive number of whole seconds.")
 
-    def compile(self, deps: AgentDeps) -> CompiledStateGraph[Any, Any, Any, Any]:
-        """The agent as a LangGraph graph that keeps its state in the saver of the graph that calls it."""
-        loop = _Loop(agent=self, deps=deps)
-        graph = StateGraph(AgentState, context_schema=RunContext)
-        graph.add_node("think", loop.think, destinations=("act", END))
-        graph.add_node("act", loop.act, destinations=("think", END))
-        graph.add_edge(START, "think")
-        return graph.compile(checkpointer=True, name=self.name)
+    @property
+    def entry(self) -> str:
+        """The node at which the agent's part of a turn begins."""
+        return f"{self.name}.think"
 
-    def input(self, texts: Sequence[str]) -> dict[str, Any]:
-        """What the graph is called with for the messages of one turn."""
-        return {"turn": AgentTurn(user_messages=tuple({"role": "user", "content": text} for text in texts))}
+    def add_to(self, graph: StateGraph[Any, Any, Any, Any], deps: AgentDeps, host: AgentHost) -> None:
+        """Adds the agent's two nodes, and the channel of its history, which only they see."""
+        loop = _Loop(agent=self, deps=deps, host=host)
+        graph.add_node(loop.think_node, loop.think, input_schema=loop.state, destinations=(loop.act_node, END))
+        graph.add_node(loop.act_node, loop.act, input_schema=loop.state, destinations=(loop.think_node, END))
 
-    def outcome(self, state: dict[str, Any]) -> Outcome:
-        """Reads what the turn came to from the graph's final state."""
-        last, turn = state["history"][-1], state["turn"]
-        return Outcome(
-            text=last["content"] or "" if last["role"] == "assistant" else "",
-            handoff=turn.handoff,
-            released=turn.released,
-            usage=turn.usage,
-        )
+    def compile(self, deps: AgentDeps, checkpointer: Checkpointer = None) -> CompiledStateGraph[Any, Any, Any, Any]:
+        """The agent as a LangGraph graph of its own, for use without a manager. It is called with a `TurnInput` and a
+        `RunContext`, whose `progress` then tells what the turn came to; a hand-over ends it."""
+        graph = StateGraph(TurnInput, context_schema=RunContext)
+        self.add_to(graph, deps, _Alone())
+        graph.add_edge(START, self.entry)
+        return graph.compile(checkpointer=checkpointer, name=self.name)
+
+
+class _Alone:
+    """The host of an agent that is compiled by itself."""
+
+    async def enter(self, context: RunContext) -> None:
+        pass
+
+    async def leave(self, outcome: Outcome, context: RunContext) -> str:
+        progress = context.progress
+        progress.reply, progress.released = outcome.text, outcome.released
+        progress.usage += outcome.usage
+        if outcome.handoff:
+            progress.handoffs = (*progress.handoffs, outcome.handoff)
+        return END
 
 
 def shown(history: Sequence[Message]) -> list[Message]:
@@ -186,10 +206,14 @@ def shown(history: Sequence[Message]) -> list[Message]:
 
 
 class _Loop:
-    """The two nodes of an agent's graph: the model thinks, the tools act, until the model only speaks."""
+    """The two nodes of an agent: the model thinks, the tools act, until the model only speaks.
 
-    def __init__(self, *, agent: Agent, deps: AgentDeps) -> None:
+    Updates of the history are tuples: LangGraph turns message dicts in a *list* into LangChain messages.
+    """
+
+    def __init__(self, *, agent: Agent, deps: AgentDeps, host: AgentHost) -> None:
         self._agent = agent
+        self._host = host
         self._model = agent.model or deps.model
         self._rounds = deps.tool_rounds
         self._tools = {tool.name: tool for tool in agent.tools}
@@ -200,17 +224,29 @@ class _Loop:
             self._schemas.append(control.hand_over_schema({other.name: other.description for other in others}))
         if agent.keeps_session:
             self._schemas.append(control.END_SESSION_SCHEMA)
+        self.think_node, self.act_node = agent.entry, f"{agent.name}.act"
+        self._history = f"{agent.name}.history"
+        history = Annotated[list[Message], DeltaChannel(extend_history, snapshot_frequency=SNAPSHOT_UPDATES)]
+        texts = TurnInput.__annotations__["texts"]
+        schema: Any = TypedDict  # the type checker takes literal names only
+        self.state: type[Any] = schema(f"{agent.name}.state", {"texts": texts, self._history: history}, total=False)
 
-    async def think(self, state: AgentState, runtime: Runtime[RunContext]) -> Command[str]:
-        turn = state.get("turn", AgentTurn())
-        history = [*shown(state.get("history", ())), *turn.user_messages]
-        answer, usage = await self._answer(history, runtime.context)
-        update = {
-            # One update a step: each is a row.
-            "history": (*turn.user_messages, answer),
-            "turn": replace(turn, user_messages=(), usage=turn.usage + usage),
-        }
-        return Command(goto="act" if answer.get("tool_calls") else END, update=update)
+    async def think(self, state: dict[str, Any], runtime: Runtime[RunContext]) -> Command[str]:
+        context = runtime.context
+        asked: tuple[Message, ...] = ()
+        if context.progress.agent != self._agent.name:
+            context.progress.agent, context.progress.released = self._agent.name, False
+            await self._host.enter(context)
+            asked = tuple({"role": "user", "content": text} for text in state.get("texts", ()))
+        history = [*shown(state.get(self._history, ())), *asked]
+        answer, usage = await self._answer(history, context)
+        # One update a step: each is a row.
+        update = {self._history: (*asked, answer)}
+        if answer.get("tool_calls"):
+            context.progress.usage += usage
+            return Command(goto=self.act_node, update=update)
+        outcome = Outcome(text=answer["content"] or "", released=context.progress.released, usage=usage)
+        return Command(goto=await self._host.leave(outcome, context), update=update)
 
     async def _answer(self, history: Sequence[Message], context: RunContext) -> tuple[Message, Usage]:
         recalled = context.journal.recall(self._agent.name)
@@ -235,19 +271,19 @@ class _Loop:
             context.journal.note(self._agent.name, answer.message)
         return answer.message, answer.usage
 
-    async def act(self, state: AgentState, runtime: Runtime[RunContext]) -> Command[str]:
+    async def act(self, state: dict[str, Any], runtime: Runtime[RunContext]) -> Command[str]:
         results: list[Message] = []
-        turn = state.get("turn", AgentTurn())
         context = runtime.context
+        handoff: str | None = None
         # One after another: the order of effects is the order the model asked for.
-        for call in state["history"][-1].get("tool_calls", ()):
+        for call in state[self._history][-1].get("tool_calls", ()):
             name, arguments = call["function"]["name"], call["function"]["arguments"]
             try:
                 if name == control.HAND_OVER:
-                    turn = replace(turn, handoff=control.hand_over_target(arguments, self._others))
-                    result: Any = {"handed_over_to": turn.handoff}
+                    handoff = control.hand_over_target(arguments, self._others)
+                    result: Any = {"handed_over_to": handoff}
                 elif name == control.END_SESSION and self._agent.keeps_session:
-                    turn = replace(turn, released=True)
+                    context.progress.released = True
                     result = {"ended": True}
                 else:
                     result = await context.journal.perform(self._tool(name), arguments, context.tools)
@@ -255,7 +291,13 @@ class _Loop:
                 result = refusal.shown()
             content = json.dumps(result, ensure_ascii=False, default=str)
             results.append({"role": "tool", "tool_call_id": call["id"], "content": content})
-        return Command(goto=END if turn.handoff else "think", update={"history": tuple(results), "turn": turn})
+        update = {self._history: tuple(results)}
+        if handoff is None:
+            # After an interrupt, a run begins here.
+            context.progress.agent = self._agent.name
+            return Command(goto=self.think_node, update=update)
+        outcome = Outcome(handoff=handoff, released=context.progress.released)
+        return Command(goto=await self._host.leave(outcome, context), update=update)
 
     def _tool(self, name: str) -> Tool:
         if name not in self._tools:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from langgraph.graph import StateGraph
+from langgraph.runtime import Runtime
+from langgraph.types import Command
+
 from moorline_agents import control
-from moorline_agents.agent import AgentDeps, Outcome
+from moorline_agents.agent import AgentDeps, AgentHost, Outcome, RunContext, TurnInput
 
 if TYPE_CHECKING:
     from langgraph.graph.state import CompiledStateGraph
@@ -36,15 +40,27 @@ class GraphAgent:
         if "messages" not in self.graph.channels:
             raise ValueError(f"Agent {self.name}: its graph needs `messages` in its state, like MessagesState.")
 
-    def compile(self, deps: AgentDeps) -> CompiledStateGraph[Any, Any, Any, Any]:  # noqa: ARG002  # as Agent's
-        """The graph, keeping its state in the saver of the graph that calls it."""
-        return self.graph.copy({"checkpointer": True, "name": self.name})
+    @property
+    def entry(self) -> str:
+        """The node at which the agent's part of a turn begins."""
+        return self.name
 
-    def input(self, texts: Sequence[str]) -> dict[str, Any]:
-        """What the graph is called with for the messages of one turn."""
-        return {"messages": [("user", text) for text in texts]}
+    def add_to(self, graph: StateGraph[Any, Any, Any, Any], deps: AgentDeps, host: AgentHost) -> None:  # noqa: ARG002  # as Agent's
+        """Adds the graph as a node, a subgraph that keeps its state in a namespace of its own."""
+        own = self.graph.copy({"checkpointer": True, "name": self.name})
 
-    def outcome(self, state: Any) -> Outcome:
-        """The text of the last message in the graph's state, which is of the type that its schema makes."""
-        messages = state["messages"] if isinstance(state, Mapping) else state.messages
-        return Outcome(text=str(messages[-1].text))
+        async def run(state: TurnInput, *, runtime: Runtime[RunContext]) -> Command[str]:
+            context = runtime.context
+            context.progress.agent = self.name
+            await host.enter(context)
+            messages = [("user", text) for text in state.get("texts", ())]
+            output = await own.ainvoke({"messages": messages}, version="v2")
+            return Command(goto=await host.leave(Outcome(text=_last_text(output.value)), context))
+
+        graph.add_node(self.name, run, input_schema=TurnInput)
+
+
+def _last_text(state: Any) -> str:
+    """Of the last message in the graph's state, which is of the type that its schema makes."""
+    messages = state["messages"] if isinstance(state, Mapping) else state.messages
+    return str(messages[-1].text)

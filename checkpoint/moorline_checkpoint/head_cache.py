@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from threading import Lock
 from typing import NamedTuple
 
@@ -24,14 +24,14 @@ _ROW = 150
 
 
 class _Cached(NamedTuple):
-    rows: HeadRows
+    heads: Mapping[str, HeadRows]
     fence: int
-    """That of the turn that left it."""
+    """That of the turn that left them."""
     size: int
 
 
 class HeadCache:
-    """One head for each device; the least recently used is dropped first.
+    """The heads of each device that its next turn reads first; the least recently used device is dropped first.
 
     A checkpoint does not change under its ID, so a cached one stays true; whether it is still the head, Begin tells.
     """
@@ -42,33 +42,34 @@ class HeadCache:
         # Event loops in several threads may share the turns.
         self._changing = Lock()
 
-    def get(self, device_id: str, *, fence: int | None = None) -> HeadRows | None:
-        """The head that the last turn of the device in this process left, if it is still kept.
+    def get(self, device_id: str, *, fence: int | None = None) -> Mapping[str, HeadRows]:
+        """By namespace, the heads that the last turn of the device in this process left, if they are still kept.
 
-        Where a claim's `fence` is lower than that turn's, the device was erased or its database fell back since: the
-        head is dropped.
+        Where a claim's `fence` is lower than that turn's, the device was erased or its database fell back since: they
+        are dropped.
         """
         cached = self._heads.get(device_id)
         if cached is not None and fence is not None and fence < cached.fence:
             self.forget(device_id)
-            return None
-        return None if cached is None else cached.rows
+            return {}
+        return {} if cached is None else cached.heads
 
     def put(self, turn: OpenTurn) -> None:
-        """Keeps the head of the agent that holds the session after a turn that was committed."""
-        rows = None if turn.active_agent is None else _left_by(turn, turn.active_agent)
-        size = 0 if rows is None else _size(rows)
+        """Keeps the heads of the manager and of the agent that holds the session after a turn that was committed."""
+        left = {ns: _left_by(turn, ns) for ns in {"", turn.active_agent or ""}}
+        heads = {ns: rows for ns, rows in left.items() if rows is not None}
+        size = sum(map(_size, heads.values()))
         with self._changing:
             self._drop(turn.device_id)
-            if rows is None or size > LIMIT:  # which would only push out all others
+            if not heads or size > LIMIT:  # which would only push out all others
                 return
-            self._heads[turn.device_id] = _Cached(rows, turn.fence, size)
+            self._heads[turn.device_id] = _Cached(heads, turn.fence, size)
             self._size += size
             while self._size > LIMIT:
                 self._drop(next(iter(self._heads)))
 
     def forget(self, device_id: str) -> None:
-        """Drops the cached head of the device."""
+        """Drops the cached heads of the device."""
         with self._changing:
             self._drop(device_id)
 

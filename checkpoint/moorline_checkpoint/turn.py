@@ -200,4 +200,4 @@ def _alone(row: CheckpointRow) -> CheckpointRow:
 
 def _lasts(ns: str) -> bool:
     """LangGraph calls the outermost graph's namespace "", and that of one invocation of a subgraph `name:task ID`."""
-    return bool(ns) and ":" not in ns
+    return ":" not in ns

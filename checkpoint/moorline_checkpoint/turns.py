@@ -321,16 +321,14 @@ class Turns:
         return [meaning[found[place]] for place in range(1, len(outcomes) + 1)]
 
     def _known(self, device_id: str) -> str:
-        """A JSON object of the cached head by its namespace, which Begin need not bring."""
-        rows = self._heads.get(device_id)
-        return "{}" if rows is None else json.dumps({rows.head.checkpoint.ns: rows.head.checkpoint.id})
+        """A JSON object of the cached heads by namespace, which Begin need not bring."""
+        return json.dumps({ns: rows.head.checkpoint.id for ns, rows in self._heads.get(device_id).items()})
 
     def _cached(self, device_id: str, found: dict[str, Any]) -> dict[str, HeadRows]:
-        """The cached head by its namespace, if the device still stands there."""
-        rows = self._heads.get(device_id, fence=found["fence"])
-        if rows is None or found["heads"].get(rows.head.checkpoint.ns) != rows.head.checkpoint.id:
-            return {}
-        return {rows.head.checkpoint.ns: rows}
+        """The cached heads by namespace, as far as the device still stands there."""
+        cached = self._heads.get(device_id, fence=found["fence"])
+        heads = found["heads"]
+        return {ns: rows for ns, rows in cached.items() if heads.get(ns) == rows.head.checkpoint.id}
 
     def _open(self, device_id: str, claim_id: UUID, found: dict[str, Any], prefetched: dict[str, HeadRows]) -> OpenTurn:
         return OpenTurn(

@@ -15,7 +15,6 @@ from langgraph.types import Command
 from moorline.background import Background
 from moorline.errors import InvalidMessage, StaleTurn, StoreUnavailable
 from moorline.journal import TurnJournal
-from moorline.manager import Progress, turn_input
 from moorline.results import failure_of, is_outer, record_of
 from moorline_agents.agent import OnText, RunContext
 from moorline_agents.journal import Journal
@@ -84,16 +83,17 @@ class Execution:
     ) -> TurnRecord:
         """What the turn came to on the manager graph; what the run writes joins the turn."""
         tools = ToolContext(device_id=turn.device_id, now=turn.now, values=turn.values, transaction=transaction)
+        context = RunContext(tools=tools, on_text=on_text, journal=journal, unfinished=_unfinished(turn))
         with running(turn):
             output = await self.graph.ainvoke(
                 await self._input(turn),
                 {"configurable": {"thread_id": turn.device_id}},
-                context=RunContext(tools=tools, on_text=on_text, journal=journal, unfinished=_unfinished(turn)),
+                context=context,
                 # A rerun starts from the last commit and the journal, so nothing in between has to be kept.
                 durability="exit",
                 version="v2",
             )
-        return record_of(turn, output.value.get("progress", Progress()), output.interrupts)
+        return record_of(turn, context.progress, output.interrupts)
 
     async def _release(
         self, turn: OpenTurn, failure: BaseException, *, notify: str | None, give_back: bool
@@ -116,7 +116,7 @@ class Execution:
 
     async def _input(self, turn: OpenTurn) -> Any:
         if turn.resume is None:
-            return turn_input([message.text for message in turn.messages])
+            return {"texts": [message.text for message in turn.messages]}
         interrupt_id = turn.resume.interrupt_id
         asked = await self.graph.aget_state({"configurable": {"thread_id": turn.device_id}})
         # The agent itself has to wait for it too: an agent that was changed since would take itself for finished.

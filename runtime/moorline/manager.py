@@ -8,20 +8,18 @@ step with what the agent's part of the turn came to.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
 
-from langgraph.channels import UntrackedValue
 from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
 from langgraph.types import Command
 
 from moorline.router import Router
-from moorline_agents.agent import AgentDeps, AgentInfo, Outcome, RunContext
+from moorline_agents.agent import AgentDeps, AgentHost, AgentInfo, Outcome, RunContext, TurnInput
 from moorline_agents.control import ROUTE
 from moorline_agents.errors import AgentError
-from moorline_agents.messages import Usage
 from moorline_checkpoint.saver import DeviceCheckpointer
 
 if TYPE_CHECKING:
@@ -48,31 +46,9 @@ class AgentProtocol(Protocol):
     def keeps_session(self) -> bool: ...
     @property
     def migrations(self) -> Migrations | None: ...
-    def compile(self, deps: AgentDeps) -> CompiledStateGraph[Any, Any, Any, Any]: ...
-    def input(self, texts: Sequence[str]) -> dict[str, Any]: ...
-    def outcome(self, state: Any) -> Outcome: ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class Progress:
-    """What a turn has come to so far."""
-
-    agent: str | None = None
-    reply: str = ""
-    handoffs: tuple[str, ...] = ()
-    usage: Usage = Usage()
-
-
-class TurnState(TypedDict, total=False):
-    """One turn of the manager. The texts are kept while an interrupt waits, the progress never."""
-
-    texts: list[str]
-    progress: Annotated[Progress, UntrackedValue]
-
-
-def turn_input(texts: Sequence[str]) -> TurnState:
-    """What the manager graph is called with for the messages of one turn."""
-    return {"texts": list(texts)}
+    @property
+    def entry(self) -> str: ...
+    def add_to(self, graph: StateGraph[Any, Any, Any, Any], deps: AgentDeps, host: AgentHost) -> None: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,12 +60,6 @@ class StartOver:
 
     def meant_by(self, text: str) -> bool:
         return text.strip().strip(".!").casefold() in self.words
-
-
-class Node(Protocol):
-    """A node of the manager graph."""
-
-    def __call__(self, state: TurnState, *, runtime: Runtime[RunContext]) -> Awaitable[Command[str]]: ...
 
 
 class Manager:
@@ -115,53 +85,57 @@ class Manager:
 
     def compile(self) -> CompiledStateGraph[Any, Any, Any, Any]:
         """The manager graph on the saver."""
-        graph = StateGraph(TurnState, context_schema=RunContext)
-        graph.add_node(ROUTE, self._route, destinations=(*self._agents, END))
+        graph = StateGraph(TurnInput, context_schema=RunContext)
+        graph.add_node(ROUTE, self._route, destinations=(*(agent.entry for agent in self._agents.values()), END))
         for agent in self._agents.values():
-            graph.add_node(agent.name, self._node(agent), destinations=(*self._agents, END))
+            agent.add_to(graph, self._deps, _Host(agent=agent, agents=self._agents, saver=self._saver))
         graph.add_edge(START, ROUTE)
         return graph.compile(checkpointer=self._saver, name="manager")
 
-    async def _route(self, state: TurnState, *, runtime: Runtime[RunContext]) -> Command[str]:
-        device_id = runtime.context.tools.device_id
+    async def _route(self, state: TurnInput, *, runtime: Runtime[RunContext]) -> Command[str]:
+        context = runtime.context
+        device_id = context.tools.device_id
         if any(map(self._start_over.meant_by, state["texts"])):
             await self._saver.clear_session_lock(device_id)
-            return Command(goto=END, update={"progress": Progress(reply=self._start_over.reply)})
+            context.progress.reply = self._start_over.reply
+            return Command(goto=END)
         # A turn that ran before goes the way it went then: since, the session may have changed hands.
-        holder = runtime.context.journal.begins_with() or await self._saver.get_session_lock(device_id)
+        holder = context.journal.begins_with() or await self._saver.get_session_lock(device_id)
         if holder is not None and holder in self._agents:
-            return Command(goto=holder)
+            return Command(goto=self._agents[holder].entry)
         if holder not in (None, ROUTE):
             whose = self._saver.database.tags.of(device_id)
             logger.warning("Agent %s, which holds %s, is gone; routing anew.", holder, whose)
-        picked, usage = await self._router.pick(state["texts"][-1], runtime.context.journal)
-        return Command(goto=picked, update={"progress": Progress(usage=usage)})
+        picked, usage = await self._router.pick(state["texts"][-1], context.journal)
+        context.progress.usage += usage
+        return Command(goto=self._agents[picked].entry)
 
-    def _node(self, agent: AgentProtocol) -> Node:
-        graph = agent.compile(self._deps)
 
-        async def answer(state: TurnState, *, runtime: Runtime[RunContext]) -> Command[str]:
-            device_id = runtime.context.tools.device_id
-            if agent.keeps_session:
-                # Before it runs: an agent that stops to ask holds the session while it waits.
-                await self._saver.set_session_lock(device_id, agent.name, ttl=agent.session_ttl)
-            tools = replace(runtime.context.tools, agent=agent.name)
-            context = replace(runtime.context, tools=tools)
-            run = await graph.ainvoke(agent.input(state["texts"]), context=context, version="v2")
-            outcome = agent.outcome(run.value)
-            if agent.keeps_session and (outcome.released or outcome.handoff):
-                await self._saver.clear_session_lock(device_id)
-            before = state.get("progress", Progress())
-            progress = replace(before, usage=before.usage + outcome.usage)
-            if outcome.handoff is None:
-                progress = replace(progress, agent=agent.name, reply=outcome.text)
-                return Command(goto=END, update={"progress": progress})
-            handoffs = (*before.handoffs, outcome.handoff)
-            if len(handoffs) > MAX_HANDOFFS:
-                raise AgentError(
-                    f"The message was handed over {MAX_HANDOFFS} times ({', '.join(handoffs)}) and nobody answered. "
-                    "Make the agents' descriptions tell their jobs apart."
-                )
-            return Command(goto=outcome.handoff, update={"progress": replace(progress, handoffs=handoffs)})
+@dataclass(frozen=True, kw_only=True)
+class _Host:
+    """Keeps the lock in step with what an agent's part of the turn comes to."""
 
-        return answer
+    agent: AgentProtocol
+    agents: Mapping[str, AgentProtocol]
+    saver: DeviceCheckpointer
+
+    async def enter(self, context: RunContext) -> None:
+        if self.agent.keeps_session:
+            # Before it runs: an agent that stops to ask holds the session while it waits.
+            await self.saver.set_session_lock(context.tools.device_id, self.agent.name, ttl=self.agent.session_ttl)
+
+    async def leave(self, outcome: Outcome, context: RunContext) -> str:
+        progress = context.progress
+        if self.agent.keeps_session and (outcome.released or outcome.handoff):
+            await self.saver.clear_session_lock(context.tools.device_id)
+        progress.usage += outcome.usage
+        if outcome.handoff is None:
+            progress.reply = outcome.text
+            return END
+        progress.handoffs = (*progress.handoffs, outcome.handoff)
+        if len(progress.handoffs) > MAX_HANDOFFS:
+            raise AgentError(
+                f"The message was handed over {MAX_HANDOFFS} times ({', '.join(progress.handoffs)}) and nobody "
+                "answered. Make the agents' descriptions tell their jobs apart."
+            )
+        return self.agents[outcome.handoff].entry

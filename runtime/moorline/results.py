@@ -9,8 +9,8 @@ from langgraph.errors import GraphRecursionError
 from langgraph.types import Interrupt as GraphInterrupt
 
 from moorline.errors import AgentError, ModelError, MoorlineError, StoreUnavailable
-from moorline.manager import Progress
 from moorline.reply import Interrupt, Reply
+from moorline_agents.agent import Progress
 from moorline_checkpoint.turn import OpenTurn, TurnRecord
 
 
