@@ -1222,7 +1222,9 @@ END
 $$;
 
 -- Prune: removes the checkpoints of turns up to last_turn that nothing is made of any more. What stays of those: the
--- heads; in each namespace the ancestors that the delta channels of its oldest later checkpoint are made of.
+-- heads; and in each namespace the ancestors that the delta channels of its oldest later checkpoint are made of, which
+-- are few also where an agent has long been silent, or absent from the app: between two that stay, those that only
+-- other channels were made of are taken out of the line.
 CREATE FUNCTION @schema.moorline_prune(device text, heads jsonb, last_turn bigint) RETURNS void
 LANGUAGE plpgsql VOLATILE
 AS $$
@@ -1231,7 +1233,11 @@ DECLARE
     head text;
     oldest @schema.conversation_checkpoints;
     own text;
+    ids text[];
     kept text[];
+    line text[];
+    child text;
+    ancestor text;
     doomed text[];
 BEGIN
     FOR ns, head IN SELECT n.key, n.value FROM pg_catalog.jsonb_each_text(heads) AS n (key, value) LOOP
@@ -1242,16 +1248,47 @@ BEGIN
             ORDER BY c.turn_no
             LIMIT 1;
         kept := ARRAY[oldest.checkpoint_id];
-        FOREACH own IN ARRAY coalesce(@schema.moorline_delta_channels(oldest.metadata), '{}'::text[]) LOOP
-            kept := pg_catalog.array_cat(kept, @schema.moorline_ancestors(device, ns, oldest.checkpoint_id, own));
+        line := kept;
+        -- Whether a channel is kept as deltas shows in its writes: LangGraph counts only those of agents that are there.
+        FOR own IN
+            SELECT DISTINCT w.channel
+            FROM @schema.conversation_writes w
+            WHERE w.device_id = device AND w.checkpoint_ns = ns AND oldest.versions ? w.channel
+                AND NOT EXISTS (
+                    SELECT 1
+                    FROM @schema.conversation_values v
+                    WHERE v.device_id = device AND v.checkpoint_ns = ns
+                        AND v.channel = w.channel AND v.version = oldest.versions->>w.channel)
+        LOOP
+            ids := @schema.moorline_ancestors(device, ns, oldest.checkpoint_id, own);
+            CONTINUE WHEN ids IS NULL;
+            IF pg_catalog.cardinality(ids) >= pg_catalog.cardinality(line) THEN
+                line := pg_catalog.array_cat(ARRAY[oldest.checkpoint_id], ids);
+            END IF;
+            kept := pg_catalog.array_cat(kept, ARRAY(
+                SELECT i.id
+                FROM pg_catalog.unnest(ids) AS i (id)
+                WHERE i.id = ids[pg_catalog.cardinality(ids)] OR EXISTS (
+                    SELECT 1
+                    FROM @schema.conversation_writes w
+                    WHERE w.device_id = device AND w.checkpoint_ns = ns AND w.checkpoint_id = i.id
+                        AND w.channel = own)));
         END LOOP;
         SELECT pg_catalog.array_agg(c.checkpoint_id) INTO doomed
             FROM @schema.conversation_checkpoints c
             WHERE c.device_id = device AND c.checkpoint_ns = ns AND c.turn_no <= last_turn
                 AND c.checkpoint_id <> ALL (kept);
-        IF doomed IS NOT NULL THEN
-            PERFORM @schema.moorline_discard(device, ns, doomed);
-        END IF;
+        CONTINUE WHEN doomed IS NULL;
+        child := oldest.checkpoint_id;
+        FOREACH ancestor IN ARRAY line LOOP
+            CONTINUE WHEN ancestor = child OR ancestor = ANY (doomed);
+            UPDATE @schema.conversation_checkpoints c
+                SET parent_checkpoint_id = ancestor
+                WHERE c.device_id = device AND c.checkpoint_ns = ns AND c.checkpoint_id = child
+                    AND c.parent_checkpoint_id <> ancestor;
+            child := ancestor;
+        END LOOP;
+        PERFORM @schema.moorline_discard(device, ns, doomed);
     END LOOP;
 END
 $$;
@@ -1989,8 +2026,9 @@ BEGIN
     END IF;
     removed := @schema.moorline_stored(device);
     used_at := greatest(s.last_active_at, s.locked_at);
-    asks := s.heads ? ''::text
-        AND s.active_agent IS NOT NULL
+    asks := s.active_agent IS NOT NULL AND EXISTS (
+            SELECT 1 FROM @schema.conversation_turns t
+            WHERE t.device_id = device AND t.turn_no = s.last_turn_no AND t.status = 'interrupted')
         AND moment - greatest(s.last_active_at, s.locked_at)
             < s.session_ttl::double precision * interval '1 second';
 
