@@ -16,7 +16,7 @@ from langgraph.channels import UntrackedValue
 from langgraph.channels.delta import DeltaChannel
 from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
-from langgraph.types import Checkpointer, Command
+from langgraph.types import Checkpointer, Command, Overwrite
 
 from moorline_agents import control
 from moorline_agents.errors import AgentError
@@ -142,7 +142,8 @@ class Agent:
     `name` (1 to 50 letters, digits, `_`, `-`) is what the lock holds; `description` is what the router and the
     other agents are told; `instructions` may depend on the turn. `keeps_session` agents take the lock with
     `session_ttl` seconds (None: what the row or the default says). `migrations` make the tables that its tools use:
-    `moorline migrate` runs them. Refused with `ValueError` when it could never work.
+    `moorline migrate` runs them. `aliases` are names that it had before: it answers for locks that hold them, and knows
+    what it knew under them. Refused with `ValueError` when it could never work.
     """
 
     name: str
@@ -153,9 +154,11 @@ class Agent:
     session_ttl: int | None = None
     keeps_session: bool = True
     migrations: Migrations | None = None
+    aliases: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        control.check_name(self.name)
+        for name in (self.name, *self.aliases):
+            control.check_name(name)
         names = [tool.name for tool in self.tools] + list(control.NAMES)
         if len(set(names)) != len(names):
             twice = sorted({name for name in names if names.count(name) > 1})
@@ -225,11 +228,15 @@ class _Loop:
         if agent.keeps_session:
             self._schemas.append(control.END_SESSION_SCHEMA)
         self.think_node, self.act_node = agent.entry, f"{agent.name}.act"
-        self._history = f"{agent.name}.history"
+        self._history, *self._earlier = (f"{name}.history" for name in (agent.name, *agent.aliases))
         history = Annotated[list[Message], DeltaChannel(extend_history, snapshot_frequency=SNAPSHOT_UPDATES)]
         texts = TurnInput.__annotations__["texts"]
         schema: Any = TypedDict  # the type checker takes literal names only
-        self.state: type[Any] = schema(f"{agent.name}.state", {"texts": texts, self._history: history}, total=False)
+        self.state: type[Any] = schema(
+            f"{agent.name}.state",
+            {"texts": texts, **dict.fromkeys((self._history, *self._earlier), history)},
+            total=False,
+        )
 
     async def think(self, state: dict[str, Any], runtime: Runtime[RunContext]) -> Command[str]:
         context = runtime.context
@@ -238,10 +245,13 @@ class _Loop:
             context.progress.agent, context.progress.released = self._agent.name, False
             await self._host.enter(context)
             asked = tuple({"role": "user", "content": text} for text in state.get("texts", ()))
-        history = [*shown(state.get(self._history, ())), *asked]
-        answer, usage = await self._answer(history, context)
+        known = state.get(self._history, ())
+        carried = {channel: state[channel] for channel in self._earlier if state.get(channel)}
+        inherited = tuple(chain.from_iterable(carried.values()))
+        answer, usage = await self._answer([*shown([*known, *inherited]), *asked], context)
         # One update a step: each is a row.
-        update = {self._history: (*asked, answer)}
+        update: dict[str, Any] = {self._history: (*inherited, *asked, answer)}
+        update |= dict.fromkeys(carried, Overwrite([]))
         if answer.get("tool_calls"):
             context.progress.usage += usage
             return Command(goto=self.act_node, update=update)

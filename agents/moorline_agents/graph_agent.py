@@ -41,6 +41,11 @@ class GraphAgent:
             raise ValueError(f"Agent {self.name}: its graph needs `messages` in its state, like MessagesState.")
 
     @property
+    def aliases(self) -> tuple[str, ...]:
+        """None: what a graph remembers is kept under its name."""
+        return ()
+
+    @property
     def entry(self) -> str:
         """The node at which the agent's part of a turn begins."""
         return self.name

@@ -29,6 +29,9 @@ _OWN_COLUMNS = ("id", "channel_values", "channel_versions")
 
 _PLAIN = (str, int, float)
 
+_TRIGGERS = ("__start__", "branch:to:")
+"""How LangGraph's channels are called that only start a node: they are empty once it has run."""
+
 
 def device_key(config: RunnableConfig) -> str:
     """The packed thread ID of a run: what `device_id` columns hold."""
@@ -44,6 +47,23 @@ def checkpoint_id(config: RunnableConfig | None) -> str | None:
     """The packed ID of the checkpoint that a config names, if it names one."""
     named = config["configurable"].get("checkpoint_id") if config else None
     return pack_text(named) if named else None
+
+
+def without_spent_triggers(checkpoint: Checkpoint) -> Checkpoint:
+    """The checkpoint without the versions of channels that started a node and are empty again: nothing will be
+    compared with them, and of a checkpoint that waits for nothing they are half the bytes."""
+    held = checkpoint["channel_values"]
+    versions = {
+        channel: version
+        for channel, version in checkpoint["channel_versions"].items()
+        if channel in held or not channel.startswith(_TRIGGERS)
+    }
+    seen = {
+        node: kept
+        for node, channels in checkpoint["versions_seen"].items()
+        if (kept := {channel: version for channel, version in channels.items() if channel in versions})
+    }
+    return {**checkpoint, "channel_versions": versions, "versions_seen": seen}
 
 
 def pack_checkpoint(

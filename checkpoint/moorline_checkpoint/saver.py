@@ -19,6 +19,7 @@ from moorline_checkpoint.codec import (
     pack_writes,
     unpack_checkpoint,
     unpack_history,
+    without_spent_triggers,
 )
 from moorline_checkpoint.database import Database
 from moorline_checkpoint.errors import ErasureFailed
@@ -163,8 +164,11 @@ class DeviceCheckpointer(SessionLocks, BaseCheckpointSaver[str]):
     ) -> RunnableConfig:
         """Stores a checkpoint and the channel values that are new with it; gives back the config to it."""
         device = device_key(config)
+        turn = _turn(config)
+        if turn is not None:
+            checkpoint = without_spent_triggers(checkpoint)
         row, values = pack_checkpoint(self.serde, config, checkpoint, metadata, new_versions)
-        if turn := _turn(config):
+        if turn is not None:
             turn.put(row, values)
         else:
             await self._store.put(device, row, values)

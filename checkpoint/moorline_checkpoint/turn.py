@@ -152,14 +152,26 @@ class OpenTurn:
     def drop_transient_state(self) -> None:
         """Forgets what only a turn that waits for an answer needs.
 
-        That is the namespaces that nothing will enter again (the manager's own, which begins each turn anew, and those
-        of single invocations), that checkpoints of the others belong to them, and which tasks wrote what led to a
-        checkpoint; but not in what order.
+        That is the namespaces that nothing will enter again (those of single invocations, and the manager's own as long
+        as it has nothing to remember), that checkpoints of the others belong to them, and which tasks wrote what led to
+        a checkpoint; but not in what order.
         """
-        self.heads = {ns: head for ns, head in self.heads.items() if _lasts(ns)}
-        self.checkpoints = {key: _alone(row) for key, row in self.checkpoints.items() if _lasts(row.ns)}
-        self.channel_values = {key: row for key, row in self.channel_values.items() if _lasts(row.ns)}
-        self.writes = {key: self._without_tasks(*key, rows) for key, rows in self.writes.items() if _lasts(key[0])}
+        # LangGraph calls the outermost graph's namespace "", and that of one invocation of a subgraph `name:task ID`.
+        lasting = {ns for ns in self.heads if ":" not in ns and (ns or self._remembers(ns))}
+        self.heads = {ns: head for ns, head in self.heads.items() if ns in lasting}
+        self.checkpoints = {key: _alone(row) for key, row in self.checkpoints.items() if row.ns in lasting}
+        self.channel_values = {key: row for key, row in self.channel_values.items() if row.ns in lasting}
+        self.writes = {key: self._without_tasks(*key, rows) for key, rows in self.writes.items() if key[0] in lasting}
+
+    def _remembers(self, ns: str) -> bool:
+        """Whether the namespace goes on from an earlier turn, or this one has left something in it."""
+        written = [row for row in self.checkpoints.values() if row.ns == ns]
+        return (
+            not written
+            or any(row.parent is not None for row in written)
+            or any(row.ns == ns for row in self.channel_values.values())
+            or any(key[0] == ns for key in self.writes)
+        )
 
     def _without_tasks(
         self, ns: str, own_id: str, rows: dict[tuple[str, int], WriteRow]
@@ -196,8 +208,3 @@ def _alone(row: CheckpointRow) -> CheckpointRow:
     metadata = load_json(row.metadata)
     metadata.pop("parents", None)
     return row._replace(metadata=pack_json(metadata))
-
-
-def _lasts(ns: str) -> bool:
-    """LangGraph calls the outermost graph's namespace "", and that of one invocation of a subgraph `name:task ID`."""
-    return ":" not in ns

@@ -47,6 +47,8 @@ class AgentProtocol(Protocol):
     @property
     def migrations(self) -> Migrations | None: ...
     @property
+    def aliases(self) -> Sequence[str]: ...
+    @property
     def entry(self) -> str: ...
     def add_to(self, graph: StateGraph[Any, Any, Any, Any], deps: AgentDeps, host: AgentHost) -> None: ...
 
@@ -76,6 +78,9 @@ class Manager:
         self._agents: Mapping[str, AgentProtocol] = {agent.name: agent for agent in agents}
         if len(self._agents) != len(agents) or not agents:
             raise ValueError("A manager needs at least one agent, and every agent a name of its own.")
+        self._current = {name: agent.name for agent in agents for name in (*agent.aliases, agent.name)}
+        if len(self._current) != sum(1 + len(agent.aliases) for agent in agents):
+            raise ValueError("An alias is a name that no other agent has, neither as its own nor as an alias.")
         infos = tuple(AgentInfo(name=agent.name, description=agent.description) for agent in agents)
         fallback = next((agent.name for agent in agents if not agent.keeps_session), agents[0].name)
         self._saver = saver
@@ -101,8 +106,8 @@ class Manager:
             return Command(goto=END)
         # A turn that ran before goes the way it went then: since, the session may have changed hands.
         holder = context.journal.begins_with() or await self._saver.get_session_lock(device_id)
-        if holder is not None and holder in self._agents:
-            return Command(goto=self._agents[holder].entry)
+        if holder is not None and holder in self._current:
+            return Command(goto=self._agents[self._current[holder]].entry)
         if holder not in (None, ROUTE):
             whose = self._saver.database.tags.of(device_id)
             logger.warning("Agent %s, which holds %s, is gone; routing anew.", holder, whose)

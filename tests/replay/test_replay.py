@@ -58,13 +58,15 @@ async def test_a_replay_leaves_nothing_behind(settings: Settings, dsn: str) -> N
 
 
 class Forgetful(Moorline):
-    """A runtime whose store loses the namespace of one agent between two turns."""
+    """A runtime whose store loses what one agent knew between two turns."""
 
     lost = "Weather"
 
     async def close(self) -> None:
         async with self._backend.saver.database.transaction() as connection:
-            await connection.execute("UPDATE conversation_states SET heads = heads - $1::text", self.lost)
+            for table in ("writes", "values"):
+                sql = f"DELETE FROM conversation_{table} WHERE channel = $1"  # noqa: S608
+                await connection.execute(sql, f"{self.lost}.history")
         await super().close()
 
 
@@ -72,7 +74,7 @@ def forgetful(settings: Settings) -> Callable[[RecordedConversation], Moorline]:
     return lambda recorded: Forgetful(settings, agents=recorded.agents, client=recorded.client)
 
 
-async def test_a_checkpointer_that_drops_one_namespace_is_caught(settings: Settings) -> None:
+async def test_a_checkpointer_that_drops_what_one_agent_knew_is_caught(settings: Settings) -> None:
     conversation = next(read_conversations(FILE))
     played = await play(conversation, restart=Restart.RUNTIME, settings=settings, open_moorline=forgetful(settings))
     assert [(each.turn, each.what) for each in played.mismatches] == [

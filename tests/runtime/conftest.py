@@ -53,7 +53,9 @@ def model() -> Script:
 def open_moorline(settings: Settings, model: Script) -> Open:
     """Makes runtimes on the test's database, with the agents `hair`, `nails` and the session-less `desk`."""
 
-    def make(*, agents: list[AgentProtocol] | None = None, rules: Rules | None = None) -> Moorline:
+    def make(
+        *, agents: list[AgentProtocol] | None = None, rules: Rules | None = None, settings: Settings = settings
+    ) -> Moorline:
         ours: list[AgentProtocol] = agents or [agent("hair"), agent("nails"), agent("desk", keeps_session=False)]
         return Moorline(settings, agents=ours, client=lambda: rule_client(rules or model))
 

@@ -1,10 +1,11 @@
 """A conversation goes on with its agent and everything it knew, whatever runtime its messages land in."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
-from moorline import Moorline, TurnContext
+from moorline import Moorline, Settings, TurnContext
 from moorline.errors import AgentError, SessionBusy, TurnTimeout
 from moorline.testing import Script
 from moorline_agents.transport import ModelReply, ModelRequest
@@ -209,3 +210,43 @@ async def test_an_erased_device_begins_anew(open_moorline: Open) -> None:
         assert await moorline.transcript("d1") == []
         assert await moorline.session("d1") is None
         assert await say(moorline, "hair hello") == "hair 1: hair hello"
+
+
+async def test_a_renamed_agent_takes_its_sessions_and_what_it_knows_along(open_moorline: Open) -> None:
+    async with open_moorline(agents=[agent("barber"), agent("desk", keeps_session=False)]) as moorline:
+        await say(moorline, "barber please")
+    renamed = replace(agent("hair"), aliases=["barber"])
+    async with open_moorline(agents=[renamed, agent("desk", keeps_session=False)]) as moorline:
+        assert await say(moorline, "again") == "hair 2: again"
+        session = await moorline.session("d1")
+        assert session is not None
+        assert session.active_agent == "hair"
+    async with open_moorline() as moorline:
+        assert await say(moorline, "once more") == "hair 3: once more"
+
+
+@pytest.mark.parametrize(("first", "second"), [("hair", "nails"), ("nails", "hair")])
+async def test_an_agent_that_was_absent_for_long_knows_all_it_knew(
+    open_moorline: Open, settings: Settings, first: str, second: str
+) -> None:
+    """Two releases take turns, one of which does not have the agent."""
+    kept = settings.model_copy(update={"keep_turns": 2})
+    both = [agent("hair"), agent("nails")]
+    async with open_moorline(agents=both, settings=kept) as moorline:
+        for number in range(1, 36):
+            assert await say(moorline, f"{first} {number}") == f"{first} {number}: {first} {number}"
+        await say(moorline, "bye")
+    async with open_moorline(agents=[agent(second), agent("desk", keeps_session=False)], settings=kept) as moorline:
+        for number in range(1, 151):
+            assert await say(moorline, f"{second} {number}") == f"{second} {min(number, 41)}: {second} {number}"
+        await say(moorline, "bye")
+    async with open_moorline(agents=both, settings=kept) as moorline:
+        assert await say(moorline, f"{first} again") == f"{first} 37: {first} again"
+        assert await say(moorline, f"hand over to {second}") == f"{second} 41: hand over to {second}"
+
+
+@pytest.mark.parametrize("aliases", [["nails"], ["old"]])
+async def test_an_alias_belongs_to_one_agent(open_moorline: Open, aliases: list[str]) -> None:
+    agents = [replace(agent("hair"), aliases=aliases), replace(agent("nails"), aliases=["old"])]
+    with pytest.raises(ValueError, match="alias"):
+        await open_moorline(agents=agents).__aenter__()

@@ -76,7 +76,7 @@ async def test_a_turn_reads_by_the_keys_of_its_device(dsn: str) -> None:
             # A worker that knows nothing, so that Begin brings all; every other turn prunes.
             turns = Turns(saver.database, default_ttl=60, keep_turns=2)
             turn = await claim(turns, message(f"m{number}"))
-            assert turn.prefetched["hair"].delta_channels
+            assert turn.prefetched[""].delta_channels
             async with turns.transaction(turn) as transaction:
                 await transaction.note(0, [JournalEntry(kind="answer", name="hair", intent={})])
             await begin(turns, message(f"behind {number}"))
@@ -87,7 +87,7 @@ async def test_a_turn_reads_by_the_keys_of_its_device(dsn: str) -> None:
             await turns.commit(again, record(again))
             assert isinstance(await begin(turns, message(f"m{number}")), Replayed)
             await answer(turns, message(f"behind {number}"))
-            await saver.aget_tuple({"configurable": {"thread_id": "d1", "checkpoint_ns": "hair"}})
+            await saver.aget_tuple({"configurable": {"thread_id": "d1", "checkpoint_ns": ""}})
     await gone(dsn)
     counted = {row["name"]: row for row in await execute(dsn, READ)}
     assert set(counted) == {f"conversation_{table}" for table in TABLES}
