@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, dropwhile, takewhile
 from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypedDict
 
 from langgraph.channels import UntrackedValue
@@ -301,11 +301,14 @@ class _Loop:
                 result = refusal.shown()
             content = json.dumps(result, ensure_ascii=False, default=str)
             results.append({"role": "tool", "tool_call_id": call["id"], "content": content})
-        update = {self._history: tuple(results)}
+        update: dict[str, Any] = {self._history: tuple(results)}
         if handoff is None:
             # After an interrupt, a run begins here.
             context.progress.agent = self._agent.name
             return Command(goto=self.think_node, update=update)
+        if not state.get("texts"):
+            # A run that goes on after an interrupt was not called with what the person had said.
+            update["texts"] = _last_texts(state[self._history])
         outcome = Outcome(handoff=handoff, released=context.progress.released)
         return Command(goto=await self._host.leave(outcome, context), update=update)
 
@@ -321,6 +324,13 @@ class _Loop:
         # Not in the history: once the message is answered, its own turn says what was done.
         note = unfinished_note(context.unfinished, agent=self._agent.name, tools=self._tools)
         return {"role": "system", "content": f"{told}\n\n{note}" if note else told}
+
+
+def _last_texts(history: Sequence[Message]) -> list[str]:
+    """What the person said last, in however many messages."""
+    before = dropwhile(lambda message: message["role"] != "user", reversed(history))
+    asked = takewhile(lambda message: message["role"] == "user", before)
+    return [message["content"] or "" for message in asked][::-1]
 
 
 def _rounds(history: Sequence[Message]) -> int:

@@ -122,6 +122,8 @@ class Execution:
         # The agent itself has to wait for it too: an agent that was changed since would take itself for finished.
         waiting = [
             await self.graph.aget_state({"configurable": {"thread_id": turn.device_id, "checkpoint_ns": task.name}})
+            if task.state
+            else task
             for task in asked.tasks
         ]
         if not any(interrupt.id == interrupt_id for snapshot in waiting for interrupt in snapshot.interrupts):
