@@ -47,6 +47,7 @@ GIVEN_UP = {
     ),
     "runtime/moorline/turn_queue.py": ("Lanes", "lane", "place", "Say", "say", "told", "let_go", "Request", "incoming"),
     "runtime/moorline/stateless.py": ("Say", "say", "Request", "request"),
+    "agents/moorline_agents/run.py": ("Surroundings", "Peer", "peers", "say"),
     "agents/moorline_agents/agent.py": (
         *("Surroundings", "surroundings", "Peer", "peers", "Part", "part", "heard", "HISTORY_HEARD", "say"),
     ),

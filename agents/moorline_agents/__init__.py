@@ -4,7 +4,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from moorline_agents.agent import Agent as Agent
-    from moorline_agents.agent import RunContext as RunContext
     from moorline_agents.errors import AgentError as AgentError
     from moorline_agents.graph_agent import GraphAgent as GraphAgent
     from moorline_agents.messages import Message as Message
@@ -14,6 +13,8 @@ if TYPE_CHECKING:
     from moorline_agents.model import Model as Model
     from moorline_agents.model import ToolChoice as ToolChoice
     from moorline_agents.model_errors import ModelError as ModelError
+    from moorline_agents.run import AgentDeps as AgentDeps
+    from moorline_agents.run import RunContext as RunContext
     from moorline_agents.tools import (
         Connection as Connection,
     )
@@ -36,12 +37,13 @@ else:
     __all__, __getattr__, __dir__ = lazy(
         __name__,
         {
-            "moorline_agents.agent": ("Agent", "RunContext"),
+            "moorline_agents.agent": ("Agent",),
             "moorline_agents.errors": ("AgentError",),
             "moorline_agents.graph_agent": ("GraphAgent",),
             "moorline_agents.messages": ("Message", "ModelAnswer", "Usage"),
             "moorline_agents.model": ("ChatModel", "Model", "ToolChoice"),
             "moorline_agents.model_errors": ("ModelError",),
+            "moorline_agents.run": ("AgentDeps", "RunContext"),
             "moorline_agents.tools": ("Connection", "Tool", "ToolContext", "ToolRefused", "tool"),
             "moorline_migrations.components": ("Migrations",),
         },

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from langgraph.graph import StateGraph
@@ -11,7 +11,7 @@ from langgraph.runtime import Runtime
 from langgraph.types import Command
 
 from moorline_agents import control
-from moorline_agents.agent import AgentDeps, AgentHost, Outcome, RunContext, TurnInput
+from moorline_agents.run import AgentDeps, AgentHost, Outcome, RunContext, TurnInput
 
 if TYPE_CHECKING:
     from langgraph.graph.state import CompiledStateGraph
@@ -59,7 +59,8 @@ class GraphAgent:
             context.progress.agent = self.name
             await host.enter(context)
             messages = [("user", text) for text in state.get("texts", ())]
-            output = await own.ainvoke({"messages": messages}, version="v2")
+            inside = replace(context, tools=replace(context.tools, agent=self.name))
+            output = await own.ainvoke({"messages": messages}, context=inside, version="v2")
             return Command(goto=await host.leave(Outcome(text=_last_text(output.value)), context))
 
         graph.add_node(self.name, run, input_schema=TurnInput)

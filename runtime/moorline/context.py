@@ -14,7 +14,7 @@ from moorline_checkpoint.devices import require_device_id
 from moorline_checkpoint.messages import IncomingMessage, OnBusy, Resume
 
 if TYPE_CHECKING:
-    from moorline_agents.agent import OnText
+    from moorline_agents.run import OnText
 
 __all__ = ["Call", "Resume", "TurnContext", "check_call"]
 

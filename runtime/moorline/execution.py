@@ -16,8 +16,8 @@ from moorline.background import Background
 from moorline.errors import InvalidMessage, StaleTurn, StoreUnavailable
 from moorline.journal import TurnJournal
 from moorline.results import failure_of, is_outer, record_of
-from moorline_agents.agent import OnText, RunContext
 from moorline_agents.journal import Journal
+from moorline_agents.run import OnText, RunContext
 from moorline_agents.tools import Connection, ToolContext
 from moorline_agents.unfinished import UnfinishedCall
 from moorline_checkpoint.messages import Resume

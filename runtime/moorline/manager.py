@@ -17,9 +17,9 @@ from langgraph.runtime import Runtime
 from langgraph.types import Command
 
 from moorline.router import Router
-from moorline_agents.agent import AgentDeps, AgentHost, AgentInfo, Outcome, RunContext, TurnInput
 from moorline_agents.control import ROUTE
 from moorline_agents.errors import AgentError
+from moorline_agents.run import AgentDeps, AgentHost, AgentInfo, Outcome, RunContext, TurnInput
 from moorline_checkpoint.saver import DeviceCheckpointer
 
 if TYPE_CHECKING:

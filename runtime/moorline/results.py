@@ -10,7 +10,7 @@ from langgraph.types import Interrupt as GraphInterrupt
 
 from moorline.errors import AgentError, ModelError, MoorlineError, StoreUnavailable
 from moorline.reply import Interrupt, Reply
-from moorline_agents.agent import Progress
+from moorline_agents.run import Progress
 from moorline_checkpoint.turn import OpenTurn, TurnRecord
 
 

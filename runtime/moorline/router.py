@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from moorline_agents.agent import AgentInfo
 from moorline_agents.control import ROUTE, named_agent, route_schema
 from moorline_agents.journal import Journal
 from moorline_agents.messages import Message, Usage
 from moorline_agents.model import Model
+from moorline_agents.run import AgentInfo
 
 logger = logging.getLogger("moorline.router")
 

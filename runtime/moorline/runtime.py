@@ -21,7 +21,7 @@ from moorline.reply import Reply
 from moorline.settings import Settings, load_settings
 from moorline.telling import Telling
 from moorline.turn_queue import TurnQueue
-from moorline_agents.agent import AgentDeps
+from moorline_agents.run import AgentDeps
 from moorline_checkpoint.devices import require_device_id
 from moorline_checkpoint.queue import DeadLetter
 from moorline_checkpoint.turns import TranscriptEntry

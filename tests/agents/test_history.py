@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from moorline_agents.agent import HISTORY_MESSAGES, HISTORY_USER_MESSAGES, extend_history, shown
+from moorline_agents.history import HISTORY_MESSAGES, HISTORY_USER_MESSAGES, extend_history, shown
 from moorline_agents.messages import Message
 
 Role = Literal["user", "assistant", "tool"]

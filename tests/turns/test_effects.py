@@ -13,7 +13,8 @@ from langgraph.runtime import Runtime
 from moorline import GraphAgent, Moorline, Settings, execution
 from moorline.errors import AgentError, StaleTurn
 from moorline.testing import Script
-from moorline_agents.agent import Agent, RunContext
+from moorline_agents.agent import Agent
+from moorline_agents.run import RunContext
 from moorline_agents.tools import ToolContext, tool
 from moorline_agents.transport import Call, ModelReply, ModelRequest, rule_client
 

@@ -1,0 +1,60 @@
+"""An agent's history: how it grows in the graph's state, and what of it a model is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain, dropwhile, takewhile
+
+from langgraph.channels.delta import DeltaChannel
+
+from moorline_agents.messages import Message
+
+HISTORY_USER_MESSAGES = 40
+"""Earlier messages of the person that a model is shown, with what was said and done about them; the whole conversation
+is in `conversation_turns`."""
+
+HISTORY_MESSAGES = 120
+"""Messages of all kinds that an agent keeps in its state: where tools are called much, fewer of the person's are left
+to be shown."""
+
+SNAPSHOT_UPDATES = 30
+"""A history is stored as deltas; every so many of them it is stored whole, so that a read stays short."""
+
+
+def extend_history(history: list[Message], updates: Sequence[Sequence[Message]]) -> list[Message]:
+    """The reducer of a history: appends, and forgets all but the last `HISTORY_MESSAGES`.
+
+    Applying updates one by one or all at once gives the same list, as `DeltaChannel` demands. What depends on more than
+    the number of messages is for `shown`.
+    """
+    return [*history, *chain.from_iterable(updates)][-HISTORY_MESSAGES:]
+
+
+def history_channel() -> DeltaChannel[list[Message]]:
+    """A channel that keeps a history. Updates are tuples: LangGraph turns message dicts in a *list* into LangChain
+    messages."""
+    return DeltaChannel(extend_history, snapshot_frequency=SNAPSHOT_UPDATES)
+
+
+def shown(history: Sequence[Message]) -> list[Message]:
+    """What of a history a model is shown: the last `HISTORY_USER_MESSAGES` of the person, with all that followed them.
+    It starts with the first of these, so no tool result is orphaned."""
+    asked = [position for position, message in enumerate(history) if message["role"] == "user"]
+    return list(history[asked[-HISTORY_USER_MESSAGES:][0] :]) if asked else []
+
+
+def last_texts(history: Sequence[Message]) -> list[str]:
+    """What the person said last, in however many messages."""
+    before = dropwhile(lambda message: message["role"] != "user", reversed(history))
+    asked = takewhile(lambda message: message["role"] == "user", before)
+    return [message["content"] or "" for message in asked][::-1]
+
+
+def model_answers(history: Sequence[Message]) -> int:
+    """Model answers since the person last spoke."""
+    count = 0
+    for message in reversed(history):
+        if message["role"] == "user":
+            break
+        count += message["role"] == "assistant"
+    return count

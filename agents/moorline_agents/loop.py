@@ -1,0 +1,139 @@
+"""The loop of an agent: the model thinks, the tools act, until the model only speaks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import chain
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict
+
+from langgraph.runtime import Runtime
+from langgraph.types import Command, Overwrite
+
+from moorline_agents import control
+from moorline_agents.errors import AgentError
+from moorline_agents.history import history_channel, last_texts, model_answers, shown
+from moorline_agents.messages import Message, Usage
+from moorline_agents.run import AgentDeps, AgentHost, Outcome, RunContext, Texts
+from moorline_agents.tools import Tool, ToolRefused
+from moorline_agents.unfinished import unfinished_note
+
+if TYPE_CHECKING:
+    from moorline_agents.agent import Agent
+
+
+class Loop:
+    """The two nodes of an agent, and the channels that they see."""
+
+    def __init__(self, *, agent: Agent, deps: AgentDeps, host: AgentHost) -> None:
+        self._agent = agent
+        self._host = host
+        self._model = agent.model or deps.model
+        self._rounds = deps.tool_rounds
+        self._tools = {tool.name: tool for tool in agent.tools}
+        others = tuple(other for other in deps.others if other.name != agent.name)
+        self._others = frozenset(other.name for other in others)
+        self._schemas = [tool.schema for tool in agent.tools]
+        if others:
+            self._schemas.append(control.hand_over_schema({other.name: other.description for other in others}))
+        if agent.keeps_session:
+            self._schemas.append(control.END_SESSION_SCHEMA)
+        self.think_node, self.act_node = agent.entry, f"{agent.name}.act"
+        self._history, *self._earlier = (f"{name}.history" for name in (agent.name, *agent.aliases))
+        histories = {name: Annotated[list[Message], history_channel()] for name in (self._history, *self._earlier)}
+        schema: Any = TypedDict  # type checkers take literal names only
+        self.state: type[Any] = schema(f"{agent.name}.state", {"texts": Texts, **histories}, total=False)
+
+    async def think(self, state: dict[str, Any], runtime: Runtime[RunContext]) -> Command[str]:
+        context = runtime.context
+        asked: tuple[Message, ...] = ()
+        if await self._enters(context):
+            asked = tuple({"role": "user", "content": text} for text in state.get("texts", ()))
+        known = state.get(self._history, ())
+        carried = {channel: state[channel] for channel in self._earlier if state.get(channel)}
+        inherited = tuple(chain.from_iterable(carried.values()))
+        answer, usage = await self._answer([*shown([*known, *inherited]), *asked], context)
+        # One update a step: each is a row.
+        update: dict[str, Any] = {self._history: (*inherited, *asked, answer)}
+        update |= dict.fromkeys(carried, Overwrite([]))
+        if answer.get("tool_calls"):
+            context.progress.usage += usage
+            return Command(goto=self.act_node, update=update)
+        outcome = Outcome(text=answer["content"] or "", released=context.progress.released, usage=usage)
+        return Command(goto=await self._host.leave(outcome, context), update=update)
+
+    async def _answer(self, history: Sequence[Message], context: RunContext) -> tuple[Message, Usage]:
+        recalled = context.journal.recall(self._agent.name)
+        if recalled is not None:
+            return recalled, Usage()
+        tired = model_answers(history) >= self._rounds
+        answer = await self._model.complete(
+            [self._system(context), *history],
+            tools=self._schemas,
+            tool_choice="none" if tired and self._schemas else None,
+            on_text=context.on_text,
+        )
+        calls = bool(answer.message.get("tool_calls"))
+        if tired and calls:
+            raise AgentError(
+                f"The model of agent {self._agent.name} called tools {self._rounds} times without answering. "
+                "If it needs more, raise MOORLINE_TOOL_ROUNDS."
+            )
+        if calls:
+            if context.on_text is not None:
+                context.on_text.withdraw()
+            context.journal.note(self._agent.name, answer.message)
+        return answer.message, answer.usage
+
+    async def act(self, state: dict[str, Any], runtime: Runtime[RunContext]) -> Command[str]:
+        results: list[Message] = []
+        context = runtime.context
+        await self._enters(context)  # where a run begins here, after an interrupt
+        tools = replace(context.tools, agent=self._agent.name)
+        handoff: str | None = None
+        # One after another: the order of effects is the order the model asked for.
+        for call in state[self._history][-1].get("tool_calls", ()):
+            name, arguments = call["function"]["name"], call["function"]["arguments"]
+            try:
+                if name == control.HAND_OVER:
+                    handoff = control.hand_over_target(arguments, self._others)
+                    result: Any = {"handed_over_to": handoff}
+                elif name == control.END_SESSION and self._agent.keeps_session:
+                    context.progress.released = True
+                    result = {"ended": True}
+                else:
+                    result = await context.journal.perform(self._tool(name), arguments, tools)
+            except ToolRefused as refusal:
+                result = refusal.shown()
+            content = json.dumps(result, ensure_ascii=False, default=str)
+            results.append({"role": "tool", "tool_call_id": call["id"], "content": content})
+        update: dict[str, Any] = {self._history: tuple(results)}
+        if handoff is None:
+            return Command(goto=self.think_node, update=update)
+        if not state.get("texts"):
+            # A run that goes on after an interrupt was not called with what the person had said.
+            update["texts"] = last_texts(state[self._history])
+        outcome = Outcome(handoff=handoff, released=context.progress.released)
+        return Command(goto=await self._host.leave(outcome, context), update=update)
+
+    async def _enters(self, context: RunContext) -> bool:
+        """Whether the agent's part of the turn begins with this node."""
+        if context.progress.agent == self._agent.name:
+            return False
+        context.progress.agent, context.progress.released = self._agent.name, False
+        await self._host.enter(context)
+        return True
+
+    def _tool(self, name: str) -> Tool:
+        if name not in self._tools:
+            known = ", ".join(self._tools) or "none"
+            raise ToolRefused(f"There is no tool {name}. The tools are: {known}.", code="unknown_tool")
+        return self._tools[name]
+
+    def _system(self, context: RunContext) -> Message:
+        instructions = self._agent.instructions
+        told = instructions if isinstance(instructions, str) else instructions(context.tools)
+        # Not in the history: once the message is answered, its own turn says what was done.
+        note = unfinished_note(context.unfinished, agent=self._agent.name, tools=self._tools)
+        return {"role": "system", "content": f"{told}\n\n{note}" if note else told}

@@ -1,0 +1,56 @@
+"""An agent of the kit without a manager: a LangGraph graph like any other, on any checkpointer."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from langgraph.checkpoint.memory import InMemorySaver
+from pydantic import BaseModel
+
+from moorline.testing import Call, ModelReply, ModelRequest, rule_client
+from moorline_agents import Agent, ChatModel, tool
+from moorline_agents.run import AgentDeps, AgentInfo, RunContext
+from moorline_agents.tools import ToolContext
+
+
+class Nothing(BaseModel):
+    pass
+
+
+@tool()
+async def look(nothing: Nothing, context: ToolContext) -> str:
+    """Looks."""
+    return f"seen for {context.device_id}"
+
+
+def rules(request: ModelRequest) -> ModelReply:
+    said = [message["content"] for message in request.messages if message["role"] == "user"]
+    last = request.messages[-1]
+    if last["role"] == "tool":
+        return ModelReply(text=f"{len(said)}: {last['content']}")
+    if said[-1] == "away":
+        return ModelReply(calls=(Call(name="hand_over", arguments={"agent": "nails", "reason": "asked"}),))
+    return ModelReply(calls=(Call(name="look"),))
+
+
+async def test_an_agent_compiles_alone_and_gives_way_by_ending() -> None:
+    model = ChatModel(client=rule_client(rules), model="rules", timeout=5)
+    deps = AgentDeps(model=model, others=(AgentInfo(name="nails", description="nails"),))
+    agent = Agent(name="hair", description="hair", instructions="hair", tools=[look])
+    graph = agent.compile(deps, checkpointer=InMemorySaver())
+
+    async def say(text: str) -> RunContext:
+        tools = ToolContext(device_id="d1", now=datetime.now(UTC), values={}, transaction=_no_transaction)
+        context = RunContext(tools=tools)
+        config: Any = {"configurable": {"thread_id": "d1"}}
+        await graph.ainvoke({"texts": [text]}, config, context=context)
+        return context
+
+    assert (await say("look")).progress.reply == '1: "seen for d1"'
+    assert (await say("look")).progress.reply == '2: "seen for d1"'
+    given_way = (await say("away")).progress
+    assert (given_way.reply, given_way.handoffs) == ("", ("nails",))
+    assert (await say("look")).progress.reply == '4: "seen for d1"'
+
+
+def _no_transaction() -> Any:
+    raise AssertionError("nothing here needs the database")
