@@ -1,0 +1,166 @@
+"""Random conversations: what is said in which process, and what goes wrong meanwhile."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any, Literal
+
+from .world import AGENTS, KIT, Fault
+
+PROCESSES: tuple[str | None, ...] = (None, None, "nails", "diary", "hair")
+"""The agent that each process lacks."""
+
+WHOLE = (0, 1)
+"""Processes that lack none."""
+
+Kind = Literal["say", "again", "resume", "die", "burst", "recover", "requeue", "cold", "expire", "edit", "erase"]
+
+KINDS: dict[Kind, int] = {
+    "say": 50,
+    "again": 9,
+    "resume": 14,
+    "die": 9,
+    "burst": 2,
+    "recover": 2,
+    "requeue": 2,
+    "cold": 3,
+    "expire": 3,
+    "edit": 4,
+    "erase": 1,
+}
+"""How often each happens."""
+
+THINGS = ("cup", "book", "lamp", "noodles", "nothing", "fail1", "fail2", "fail3")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One thing that happens on a device."""
+
+    kind: Kind
+    process: int = 0
+    texts: tuple[str, ...] = ()
+    """What is said; several where they come at once."""
+    values: Mapping[str, Any] = field(default_factory=dict)
+    faults: Mapping[int, Fault] = field(default_factory=dict)
+    answer: Any = None
+    agent: str = ""
+    """Whose history is edited."""
+    streamed: bool = False
+
+
+def conversation(seed: int, *, length: int, away: int = 0) -> list[Step]:
+    """`length` steps, the same for a seed; `away` of them in the middle are short and in processes that lack an agent
+    that was there before. In the end every agent is asked for what it knows."""
+    chance = Random(f"{seed} {length} {away}")  # noqa: S311 - chance that can be repeated, no secret
+    numbers = iter(range(10**6))
+    steps = [_step(chance, numbers) for _ in range(length)]
+    if away:
+        lacking = chance.choice(range(len(WHOLE), len(PROCESSES)))
+        gone = [
+            Step(kind="say", process=lacking, texts=(_program(chance, numbers, size=0.3),), faults={})
+            for _ in range(away)
+        ]
+        middle = length // 2
+        steps[middle:middle] = gone
+    return [*steps, *_roll_call(chance, numbers)]
+
+
+def _roll_call(chance: Random, numbers: Iterator[int]) -> Iterator[Step]:
+    for name in AGENTS:
+        yield Step(kind="say", texts=("start over",), process=chance.choice(WHOLE))
+        said = json.dumps({"n": next(numbers), "route": name})
+        yield Step(kind="say", texts=(said,), process=chance.choice(WHOLE))
+
+
+def _step(chance: Random, numbers: Iterator[int]) -> Step:
+    kind = chance.choices(list(KINDS), list(KINDS.values()))[0]
+    process = chance.choices(range(len(PROCESSES)), (10, 5, 2, 1, 1))[0]
+    values = {"mood": chance.choice(("glad", "sad"))} if chance.random() < 0.2 else {}
+    match kind:
+        case "burst":
+            count = chance.randint(2, 3)
+            return Step(
+                kind=kind,
+                process=process,
+                texts=tuple(_program(chance, numbers) for _ in range(count)),
+                faults={1: "stop"},
+            )
+        case "die":
+            moment = chance.randint(1, 6)
+            return Step(kind=kind, process=process, texts=(_program(chance, numbers),), faults={moment: "die"})
+        case "edit":
+            return Step(kind=kind, process=chance.choice(WHOLE), agent=chance.choice(KIT), texts=(f"e{next(numbers)}",))
+        case _:
+            text = "Start over!" if chance.random() < 0.06 else _program(chance, numbers)
+            faults: dict[int, Fault] = {}
+            if chance.random() < 0.12:
+                faults = {chance.randint(1, 6): chance.choice(("break", "refuse", "busy"))}
+            return Step(
+                kind=kind,
+                process=process,
+                texts=(text,),
+                values=values,
+                faults=faults,
+                answer=chance.choice(("yes", "no", 3, {"at": "ten"}, None)),
+                streamed=chance.random() < 0.2,
+            )
+
+
+def _program(chance: Random, numbers: Iterator[int], *, size: float = 1.0) -> str:
+    program: dict[str, Any] = {"n": next(numbers), "route": chance.choice((*AGENTS, "nobody"))}
+    if chance.random() < 0.3:
+        return json.dumps(program)
+    program["parts"] = {name: _visits(chance, name) for name in KIT if chance.random() < 0.75 * size}
+    if chance.random() < 0.5 * size:
+        program["diary"] = {
+            key: value
+            for key, value in {
+                "asks": chance.choice((0, 1, 1, 2)),
+                "confirm": chance.random() < 0.3,
+                "mood": chance.choice(("fine", "low")),
+                "book": chance.choice(THINGS),
+            }.items()
+            if chance.random() < 0.4
+        }
+    if chance.random() < 0.4 * size:
+        program["memo"] = {"asks": f"q{next(numbers)}"}
+    if chance.random() < 0.04:
+        program["stubborn"] = True
+    if chance.random() < 0.03:
+        program["silent"] = chance.choice(KIT)
+    return json.dumps(program)
+
+
+def _visits(chance: Random, name: str) -> list[list[list[Any]]]:
+    return [_rounds(chance, name) for _ in range(chance.choice((1, 1, 1, 2)))]
+
+
+def _rounds(chance: Random, name: str) -> list[list[Any]]:
+    rounds = [_calls(chance) for _ in range(chance.choice((0, 1, 1, 1, 2, 4)))]
+    if chance.random() < 0.35:
+        target = chance.choice((*(other for other in AGENTS if other != name), "nobody"))
+        rounds.append([*(_calls(chance) if chance.random() < 0.2 else []), ["hand_over", {"agent": target}]])
+        if chance.random() < 0.2:
+            rounds[-1].extend(_calls(chance))
+    if chance.random() < 0.12:
+        rounds.insert(chance.randint(0, len(rounds)), [["end_session", {}]])
+    return rounds
+
+
+def _calls(chance: Random) -> list[Any]:
+    return [_call(chance) for _ in range(chance.choice((1, 1, 1, 2)))]
+
+
+def _call(chance: Random) -> list[Any]:
+    name = chance.choices(
+        ("look", "book", "ring", "chime", "wonder", "unknown"),
+        (20, 25, 20, 15, 5, 2),
+    )[0]
+    if chance.random() < 0.04:
+        return [name, {"wrong": 1}]
+    # Mostly something that nothing is the matter with.
+    return [name, chance.choice(THINGS) if chance.random() < 0.3 else chance.choice(THINGS[:3])]

@@ -1,0 +1,270 @@
+"""A reference implementation to compare with, not to be used: the manager as it was when each agent was a graph of its
+own, run inside of a node of the manager's.
+
+It runs on the real runtime and differs from it in nothing but the graph. What an agent's steps are made of (asking the
+model, looking up a tool) is the kit's; which node does what, what is state and where it is kept is this module's.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypedDict, cast
+
+from langgraph.channels import UntrackedValue
+from langgraph.channels.delta import DeltaChannel
+from langgraph.graph import END, START, StateGraph
+from langgraph.runtime import Runtime
+from langgraph.types import Command
+
+from moorline.context import OnText
+from moorline.errors import InvalidMessage
+from moorline.execution import Execution, Transaction
+from moorline.manager import MAX_HANDOFFS, AgentProtocol, Manager
+from moorline.results import record_of
+from moorline_agents import control
+from moorline_agents.agent import (
+    SNAPSHOT_UPDATES,
+    Agent,
+    AgentDeps,
+    AgentHost,
+    Outcome,
+    Progress,
+    RunContext,
+    _Loop,
+    extend_history,
+    shown,
+)
+from moorline_agents.control import ROUTE
+from moorline_agents.errors import AgentError
+from moorline_agents.graph_agent import GraphAgent
+from moorline_agents.journal import Journal
+from moorline_agents.messages import Message, Usage
+from moorline_agents.tools import ToolContext, ToolRefused
+from moorline_checkpoint.turn import OpenTurn, TurnRecord, running
+
+if TYPE_CHECKING:
+    from langgraph.graph.state import CompiledStateGraph
+
+
+@dataclass(frozen=True, kw_only=True)
+class SoFar:
+    """What a turn has come to so far."""
+
+    agent: str | None = None
+    reply: str = ""
+    handoffs: tuple[str, ...] = ()
+    usage: Usage = Usage()
+
+
+class TurnState(TypedDict, total=False):
+    """One turn of the manager. The texts are kept while an interrupt waits, the rest never."""
+
+    texts: list[str]
+    so_far: Annotated[SoFar, UntrackedValue]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgentTurn:
+    """An agent's part of a turn so far."""
+
+    user_messages: tuple[Message, ...] = ()
+    """The person's messages, until they are in the history."""
+    handoff: str | None = None
+    released: bool = False
+    usage: Usage = Usage()
+
+
+class AgentState(TypedDict, total=False):
+    """An agent's own state under its own namespace: the history is kept from turn to turn, the part is one turn's."""
+
+    history: Annotated[list[Message], DeltaChannel(extend_history, snapshot_frequency=SNAPSHOT_UPDATES)]
+    turn: Annotated[AgentTurn, UntrackedValue]
+
+
+class AgentLoop(_Loop):
+    """The two nodes of the graph of an agent of the kit."""
+
+    def __init__(self, *, agent: Agent, deps: AgentDeps) -> None:
+        super().__init__(agent=agent, deps=deps, host=cast("AgentHost", None))
+
+    def graph(self) -> CompiledStateGraph[Any, Any, Any, Any]:
+        graph = StateGraph(AgentState, context_schema=RunContext)
+        graph.add_node("think", self.ask_model, destinations=("act", END))
+        graph.add_node("act", self.call_tools, destinations=("think", END))
+        graph.add_edge(START, "think")
+        return graph.compile(checkpointer=True, name=self._agent.name)
+
+    async def ask_model(self, state: AgentState, runtime: Runtime[RunContext]) -> Command[str]:
+        turn = state.get("turn", AgentTurn())
+        history = [*shown(state.get("history", ())), *turn.user_messages]
+        answer, usage = await self._answer(history, runtime.context)
+        update = {
+            "history": (*turn.user_messages, answer),
+            "turn": replace(turn, user_messages=(), usage=turn.usage + usage),
+        }
+        return Command(goto="act" if answer.get("tool_calls") else END, update=update)
+
+    async def call_tools(self, state: AgentState, runtime: Runtime[RunContext]) -> Command[str]:
+        results: list[Message] = []
+        turn = state.get("turn", AgentTurn())
+        context = runtime.context
+        for call in state["history"][-1].get("tool_calls", ()):
+            name, arguments = call["function"]["name"], call["function"]["arguments"]
+            try:
+                if name == control.HAND_OVER:
+                    turn = replace(turn, handoff=control.hand_over_target(arguments, self._others))
+                    result: Any = {"handed_over_to": turn.handoff}
+                elif name == control.END_SESSION and self._agent.keeps_session:
+                    turn = replace(turn, released=True)
+                    result = {"ended": True}
+                else:
+                    result = await context.journal.perform(self._tool(name), arguments, context.tools)
+            except ToolRefused as refusal:
+                result = refusal.shown()
+            content = json.dumps(result, ensure_ascii=False, default=str)
+            results.append({"role": "tool", "tool_call_id": call["id"], "content": content})
+        return Command(goto=END if turn.handoff else "think", update={"history": tuple(results), "turn": turn})
+
+
+class Subgraph(Protocol):
+    """How the manager runs an agent."""
+
+    graph: CompiledStateGraph[Any, Any, Any, Any]
+
+    def input(self, texts: Sequence[str]) -> dict[str, Any]: ...
+    def outcome(self, state: Any) -> Outcome: ...
+
+
+class KitSubgraph:
+    """An agent of the kit."""
+
+    def __init__(self, agent: Agent, deps: AgentDeps) -> None:
+        self.graph = AgentLoop(agent=agent, deps=deps).graph()
+
+    def input(self, texts: Sequence[str]) -> dict[str, Any]:
+        return {"turn": AgentTurn(user_messages=tuple({"role": "user", "content": text} for text in texts))}
+
+    def outcome(self, state: Any) -> Outcome:
+        last, turn = state["history"][-1], state["turn"]
+        return Outcome(
+            text=last["content"] or "" if last["role"] == "assistant" else "",
+            handoff=turn.handoff,
+            released=turn.released,
+            usage=turn.usage,
+        )
+
+
+class OtherSubgraph:
+    """A graph of somebody else's."""
+
+    def __init__(self, agent: GraphAgent) -> None:
+        self.graph = agent.graph.copy({"checkpointer": True, "name": agent.name})
+
+    def input(self, texts: Sequence[str]) -> dict[str, Any]:
+        return {"messages": [("user", text) for text in texts]}
+
+    def outcome(self, state: Any) -> Outcome:
+        messages = state["messages"] if isinstance(state, Mapping) else state.messages
+        return Outcome(text=str(messages[-1].text))
+
+
+class Node(Protocol):
+    def __call__(self, state: TurnState, *, runtime: Runtime[RunContext]) -> Awaitable[Command[str]]: ...
+
+
+class ReferenceManager(Manager):
+    """Takes what the manager takes, and makes the graph of before."""
+
+    def compile(self) -> CompiledStateGraph[Any, Any, Any, Any]:
+        graph = StateGraph(TurnState, context_schema=RunContext)
+        graph.add_node(ROUTE, self._routed, destinations=(*self._agents, END))
+        for agent in self._agents.values():
+            graph.add_node(agent.name, self._node(agent), destinations=(*self._agents, END))
+        graph.add_edge(START, ROUTE)
+        return graph.compile(checkpointer=self._saver, name="manager")
+
+    async def _routed(self, state: TurnState, *, runtime: Runtime[RunContext]) -> Command[str]:
+        device_id = runtime.context.tools.device_id
+        if any(map(self._start_over.meant_by, state["texts"])):
+            await self._saver.clear_session_lock(device_id)
+            return Command(goto=END, update={"so_far": SoFar(reply=self._start_over.reply)})
+        holder = runtime.context.journal.begins_with() or await self._saver.get_session_lock(device_id)
+        if holder is not None and holder in self._agents:
+            return Command(goto=holder)
+        picked, usage = await self._router.pick(state["texts"][-1], runtime.context.journal)
+        return Command(goto=picked, update={"so_far": SoFar(usage=usage)})
+
+    def _node(self, agent: AgentProtocol) -> Node:
+        subgraph: Subgraph
+        if isinstance(agent, Agent):
+            subgraph = KitSubgraph(agent, self._deps)
+        elif isinstance(agent, GraphAgent):
+            subgraph = OtherSubgraph(agent)
+        else:
+            raise TypeError(f"the reference knows no {type(agent).__name__}")
+        graph = subgraph.graph
+
+        async def answer(state: TurnState, *, runtime: Runtime[RunContext]) -> Command[str]:
+            device_id = runtime.context.tools.device_id
+            if agent.keeps_session:
+                await self._saver.set_session_lock(device_id, agent.name, ttl=agent.session_ttl)
+            run = await graph.ainvoke(subgraph.input(state["texts"]), version="v2")
+            outcome = subgraph.outcome(run.value)
+            if agent.keeps_session and (outcome.released or outcome.handoff):
+                await self._saver.clear_session_lock(device_id)
+            before = state.get("so_far", SoFar())
+            so_far = replace(before, usage=before.usage + outcome.usage)
+            if outcome.handoff is None:
+                so_far = replace(so_far, agent=agent.name, reply=outcome.text)
+                return Command(goto=END, update={"so_far": so_far})
+            handoffs = (*before.handoffs, outcome.handoff)
+            if len(handoffs) > MAX_HANDOFFS:
+                raise AgentError("handed round")
+            return Command(goto=outcome.handoff, update={"so_far": replace(so_far, handoffs=handoffs)})
+
+        return answer
+
+
+class ReferenceExecution(Execution):
+    """Executes turns on the graph of before: its progress is state, and its own namespace goes with every turn that
+    does not wait for an answer."""
+
+    async def run(
+        self, turn: OpenTurn, on_text: OnText | None, journal: Journal, transaction: Transaction
+    ) -> TurnRecord:
+        tools = ToolContext(device_id=turn.device_id, now=turn.now, values=turn.values, transaction=transaction)
+        with running(turn):
+            output = await self.graph.ainvoke(
+                await self._input(turn),
+                {"configurable": {"thread_id": turn.device_id}},
+                context=RunContext(tools=tools, on_text=on_text, journal=journal),
+                durability="exit",
+                version="v2",
+            )
+        so_far = output.value.get("so_far", SoFar())
+        if not output.interrupts:
+            _forget_manager(turn)
+        progress = Progress(agent=so_far.agent, reply=so_far.reply, handoffs=so_far.handoffs, usage=so_far.usage)
+        return record_of(turn, progress, output.interrupts)
+
+    async def _input(self, turn: OpenTurn) -> Any:
+        if turn.resume is None:
+            return {"texts": [message.text for message in turn.messages]}
+        interrupt_id = turn.resume.interrupt_id
+        asked = await self.graph.aget_state({"configurable": {"thread_id": turn.device_id}})
+        waiting = [
+            await self.graph.aget_state({"configurable": {"thread_id": turn.device_id, "checkpoint_ns": task.name}})
+            for task in asked.tasks
+        ]
+        if not any(interrupt.id == interrupt_id for snapshot in waiting for interrupt in snapshot.interrupts):
+            raise InvalidMessage("nothing waits for this answer")
+        return Command(resume={interrupt_id: turn.resume.value})
+
+
+def _forget_manager(turn: OpenTurn) -> None:
+    turn.heads.pop("", None)
+    turn.checkpoints = {key: row for key, row in turn.checkpoints.items() if key[0]}
+    turn.channel_values = {key: row for key, row in turn.channel_values.items() if key[0]}
+    turn.writes = {key: rows for key, rows in turn.writes.items() if key[0]}
