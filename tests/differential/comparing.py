@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 from typing import Any
 
-from .conversations import Step
-from .playing import Played
+from .conversations import PROCESSES, Step
+from .playing import HANDED_ROUND, Played
 
 
 def differences(steps: Sequence[Step], before: Played, flat: Played) -> Iterator[str]:
@@ -21,6 +21,59 @@ def differences(steps: Sequence[Step], before: Played, flat: Played) -> Iterator
     yield from _difference("what was done", before.did, flat.did)
     for place, (one, other) in enumerate(zip_longest(before.transcript, flat.transcript)):
         yield from _difference(f"turn {place + 1} of the transcript", one, other)
+
+
+HAPPENS = frozenset({
+    *("answered", "asked", "resumed", "recovered", "replayed", "merged", "released", "requeued", "edited", "erased"),
+    *("away", "died", "handed-over", "handed-over-twice", "handed-round", "booked", "called"),
+    *("AgentError", "ModelError", "InvalidMessage", "MessageSetAside"),
+})  # fmt: skip
+"""What happens in the conversations, or they would compare too little."""
+
+
+def happened(steps: Sequence[Step], played: Played) -> Iterator[str]:
+    """What of `HAPPENS` happened."""
+    bookings, calls = played.did
+    yield from ["booked"] * len(bookings) + ["called"] * len(calls)
+    holder = None
+    for step, result in zip(steps, played.steps, strict=True):
+        came = result["came"]
+        if step.streamed and step.kind in ("say", "again"):
+            came = came[1]
+        answers = [each for each in (came if isinstance(came, list) else [came]) if isinstance(each, dict)]
+        yield from (key for each in answers for key in _happened(each))
+        numbers = [each["turn_no"] for each in answers]
+        if step.kind == "burst" and len(set(numbers)) < len(numbers):
+            yield "merged"
+        if step.kind == "resume" and answers:
+            yield "resumed"
+        if step.kind == "requeue" and answers:
+            yield "requeued"
+        if isinstance(came, str):
+            yield came
+        if step.kind == "erase" and came:
+            yield "erased"
+        if isinstance(came, list) and came and isinstance(came[0], str):
+            yield came[0]
+            if came[-1] == HANDED_ROUND:
+                yield "handed-round"
+        if holder is not None and PROCESSES[step.process] == holder and answers:
+            yield "away"
+        holder = result["session"][0][0] if result["session"] else None
+        if holder is None and answers:
+            yield "released"
+
+
+def _happened(answer: dict[str, Any]) -> Iterator[str]:
+    yield "answered"
+    if answer["interrupt"]:
+        yield "asked"
+    if answer["replayed"]:
+        yield "replayed"
+    if answer["recovered"]:
+        yield "recovered"
+    if answer["handoffs"]:
+        yield "handed-over" if len(answer["handoffs"]) == 1 else "handed-over-twice"
 
 
 def _difference(what: str, before: Any, flat: Any) -> Iterator[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import asyncpg
 
 from moorline import Moorline, Reply, Resume, Settings
-from moorline.errors import MoorlineError
+from moorline.errors import AgentError, MoorlineError
 from moorline.events import TextDelta, TurnDone, TurnFailed
 from moorline.execution import Execution
 from moorline.manager import Manager
@@ -31,6 +30,10 @@ if TYPE_CHECKING:
     from moorline.runtime import _Opened
 
 FORMS = ("before", "flat")
+
+HANDED_ROUND = "handed over"
+KINDS_OF_FAILURE = (HANDED_ROUND, "without answering", "did something else then", "answered with nothing")
+"""By which the errors of agents are told apart, whose words may change."""
 
 EFFECTS = """
 SELECT message_id, position, kind, name, intent::text, result::text, turn_no
@@ -135,7 +138,7 @@ async def stage(dsn: str, form: str, *, keep_turns: int) -> AsyncIterator[Stage]
         processes = [await stack.enter_async_context(kind(settings, without=name)) for name in PROCESSES]
         mortal = await stack.enter_async_context(kind(settings, without=None, lasting=False))
         pool = await stack.enter_async_context(asyncpg.create_pool(dsn, min_size=0, max_size=4))
-        yield Stage(form=form, processes=processes, mortal=cast("Flat", mortal), pool=pool)
+        yield Stage(form=form, processes=processes, mortal=mortal, pool=pool)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -350,7 +353,13 @@ def _entry(row: asyncpg.Record) -> list[Any]:
 def _failure(error: MoorlineError) -> list[Any]:
     """What went wrong, and why; not in what words, in which there are IDs."""
     cause = error.__cause__
-    return [type(error).__name__, cause and type(cause).__name__, cause and str(cause)[:60]]
+    if type(error) is AgentError and cause is None:
+        return [type(error).__name__, next((kind for kind in KINDS_OF_FAILURE if kind in str(error)), str(error))]
+    return [
+        type(error).__name__,
+        cause and type(cause).__name__,
+        str(cause) if isinstance(cause, LookupError) else None,
+    ]
 
 
 def _record(record: TurnRecord) -> dict[str, Any]:

@@ -221,7 +221,7 @@ class ReferenceManager(Manager):
                 return Command(goto=END, update={"so_far": so_far})
             handoffs = (*before.handoffs, outcome.handoff)
             if len(handoffs) > MAX_HANDOFFS:
-                raise AgentError("handed round")
+                raise AgentError(f"handed over {MAX_HANDOFFS} times")
             return Command(goto=outcome.handoff, update={"so_far": replace(so_far, handoffs=handoffs)})
 
         return answer

@@ -184,7 +184,7 @@ class Obedient:
         world = talking.get()
         functions = [each["function"]["name"] for each in tools]
         system = str(messages[0]["content"])
-        name = "route" if functions == ["route"] else system.split()[0]
+        name = "route" if functions == ["route"] else system.split(maxsplit=1)[0]
         world.shown.append((name, [*messages, functions, tool_choice]))
         await world.moment(model=True)
         usage = Usage(len(messages), len(functions))
