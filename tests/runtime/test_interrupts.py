@@ -21,6 +21,8 @@ def asking() -> GraphAgent:
         text = str(state["messages"][-1].text)
         if text.startswith("ask"):
             said = interrupt({"question": f"really {text}?"})
+            if text.endswith("twice"):
+                said += f" and {interrupt('sure?')}"
             return {"messages": [("assistant", f"you said {said}")]}
         return {"messages": [("assistant", f"asking {len(state['messages'])}: {text}")]}
 
@@ -50,6 +52,19 @@ async def test_a_resume_in_another_runtime_answers_it(open_moorline: Open) -> No
         again = await moorline.run(answer, {"device_id": "d1"})
         assert (again, again.replayed) == ("you said yes", True)
         assert await moorline.run("and now", {"device_id": "d1"}) == "asking 3: and now"
+
+
+async def test_one_run_may_ask_again(open_moorline: Open) -> None:
+    async with open_moorline(agents=[asking(), agent("hair")]) as moorline:
+        for _ in range(2):
+            first = (await moorline.run("ask me twice", {"device_id": "d1"})).interrupt
+            assert first is not None
+            second = (await moorline.run(Resume(interrupt_id=first.id, value="yes"), {"device_id": "d1"})).interrupt
+            assert second is not None
+            assert second.value == "sure?"
+            assert second.id != first.id
+            reply = await moorline.run(Resume(interrupt_id=second.id, value="yes"), {"device_id": "d1"})
+            assert reply == "you said yes and yes"
 
 
 async def test_an_interrupted_message_is_replayed_with_its_question(open_moorline: Open) -> None:

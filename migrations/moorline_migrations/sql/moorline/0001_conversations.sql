@@ -1179,7 +1179,14 @@ BEGIN
         SELECT devices[w.place], w.ns, w.id, w.task, w.idx, w.path, w.channel, w.type, w.blob, fences[w.place]
         FROM unnest(w_place, w_ns, w_id, w_task, w_idx, w_path, w_channel, w_type, w_blob)
             AS w (place, ns, id, task, idx, path, channel, type, blob)
-        WHERE numbers[w.place] IS NOT NULL;
+        WHERE numbers[w.place] IS NOT NULL
+        -- A task that was answered and asks again writes the question where the first one stands.
+        ON CONFLICT (device_id, checkpoint_ns, checkpoint_id, task_id, idx) DO UPDATE
+        SET task_path = excluded.task_path,
+            channel = excluded.channel,
+            type = excluded.type,
+            blob = excluded.blob,
+            fence = excluded.fence;
 
     -- Now and then, so that a turn's share of it is small.
     FOR own IN 1..pg_catalog.cardinality(numbers) LOOP
