@@ -15,7 +15,7 @@ from moorline.errors import AgentError, MoorlineError
 from moorline.events import TextDelta, TurnDone, TurnFailed
 from moorline.execution import Execution
 from moorline.manager import Manager
-from moorline_agents.agent import AgentDeps
+from moorline_agents.run import AgentDeps
 from moorline_checkpoint.turn import TurnRecord
 
 from .conversations import PROCESSES, Step

@@ -18,29 +18,20 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
 from langgraph.types import Command
 
-from moorline.context import OnText
 from moorline.errors import InvalidMessage
 from moorline.execution import Execution, Transaction
 from moorline.manager import MAX_HANDOFFS, AgentProtocol, Manager
 from moorline.results import record_of
 from moorline_agents import control
-from moorline_agents.agent import (
-    SNAPSHOT_UPDATES,
-    Agent,
-    AgentDeps,
-    AgentHost,
-    Outcome,
-    Progress,
-    RunContext,
-    _Loop,
-    extend_history,
-    shown,
-)
+from moorline_agents.agent import Agent
 from moorline_agents.control import ROUTE
 from moorline_agents.errors import AgentError
 from moorline_agents.graph_agent import GraphAgent
+from moorline_agents.history import SNAPSHOT_UPDATES, extend_history, shown
 from moorline_agents.journal import Journal
+from moorline_agents.loop import Loop
 from moorline_agents.messages import Message, Usage
+from moorline_agents.run import AgentDeps, AgentHost, OnText, Outcome, Progress, RunContext
 from moorline_agents.tools import ToolContext, ToolRefused
 from moorline_checkpoint.turn import OpenTurn, TurnRecord, running
 
@@ -83,7 +74,7 @@ class AgentState(TypedDict, total=False):
     turn: Annotated[AgentTurn, UntrackedValue]
 
 
-class AgentLoop(_Loop):
+class AgentLoop(Loop):
     """The two nodes of the graph of an agent of the kit."""
 
     def __init__(self, *, agent: Agent, deps: AgentDeps) -> None:
@@ -110,6 +101,7 @@ class AgentLoop(_Loop):
         results: list[Message] = []
         turn = state.get("turn", AgentTurn())
         context = runtime.context
+        tools = replace(context.tools, agent=self._agent.name)
         for call in state["history"][-1].get("tool_calls", ()):
             name, arguments = call["function"]["name"], call["function"]["arguments"]
             try:
@@ -120,7 +112,7 @@ class AgentLoop(_Loop):
                     turn = replace(turn, released=True)
                     result = {"ended": True}
                 else:
-                    result = await context.journal.perform(self._tool(name), arguments, context.tools)
+                    result = await context.journal.perform(self._tool(name), arguments, tools)
             except ToolRefused as refusal:
                 result = refusal.shown()
             content = json.dumps(result, ensure_ascii=False, default=str)
@@ -210,7 +202,8 @@ class ReferenceManager(Manager):
             device_id = runtime.context.tools.device_id
             if agent.keeps_session:
                 await self._saver.set_session_lock(device_id, agent.name, ttl=agent.session_ttl)
-            run = await graph.ainvoke(subgraph.input(state["texts"]), version="v2")
+            inside = replace(runtime.context, tools=replace(runtime.context.tools, agent=agent.name))
+            run = await graph.ainvoke(subgraph.input(state["texts"]), context=inside, version="v2")
             outcome = subgraph.outcome(run.value)
             if agent.keeps_session and (outcome.released or outcome.handoff):
                 await self._saver.clear_session_lock(device_id)

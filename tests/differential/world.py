@@ -25,11 +25,12 @@ from langgraph.types import interrupt
 from pydantic import BaseModel
 
 from moorline.manager import AgentProtocol
-from moorline_agents.agent import Agent, RunContext
+from moorline_agents.agent import Agent
 from moorline_agents.graph_agent import GraphAgent
 from moorline_agents.messages import Message, ModelAnswer, ToolCall, Usage
 from moorline_agents.model import ToolChoice
 from moorline_agents.model_errors import ModelError
+from moorline_agents.run import RunContext
 from moorline_agents.tools import ToolContext, ToolRefused, tool
 
 from ..turns.talks import extended
