@@ -19,7 +19,7 @@ from langgraph.runtime import Runtime
 from langgraph.types import Command
 
 from moorline.errors import InvalidMessage
-from moorline.execution import Execution, Transaction
+from moorline.execution import Execution, Transaction, _unfinished
 from moorline.manager import MAX_HANDOFFS, AgentProtocol, Manager
 from moorline.results import record_of
 from moorline_agents import control
@@ -232,7 +232,7 @@ class ReferenceExecution(Execution):
             output = await self.graph.ainvoke(
                 await self._input(turn),
                 {"configurable": {"thread_id": turn.device_id}},
-                context=RunContext(tools=tools, on_text=on_text, journal=journal),
+                context=RunContext(tools=tools, on_text=on_text, journal=journal, unfinished=_unfinished(turn)),
                 durability="exit",
                 version="v2",
             )
