@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
@@ -209,13 +209,14 @@ async def test_a_rerun_that_begins_with_an_effect_goes_to_the_agent_whose_effect
     """A graph of the user's own calls a tool without asking a model of ours."""
     book = next(tool for tool in world.tools() if tool.name == "book")
     reached, go_on = asyncio.Event(), asyncio.Event()
-    go_on.set()
+    stalls: list[asyncio.Event] = []
 
     async def answer(state: MessagesState, runtime: Runtime[RunContext]) -> dict[str, Any]:
         context = runtime.context
         done = await context.journal.perform(book, json.dumps({"what": state["messages"][-1].text}), context.tools)
         reached.set()
-        await go_on.wait()
+        if stalls:
+            await stalls.pop().wait()
         return {"messages": [("assistant", done["booked"])]}
 
     def routing(request: ModelRequest) -> ModelReply:
@@ -230,18 +231,18 @@ async def test_a_rerun_that_begins_with_an_effect_goes_to_the_agent_whose_effect
 
     async with open_runtime() as dying:
         assert (await say(dying, "table", "m1")).agent == "clerk"
-        go_on.clear()
+        stalls.append(go_on)
         reached.clear()
         task = asyncio.create_task(say(dying, "chair", "m2"))
         await reached.wait()
         await expire_lease(connection)
         await connection.execute("UPDATE conversation_states SET session_ttl = 1, locked_at = '2000-01-01'")
         await connection.execute("UPDATE conversation_states SET last_active_at = '2000-01-01'")
-        go_on.set()
         async with open_runtime() as moorline:
             reply = await say(moorline, "chair", "m2")
-            assert (str(reply), reply.agent) == ("chair", "clerk")
-        with suppress(StaleTurn):
+            assert (str(reply), reply.agent, reply.replayed) == ("chair", "clerk", False)
+        go_on.set()
+        with pytest.raises(StaleTurn):
             await task
     assert await booked(dsn) == ["chair", "table"]
 
