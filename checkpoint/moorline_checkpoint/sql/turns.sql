@@ -56,7 +56,7 @@ UPDATE @schema.conversation_effects SET result = $4::jsonb
 WHERE device_id = $1::text AND message_id = $2::text AND position = $3::integer;
 
 -- name: known repeatable
-SELECT @schema.moorline_known($1)
+SELECT @schema.moorline_known($1::text);
 
 -- name: transcript repeatable
 SELECT t.turn_no, t.agent, t.reply, t.handoffs, t.usage, t.interrupt, t.started_at, t.committed_at,
