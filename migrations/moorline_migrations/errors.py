@@ -16,8 +16,8 @@ class MoorlineError(Exception):
 
     retryable: bool = False
     """Whether the same call may well succeed later, with nothing changed."""
-    device: str | None = None
-    """The device as the logs have it."""
+    device_id: str | None = None
+    """The tag that stands for the device in the logs, never the ID itself."""
     message_id: str | None = None
     """The ID to send the message again with, also where one was made for it: what its tools did is not done twice."""
     effects_kept: bool = False

@@ -70,7 +70,7 @@ class TurnQueue:
         try:
             return await self._answer_in_the_background(call, passage)
         except MoorlineError as error:
-            error.device = self.turns.tags.of(call.message.device_id)
+            error.device_id = self.turns.tags.of(call.message.device_id)
             error.message_id = call.message.message_id
             error.effects_kept = passage.effects_kept()
             raise

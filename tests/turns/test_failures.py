@@ -63,7 +63,7 @@ async def test_the_error_gives_the_id_with_which_the_turn_is_finished_and_nothin
             await say(moorline, text, message_id)
         device = await moorline.device_tag("d1")
     error = caught.value
-    assert (error.effects_kept, error.retryable, error.device) == (True, True, device)
+    assert (error.effects_kept, error.retryable, error.device_id) == (True, True, device)
     assert error.message_id == message_id if message_id else UUID(error.message_id)
     assert f"stands: sent again with message_id {error.message_id!r}, the message is finished" in str(error)
     done = await booked(dsn), [*world.calls]
