@@ -11,8 +11,8 @@ import pytest
 from moorline_migrations import SHIPPED
 
 PINNED = {
-    "moorline/0001_conversations.sql": "5149576b3e42ae32833976fc22fe87d2ba23d167ea43beb9d3604f79cedfb4c7",
-    "scheduling/0001_appointments.sql": "f852bee220414b7acd65d4e20e64558cf7a303fd333c1207b98c26684314a3e5",
+    "moorline/0001_conversations.sql": "f7244fa8409cd616fa8756aa87ed42d566c204097b50ff4367c31190e6ac1701",
+    "scheduling/0001_appointments.sql": "12a48e5184aee44c1511be5a2ba2f40e88820c6c179bcb3d3633a9ce90daf76c",
 }
 """The SHA-256 of each numbered file, by its component's name and its own."""
 

@@ -1,24 +1,24 @@
--- Gives an existing conversation_states what Moorline needs of it: the first such table of the search_path is changed,
--- as a whole or not at all. May be run any number of times; remove_session_lock_fields.sql takes it back.
+-- Adds to an existing conversation_states what Moorline needs. It changes the first such table in the search_path,
+-- completely or not at all. It may be run any number of times; remove_session_lock_fields.sql undoes it.
 --
 --     psql "$DATABASE_URL" -v ON_ERROR_STOP=1 -c '\i add_session_lock_fields.sql'
 --
--- No row is deleted, no column dropped. A column or index that is added says so: 'Added by Moorline: …'.
+-- No row is deleted and no column dropped. Each added column and index has a comment: 'Added by Moorline: …'.
 --
--- The key. Moorline addresses a row by device_id. A table without that column gets it, filled from the column that
--- holds the device's ID: the first that there is of these, of type text, varchar, char or uuid:
+-- The key. Moorline finds a row by its device_id. A table without that column gets one, filled from the column that
+-- holds the device's ID: the first of these that exists and is of type text, varchar, char or uuid:
 --     the one an operator marked:  COMMENT ON COLUMN conversation_states.some_column IS 'moorline-key';
 --     user_id, wa_id, session_id
 --     the primary key, if it is one column, without a default and not called id
 --     the only column called …_id that is NOT NULL or leads an index
 --     the primary key, if it is one column
 --     the only column called …_id
--- Of several rows with one key, the one with a live lock, else the newest, gets the device_id; the others keep NULL
--- there and stay the old backend's alone. A trigger gives rows that the old backend inserts later their device_id, if
--- no other row has it, and gives rows that Moorline inserts the old backend's key.
+-- If several rows have the same key, the one with a live lock, or else the newest, gets the device_id; in the others it
+-- stays NULL, and Moorline never touches them. A trigger sets device_id in rows that the old backend inserts later,
+-- unless another row has it already, and sets the old backend's key in rows that Moorline inserts.
 --
--- The lock. A live lock stays live. One without a time counts from now, and one that the old backend takes later
--- without giving a time counts from then. A time without time zone is read in the session's TimeZone.
+-- The lock. A live lock stays live. A lock without a time is dated now, and one that the old backend takes later
+-- without a time is dated when it is taken. A time without a time zone is read in the session's TimeZone.
 
 DO $adopt$
 DECLARE
@@ -42,7 +42,8 @@ BEGIN
             MESSAGE = 'there is no table conversation_states in the search_path',
             HINT = 'Set the search_path to its schema; or run `moorline migrate`, which makes one.';
     END IF;
-    -- From here on every name is written out, and nothing that others put into a schema is taken for PostgreSQL's own.
+    -- From here on names carry their schema, and only pg_catalog is searched for the others: nothing planted in another
+    -- schema is run.
     PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
     SELECT n.nspname INTO home
         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = states AND c.relkind = 'r';
@@ -54,7 +55,7 @@ BEGIN
     PERFORM set_config('lock_timeout', '3s', true);
     EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', states);
 
-    -- The key. Our own comment names it if we were here before.
+    -- The key. If this has run before, our comment on device_id names it.
     SELECT substring(col_description(states, a.attnum) FROM '^Added by Moorline: follows (.*)$') INTO key
         FROM pg_attribute a WHERE a.attrelid = states AND a.attname = 'device_id';
     added := NOT FOUND;
@@ -97,7 +98,7 @@ BEGIN
         key := rivals[1];
     END IF;
 
-    -- Moorline inserts device_id, and the trigger the key: whatever else a row must have needs a default.
+    -- Moorline inserts device_id and the trigger adds the key: any other required column needs a default.
     SELECT string_agg(format('%I', a.attname), ', ' ORDER BY a.attnum),
             string_agg(format('ALTER COLUMN %I SET DEFAULT …', a.attname), ', ' ORDER BY a.attnum)
         INTO names, remedy
@@ -112,26 +113,26 @@ BEGIN
                 ' ID of the device, mark the one that is: COMMENT ON COLUMN … IS ''moorline-key''.', remedy, key);
     END IF;
 
-    -- The columns. Where one is there already, its type changes only if every value and every later INSERT still fits.
+    -- The columns. The type of an existing one changes only if every value and every later INSERT still fits.
     FOR wanted IN
         SELECT w.name, w.type, w.rest, w.meaning FROM (VALUES
             ('device_id', 'text', '', format('follows %s', key)),
             ('active_agent', 'character varying', '(50)', 'the agent that holds the session'),
-            ('locked_at', 'timestamp with time zone', '', 'since when it holds it'),
+            ('locked_at', 'timestamp with time zone', '', 'when the agent took the session'),
             ('session_ttl', 'integer', ' NOT NULL DEFAULT 86400 CHECK (session_ttl > 0)',
                 'seconds after the last activity until the lock expires'),
             ('last_active_at', 'timestamp with time zone', '', 'the last activity'),
             ('last_turn_no', 'bigint', ' NOT NULL DEFAULT 0', 'the last committed turn'),
             ('fence', 'bigint', ' NOT NULL DEFAULT 0', 'the number of the last claim'),
             ('claim_id', 'uuid', '', 'the open turn; null if there is none'),
-            ('claimed_at', 'timestamp with time zone', '', 'since when the open turn runs'),
-            ('lease_until', 'timestamp with time zone', '', 'until when the open turn is believed alive'),
+            ('claimed_at', 'timestamp with time zone', '', 'when the open turn was claimed'),
+            ('lease_until', 'timestamp with time zone', '', 'when the lease of the open turn ends'),
             ('heads', 'jsonb', ' NOT NULL DEFAULT ''{}''', 'the last committed checkpoint of each namespace'),
             ('arrivals', 'bigint', ' NOT NULL DEFAULT 0', 'the last arrival number given to a message'),
             ('last_worker', 'text', '', 'the process that claimed the last turn'),
             ('worker_turns', 'integer', ' NOT NULL DEFAULT 0', 'how many turns it has claimed in a row'),
             ('open_messages', 'text[]', '', 'the messages of the open turn'),
-            ('unfinished', 'boolean', ' NOT NULL DEFAULT false', 'whether messages that failed have done something')
+            ('unfinished', 'boolean', ' NOT NULL DEFAULT false', 'whether a failed message has effects on record')
         ) AS w (name, type, rest, meaning)
     LOOP
         SELECT format_type(a.atttypid, NULL) AS type, a.atttypmod - 4 AS length, a.attnotnull, a.atthasdef INTO present
@@ -180,7 +181,7 @@ BEGIN
         END IF;
     END LOOP;
 
-    -- The values. The table's own triggers rest meanwhile: nobody has touched these rows.
+    -- The values. The table's own triggers are disabled meanwhile, because no user changes rows here.
     SELECT array_agg(t.tgname) INTO paused
         FROM pg_trigger t WHERE t.tgrelid = states AND NOT t.tgisinternal AND t.tgenabled = 'O';
     FOREACH item IN ARRAY coalesce(paused, '{}') LOOP
@@ -211,7 +212,7 @@ BEGIN
         EXECUTE format('ALTER TABLE %s ENABLE TRIGGER %I', states, item);
     END LOOP;
 
-    -- The indexes. ON CONFLICT (device_id) needs one that is unique, over that column alone, and never deferred.
+    -- The indexes. ON CONFLICT (device_id) needs a unique index on that column alone, never deferred.
     IF NOT EXISTS (
         SELECT FROM pg_index i JOIN pg_attribute a ON a.attrelid = states AND a.attname = 'device_id'
             WHERE i.indrelid = states AND i.indisunique AND i.indimmediate AND i.indisvalid AND i.indpred IS NULL
@@ -225,7 +226,7 @@ BEGIN
                 HINT = 'Keep one row of each device_id, then run this again.';
         END;
         EXECUTE format('COMMENT ON INDEX %I.conversation_states_one_row_a_device IS %L',
-            home, 'Added by Moorline: a row a device');
+            home, 'Added by Moorline: one row for each device');
     END IF;
     FOREACH item IN ARRAY ARRAY['active_agent', 'locked_at'] LOOP
         CONTINUE WHEN to_regclass(format('%I.%I', home, 'idx_conversation_states_' || item)) IS NOT NULL;
@@ -235,12 +236,12 @@ BEGIN
             home, 'idx_conversation_states_' || item, 'Added by Moorline: the rows that are locked');
     END LOOP;
 
-    -- The triggers, only where an old backend writes too.
+    -- The triggers, needed only where an old backend writes too.
     IF key <> 'device_id' THEN
         EXECUTE format($function$
             CREATE OR REPLACE FUNCTION %1$I.moorline_follow_key() RETURNS trigger LANGUAGE plpgsql AS $body$
             BEGIN
-                -- One at a time for a key: else two rows could both find it free.
+                -- One insert at a time for each key: otherwise two rows could both find it free.
                 PERFORM pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended(
                     pg_catalog.concat('conversation_states ', coalesce(NEW.device_id, NEW.%2$I::text)), 0));
                 IF NEW.device_id IS NULL AND NOT EXISTS (

@@ -1,15 +1,15 @@
--- Nothing is found but what pg_catalog has and what is named with its schema: whatever others created in a schema of the
--- search_path would else be run with our rights. Like all that is set here it ends with the transaction.
+-- Only pg_catalog is searched, and all other names carry their schema: otherwise what others created in a schema of the
+-- search_path would run with our rights. Like every setting here, this ends with the transaction.
 SELECT pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
 
--- One runner at a time; the others wait here. The lock ends with the transaction too.
+-- One runner at a time; the others wait here. The lock ends with the transaction, too.
 SELECT set_config('statement_timeout', '0', true), set_config('lock_timeout', '60s', true);
 SELECT pg_advisory_xact_lock(hashtextextended('moorline migrations of @schema', 0));
 
--- A table that the application holds is not waited for any longer: all others would queue up behind us.
+-- Wait no longer than this for a table that the application holds: everybody else would queue up behind us.
 SELECT set_config('lock_timeout', '3s', true);
 
--- Asked first: CREATE … IF NOT EXISTS needs the right to create even where there is nothing to create.
+-- Check first: CREATE … IF NOT EXISTS needs the right to create even if there is nothing to create.
 DO $$
 BEGIN
     IF to_regnamespace('@schema') IS NULL THEN

@@ -1,5 +1,5 @@
--- The functions that components have registered are called by name, also by processes that do not know the component:
--- a version that names one which is not there is refused now, not when somebody asks for an erasure.
+-- Registered functions are called by name, even by processes that do not know the component: a version that names a
+-- missing function is refused now, not when somebody asks for an erasure.
 DO $$
 DECLARE
     wrong record;
@@ -23,7 +23,7 @@ BEGIN
         LIMIT 1;
     IF FOUND THEN
         RAISE EXCEPTION USING ERRCODE = 'ML001',
-            MESSAGE = pg_catalog.format('component %s registers a function %s(text) RETURNS %s, and there is none',
+            MESSAGE = pg_catalog.format('component %s registers a function %s(text) RETURNS %s, but there is none',
                 wrong.component, wrong.function, wrong.returns),
             HINT = 'Create it in the file that names it, in schema @schema, or correct the name there.';
     END IF;

@@ -1,13 +1,14 @@
--- Two roles for a schema of Moorline: moorline_owner migrates and owns the tables, moorline_app runs. Change the names
--- to yours, and `public` to the schema of MOORLINE_SCHEMA; run it as moorline_owner after each `moorline migrate`.
+-- Two roles for Moorline's schema: moorline_owner migrates and owns the tables, moorline_app runs the application.
+-- Replace the names with yours, and `public` with the schema of MOORLINE_SCHEMA; run this as moorline_owner after each
+-- `moorline migrate`.
 --
--- Before the first migration, a superuser or the owner of the database says:
+-- Before the first migration, a superuser or the owner of the database runs:
 --     GRANT CREATE, USAGE ON SCHEMA public TO moorline_owner;
 -- or, for a schema of its own:
 --     CREATE SCHEMA moorline AUTHORIZATION moorline_owner;
--- A conversation_states that a backend had before must belong to moorline_owner or to a role it is a member of.
+-- A conversation_states that a backend had before must belong to moorline_owner or to a role of which it is a member.
 
--- Functions are named one by one: others in the schema are none of its business.
+-- Functions are named one by one: moorline_app gets no right to others in the schema.
 
 GRANT USAGE ON SCHEMA public TO moorline_app;
 
@@ -64,8 +65,8 @@ GRANT EXECUTE ON FUNCTION
     public.moorline_withdraw
 TO moorline_app;
 
--- Appointments, where the scheduling agent is used. A component of your own gets its rights in the same way, those on
--- its erase and export functions included: every erasure calls them as moorline_app.
+-- Appointments, if the scheduling agent is used. Grant what a component of your own needs in the same way, including
+-- its erase and export functions, which every erasure and export calls as moorline_app.
 GRANT SELECT, INSERT, UPDATE, DELETE ON
     public.appointment_services,
     public.appointment_providers,

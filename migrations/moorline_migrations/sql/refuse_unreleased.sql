@@ -1,4 +1,4 @@
--- What an unreleased version made has other tables under the same names: it is told by a moorline_schema that knows no
+-- An unreleased version made other tables under the same names. It is recognised by a moorline_schema without
 -- components.
 DO $$
 BEGIN

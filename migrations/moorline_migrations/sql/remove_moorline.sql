@@ -1,11 +1,11 @@
--- Deletes Moorline's own tables, view and functions from the first schema of the search_path that has them, WITH EVERY
--- CONVERSATION AND APPOINTMENT IN THEM, as a whole or not at all. May be run any number of times. It also deletes what
--- an unreleased version made.
+-- Deletes Moorline's own tables, view and functions from the first schema in the search_path that has them, WITH EVERY
+-- CONVERSATION AND APPOINTMENT IN THEM, completely or not at all. It may be run any number of times. It also deletes
+-- the tables of an unreleased version.
 --
 --     psql "$DATABASE_URL" -v ON_ERROR_STOP=1 -c '\i remove_moorline.sql'
 --
--- A conversation_states that a backend had before stays as it is; remove_session_lock_fields.sql then takes Moorline's
--- columns out of it. Refused while a component of your own has tables here: only you know which they are.
+-- A conversation_states that a backend had before stays as it is; remove_session_lock_fields.sql then removes
+-- Moorline's columns from it. Refused while a component of your own has tables here: only you know which they are.
 
 DO $remove$
 DECLARE
@@ -20,12 +20,12 @@ BEGIN
     IF marker IS NULL THEN
         RETURN;
     END IF;
-    -- Tables of ours are found by their bare names; all else is written so that nothing else is run.
+    -- Our tables are found by their bare names; everything else is written so that nothing planted is run.
     PERFORM pg_catalog.set_config('lock_timeout', '3s', true),
         pg_catalog.set_config('search_path', pg_catalog.quote_ident(home::text), true),
         pg_catalog.set_config('client_min_messages', 'warning', true);
 
-    -- Tables of a component that was not applied are not ours, whatever their names.
+    -- Tables of a component that was never applied are not ours, whatever they are called.
     IF EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = marker::oid AND a.attname = 'component') THEN
         core := EXISTS (SELECT FROM moorline_schema s WHERE s.component = 'moorline');
         booked := EXISTS (SELECT FROM moorline_schema s WHERE s.component = 'scheduling');

@@ -1,10 +1,10 @@
--- Takes back what add_session_lock_fields.sql gave the first conversation_states of the search_path: the columns,
--- indexes and triggers it added, as a whole or not at all. May be run any number of times.
+-- Undoes add_session_lock_fields.sql on the first conversation_states in the search_path: drops the columns, indexes
+-- and triggers that it added, completely or not at all. It may be run any number of times.
 --
 --     psql "$DATABASE_URL" -v ON_ERROR_STOP=1 -c '\i remove_session_lock_fields.sql'
 --
--- The backend's own columns and rows stay, also rows that Moorline inserted. A column of the backend that was widened
--- stays so. Refused while Moorline's own tables are there: they mean nothing without these columns.
+-- The backend's own columns and all rows stay, including rows that Moorline inserted. A widened column stays wide.
+-- Refused while Moorline's own tables are there: they are useless without these columns.
 
 DO $remove$
 DECLARE
@@ -13,7 +13,7 @@ DECLARE
         SELECT n.nspname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = states::oid);
     item   record;
 BEGIN
-    -- From here on nothing is found but what pg_catalog has, and what is named with its schema.
+    -- From here on only pg_catalog is searched; all other names carry their schema.
     PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
     IF states IS NULL THEN
         RETURN;

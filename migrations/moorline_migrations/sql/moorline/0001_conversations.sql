@@ -1,10 +1,10 @@
--- Conversations: what each device has said, what each agent knows of it, and who holds the session. What the tables and
--- columns mean is told on top of schema.sql.
+-- Conversations: what each device has said, what each agent remembers of it, and who holds the session. The head of
+-- schema.sql explains the tables and columns.
 
 -- erase: moorline_erase
 -- export: moorline_export
 
--- A backend that has a conversation_states of its own keeps it, and gains what is missing.
+-- A backend that already has a conversation_states keeps it; what is missing is added.
 DO $$
 BEGIN
     IF pg_catalog.to_regclass('@schema.conversation_states') IS NULL THEN
@@ -14,7 +14,7 @@ BEGIN
 END
 $$;
 
--- As add_session_lock_fields.sql, which says what it does. It looks for the table in the search_path.
+-- The same block as in add_session_lock_fields.sql, which explains it. It looks for the table in the search_path.
 SELECT set_config('search_path', '@schema', true);
 
 DO $adopt$
@@ -39,7 +39,8 @@ BEGIN
             MESSAGE = 'there is no table conversation_states in the search_path',
             HINT = 'Set the search_path to its schema; or run `moorline migrate`, which makes one.';
     END IF;
-    -- From here on every name is written out, and nothing that others put into a schema is taken for PostgreSQL's own.
+    -- From here on names carry their schema, and only pg_catalog is searched for the others: nothing planted in another
+    -- schema is run.
     PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
     SELECT n.nspname INTO home
         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = states AND c.relkind = 'r';
@@ -51,7 +52,7 @@ BEGIN
     PERFORM set_config('lock_timeout', '3s', true);
     EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', states);
 
-    -- The key. Our own comment names it if we were here before.
+    -- The key. If this has run before, our comment on device_id names it.
     SELECT substring(col_description(states, a.attnum) FROM '^Added by Moorline: follows (.*)$') INTO key
         FROM pg_attribute a WHERE a.attrelid = states AND a.attname = 'device_id';
     added := NOT FOUND;
@@ -94,7 +95,7 @@ BEGIN
         key := rivals[1];
     END IF;
 
-    -- Moorline inserts device_id, and the trigger the key: whatever else a row must have needs a default.
+    -- Moorline inserts device_id and the trigger adds the key: any other required column needs a default.
     SELECT string_agg(format('%I', a.attname), ', ' ORDER BY a.attnum),
             string_agg(format('ALTER COLUMN %I SET DEFAULT …', a.attname), ', ' ORDER BY a.attnum)
         INTO names, remedy
@@ -109,26 +110,26 @@ BEGIN
                 ' ID of the device, mark the one that is: COMMENT ON COLUMN … IS ''moorline-key''.', remedy, key);
     END IF;
 
-    -- The columns. Where one is there already, its type changes only if every value and every later INSERT still fits.
+    -- The columns. The type of an existing one changes only if every value and every later INSERT still fits.
     FOR wanted IN
         SELECT w.name, w.type, w.rest, w.meaning FROM (VALUES
             ('device_id', 'text', '', format('follows %s', key)),
             ('active_agent', 'character varying', '(50)', 'the agent that holds the session'),
-            ('locked_at', 'timestamp with time zone', '', 'since when it holds it'),
+            ('locked_at', 'timestamp with time zone', '', 'when the agent took the session'),
             ('session_ttl', 'integer', ' NOT NULL DEFAULT 86400 CHECK (session_ttl > 0)',
                 'seconds after the last activity until the lock expires'),
             ('last_active_at', 'timestamp with time zone', '', 'the last activity'),
             ('last_turn_no', 'bigint', ' NOT NULL DEFAULT 0', 'the last committed turn'),
             ('fence', 'bigint', ' NOT NULL DEFAULT 0', 'the number of the last claim'),
             ('claim_id', 'uuid', '', 'the open turn; null if there is none'),
-            ('claimed_at', 'timestamp with time zone', '', 'since when the open turn runs'),
-            ('lease_until', 'timestamp with time zone', '', 'until when the open turn is believed alive'),
+            ('claimed_at', 'timestamp with time zone', '', 'when the open turn was claimed'),
+            ('lease_until', 'timestamp with time zone', '', 'when the lease of the open turn ends'),
             ('heads', 'jsonb', ' NOT NULL DEFAULT ''{}''', 'the last committed checkpoint of each namespace'),
             ('arrivals', 'bigint', ' NOT NULL DEFAULT 0', 'the last arrival number given to a message'),
             ('last_worker', 'text', '', 'the process that claimed the last turn'),
             ('worker_turns', 'integer', ' NOT NULL DEFAULT 0', 'how many turns it has claimed in a row'),
             ('open_messages', 'text[]', '', 'the messages of the open turn'),
-            ('unfinished', 'boolean', ' NOT NULL DEFAULT false', 'whether messages that failed have done something')
+            ('unfinished', 'boolean', ' NOT NULL DEFAULT false', 'whether a failed message has effects on record')
         ) AS w (name, type, rest, meaning)
     LOOP
         SELECT format_type(a.atttypid, NULL) AS type, a.atttypmod - 4 AS length, a.attnotnull, a.atthasdef INTO present
@@ -177,7 +178,7 @@ BEGIN
         END IF;
     END LOOP;
 
-    -- The values. The table's own triggers rest meanwhile: nobody has touched these rows.
+    -- The values. The table's own triggers are disabled meanwhile, because no user changes rows here.
     SELECT array_agg(t.tgname) INTO paused
         FROM pg_trigger t WHERE t.tgrelid = states AND NOT t.tgisinternal AND t.tgenabled = 'O';
     FOREACH item IN ARRAY coalesce(paused, '{}') LOOP
@@ -208,7 +209,7 @@ BEGIN
         EXECUTE format('ALTER TABLE %s ENABLE TRIGGER %I', states, item);
     END LOOP;
 
-    -- The indexes. ON CONFLICT (device_id) needs one that is unique, over that column alone, and never deferred.
+    -- The indexes. ON CONFLICT (device_id) needs a unique index on that column alone, never deferred.
     IF NOT EXISTS (
         SELECT FROM pg_index i JOIN pg_attribute a ON a.attrelid = states AND a.attname = 'device_id'
             WHERE i.indrelid = states AND i.indisunique AND i.indimmediate AND i.indisvalid AND i.indpred IS NULL
@@ -222,7 +223,7 @@ BEGIN
                 HINT = 'Keep one row of each device_id, then run this again.';
         END;
         EXECUTE format('COMMENT ON INDEX %I.conversation_states_one_row_a_device IS %L',
-            home, 'Added by Moorline: a row a device');
+            home, 'Added by Moorline: one row for each device');
     END IF;
     FOREACH item IN ARRAY ARRAY['active_agent', 'locked_at'] LOOP
         CONTINUE WHEN to_regclass(format('%I.%I', home, 'idx_conversation_states_' || item)) IS NOT NULL;
@@ -232,12 +233,12 @@ BEGIN
             home, 'idx_conversation_states_' || item, 'Added by Moorline: the rows that are locked');
     END LOOP;
 
-    -- The triggers, only where an old backend writes too.
+    -- The triggers, needed only where an old backend writes too.
     IF key <> 'device_id' THEN
         EXECUTE format($function$
             CREATE OR REPLACE FUNCTION %1$I.moorline_follow_key() RETURNS trigger LANGUAGE plpgsql AS $body$
             BEGIN
-                -- One at a time for a key: else two rows could both find it free.
+                -- One insert at a time for each key: otherwise two rows could both find it free.
                 PERFORM pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended(
                     pg_catalog.concat('conversation_states ', coalesce(NEW.device_id, NEW.%2$I::text)), 0));
                 IF NEW.device_id IS NULL AND NOT EXISTS (
@@ -328,7 +329,7 @@ CREATE TABLE @schema.conversation_turns (
     PRIMARY KEY (device_id, turn_no)
 );
 
--- A task's writes may arrive before their checkpoint: no foreign keys between the next three.
+-- No foreign keys between the next three: a task's writes may arrive before their checkpoint.
 CREATE TABLE @schema.conversation_checkpoints (
     device_id            text,
     checkpoint_ns        text,
@@ -388,7 +389,7 @@ CREATE TABLE @schema.moorline_keys (
     key  bytea NOT NULL
 );
 
--- Two random UUIDs are 244 random bits.
+-- Two random UUIDs give 244 random bits.
 INSERT INTO @schema.moorline_keys (name, key) VALUES (
     'log',
     pg_catalog.decode(pg_catalog.replace(
@@ -409,20 +410,20 @@ WHERE s.device_id IS NOT NULL
 -- The functions. A turn is one call of moorline_begin and one of moorline_commit; each takes the turns of many
 -- devices at once.
 --
--- A group takes the rows of its devices one by one, in the order of their IDs, and skips a row that somebody else has
--- locked: no two groups wait for each other, and one locked device holds up no other. Each member has an outcome of its
--- own; "locked" means that nothing was done for it and that it may ask again.
+-- A batch locks the rows of its devices one by one, in the order of their IDs, and skips a row that another transaction
+-- has locked: two batches never wait for each other, and one locked device holds up no other. Each item has its own
+-- outcome; "locked" means that nothing was done for it and that it may ask again.
 --
--- Every statement of a VOLATILE plpgsql function sees what was committed before that statement began: what is read here
--- after a device's row was locked is the state that its last turn left.
+-- Every statement of a VOLATILE plpgsql function sees what was committed before that statement began, so what is read
+-- after locking a device's row is the state that its last turn left.
 --
--- Nothing that somebody else puts into a schema of the search_path may run as ours. Functions are called by their
--- schema, and both sides of an operator have the types of one in pg_catalog. The key of conversation_states is
--- whatever type the table had before it was adopted, so OPERATOR(pg_catalog.=) compares it. unnest of several arrays
+-- Nothing that others put into a schema of the search_path may run with our rights. Functions are called with their
+-- schema, and the operands of an operator have exactly the types of one in pg_catalog. The key of an adopted
+-- conversation_states may have another type, so it is compared with OPERATOR(pg_catalog.=). unnest of several arrays
 -- needs no schema: the parser always takes pg_catalog's.
 
--- Key: the device ID if the key of conversation_states can hold it (it may be a uuid, or a short text), else NULL:
--- such a device has no row there.
+-- Key: the device ID if the key of conversation_states can hold it (it may be a uuid or a short text), else NULL,
+-- because such a device has no row there.
 CREATE FUNCTION @schema.moorline_key(device text) RETURNS text
 LANGUAGE plpgsql STABLE
 AS $$
@@ -439,8 +440,8 @@ EXCEPTION WHEN invalid_text_representation OR string_data_right_truncation THEN
 END
 $$;
 
--- Hold: holds the device's row until the transaction ends, so that removals of one device take turns with each other
--- and with its turns. Without a row its checkpoints stand in for it.
+-- Hold: locks the device's row until the transaction ends, so that removals run one after another and never during a
+-- commit or a tool's transaction. If there is no row, its checkpoints are locked instead.
 CREATE FUNCTION @schema.moorline_hold(device text) RETURNS void
 LANGUAGE plpgsql VOLATILE
 AS $$
@@ -458,7 +459,7 @@ BEGIN
 END
 $$;
 
--- Whether the device waits for an answer to this interrupt: its last turn asked, and nothing has been said since.
+-- Whether this interrupt still waits for an answer: the device's last turn asked, and no turn has followed.
 CREATE FUNCTION @schema.moorline_asks(device text, last_turn_no bigint, interrupt_id text) RETURNS boolean
 LANGUAGE plpgsql STABLE
 AS $$
@@ -471,8 +472,8 @@ BEGIN
 END
 $$;
 
--- Unfinished: what messages that wait to be tried again have done already, in the order in which it was done; NULL if
--- nothing. A database tool that refused did nothing; of an outside call that has no result yet nobody knows.
+-- Unfinished: the effects of messages that wait to be tried again, in order; NULL if there are none. A database tool
+-- that refused did nothing; the outcome of an outside call without a result is unknown.
 CREATE FUNCTION @schema.moorline_unfinished(device text) RETURNS jsonb
 LANGUAGE plpgsql STABLE
 AS $$
@@ -489,7 +490,7 @@ BEGIN
 END
 $$;
 
--- Whether anything that these messages did stands, as moorline_unfinished counts it.
+-- Whether these messages have effects, as moorline_unfinished counts them.
 CREATE FUNCTION @schema.moorline_effects_kept(device text, messages text[]) RETURNS boolean
 LANGUAGE plpgsql STABLE
 AS $$
@@ -501,9 +502,9 @@ BEGIN
 END
 $$;
 
--- Retry after: in how many seconds the device's turn is likely to be over. That is what its last turns took, less the
--- time that has passed since this one was claimed; at least half a second, and otherwise no longer than the lease. A
--- device that has had no turn yet is given three seconds.
+-- Retry after: the seconds after which the device's turn is likely to be over. That is what its last turns took, less
+-- the time since this one was claimed; no longer than the lease, but at least half a second. For a device without
+-- earlier turns a turn is taken to last three seconds.
 CREATE FUNCTION @schema.moorline_retry_after(
     device text, claimed_at timestamptz, lease_until timestamptz, moment timestamptz
 ) RETURNS double precision
@@ -529,23 +530,23 @@ END
 $$;
 
 -- Claim: claims the device for its next turn, or says why not. It never waits for the device's row. Idempotent in
--- claim: asked again with the same claim it gives the same turn again. A message that has to wait keeps its place in
--- the queue for waiter_seconds; one that finds nobody before it runs at once, without a place in the queue. Without a
--- message it only looks for what a crashed process left: its turn, or a message that waited in it.
+-- claim: called again with the same claim it returns the same turn. A message that has to wait keeps its place in the
+-- queue for waiter_seconds; if nothing is before it, it runs at once without queueing. Without a message it only looks
+-- for what a crashed process left: its turn, or a message that waited there.
 --
 -- The answer's "outcome" is
 --   claimed       the turn to run now: its fence, number, messages, lock and heads, its journal if it was run before,
---                 and what unfinished messages of the device have done (null if nothing). Its messages are the
---                 caller's own (with those merged into it), or those of a turn of this device that a crashed process
---                 left and that has to be finished first.
---   replayed      the message has been answered: the stored reply.
---   waiting       the message is in the queue, or this very message is already being answered: ask again.
---   busy          another turn runs and the caller would not wait; nothing was stored.
---   stale_resume  the message answers an interrupt that waits for no answer any more; nothing was stored, and if the
---                 message was in the queue it is no more.
+--                 and the effects of the device's unfinished messages (null if none). Its messages are the caller's own
+--                 (with those merged into it), or those of a turn that a crashed process left and that has to be
+--                 finished first.
+--   replayed      the message was answered before: the stored reply.
+--   waiting       the message is in the queue, or is being answered right now: ask again.
+--   busy          another turn is running and the caller does not wait; nothing was stored.
+--   stale_resume  the message answers an interrupt that no longer waits for an answer; nothing was stored, and if the
+--                 message was in the queue, it has been removed.
 --   dead          the message was set aside after max_attempts.
---   idle          a crashed process left nothing.
---   locked        somebody else has the device's row: nothing was done, ask again.
+--   idle          there is nothing that a crashed process left.
+--   locked        another transaction has the device's row: nothing was done, ask again.
 CREATE FUNCTION @schema.moorline_claim(
     device text, message text, claim uuid, asking_worker text, message_text text, message_resume jsonb,
     message_values jsonb, on_busy text, default_ttl integer, lease_seconds double precision,
@@ -570,8 +571,8 @@ DECLARE
     lease timestamptz;
     waiter timestamptz;
 BEGIN
-    -- What a message does that finds its device busy: waits, or is refused, or waits and is answered together with
-    -- those that wait next to it.
+    -- What a message does if its device is busy: it waits, is rejected, or waits and is answered together with the
+    -- messages next to it.
     SELECT p.waits, p.rejects, p.merges INTO policy
         FROM (VALUES
             ('wait', true, false, false),
@@ -629,14 +630,14 @@ BEGIN
     ELSIF own.status = 'dead' THEN
         RETURN pg_catalog.jsonb_build_object('outcome', 'dead', 'error', own.error);
     ELSIF state.claim_id = claim THEN
-        -- The answer to this very claim was lost.
+        -- The answer to this claim was lost.
         UPDATE @schema.conversation_states s
             SET lease_until = lease
             WHERE s.device_id OPERATOR(pg_catalog.=) key;
         RETURN @schema.moorline_claimed(device, state, moment);
     END IF;
 
-    -- Nobody waits for this message yet: whoever delivered it before, if anybody, has gone.
+    -- Nobody waits for this message now: its earlier caller, if there was one, has gone.
     unawaited := own.message_id IS NULL OR own.status = 'waiting' AND coalesce(own.waiter_until <= moment, true);
     busy := coalesce(state.lease_until > moment, false);
     IF own.status = 'waiting' THEN
@@ -683,9 +684,10 @@ BEGIN
     END IF;
 
     IF chosen IS NULL THEN
-        -- Nobody holds the device. A turn whose process died comes first; then messages in order of arrival, but none
-        -- whose waiter has gone: nobody would take its reply. A process that had many turns in a row lets others go
-        -- first. On the way out goes what failed too often, or answers an interrupt that is over.
+        -- No turn is open, or the open one's process died: that turn comes first. Then come messages in order of
+        -- arrival, except those whose caller has gone, since nobody would take the reply. A process that had many turns
+        -- in a row lets others go first. Messages that failed too often are set aside here, and those that answer a
+        -- closed interrupt are deleted.
         LOOP
             SELECT m.* INTO first
                 FROM @schema.conversation_messages m
@@ -731,9 +733,9 @@ BEGIN
             END IF;
         END LOOP;
 
-        -- Those that ran together before stay together, and with no others: the claim they had is their mark.
-        -- Otherwise a message that merges is answered together with those after it, up to the first that is not like
-        -- it: one that does not merge, answers an interrupt, ran before, or brings other values.
+        -- Messages that ran together before run together again, and with no others; they share a claim_id. Otherwise a
+        -- message that merges is answered together with those after it, up to the first that does not merge, answers an
+        -- interrupt, ran before, or has other values.
         IF first.status = 'waiting' AND first.claim_id IS NOT NULL THEN
             SELECT pg_catalog.array_agg(m.message_id) INTO chosen
                 FROM @schema.conversation_messages m
@@ -772,8 +774,8 @@ BEGIN
             WHERE m.device_id = device AND m.message_id = ANY (chosen) AND m.status = first.status;
     END IF;
 
-    -- The fence only orders the device's claims. Going by the clock it goes on after an erasure too, and going by the
-    -- last one it rises where the clock was set back.
+    -- The fence only orders the device's claims. Because it follows the clock, it keeps rising after an erasure;
+    -- because it exceeds the last one, it rises even if the clock was set back.
     next_fence := greatest(
         state.fence + 1, (pg_catalog.date_part('epoch', moment) * 1000000::double precision)::bigint);
     UPDATE @schema.conversation_states s
@@ -794,7 +796,8 @@ BEGIN
 END
 $$;
 
--- Claimed: what a turn starts from whose messages were there before: those, and its journal if it was run before.
+-- Claimed: what a turn starts from if its messages were stored before: those messages, and the journal if they ran
+-- before.
 CREATE FUNCTION @schema.moorline_claimed(
     device text, state @schema.conversation_states, moment timestamptz
 ) RETURNS jsonb
@@ -827,7 +830,7 @@ BEGIN
 END
 $$;
 
--- Answer: the answer to a claim that was won.
+-- Answer: what a won claim is answered with.
 CREATE FUNCTION @schema.moorline_answer(
     device text, s @schema.conversation_states, first @schema.conversation_messages, messages jsonb, journal jsonb,
     moment timestamptz
@@ -860,8 +863,8 @@ BEGIN
 END
 $$;
 
--- Delta channels: the channels of a checkpoint that are kept as the changes of each step. LangGraph counts in the
--- metadata how long ago each was stored whole.
+-- Delta channels: the channels of a checkpoint that are stored as the changes of each step. In the metadata LangGraph
+-- counts the steps since each was stored whole.
 CREATE FUNCTION @schema.moorline_delta_channels(metadata jsonb) RETURNS text[]
 LANGUAGE plpgsql IMMUTABLE
 AS $$
@@ -875,9 +878,9 @@ BEGIN
 END
 $$;
 
--- Ancestors: the checkpoints whose writes the value of a delta channel at a checkpoint is made of, the nearest first:
--- up to the first ancestor that has a value of the channel stored. Each step goes by the key of the parent, however
--- few the stored checkpoints are: OFFSET 0 keeps the planner from reading all of them anew.
+-- Ancestors: the checkpoints whose writes make up the value of a delta channel at a checkpoint, nearest first, up to
+-- the first that has the channel's value stored. Each step looks its parent up by key, however few checkpoints are
+-- stored: OFFSET 0 keeps the planner from reading all of them at each step.
 CREATE FUNCTION @schema.moorline_ancestors(device text, ns text, id text, delta_channel text) RETURNS text[]
 LANGUAGE plpgsql STABLE
 AS $$
@@ -907,7 +910,7 @@ END
 $$;
 
 -- Checkpoint: a checkpoint with the values of its channels and the writes on top of it, one array for each column. Each
--- value is looked up by its key: a join would be planned from guesses of how much a device has stored.
+-- value is looked up by its key, because the plan of a join would depend on guesses of how much a device has stored.
 CREATE FUNCTION @schema.moorline_checkpoint(device text, ns text, id text) RETURNS TABLE (
     checkpoint_ns text, checkpoint_id text, parent_checkpoint_id text, type text, checkpoint bytea,
     metadata jsonb, versions jsonb,
@@ -946,8 +949,8 @@ BEGIN
 END
 $$;
 
--- History: what the given delta channels' values at a checkpoint are made of: the writes of the ancestors, and the
--- stored value that they start from. depth counts upwards; rows without a task are the stored values.
+-- History: what makes up the values of the given delta channels at a checkpoint: the writes of the ancestors, and the
+-- stored value that they start from. depth counts away from the checkpoint; rows without a task are the stored values.
 CREATE FUNCTION @schema.moorline_history(device text, ns text, id text, channels text[]) RETURNS TABLE (
     depth integer, checkpoint_id text, task_id text, idx integer, task_path text, channel text, version text,
     type text, blob bytea
@@ -980,10 +983,10 @@ BEGIN
 END
 $$;
 
--- Begin: the claims of a group, one place each in the arrays, and with each what its run will read first: the head of
--- the manager and that of the agent that holds the session, each with what its delta channels are made of. There is
--- one row for each head, or one that has only the claim's answer. A head that the caller says it knows (a JSON object
--- of heads by namespace) is left out.
+-- Begin: makes the claims of a batch, each at one place of the arrays, and returns with each what its run reads first:
+-- the head of the manager and that of the agent that holds the session, each with what its delta channels are made of.
+-- There is one row for each head, or a single row with only the claim's answer. A head that the caller already knows (a
+-- JSON object of heads by namespace) is left out.
 CREATE FUNCTION @schema.moorline_begin(
     devices text[], messages text[], claims uuid[], texts text[], resumes text[], message_values text[],
     on_busy text[], known text[], asking_worker text, default_ttl integer, lease_seconds double precision,
@@ -1000,7 +1003,7 @@ CREATE FUNCTION @schema.moorline_begin(
     history_blobs bytea[]
 )
 LANGUAGE plpgsql VOLATILE
--- All of it goes by keys. Planning it anew, five times on each connection, would take longer than the rest.
+-- Every look-up goes by a key. Custom plans, five of them on each connection, would take longer than the work itself.
 SET plan_cache_mode = force_generic_plan
 AS $$
 #variable_conflict use_column
@@ -1045,10 +1048,10 @@ BEGIN
 END
 $$;
 
--- Commit: the outcomes of a group of turns, one place each in the arrays: committed, or stale (the device has another
--- claim or none, and nothing was written), or locked. Idempotent: a turn that was committed and is committed again,
--- because its acknowledgement was lost, is committed again.
--- Checkpoints, values and writes come as one array for each column, the first of them the place of their turn.
+-- Commit: commits a batch of turns, each at one place of the arrays. Outcomes: committed, stale (the device has another
+-- claim or none, and nothing was written) or locked. Idempotent: a turn that was committed before, and whose
+-- acknowledgement was lost, answers committed again. Checkpoints, values and writes come as one array for each column;
+-- the first array of each holds the place of the turn.
 CREATE FUNCTION @schema.moorline_commit(
     devices text[], claims uuid[], fences bigint[], turns text[], keep_turns integer,
     c_place integer[], c_ns text[], c_id text[], c_parent text[], c_type text[], c_body bytea[], c_metadata text[],
@@ -1144,11 +1147,11 @@ BEGIN
                 device, number, claim, fence_of_turn, turn.agent, turn.reply, turn.interrupt, turn.handoffs,
                 turn.usage, turn.status, turn.attempts, turn.started_at, moment);
         IF turn.journal_of IS NOT NULL THEN
-            -- Effects stay on record; the answers that led to them have served.
+            -- Effects stay on record; the model answers that led to them are no longer needed.
             DELETE FROM @schema.conversation_effects e
                 WHERE e.device_id = device AND e.message_id = turn.journal_of AND e.kind = 'answer';
         END IF;
-        -- Namespaces that nothing will enter again: an interrupt kept them, and it is over.
+        -- Namespaces that no run will enter again: they were kept for an interrupt, which is over.
         SELECT pg_catalog.array_agg(n.ns) INTO dropped
             FROM pg_catalog.jsonb_object_keys(state.heads) AS n (ns)
             WHERE NOT turn.heads ? n.ns;
@@ -1180,7 +1183,7 @@ BEGIN
         FROM unnest(w_place, w_ns, w_id, w_task, w_idx, w_path, w_channel, w_type, w_blob)
             AS w (place, ns, id, task, idx, path, channel, type, blob)
         WHERE numbers[w.place] IS NOT NULL
-        -- A task that was answered and asks again writes the question where the first one stands.
+        -- A task that was answered and asks again writes its question over the first one.
         ON CONFLICT (device_id, checkpoint_ns, checkpoint_id, task_id, idx) DO UPDATE
         SET task_path = excluded.task_path,
             channel = excluded.channel,
@@ -1188,7 +1191,7 @@ BEGIN
             blob = excluded.blob,
             fence = excluded.fence;
 
-    -- Now and then, so that a turn's share of it is small.
+    -- Only now and then, so that it costs each turn little.
     FOR own IN 1..pg_catalog.cardinality(numbers) LOOP
         IF numbers[own] % keep_turns::bigint = 0 THEN
             PERFORM @schema.moorline_prune(
@@ -1228,10 +1231,10 @@ BEGIN
 END
 $$;
 
--- Prune: removes the checkpoints of turns up to last_turn that nothing is made of any more. What stays of those: the
--- heads; and in each namespace the ancestors that the delta channels of its oldest later checkpoint are made of, which
--- are few also where an agent has long been silent, or absent from the app: between two that stay, those that only
--- other channels were made of are taken out of the line.
+-- Prune: removes the checkpoints of turns up to last_turn that no value is made of any more. Of those it keeps the
+-- heads and, in each namespace, the ancestors that the delta channels of its oldest later checkpoint are made of. These
+-- stay few even if an agent has long been silent or is missing from the app, because ancestors in between that only
+-- other channels are made of are taken out of the line.
 CREATE FUNCTION @schema.moorline_prune(device text, heads jsonb, last_turn bigint) RETURNS void
 LANGUAGE plpgsql VOLATILE
 AS $$
@@ -1256,7 +1259,8 @@ BEGIN
             LIMIT 1;
         kept := ARRAY[oldest.checkpoint_id];
         line := kept;
-        -- Whether a channel is kept as deltas shows in its writes: LangGraph counts only those of agents that are there.
+        -- A channel stored as deltas is recognised by its writes: LangGraph's counts name only channels of agents that
+        -- are in the graph.
         FOR own IN
             SELECT DISTINCT w.channel
             FROM @schema.conversation_writes w
@@ -1315,11 +1319,11 @@ BEGIN
 END
 $$;
 
--- Release: ends a turn that failed, so that the device goes on at once. Its messages wait for their next delivery,
--- those that nobody was told of (all but `notified`) also for whoever recovers what was left; after max_attempts they
--- are set aside. A failure that is not the messages' own fault (give_back) does not count as an attempt. With
--- `forget` the messages go instead, as if they had never come. It answers whether anything that the turn did stands.
--- `first` is the first of its messages, to which effects belong.
+-- Release: ends a turn that failed, so that the device goes on at once. Its messages wait for their next delivery;
+-- those whose caller was not told of the failure (all but `notified`) can also be recovered. After max_attempts they
+-- are set aside. A failure that is not the messages' fault (give_back) does not count as an attempt. With `forget` the
+-- messages are deleted, as if they had never come. Returns whether the turn has effects that stand. `first` is the
+-- first of its messages, to which effects belong.
 CREATE FUNCTION @schema.moorline_release(
     device text, claim uuid, first text, notified text, give_back boolean, forget boolean, failure text,
     max_attempts integer
@@ -1359,7 +1363,7 @@ BEGIN
 END
 $$;
 
--- Abandon: leaves a turn as if its process had died now: whoever claims the device next has to finish it first.
+-- Abandon: leaves a turn as if its process had just died: the next claim of the device has to finish it first.
 CREATE FUNCTION @schema.moorline_abandon(device text, claim uuid, give_back boolean) RETURNS void
 LANGUAGE plpgsql VOLATILE
 AS $$
@@ -1379,9 +1383,9 @@ BEGIN
 END
 $$;
 
--- Withdraw: for a message whose caller has gone before its turn began. It gives up its place in the queue; and if the
--- claim was won after all, only that nobody learned of it, the turn is released and counts as no attempt.
--- It answers whether anything stands that an earlier attempt at the message did.
+-- Withdraw: for a message whose caller has gone before its turn began. It gives up its place in the queue. If the claim
+-- was won but its answer was lost, the turn is released and does not count as an attempt. Returns whether an earlier
+-- attempt at the message has effects that stand.
 CREATE FUNCTION @schema.moorline_withdraw(device text, message text, claim uuid) RETURNS boolean
 LANGUAGE plpgsql VOLATILE
 AS $$
@@ -1424,8 +1428,8 @@ BEGIN
 END
 $$;
 
--- Requeue: puts a message that was set aside, or whose caller was told of its failure, at the end of the queue, with
--- those that it ran with; what is asked for of it comes back. No row: there is no such message.
+-- Requeue: puts a message that was set aside, or whose caller was told of its failure, at the end of the queue,
+-- together with those that it ran with, and returns the message. No row means that there is no such message.
 CREATE FUNCTION @schema.moorline_requeue(device text, message text) RETURNS TABLE (
     message_text text, message_resume jsonb, message_values jsonb
 )
@@ -1460,7 +1464,7 @@ BEGIN
             SET status = 'waiting', attempts = 0, arrival = last_arrival, waiter_until = NULL
             WHERE m.device_id = device AND m.message_id = one;
     END LOOP;
-    -- Until a turn finds out that nothing stands.
+    -- A later claim unsets it if there are no effects.
     UPDATE @schema.conversation_states s
         SET arrivals = last_arrival, unfinished = true
         WHERE s.device_id OPERATOR(pg_catalog.=) key;
@@ -1468,7 +1472,7 @@ BEGIN
 END
 $$;
 
--- Clear lock: drops the lock, and only the lock. Whether a live one was there.
+-- Clear lock: drops the lock and nothing else. Returns whether there was a live one.
 CREATE FUNCTION @schema.moorline_clear_lock(device text) RETURNS boolean
 LANGUAGE plpgsql VOLATILE
 AS $$
@@ -1496,7 +1500,7 @@ BEGIN
 END
 $$;
 
--- Clear expired locks: drops up to `most` locks that are past their time and that nobody is changing; how many.
+-- Clear expired locks: drops up to `most` expired locks, except those whose rows are locked. Returns how many.
 CREATE FUNCTION @schema.moorline_clear_expired_locks(most integer) RETURNS integer
 LANGUAGE plpgsql VOLATILE
 AS $$
@@ -1554,8 +1558,7 @@ BEGIN
 END
 $$;
 
--- Checkpoints: those of many devices, each chosen as moorline_head does, with the place in the arrays that asked for
--- it.
+-- Checkpoints: those of many devices, each chosen by moorline_head, with its place in the arrays.
 CREATE FUNCTION @schema.moorline_checkpoints(devices text[], namespaces text[], ids text[]) RETURNS TABLE (
     place integer,
     checkpoint_ns text, checkpoint_id text, parent_checkpoint_id text, type text, checkpoint bytea,
@@ -1579,10 +1582,10 @@ BEGIN
 END
 $$;
 
--- Put: what the calls of many devices store outside a turn: checkpoints, the channel values that are new with them,
--- and what tasks wrote; w_replaces says whether that replaces what the task wrote there before. A checkpoint becomes
--- the head of its namespace where one is recorded. It answers with the devices whose row somebody else has locked: of
--- their checkpoints and values nothing is stored.
+-- Put: stores what calls of many devices write outside a turn: checkpoints, the channel values that are new with them,
+-- and task writes; w_replaces says whether a write replaces what the task wrote there before. A checkpoint becomes the
+-- head of its namespace if a head is recorded there. Returns the devices whose rows another transaction has locked:
+-- none of their checkpoints and values are stored.
 CREATE FUNCTION @schema.moorline_put(
     c_device text[], c_ns text[], c_id text[], c_parent text[], c_type text[], c_body bytea[], c_metadata text[],
     c_versions text[],
@@ -1666,7 +1669,7 @@ BEGIN
 END
 $$;
 
--- Prune all: removes all checkpoints of a device, and nothing else of it.
+-- Prune all: removes all checkpoints of a device and nothing else.
 CREATE FUNCTION @schema.moorline_prune_all(device text) RETURNS void
 LANGUAGE plpgsql VOLATILE
 AS $$
@@ -1683,10 +1686,10 @@ BEGIN
 END
 $$;
 
--- Prune to latest: removes all checkpoints but the latest of each namespace and those it is made of: a delta channel
--- has its value in the writes of the ancestors, back to the nearest that has it stored. The namespace of a subgraph's
--- call (with the ID of a task after a colon) goes with the root checkpoint that it was called from. Writes go by the
--- checkpoints that are removed, not by those that stay: they may arrive before their own checkpoint.
+-- Prune to latest: removes all checkpoints but the latest of each namespace and the ancestors it is made of: the value
+-- of a delta channel is in the writes of the ancestors, back to the nearest that has it stored. The namespace of a
+-- single call of a subgraph (with a task ID after a colon) is removed with the root checkpoint that it was called from.
+-- Only writes of removed checkpoints are removed, because writes may arrive before their own checkpoint.
 CREATE FUNCTION @schema.moorline_prune_to_latest(device text) RETURNS void
 LANGUAGE plpgsql VOLATILE
 AS $$
@@ -1750,7 +1753,7 @@ BEGIN
 END
 $$;
 
--- Orphan: what was made from checkpoints that were removed has no parent any more.
+-- Orphan: checkpoints whose parents were removed have no parent any more.
 CREATE FUNCTION @schema.moorline_orphan(device text, ns text, gone text[]) RETURNS void
 LANGUAGE plpgsql VOLATILE
 AS $$
@@ -1761,8 +1764,7 @@ BEGIN
 END
 $$;
 
--- Delete runs: removes the checkpoints of some runs, in whatever conversations they are. A head that goes is no head
--- any more.
+-- Delete runs: removes the checkpoints of some runs, in all conversations. A removed head is no longer recorded as one.
 CREATE FUNCTION @schema.moorline_delete_runs(runs text[]) RETURNS void
 LANGUAGE plpgsql VOLATILE
 AS $$
@@ -1790,8 +1792,8 @@ BEGIN
 END
 $$;
 
--- Copy: a conversation's checkpoints under another device ID; the copy stands where the original stands. What the
--- target has under the same keys stays.
+-- Copy: copies a conversation's checkpoints to another device ID, whose heads are then the same. What the target
+-- already has under the same keys stays.
 CREATE FUNCTION @schema.moorline_copy(source text, target text) RETURNS void
 LANGUAGE plpgsql VOLATILE
 AS $$
@@ -1829,9 +1831,9 @@ BEGIN
 END
 $$;
 
--- Erase: removes everything of a device in these tables; an open turn becomes stale. First the row is made blank, or
--- made at all: that waits for a turn that is committing, so that what follows sees all of it, and holds off whatever
--- begins meanwhile. It stays, blank, where somebody else's table refers to it.
+-- Erase: removes everything of a device from these tables; an open turn becomes stale. First the row is blanked, or a
+-- blank one inserted: this waits for a turn that is committing, so that its rows are seen, and blocks new turns until
+-- the end. If another table refers to the row, it stays, blank.
 CREATE FUNCTION @schema.moorline_erase(device text) RETURNS void
 LANGUAGE plpgsql VOLATILE
 AS $$
@@ -1867,7 +1869,7 @@ BEGIN
     DELETE FROM @schema.conversation_checkpoints c WHERE c.device_id = device;
     BEGIN
         DELETE FROM @schema.conversation_states s WHERE s.device_id OPERATOR(pg_catalog.=) key;
-        -- A reference that is looked at only when the transaction ends is looked at now.
+        -- Deferred references are checked now rather than at the end of the transaction.
         SET CONSTRAINTS ALL IMMEDIATE;
     EXCEPTION WHEN foreign_key_violation THEN
         NULL;
@@ -1875,7 +1877,7 @@ BEGIN
 END
 $$;
 
--- Export: everything of a device in these tables that a person may want to see.
+-- Export: what these tables have of a device that a person may want to see.
 CREATE FUNCTION @schema.moorline_export(device text) RETURNS jsonb
 LANGUAGE plpgsql STABLE
 AS $$
@@ -1936,10 +1938,10 @@ BEGIN
 END
 $$;
 
--- Erase everywhere: what every component of the schema has of a device, these tables first, in one transaction;
--- whether there was anything of it in these tables. A component says in moorline_schema which function of its own
--- erases a device; of its versions the newest that names one counts. A component that this process does not know is
--- erased all the same. Where one fails, nothing is erased: the message of ML003 is its name, the detail says why.
+-- Erase everywhere: erases what every component has of a device, these tables first, in one transaction. Returns
+-- whether these tables had anything of it. The erase function of a component is in moorline_schema; the newest version
+-- that names one counts. Components that this process does not know are included. If one fails, nothing is erased: the
+-- message of ML003 is its name, the detail says why.
 CREATE FUNCTION @schema.moorline_erase_everywhere(device text) RETURNS boolean
 LANGUAGE plpgsql VOLATILE
 AS $$
@@ -1959,7 +1961,7 @@ BEGIN
         BEGIN
             EXECUTE pg_catalog.format('SELECT @schema.%I($1)', eraser.erase_function) USING device;
         EXCEPTION
-            -- What may pass by itself.
+            -- These errors may be gone on the next try.
             WHEN transaction_rollback OR lock_not_available OR insufficient_resources OR operator_intervention THEN
                 RAISE;
             WHEN OTHERS THEN
@@ -1970,7 +1972,7 @@ BEGIN
 END
 $$;
 
--- Export everywhere: a JSON object with what the export function of each component says of a device.
+-- Export everywhere: a JSON object with the result of each component's export function, by the component's name.
 CREATE FUNCTION @schema.moorline_export_everywhere(device text) RETURNS jsonb
 LANGUAGE plpgsql STABLE
 AS $$
@@ -1992,7 +1994,7 @@ BEGIN
 END
 $$;
 
--- Stored: how many rows the memory of a device's agents is made of.
+-- Stored: the number of checkpoint, value and write rows of a device.
 CREATE FUNCTION @schema.moorline_stored(device text) RETURNS bigint
 LANGUAGE plpgsql STABLE
 AS $$
@@ -2003,13 +2005,14 @@ BEGIN
 END
 $$;
 
--- Retire: removes what of a device is older than that many days, its turns up to `most` at a time, and answers how many
--- rows went. Asked again it goes on; once fewer than `most` went, nothing is left to go.
+-- Retire: removes what a device has that is older than so many days, at most `most` turns in one call, and returns the
+-- number of rows removed. Call it again until it removes fewer than `most`.
 --
--- Nothing is done while a turn is open or somebody else has the device's row. A message goes with its turn; one that
--- has none goes by its age unless somebody waits with it; what a message's tools did goes with it at the latest.
--- Agents remember what their heads are made of as long as the device is in use. One that has been out of use for that
--- long keeps its lock and its numbers only, unless a question of an agent that holds the session can still be answered.
+-- Nothing is removed while a turn is open or another transaction has the device's row. A message is removed with its
+-- turn; one without a turn when it is old enough and no caller waits with it. Effects are removed with their message at
+-- the latest. As long as the device is in use, its agents keep what their heads are made of. A device that has been out
+-- of use for that long keeps only its lock and its counters, unless a question of the agent that holds the session can
+-- still be answered.
 CREATE FUNCTION @schema.moorline_retire(device text, days double precision, most integer) RETURNS bigint
 LANGUAGE plpgsql VOLATILE
 AS $$
@@ -2039,7 +2042,7 @@ BEGIN
         AND moment - greatest(s.last_active_at, s.locked_at)
             < s.session_ttl::double precision * interval '1 second';
 
-    -- Turns are committed in the order of their numbers.
+    -- Turn numbers follow the order of the commits.
     SELECT pg_catalog.max(t.turn_no) INTO last_turn
         FROM (
             SELECT n.turn_no, n.committed_at
@@ -2066,7 +2069,7 @@ BEGIN
     GET DIAGNOSTICS gone = ROW_COUNT;
     removed := removed + gone;
 
-    -- Without a turn it is no device of the runtime, which alone says when one was in use.
+    -- A device without turns is not the runtime's, and nothing else records when a device was in use.
     IF s.last_turn_no > 0 AND used_at < oldest AND NOT asks AND NOT EXISTS (
         SELECT 1 FROM @schema.conversation_messages m
         WHERE m.device_id = device AND (m.queued OR m.received_at >= oldest))

@@ -1,45 +1,48 @@
--- The whole schema of the component "moorline" as its numbered files leave it, to be read. It is made by `moorline
--- migrate`, not by this file; a test replays the numbered files and compares. `@schema` stands for the schema's name.
+-- The whole schema of the component "moorline" as its numbered files leave it. This file is for reading: `moorline
+-- migrate` runs the numbered files, and a test checks that both make the same schema. `@schema` stands for the schema's
+-- name.
 --
--- Conversations. A device is the key of one conversation and leads every primary key: nothing but sweeps and
--- statistics reads across devices.
+-- Conversations. A device is the key of one conversation, and device_id leads every primary key: only sweeps and
+-- statistics read across devices.
 --
 --   conversation_states       one row for each device: which agent holds the session (the lock), since when and for how
---                             long; the open turn, if there is one; and where each agent's memory stands (heads)
---   conversation_messages     one row for each message that came in: queue, dedupe, and what a rerun needs
---   conversation_turns        one row for each committed turn: the reply, by whom, at what cost. The transcript
---   conversation_checkpoints  LangGraph's checkpoints, one namespace for each agent
---   conversation_values       the channel values of checkpoints, each version once
---   conversation_writes       what tasks wrote before the next checkpoint
---   conversation_effects      what tools did to the world, by their place in the turn, so that it happens once
---   expired_sessions          the locks whose time has passed
---   moorline_keys             secrets that all processes share: `log` keys the tags that stand for devices in logs
+--                             long; the open turn, if any; and the current checkpoint of each namespace (heads)
+--   conversation_messages     one row for each incoming message: the queue, dedupe, and what a rerun needs
+--   conversation_turns        one row for each committed turn: the reply, its agent and its cost. The transcript
+--   conversation_checkpoints  LangGraph's checkpoints: the manager graph's, and those of subgraphs by namespace
+--   conversation_values       channel values of checkpoints, each version stored once
+--   conversation_writes       what tasks wrote on top of a checkpoint
+--   conversation_effects      the journal: effects of tools and model answers, by their place in the turn, so that an
+--                             effect happens once
+--   expired_sessions          a view of the expired locks
+--   moorline_keys             secrets that all processes share: `log` is the key for the device tags in logs
 --
 -- A lock is live while active_agent is set and less than session_ttl seconds have passed since the later of
--- last_active_at and locked_at, on the database's clock; greatest() passes over nulls, so that a lock by a backend that
--- knows only active_agent and locked_at counts as well. locked_at changes only with the lock. last_active_at has no
--- index, so that the update of a turn stays within its page; so does the free room that the fillfactor leaves.
+-- last_active_at and locked_at, on the database's clock; greatest() ignores nulls, so a lock by a backend that knows
+-- only active_agent and locked_at counts as well. locked_at changes only with the lock. last_active_at has no index,
+-- and the fillfactor leaves free space, so that a turn's update stays within its page (HOT).
 --
 -- A turn is claimed by writing claim_id, claimed_at and lease_until into the row of its device. The claim stands as
--- long as the row has its claim_id: a heartbeat, a tool's transaction, a release and the commit are refused
--- otherwise, and a commit that comes again is known by the claim_id in conversation_turns. What a turn writes also
--- carries its fence (null: written outside a turn), a number that only orders a device's claims. arrivals counts the
--- messages of a device, last_turn_no its committed turns; heads maps a namespace to the ID of the last checkpoint
--- that a committed turn left there. open_messages are those of the open turn. last_worker and worker_turns say which
--- process claimed last, and how often in a row: it gives way to others in time. unfinished is set where a message
--- failed that has effects on record: then a claim brings what it has done. It may be set where nothing stands any
--- more, never the other way round.
+-- long as the row has its claim_id; otherwise its heartbeats, tool transactions, release and commit are refused. A
+-- repeated commit is recognised by the claim_id in conversation_turns. What a turn writes also carries its fence (null:
+-- written outside a turn), a number that only orders a device's claims. arrivals counts the messages of a device,
+-- last_turn_no its committed turns; heads maps a namespace to the ID of the last checkpoint that a committed turn left
+-- there. open_messages are the messages of the open turn. last_worker and worker_turns say which process claimed last
+-- and how many turns in a row: after some it gives way to others. unfinished is set when a message with effects on
+-- record has failed; a claim then brings those effects. It may stay set after the last of them is gone, but is never
+-- unset while one remains.
 --
--- A function of a numbered file is never changed there: a later file replaces it under its name if older code can go on
--- calling it, else brings a successor (moorline_begin_2), because two versions of the code may run on one schema.
+-- A function is never changed in its numbered file. A later file replaces it under the same name if older code can
+-- still call it; otherwise it adds a successor (moorline_begin_2), because two versions of the code may run on one
+-- schema.
 --
--- A backend that had a conversation_states of its own keeps it: see add_session_lock_fields.sql for what it gains. Its
+-- A backend that already has a conversation_states keeps it: see add_session_lock_fields.sql for what is added. Its
 -- device_id may then be a uuid or a varchar, and null in rows that Moorline never touches.
 --
--- moorline_schema has a row for each version of a component that was applied. Code runs on its own and on newer
--- versions, unless one of those names in oldest_code a version that the code does not know. erase_function and
--- export_function are what a component erases a device with, and tells what it has of it: functions (device text) in
--- this schema that return nothing, and a JSON object.
+-- moorline_schema has a row for each applied version of a component. Code runs on its own version and on newer ones,
+-- unless the oldest_code of one of those is a version that the code does not know. erase_function(device text) returns
+-- nothing and erases what the component has of a device; export_function(device text) returns it as jsonb. Both are in
+-- this schema.
 
 CREATE TABLE @schema.moorline_schema (
     component       text,
@@ -76,23 +79,23 @@ CREATE INDEX idx_conversation_states_active_agent ON @schema.conversation_states
 CREATE INDEX idx_conversation_states_locked_at ON @schema.conversation_states (locked_at)
     WHERE locked_at IS NOT NULL;
 
--- What a backend's own table would gain says so, and is taken back by it.
+-- The comments that adoption would put on a backend's own table; remove_session_lock_fields.sql goes by them.
 COMMENT ON TABLE @schema.conversation_states IS 'Made by Moorline: one row for each device';
 COMMENT ON COLUMN @schema.conversation_states.active_agent IS 'Added by Moorline: the agent that holds the session';
-COMMENT ON COLUMN @schema.conversation_states.locked_at IS 'Added by Moorline: since when it holds it';
+COMMENT ON COLUMN @schema.conversation_states.locked_at IS 'Added by Moorline: when the agent took the session';
 COMMENT ON COLUMN @schema.conversation_states.session_ttl IS 'Added by Moorline: seconds after the last activity until the lock expires';
 COMMENT ON COLUMN @schema.conversation_states.last_active_at IS 'Added by Moorline: the last activity';
 COMMENT ON COLUMN @schema.conversation_states.last_turn_no IS 'Added by Moorline: the last committed turn';
 COMMENT ON COLUMN @schema.conversation_states.fence IS 'Added by Moorline: the number of the last claim';
 COMMENT ON COLUMN @schema.conversation_states.claim_id IS 'Added by Moorline: the open turn; null if there is none';
-COMMENT ON COLUMN @schema.conversation_states.claimed_at IS 'Added by Moorline: since when the open turn runs';
-COMMENT ON COLUMN @schema.conversation_states.lease_until IS 'Added by Moorline: until when the open turn is believed alive';
+COMMENT ON COLUMN @schema.conversation_states.claimed_at IS 'Added by Moorline: when the open turn was claimed';
+COMMENT ON COLUMN @schema.conversation_states.lease_until IS 'Added by Moorline: when the lease of the open turn ends';
 COMMENT ON COLUMN @schema.conversation_states.heads IS 'Added by Moorline: the last committed checkpoint of each namespace';
 COMMENT ON COLUMN @schema.conversation_states.arrivals IS 'Added by Moorline: the last arrival number given to a message';
 COMMENT ON COLUMN @schema.conversation_states.last_worker IS 'Added by Moorline: the process that claimed the last turn';
 COMMENT ON COLUMN @schema.conversation_states.worker_turns IS 'Added by Moorline: how many turns it has claimed in a row';
 COMMENT ON COLUMN @schema.conversation_states.open_messages IS 'Added by Moorline: the messages of the open turn';
-COMMENT ON COLUMN @schema.conversation_states.unfinished IS 'Added by Moorline: whether messages that failed have done something';
+COMMENT ON COLUMN @schema.conversation_states.unfinished IS 'Added by Moorline: whether a failed message has effects on record';
 COMMENT ON INDEX @schema.idx_conversation_states_active_agent IS 'Added by Moorline: the rows that are locked';
 COMMENT ON INDEX @schema.idx_conversation_states_locked_at IS 'Added by Moorline: the rows that are locked';
 
@@ -135,7 +138,7 @@ CREATE TABLE @schema.conversation_turns (
     PRIMARY KEY (device_id, turn_no)
 );
 
--- A task's writes may arrive before their checkpoint: no foreign keys between the next three.
+-- No foreign keys between the next three: a task's writes may arrive before their checkpoint.
 CREATE TABLE @schema.conversation_checkpoints (
     device_id            text,
     checkpoint_ns        text,
@@ -195,7 +198,7 @@ CREATE TABLE @schema.moorline_keys (
     key  bytea NOT NULL
 );
 
--- Two random UUIDs are 244 random bits.
+-- Two random UUIDs give 244 random bits.
 INSERT INTO @schema.moorline_keys (name, key) VALUES (
     'log',
     pg_catalog.decode(pg_catalog.replace(
@@ -216,20 +219,20 @@ WHERE s.device_id IS NOT NULL
 -- The functions. A turn is one call of moorline_begin and one of moorline_commit; each takes the turns of many
 -- devices at once.
 --
--- A group takes the rows of its devices one by one, in the order of their IDs, and skips a row that somebody else has
--- locked: no two groups wait for each other, and one locked device holds up no other. Each member has an outcome of its
--- own; "locked" means that nothing was done for it and that it may ask again.
+-- A batch locks the rows of its devices one by one, in the order of their IDs, and skips a row that another transaction
+-- has locked: two batches never wait for each other, and one locked device holds up no other. Each item has its own
+-- outcome; "locked" means that nothing was done for it and that it may ask again.
 --
--- Every statement of a VOLATILE plpgsql function sees what was committed before that statement began: what is read here
--- after a device's row was locked is the state that its last turn left.
+-- Every statement of a VOLATILE plpgsql function sees what was committed before that statement began, so what is read
+-- after locking a device's row is the state that its last turn left.
 --
--- Nothing that somebody else puts into a schema of the search_path may run as ours. Functions are called by their
--- schema, and both sides of an operator have the types of one in pg_catalog. The key of conversation_states is
--- whatever type the table had before it was adopted, so OPERATOR(pg_catalog.=) compares it. unnest of several arrays
+-- Nothing that others put into a schema of the search_path may run with our rights. Functions are called with their
+-- schema, and the operands of an operator have exactly the types of one in pg_catalog. The key of an adopted
+-- conversation_states may have another type, so it is compared with OPERATOR(pg_catalog.=). unnest of several arrays
 -- needs no schema: the parser always takes pg_catalog's.
 
--- Key: the device ID if the key of conversation_states can hold it (it may be a uuid, or a short text), else NULL:
--- such a device has no row there.
+-- Key: the device ID if the key of conversation_states can hold it (it may be a uuid or a short text), else NULL,
+-- because such a device has no row there.
 CREATE FUNCTION @schema.moorline_key(device text) RETURNS text
 LANGUAGE plpgsql STABLE
 AS $$
@@ -246,8 +249,8 @@ EXCEPTION WHEN invalid_text_representation OR string_data_right_truncation THEN
 END
 $$;
 
--- Hold: holds the device's row until the transaction ends, so that removals of one device take turns with each other
--- and with its turns. Without a row its checkpoints stand in for it.
+-- Hold: locks the device's row until the transaction ends, so that removals run one after another and never during a
+-- commit or a tool's transaction. If there is no row, its checkpoints are locked instead.
 CREATE FUNCTION @schema.moorline_hold(device text) RETURNS void
 LANGUAGE plpgsql VOLATILE
 AS $$
@@ -265,7 +268,7 @@ BEGIN
 END
 $$;
 
--- Whether the device waits for an answer to this interrupt: its last turn asked, and nothing has been said since.
+-- Whether this interrupt still waits for an answer: the device's last turn asked, and no turn has followed.
 CREATE FUNCTION @schema.moorline_asks(device text, last_turn_no bigint, interrupt_id text) RETURNS boolean
 LANGUAGE plpgsql STABLE
 AS $$
@@ -278,8 +281,8 @@ BEGIN
 END
 $$;
 
--- Unfinished: what messages that wait to be tried again have done already, in the order in which it was done; NULL if
--- nothing. A database tool that refused did nothing; of an outside call that has no result yet nobody knows.
+-- Unfinished: the effects of messages that wait to be tried again, in order; NULL if there are none. A database tool
+-- that refused did nothing; the outcome of an outside call without a result is unknown.
 CREATE FUNCTION @schema.moorline_unfinished(device text) RETURNS jsonb
 LANGUAGE plpgsql STABLE
 AS $$
@@ -296,7 +299,7 @@ BEGIN
 END
 $$;
 
--- Whether anything that these messages did stands, as moorline_unfinished counts it.
+-- Whether these messages have effects, as moorline_unfinished counts them.
 CREATE FUNCTION @schema.moorline_effects_kept(device text, messages text[]) RETURNS boolean
 LANGUAGE plpgsql STABLE
 AS $$
@@ -308,9 +311,9 @@ BEGIN
 END
 $$;
 
--- Retry after: in how many seconds the device's turn is likely to be over. That is what its last turns took, less the
--- time that has passed since this one was claimed; at least half a second, and otherwise no longer than the lease. A
--- device that has had no turn yet is given three seconds.
+-- Retry after: the seconds after which the device's turn is likely to be over. That is what its last turns took, less
+-- the time since this one was claimed; no longer than the lease, but at least half a second. For a device without
+-- earlier turns a turn is taken to last three seconds.
 CREATE FUNCTION @schema.moorline_retry_after(
     device text, claimed_at timestamptz, lease_until timestamptz, moment timestamptz
 ) RETURNS double precision
@@ -336,23 +339,23 @@ END
 $$;
 
 -- Claim: claims the device for its next turn, or says why not. It never waits for the device's row. Idempotent in
--- claim: asked again with the same claim it gives the same turn again. A message that has to wait keeps its place in
--- the queue for waiter_seconds; one that finds nobody before it runs at once, without a place in the queue. Without a
--- message it only looks for what a crashed process left: its turn, or a message that waited in it.
+-- claim: called again with the same claim it returns the same turn. A message that has to wait keeps its place in the
+-- queue for waiter_seconds; if nothing is before it, it runs at once without queueing. Without a message it only looks
+-- for what a crashed process left: its turn, or a message that waited there.
 --
 -- The answer's "outcome" is
 --   claimed       the turn to run now: its fence, number, messages, lock and heads, its journal if it was run before,
---                 and what unfinished messages of the device have done (null if nothing). Its messages are the
---                 caller's own (with those merged into it), or those of a turn of this device that a crashed process
---                 left and that has to be finished first.
---   replayed      the message has been answered: the stored reply.
---   waiting       the message is in the queue, or this very message is already being answered: ask again.
---   busy          another turn runs and the caller would not wait; nothing was stored.
---   stale_resume  the message answers an interrupt that waits for no answer any more; nothing was stored, and if the
---                 message was in the queue it is no more.
+--                 and the effects of the device's unfinished messages (null if none). Its messages are the caller's own
+--                 (with those merged into it), or those of a turn that a crashed process left and that has to be
+--                 finished first.
+--   replayed      the message was answered before: the stored reply.
+--   waiting       the message is in the queue, or is being answered right now: ask again.
+--   busy          another turn is running and the caller does not wait; nothing was stored.
+--   stale_resume  the message answers an interrupt that no longer waits for an answer; nothing was stored, and if the
+--                 message was in the queue, it has been removed.
 --   dead          the message was set aside after max_attempts.
---   idle          a crashed process left nothing.
---   locked        somebody else has the device's row: nothing was done, ask again.
+--   idle          there is nothing that a crashed process left.
+--   locked        another transaction has the device's row: nothing was done, ask again.
 CREATE FUNCTION @schema.moorline_claim(
     device text, message text, claim uuid, asking_worker text, message_text text, message_resume jsonb,
     message_values jsonb, on_busy text, default_ttl integer, lease_seconds double precision,
@@ -377,8 +380,8 @@ DECLARE
     lease timestamptz;
     waiter timestamptz;
 BEGIN
-    -- What a message does that finds its device busy: waits, or is refused, or waits and is answered together with
-    -- those that wait next to it.
+    -- What a message does if its device is busy: it waits, is rejected, or waits and is answered together with the
+    -- messages next to it.
     SELECT p.waits, p.rejects, p.merges INTO policy
         FROM (VALUES
             ('wait', true, false, false),
@@ -436,14 +439,14 @@ BEGIN
     ELSIF own.status = 'dead' THEN
         RETURN pg_catalog.jsonb_build_object('outcome', 'dead', 'error', own.error);
     ELSIF state.claim_id = claim THEN
-        -- The answer to this very claim was lost.
+        -- The answer to this claim was lost.
         UPDATE @schema.conversation_states s
             SET lease_until = lease
             WHERE s.device_id OPERATOR(pg_catalog.=) key;
         RETURN @schema.moorline_claimed(device, state, moment);
     END IF;
 
-    -- Nobody waits for this message yet: whoever delivered it before, if anybody, has gone.
+    -- Nobody waits for this message now: its earlier caller, if there was one, has gone.
     unawaited := own.message_id IS NULL OR own.status = 'waiting' AND coalesce(own.waiter_until <= moment, true);
     busy := coalesce(state.lease_until > moment, false);
     IF own.status = 'waiting' THEN
@@ -490,9 +493,10 @@ BEGIN
     END IF;
 
     IF chosen IS NULL THEN
-        -- Nobody holds the device. A turn whose process died comes first; then messages in order of arrival, but none
-        -- whose waiter has gone: nobody would take its reply. A process that had many turns in a row lets others go
-        -- first. On the way out goes what failed too often, or answers an interrupt that is over.
+        -- No turn is open, or the open one's process died: that turn comes first. Then come messages in order of
+        -- arrival, except those whose caller has gone, since nobody would take the reply. A process that had many turns
+        -- in a row lets others go first. Messages that failed too often are set aside here, and those that answer a
+        -- closed interrupt are deleted.
         LOOP
             SELECT m.* INTO first
                 FROM @schema.conversation_messages m
@@ -538,9 +542,9 @@ BEGIN
             END IF;
         END LOOP;
 
-        -- Those that ran together before stay together, and with no others: the claim they had is their mark.
-        -- Otherwise a message that merges is answered together with those after it, up to the first that is not like
-        -- it: one that does not merge, answers an interrupt, ran before, or brings other values.
+        -- Messages that ran together before run together again, and with no others; they share a claim_id. Otherwise a
+        -- message that merges is answered together with those after it, up to the first that does not merge, answers an
+        -- interrupt, ran before, or has other values.
         IF first.status = 'waiting' AND first.claim_id IS NOT NULL THEN
             SELECT pg_catalog.array_agg(m.message_id) INTO chosen
                 FROM @schema.conversation_messages m
@@ -579,8 +583,8 @@ BEGIN
             WHERE m.device_id = device AND m.message_id = ANY (chosen) AND m.status = first.status;
     END IF;
 
-    -- The fence only orders the device's claims. Going by the clock it goes on after an erasure too, and going by the
-    -- last one it rises where the clock was set back.
+    -- The fence only orders the device's claims. Because it follows the clock, it keeps rising after an erasure;
+    -- because it exceeds the last one, it rises even if the clock was set back.
     next_fence := greatest(
         state.fence + 1, (pg_catalog.date_part('epoch', moment) * 1000000::double precision)::bigint);
     UPDATE @schema.conversation_states s
@@ -601,7 +605,8 @@ BEGIN
 END
 $$;
 
--- Claimed: what a turn starts from whose messages were there before: those, and its journal if it was run before.
+-- Claimed: what a turn starts from if its messages were stored before: those messages, and the journal if they ran
+-- before.
 CREATE FUNCTION @schema.moorline_claimed(
     device text, state @schema.conversation_states, moment timestamptz
 ) RETURNS jsonb
@@ -634,7 +639,7 @@ BEGIN
 END
 $$;
 
--- Answer: the answer to a claim that was won.
+-- Answer: what a won claim is answered with.
 CREATE FUNCTION @schema.moorline_answer(
     device text, s @schema.conversation_states, first @schema.conversation_messages, messages jsonb, journal jsonb,
     moment timestamptz
@@ -667,8 +672,8 @@ BEGIN
 END
 $$;
 
--- Delta channels: the channels of a checkpoint that are kept as the changes of each step. LangGraph counts in the
--- metadata how long ago each was stored whole.
+-- Delta channels: the channels of a checkpoint that are stored as the changes of each step. In the metadata LangGraph
+-- counts the steps since each was stored whole.
 CREATE FUNCTION @schema.moorline_delta_channels(metadata jsonb) RETURNS text[]
 LANGUAGE plpgsql IMMUTABLE
 AS $$
@@ -682,9 +687,9 @@ BEGIN
 END
 $$;
 
--- Ancestors: the checkpoints whose writes the value of a delta channel at a checkpoint is made of, the nearest first:
--- up to the first ancestor that has a value of the channel stored. Each step goes by the key of the parent, however
--- few the stored checkpoints are: OFFSET 0 keeps the planner from reading all of them anew.
+-- Ancestors: the checkpoints whose writes make up the value of a delta channel at a checkpoint, nearest first, up to
+-- the first that has the channel's value stored. Each step looks its parent up by key, however few checkpoints are
+-- stored: OFFSET 0 keeps the planner from reading all of them at each step.
 CREATE FUNCTION @schema.moorline_ancestors(device text, ns text, id text, delta_channel text) RETURNS text[]
 LANGUAGE plpgsql STABLE
 AS $$
@@ -714,7 +719,7 @@ END
 $$;
 
 -- Checkpoint: a checkpoint with the values of its channels and the writes on top of it, one array for each column. Each
--- value is looked up by its key: a join would be planned from guesses of how much a device has stored.
+-- value is looked up by its key, because the plan of a join would depend on guesses of how much a device has stored.
 CREATE FUNCTION @schema.moorline_checkpoint(device text, ns text, id text) RETURNS TABLE (
     checkpoint_ns text, checkpoint_id text, parent_checkpoint_id text, type text, checkpoint bytea,
     metadata jsonb, versions jsonb,
@@ -753,8 +758,8 @@ BEGIN
 END
 $$;
 
--- History: what the given delta channels' values at a checkpoint are made of: the writes of the ancestors, and the
--- stored value that they start from. depth counts upwards; rows without a task are the stored values.
+-- History: what makes up the values of the given delta channels at a checkpoint: the writes of the ancestors, and the
+-- stored value that they start from. depth counts away from the checkpoint; rows without a task are the stored values.
 CREATE FUNCTION @schema.moorline_history(device text, ns text, id text, channels text[]) RETURNS TABLE (
     depth integer, checkpoint_id text, task_id text, idx integer, task_path text, channel text, version text,
     type text, blob bytea
@@ -787,10 +792,10 @@ BEGIN
 END
 $$;
 
--- Begin: the claims of a group, one place each in the arrays, and with each what its run will read first: the head of
--- the manager and that of the agent that holds the session, each with what its delta channels are made of. There is
--- one row for each head, or one that has only the claim's answer. A head that the caller says it knows (a JSON object
--- of heads by namespace) is left out.
+-- Begin: makes the claims of a batch, each at one place of the arrays, and returns with each what its run reads first:
+-- the head of the manager and that of the agent that holds the session, each with what its delta channels are made of.
+-- There is one row for each head, or a single row with only the claim's answer. A head that the caller already knows (a
+-- JSON object of heads by namespace) is left out.
 CREATE FUNCTION @schema.moorline_begin(
     devices text[], messages text[], claims uuid[], texts text[], resumes text[], message_values text[],
     on_busy text[], known text[], asking_worker text, default_ttl integer, lease_seconds double precision,
@@ -807,7 +812,7 @@ CREATE FUNCTION @schema.moorline_begin(
     history_blobs bytea[]
 )
 LANGUAGE plpgsql VOLATILE
--- All of it goes by keys. Planning it anew, five times on each connection, would take longer than the rest.
+-- Every look-up goes by a key. Custom plans, five of them on each connection, would take longer than the work itself.
 SET plan_cache_mode = force_generic_plan
 AS $$
 #variable_conflict use_column
@@ -852,10 +857,10 @@ BEGIN
 END
 $$;
 
--- Commit: the outcomes of a group of turns, one place each in the arrays: committed, or stale (the device has another
--- claim or none, and nothing was written), or locked. Idempotent: a turn that was committed and is committed again,
--- because its acknowledgement was lost, is committed again.
--- Checkpoints, values and writes come as one array for each column, the first of them the place of their turn.
+-- Commit: commits a batch of turns, each at one place of the arrays. Outcomes: committed, stale (the device has another
+-- claim or none, and nothing was written) or locked. Idempotent: a turn that was committed before, and whose
+-- acknowledgement was lost, answers committed again. Checkpoints, values and writes come as one array for each column;
+-- the first array of each holds the place of the turn.
 CREATE FUNCTION @schema.moorline_commit(
     devices text[], claims uuid[], fences bigint[], turns text[], keep_turns integer,
     c_place integer[], c_ns text[], c_id text[], c_parent text[], c_type text[], c_body bytea[], c_metadata text[],
@@ -951,11 +956,11 @@ BEGIN
                 device, number, claim, fence_of_turn, turn.agent, turn.reply, turn.interrupt, turn.handoffs,
                 turn.usage, turn.status, turn.attempts, turn.started_at, moment);
         IF turn.journal_of IS NOT NULL THEN
-            -- Effects stay on record; the answers that led to them have served.
+            -- Effects stay on record; the model answers that led to them are no longer needed.
             DELETE FROM @schema.conversation_effects e
                 WHERE e.device_id = device AND e.message_id = turn.journal_of AND e.kind = 'answer';
         END IF;
-        -- Namespaces that nothing will enter again: an interrupt kept them, and it is over.
+        -- Namespaces that no run will enter again: they were kept for an interrupt, which is over.
         SELECT pg_catalog.array_agg(n.ns) INTO dropped
             FROM pg_catalog.jsonb_object_keys(state.heads) AS n (ns)
             WHERE NOT turn.heads ? n.ns;
@@ -987,7 +992,7 @@ BEGIN
         FROM unnest(w_place, w_ns, w_id, w_task, w_idx, w_path, w_channel, w_type, w_blob)
             AS w (place, ns, id, task, idx, path, channel, type, blob)
         WHERE numbers[w.place] IS NOT NULL
-        -- A task that was answered and asks again writes the question where the first one stands.
+        -- A task that was answered and asks again writes its question over the first one.
         ON CONFLICT (device_id, checkpoint_ns, checkpoint_id, task_id, idx) DO UPDATE
         SET task_path = excluded.task_path,
             channel = excluded.channel,
@@ -995,7 +1000,7 @@ BEGIN
             blob = excluded.blob,
             fence = excluded.fence;
 
-    -- Now and then, so that a turn's share of it is small.
+    -- Only now and then, so that it costs each turn little.
     FOR own IN 1..pg_catalog.cardinality(numbers) LOOP
         IF numbers[own] % keep_turns::bigint = 0 THEN
             PERFORM @schema.moorline_prune(
@@ -1035,10 +1040,10 @@ BEGIN
 END
 $$;
 
--- Prune: removes the checkpoints of turns up to last_turn that nothing is made of any more. What stays of those: the
--- heads; and in each namespace the ancestors that the delta channels of its oldest later checkpoint are made of, which
--- are few also where an agent has long been silent, or absent from the app: between two that stay, those that only
--- other channels were made of are taken out of the line.
+-- Prune: removes the checkpoints of turns up to last_turn that no value is made of any more. Of those it keeps the
+-- heads and, in each namespace, the ancestors that the delta channels of its oldest later checkpoint are made of. These
+-- stay few even if an agent has long been silent or is missing from the app, because ancestors in between that only
+-- other channels are made of are taken out of the line.
 CREATE FUNCTION @schema.moorline_prune(device text, heads jsonb, last_turn bigint) RETURNS void
 LANGUAGE plpgsql VOLATILE
 AS $$
@@ -1063,7 +1068,8 @@ BEGIN
             LIMIT 1;
         kept := ARRAY[oldest.checkpoint_id];
         line := kept;
-        -- Whether a channel is kept as deltas shows in its writes: LangGraph counts only those of agents that are there.
+        -- A channel stored as deltas is recognised by its writes: LangGraph's counts name only channels of agents that
+        -- are in the graph.
         FOR own IN
             SELECT DISTINCT w.channel
             FROM @schema.conversation_writes w
@@ -1122,11 +1128,11 @@ BEGIN
 END
 $$;
 
--- Release: ends a turn that failed, so that the device goes on at once. Its messages wait for their next delivery,
--- those that nobody was told of (all but `notified`) also for whoever recovers what was left; after max_attempts they
--- are set aside. A failure that is not the messages' own fault (give_back) does not count as an attempt. With
--- `forget` the messages go instead, as if they had never come. It answers whether anything that the turn did stands.
--- `first` is the first of its messages, to which effects belong.
+-- Release: ends a turn that failed, so that the device goes on at once. Its messages wait for their next delivery;
+-- those whose caller was not told of the failure (all but `notified`) can also be recovered. After max_attempts they
+-- are set aside. A failure that is not the messages' fault (give_back) does not count as an attempt. With `forget` the
+-- messages are deleted, as if they had never come. Returns whether the turn has effects that stand. `first` is the
+-- first of its messages, to which effects belong.
 CREATE FUNCTION @schema.moorline_release(
     device text, claim uuid, first text, notified text, give_back boolean, forget boolean, failure text,
     max_attempts integer
@@ -1166,7 +1172,7 @@ BEGIN
 END
 $$;
 
--- Abandon: leaves a turn as if its process had died now: whoever claims the device next has to finish it first.
+-- Abandon: leaves a turn as if its process had just died: the next claim of the device has to finish it first.
 CREATE FUNCTION @schema.moorline_abandon(device text, claim uuid, give_back boolean) RETURNS void
 LANGUAGE plpgsql VOLATILE
 AS $$
@@ -1186,9 +1192,9 @@ BEGIN
 END
 $$;
 
--- Withdraw: for a message whose caller has gone before its turn began. It gives up its place in the queue; and if the
--- claim was won after all, only that nobody learned of it, the turn is released and counts as no attempt.
--- It answers whether anything stands that an earlier attempt at the message did.
+-- Withdraw: for a message whose caller has gone before its turn began. It gives up its place in the queue. If the claim
+-- was won but its answer was lost, the turn is released and does not count as an attempt. Returns whether an earlier
+-- attempt at the message has effects that stand.
 CREATE FUNCTION @schema.moorline_withdraw(device text, message text, claim uuid) RETURNS boolean
 LANGUAGE plpgsql VOLATILE
 AS $$
@@ -1231,8 +1237,8 @@ BEGIN
 END
 $$;
 
--- Requeue: puts a message that was set aside, or whose caller was told of its failure, at the end of the queue, with
--- those that it ran with; what is asked for of it comes back. No row: there is no such message.
+-- Requeue: puts a message that was set aside, or whose caller was told of its failure, at the end of the queue,
+-- together with those that it ran with, and returns the message. No row means that there is no such message.
 CREATE FUNCTION @schema.moorline_requeue(device text, message text) RETURNS TABLE (
     message_text text, message_resume jsonb, message_values jsonb
 )
@@ -1267,7 +1273,7 @@ BEGIN
             SET status = 'waiting', attempts = 0, arrival = last_arrival, waiter_until = NULL
             WHERE m.device_id = device AND m.message_id = one;
     END LOOP;
-    -- Until a turn finds out that nothing stands.
+    -- A later claim unsets it if there are no effects.
     UPDATE @schema.conversation_states s
         SET arrivals = last_arrival, unfinished = true
         WHERE s.device_id OPERATOR(pg_catalog.=) key;
@@ -1275,7 +1281,7 @@ BEGIN
 END
 $$;
 
--- Clear lock: drops the lock, and only the lock. Whether a live one was there.
+-- Clear lock: drops the lock and nothing else. Returns whether there was a live one.
 CREATE FUNCTION @schema.moorline_clear_lock(device text) RETURNS boolean
 LANGUAGE plpgsql VOLATILE
 AS $$
@@ -1303,7 +1309,7 @@ BEGIN
 END
 $$;
 
--- Clear expired locks: drops up to `most` locks that are past their time and that nobody is changing; how many.
+-- Clear expired locks: drops up to `most` expired locks, except those whose rows are locked. Returns how many.
 CREATE FUNCTION @schema.moorline_clear_expired_locks(most integer) RETURNS integer
 LANGUAGE plpgsql VOLATILE
 AS $$
@@ -1361,8 +1367,7 @@ BEGIN
 END
 $$;
 
--- Checkpoints: those of many devices, each chosen as moorline_head does, with the place in the arrays that asked for
--- it.
+-- Checkpoints: those of many devices, each chosen by moorline_head, with its place in the arrays.
 CREATE FUNCTION @schema.moorline_checkpoints(devices text[], namespaces text[], ids text[]) RETURNS TABLE (
     place integer,
     checkpoint_ns text, checkpoint_id text, parent_checkpoint_id text, type text, checkpoint bytea,
@@ -1386,10 +1391,10 @@ BEGIN
 END
 $$;
 
--- Put: what the calls of many devices store outside a turn: checkpoints, the channel values that are new with them,
--- and what tasks wrote; w_replaces says whether that replaces what the task wrote there before. A checkpoint becomes
--- the head of its namespace where one is recorded. It answers with the devices whose row somebody else has locked: of
--- their checkpoints and values nothing is stored.
+-- Put: stores what calls of many devices write outside a turn: checkpoints, the channel values that are new with them,
+-- and task writes; w_replaces says whether a write replaces what the task wrote there before. A checkpoint becomes the
+-- head of its namespace if a head is recorded there. Returns the devices whose rows another transaction has locked:
+-- none of their checkpoints and values are stored.
 CREATE FUNCTION @schema.moorline_put(
     c_device text[], c_ns text[], c_id text[], c_parent text[], c_type text[], c_body bytea[], c_metadata text[],
     c_versions text[],
@@ -1473,7 +1478,7 @@ BEGIN
 END
 $$;
 
--- Prune all: removes all checkpoints of a device, and nothing else of it.
+-- Prune all: removes all checkpoints of a device and nothing else.
 CREATE FUNCTION @schema.moorline_prune_all(device text) RETURNS void
 LANGUAGE plpgsql VOLATILE
 AS $$
@@ -1490,10 +1495,10 @@ BEGIN
 END
 $$;
 
--- Prune to latest: removes all checkpoints but the latest of each namespace and those it is made of: a delta channel
--- has its value in the writes of the ancestors, back to the nearest that has it stored. The namespace of a subgraph's
--- call (with the ID of a task after a colon) goes with the root checkpoint that it was called from. Writes go by the
--- checkpoints that are removed, not by those that stay: they may arrive before their own checkpoint.
+-- Prune to latest: removes all checkpoints but the latest of each namespace and the ancestors it is made of: the value
+-- of a delta channel is in the writes of the ancestors, back to the nearest that has it stored. The namespace of a
+-- single call of a subgraph (with a task ID after a colon) is removed with the root checkpoint that it was called from.
+-- Only writes of removed checkpoints are removed, because writes may arrive before their own checkpoint.
 CREATE FUNCTION @schema.moorline_prune_to_latest(device text) RETURNS void
 LANGUAGE plpgsql VOLATILE
 AS $$
@@ -1557,7 +1562,7 @@ BEGIN
 END
 $$;
 
--- Orphan: what was made from checkpoints that were removed has no parent any more.
+-- Orphan: checkpoints whose parents were removed have no parent any more.
 CREATE FUNCTION @schema.moorline_orphan(device text, ns text, gone text[]) RETURNS void
 LANGUAGE plpgsql VOLATILE
 AS $$
@@ -1568,8 +1573,7 @@ BEGIN
 END
 $$;
 
--- Delete runs: removes the checkpoints of some runs, in whatever conversations they are. A head that goes is no head
--- any more.
+-- Delete runs: removes the checkpoints of some runs, in all conversations. A removed head is no longer recorded as one.
 CREATE FUNCTION @schema.moorline_delete_runs(runs text[]) RETURNS void
 LANGUAGE plpgsql VOLATILE
 AS $$
@@ -1597,8 +1601,8 @@ BEGIN
 END
 $$;
 
--- Copy: a conversation's checkpoints under another device ID; the copy stands where the original stands. What the
--- target has under the same keys stays.
+-- Copy: copies a conversation's checkpoints to another device ID, whose heads are then the same. What the target
+-- already has under the same keys stays.
 CREATE FUNCTION @schema.moorline_copy(source text, target text) RETURNS void
 LANGUAGE plpgsql VOLATILE
 AS $$
@@ -1636,9 +1640,9 @@ BEGIN
 END
 $$;
 
--- Erase: removes everything of a device in these tables; an open turn becomes stale. First the row is made blank, or
--- made at all: that waits for a turn that is committing, so that what follows sees all of it, and holds off whatever
--- begins meanwhile. It stays, blank, where somebody else's table refers to it.
+-- Erase: removes everything of a device from these tables; an open turn becomes stale. First the row is blanked, or a
+-- blank one inserted: this waits for a turn that is committing, so that its rows are seen, and blocks new turns until
+-- the end. If another table refers to the row, it stays, blank.
 CREATE FUNCTION @schema.moorline_erase(device text) RETURNS void
 LANGUAGE plpgsql VOLATILE
 AS $$
@@ -1674,7 +1678,7 @@ BEGIN
     DELETE FROM @schema.conversation_checkpoints c WHERE c.device_id = device;
     BEGIN
         DELETE FROM @schema.conversation_states s WHERE s.device_id OPERATOR(pg_catalog.=) key;
-        -- A reference that is looked at only when the transaction ends is looked at now.
+        -- Deferred references are checked now rather than at the end of the transaction.
         SET CONSTRAINTS ALL IMMEDIATE;
     EXCEPTION WHEN foreign_key_violation THEN
         NULL;
@@ -1682,7 +1686,7 @@ BEGIN
 END
 $$;
 
--- Export: everything of a device in these tables that a person may want to see.
+-- Export: what these tables have of a device that a person may want to see.
 CREATE FUNCTION @schema.moorline_export(device text) RETURNS jsonb
 LANGUAGE plpgsql STABLE
 AS $$
@@ -1743,10 +1747,10 @@ BEGIN
 END
 $$;
 
--- Erase everywhere: what every component of the schema has of a device, these tables first, in one transaction;
--- whether there was anything of it in these tables. A component says in moorline_schema which function of its own
--- erases a device; of its versions the newest that names one counts. A component that this process does not know is
--- erased all the same. Where one fails, nothing is erased: the message of ML003 is its name, the detail says why.
+-- Erase everywhere: erases what every component has of a device, these tables first, in one transaction. Returns
+-- whether these tables had anything of it. The erase function of a component is in moorline_schema; the newest version
+-- that names one counts. Components that this process does not know are included. If one fails, nothing is erased: the
+-- message of ML003 is its name, the detail says why.
 CREATE FUNCTION @schema.moorline_erase_everywhere(device text) RETURNS boolean
 LANGUAGE plpgsql VOLATILE
 AS $$
@@ -1766,7 +1770,7 @@ BEGIN
         BEGIN
             EXECUTE pg_catalog.format('SELECT @schema.%I($1)', eraser.erase_function) USING device;
         EXCEPTION
-            -- What may pass by itself.
+            -- These errors may be gone on the next try.
             WHEN transaction_rollback OR lock_not_available OR insufficient_resources OR operator_intervention THEN
                 RAISE;
             WHEN OTHERS THEN
@@ -1777,7 +1781,7 @@ BEGIN
 END
 $$;
 
--- Export everywhere: a JSON object with what the export function of each component says of a device.
+-- Export everywhere: a JSON object with the result of each component's export function, by the component's name.
 CREATE FUNCTION @schema.moorline_export_everywhere(device text) RETURNS jsonb
 LANGUAGE plpgsql STABLE
 AS $$
@@ -1799,7 +1803,7 @@ BEGIN
 END
 $$;
 
--- Stored: how many rows the memory of a device's agents is made of.
+-- Stored: the number of checkpoint, value and write rows of a device.
 CREATE FUNCTION @schema.moorline_stored(device text) RETURNS bigint
 LANGUAGE plpgsql STABLE
 AS $$
@@ -1810,13 +1814,14 @@ BEGIN
 END
 $$;
 
--- Retire: removes what of a device is older than that many days, its turns up to `most` at a time, and answers how many
--- rows went. Asked again it goes on; once fewer than `most` went, nothing is left to go.
+-- Retire: removes what a device has that is older than so many days, at most `most` turns in one call, and returns the
+-- number of rows removed. Call it again until it removes fewer than `most`.
 --
--- Nothing is done while a turn is open or somebody else has the device's row. A message goes with its turn; one that
--- has none goes by its age unless somebody waits with it; what a message's tools did goes with it at the latest.
--- Agents remember what their heads are made of as long as the device is in use. One that has been out of use for that
--- long keeps its lock and its numbers only, unless a question of an agent that holds the session can still be answered.
+-- Nothing is removed while a turn is open or another transaction has the device's row. A message is removed with its
+-- turn; one without a turn when it is old enough and no caller waits with it. Effects are removed with their message at
+-- the latest. As long as the device is in use, its agents keep what their heads are made of. A device that has been out
+-- of use for that long keeps only its lock and its counters, unless a question of the agent that holds the session can
+-- still be answered.
 CREATE FUNCTION @schema.moorline_retire(device text, days double precision, most integer) RETURNS bigint
 LANGUAGE plpgsql VOLATILE
 AS $$
@@ -1846,7 +1851,7 @@ BEGIN
         AND moment - greatest(s.last_active_at, s.locked_at)
             < s.session_ttl::double precision * interval '1 second';
 
-    -- Turns are committed in the order of their numbers.
+    -- Turn numbers follow the order of the commits.
     SELECT pg_catalog.max(t.turn_no) INTO last_turn
         FROM (
             SELECT n.turn_no, n.committed_at
@@ -1873,7 +1878,7 @@ BEGIN
     GET DIAGNOSTICS gone = ROW_COUNT;
     removed := removed + gone;
 
-    -- Without a turn it is no device of the runtime, which alone says when one was in use.
+    -- A device without turns is not the runtime's, and nothing else records when a device was in use.
     IF s.last_turn_no > 0 AND used_at < oldest AND NOT asks AND NOT EXISTS (
         SELECT 1 FROM @schema.conversation_messages m
         WHERE m.device_id = device AND (m.queued OR m.received_at >= oldest))

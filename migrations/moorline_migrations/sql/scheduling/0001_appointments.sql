@@ -36,7 +36,7 @@ CREATE TABLE @schema.appointment_closures (
     PRIMARY KEY (provider_id, day)
 );
 
--- The exclusion takes the provider as a range of one number: that needs no extension.
+-- The exclusion compares providers as ranges of one number, which needs no extension.
 CREATE TABLE @schema.appointments (
     device_id      text,
     appointment_id uuid DEFAULT pg_catalog.gen_random_uuid(),
@@ -53,8 +53,8 @@ CREATE TABLE @schema.appointments (
         WHERE (status = 'booked')
 );
 
--- Erase: no trace of the device stays. What it had is deleted; what was still to come is cancelled and belongs to nobody,
--- which the empty device ID says: the time is free again, and whoever keeps the calendar sees what became of it.
+-- Erase: leaves no trace of the device. Past appointments are deleted; those to come are cancelled and get the empty
+-- device ID, so that the time is free again and the staff see the cancellation.
 CREATE FUNCTION @schema.scheduling_erase(device text) RETURNS void
 LANGUAGE plpgsql VOLATILE
 AS $$

@@ -1,15 +1,16 @@
--- Appointments, the scheduling agent's own: the whole schema of this component as its numbered files leave it, to be
--- read. It is made by `moorline migrate`, not by this file; a test replays the numbered files and compares.
+-- Appointments, for the scheduling agent: the whole schema of this component as its numbered files leave it. This file
+-- is for reading: `moorline migrate` runs the numbered files, and a test checks that both make the same schema.
 --
 --   appointment_services      what can be booked, and how long it takes
---   appointment_providers     who gives it, in which time zone
---   appointment_offers        who gives what
---   appointment_hours         when a provider is open: one row for each span of a weekday, in wall-clock time
+--   appointment_providers     who provides services, and in which time zone
+--   appointment_offers        which provider offers which service
+--   appointment_hours         opening hours: one row for each span of a weekday, in the provider's wall-clock time
 --   appointment_closures      the days a provider is closed
---   appointments              what is booked, by device. Two bookings of one provider cannot overlap. An empty device ID
---                             is nobody's: the device was erased before the appointment came
+--   appointments              what is booked, by device. Two bookings of one provider cannot overlap. The device ID is
+--                             empty if the device was erased before the appointment took place
 --
--- scheduling_erase and scheduling_export are registered in moorline_schema: every erasure calls the first one.
+-- scheduling_erase and scheduling_export are registered in moorline_schema: every erasure calls the first, every export
+-- the second.
 
 CREATE TABLE @schema.appointment_services (
     service_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -45,7 +46,7 @@ CREATE TABLE @schema.appointment_closures (
     PRIMARY KEY (provider_id, day)
 );
 
--- The exclusion takes the provider as a range of one number: that needs no extension.
+-- The exclusion compares providers as ranges of one number, which needs no extension.
 CREATE TABLE @schema.appointments (
     device_id      text,
     appointment_id uuid DEFAULT pg_catalog.gen_random_uuid(),
@@ -62,8 +63,8 @@ CREATE TABLE @schema.appointments (
         WHERE (status = 'booked')
 );
 
--- Erase: no trace of the device stays. What it had is deleted; what was still to come is cancelled and belongs to nobody,
--- which the empty device ID says: the time is free again, and whoever keeps the calendar sees what became of it.
+-- Erase: leaves no trace of the device. Past appointments are deleted; those to come are cancelled and get the empty
+-- device ID, so that the time is free again and the staff see the cancellation.
 CREATE FUNCTION @schema.scheduling_erase(device text) RETURNS void
 LANGUAGE plpgsql VOLATILE
 AS $$
