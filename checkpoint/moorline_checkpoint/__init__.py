@@ -1,4 +1,4 @@
-"""The checkpointer on asyncpg, the session lock of each device, and its turns."""
+"""The checkpointer on asyncpg, session locks and turns."""
 
 from typing import TYPE_CHECKING
 

@@ -1,7 +1,7 @@
-"""The array types of our statements, which asyncpg would else look up on every new connection.
+"""The array types of our statements, which asyncpg would otherwise look up on every new connection.
 
-Its look-up finds operators by their bare names: one that anybody planted in `public` would be run with our rights, and
-on a cluster it takes half a second and more. The numbers of these types are the same on every server.
+Its look-up finds operators by their bare names: one planted in `public` would run with our rights, and on a cluster the
+look-up takes half a second or more. The OIDs of these types are the same on every server.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ ARRAYS = {
     2951: ("uuid", 2950),
     3807: ("jsonb", 3802),
 }
-"""By their numbers, the name and number of what they are arrays of. asyncpg itself knows text[] and oid[]."""
+"""The name and OID of the element type, by the array type's OID. asyncpg itself knows text[] and oid[]."""
 
 
 class _NothingSent:
-    """In place of the statement of a look-up. With a name it asks for no other statement to be prepared again."""
+    """Stands in for the look-up's statement. With a name it asks for no other statement to be prepared again."""
 
     name = "none"
 
 
 class KnownArrays(_AnyConnection):
-    """A connection that asks the server about types only where they are none of ours."""
+    """A connection that asks the server only about types that are not ours."""
 
     async def _introspect_types(self, typeoids: Iterable[int], timeout: float | None) -> Any:
         wanted = set(typeoids)
@@ -50,7 +50,7 @@ class KnownArrays(_AnyConnection):
 
 
 def described(number: int) -> dict[str, object]:
-    """What a look-up says of an array type."""
+    """What a look-up returns for an array type."""
     element, element_number = ARRAYS[number]
     return {
         "oid": number,

@@ -1,4 +1,4 @@
-"""Backing off: while the database takes no connections, connecting is tried now and then, not by everybody at once."""
+"""Backing off: while the database takes no connections, connecting is tried only now and then."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from asyncpg import Connection, Record
 
 FIRST = 0.05
-"""Seconds without another attempt after the first one that failed; twice as many after each further one."""
+"""Seconds without another attempt after the first failure; doubled after each further one."""
 
 LONGEST = 0.5
-"""Seconds without another attempt at most: a database that is back is noticed that soon."""
+"""At most so many seconds without another attempt: a database that is back is noticed that soon."""
 
 
 class Backoff:
-    """Connects to one database. After an attempt that failed, nobody makes another for a moment, which grows with the
-    failures and is shortened by chance, so that many processes do not come back in step."""
+    """Connects to one database. After a failed attempt nobody makes another for a while, which grows with the failures
+    and is shortened at random, so that many processes do not come back in step."""
 
     def __init__(self) -> None:
         self._failures = 0
@@ -37,14 +37,14 @@ class Backoff:
             await asyncio.sleep(left)
 
     async def connect(self, *args: Any, **options: Any) -> Connection[Record]:
-        """`asyncpg.connect`. Until the next attempt may be made it fails as the last one did."""
+        """`asyncpg.connect`. Until the next attempt may be made it fails with the last error."""
         started = time.monotonic()
         if started < self._not_before and self._error is not None:
             raise translate(self._error) or self._error from self._error
         try:
             connection: Connection[Record] = await asyncpg.connect(*args, **options)
         except Exception as error:
-            # Of attempts that are made at the same time the first to fail counts.
+            # Of attempts made at the same time, the first to fail counts.
             if started >= self._not_before and isinstance(translate(error), StoreUnavailable):
                 self._failed(error)
             raise

@@ -1,4 +1,5 @@
-"""Batching: what many tasks ask of the database at one moment goes out as one statement, with one flush of its log."""
+"""Batching: what many tasks ask of the database at the same moment goes out as one statement, with one flush of its
+log."""
 
 from __future__ import annotations
 
@@ -17,13 +18,13 @@ import asyncpg
 from moorline_migrations.errors import StoreUnavailable
 
 LARGEST = 32
-"""Items in a batch at most."""
+"""The most items in a batch."""
 
 PAUSE = 0.005
-"""Seconds after which an item that could not be taken is sent again; doubled after each further time."""
+"""Seconds after which an item that could not be taken is sent again; doubled each time."""
 
 LONGEST_PAUSE = 0.1
-"""Seconds between two such times at most."""
+"""The most seconds between two such attempts."""
 
 PATIENCE = 20.0
 """Seconds after which such an item fails."""
@@ -44,13 +45,13 @@ class _Pending(Generic[Item, Answer]):
 
 @dataclass(eq=False)
 class _Queue(Generic[Item, Answer]):
-    """What waits in one event loop."""
+    """The items that wait in one event loop."""
 
     waiting: list[_Pending[Item, Answer]] = field(default_factory=list)
     sender: asyncio.Task[None] | None = None
 
     def next(self, largest: int) -> list[_Pending[Item, Answer]]:
-        """Takes out the next batch, without the items whose tasks have gone."""
+        """Removes and returns the next batch, without the items whose tasks have gone."""
         waiting = [pending for pending in self.waiting if not pending.answer.done()]
         self.waiting = waiting[largest:]
         return waiting[:largest]
@@ -58,11 +59,11 @@ class _Queue(Generic[Item, Answer]):
 
 class Batcher(Generic[Item, Answer]):
     """Answers items in batches. Items that come in while a batch is on its way make up the next one, so nothing waits
-    for a timer, and an item that comes alone goes alone.
+    for a timer, and a single item goes alone.
 
     `send` takes the items of a batch and returns an answer for each, in the same order, or None for one that could not
-    be taken this time. If it raises, each item is sent by itself, because one item's fault is not the others'; but not
-    if the store is unavailable. A task that is cancelled takes its item back; if the item is already on its way, the
+    be taken this time. If it raises, each item is sent by itself, so that one item's fault does not fail the others;
+    but not if the store is unavailable. A cancelled task takes its item back; if the item is already on its way, the
     task ends when the batch has come back.
     """
 
@@ -99,7 +100,7 @@ class Batcher(Generic[Item, Answer]):
         pending: _Pending[Item, Answer] = _Pending(item, loop.create_future())
         queue.waiting.append(pending)
         if queue.sender is None:
-            # In a context of its own: what it sends does not belong to the turn that happens to be first.
+            # In a context of its own: what it sends does not belong to the turn whose task happens to start it.
             queue.sender = loop.create_task(self._send_all(queue), context=Context())
         return pending
 
@@ -121,7 +122,7 @@ class Batcher(Generic[Item, Answer]):
         except Exception as error:
             _fail(_hopeless(error, batch, queue), error)
             for pending in batch:
-                if not pending.answer.done():  # nothing was done for those who have gone since
+                if not pending.answer.done():  # nothing was done for tasks that have gone since
                     await self._send_batch([pending], queue)
         except BaseException:
             for pending in batch:
@@ -136,7 +137,7 @@ class Batcher(Generic[Item, Answer]):
 
 
 async def _come_back(pending: _Pending[Any, Any]) -> None:
-    """Waits, whatever happens meanwhile, until the item's batch is no longer on its way."""
+    """Waits until the item's batch is no longer on its way, even if cancelled meanwhile."""
     while pending.sent is not None and not pending.sent.done():
         with suppress(asyncio.CancelledError):
             await asyncio.wait([pending.sent])
@@ -145,14 +146,14 @@ async def _come_back(pending: _Pending[Any, Any]) -> None:
 def _hopeless(
     error: Exception, batch: Sequence[_Pending[Item, Answer]], queue: _Queue[Item, Answer]
 ) -> Sequence[_Pending[Item, Answer]]:
-    """The items that would fail again if sent alone; where there was not even a connection, all that wait by now."""
+    """The items that would fail again if sent alone; if there was not even a connection, all that wait by now."""
     if isinstance(error, StoreUnavailable) and not isinstance(error.__cause__, asyncpg.TransactionRollbackError):
         return batch if error.reached else [*batch, *queue.waiting]
     return batch if len(batch) == 1 else ()
 
 
 def _fail(batch: Sequence[_Pending[Item, Answer]], error: Exception) -> None:
-    """Each item gets an error of its own: what one task does with it is not seen by the others."""
+    """Each item gets its own error, so that what one task does with it does not affect the others."""
     for pending in batch:
         if not pending.answer.done():
             own = error if len(batch) == 1 else copy(error)

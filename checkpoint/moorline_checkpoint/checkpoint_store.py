@@ -1,7 +1,7 @@
-"""Storing without a turn: what the threads of a process write and ask for at one moment goes out together, all that
-they write as one statement and all that they ask for as another; see `batcher`.
+"""Storing without a turn: what the threads of a process write at the same moment goes out as one statement, and what
+they read as another; see `batcher`.
 
-While they wait they hold as few objects as can be: the more of those there are, the longer Python collects garbage.
+Waiting calls hold as few objects as possible: the more there are, the longer Python's garbage collections take.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from moorline_checkpoint.database import Database
 
 MEMBERS = 100
-"""Calls that go out together, at most."""
+"""The most calls that go out together."""
 
 LARGEST = 16 * 2**20
-"""Bytes of serialised values that one statement takes, unless one call alone stores more."""
+"""The most bytes of serialised values in one statement, unless one call alone stores more."""
 
 _VALUE = len(ValueRow._fields)
 _WRITE = len(WriteRow._fields)
@@ -32,23 +32,23 @@ class _Put(NamedTuple):
     """What one call stores: a checkpoint with the values that are new with it, or the writes of a task."""
 
     key: str
-    """No two of one key go into one statement, and all go in the order of their keys."""
+    """A statement never has two calls of one key, and takes its calls in the order of their keys."""
     device: str
     checkpoint: CheckpointRow | None
     values: tuple[Any, ...]
-    """The fields of all rows, one row after the other."""
+    """The fields of all rows, row by row."""
     writes: tuple[Any, ...]
     """The same."""
     replace: bool
 
     @property
     def size(self) -> int:
-        """Bytes of the values, serialised."""
+        """Bytes of the serialised values."""
         return sum(map(len, self.values[_VALUE - 1 :: _VALUE])) + sum(map(len, self.writes[_WRITE - 1 :: _WRITE]))
 
 
 class _Wanted(NamedTuple):
-    """One of a group to get, in the order in which the statement takes the columns."""
+    """One read of a batch, in the order in which the statement takes the columns."""
 
     device: str
     ns: str
@@ -56,10 +56,10 @@ class _Wanted(NamedTuple):
 
 
 class CheckpointStore:
-    """Puts and gets the rows of checkpoints. All names are packed.
+    """Writes and reads the rows of checkpoints. All names are packed.
 
-    What a call has put when it returns is durable. Every method raises `StoreUnavailable` or `SchemaMismatch` when the
-    database does; what one call is refused for does not touch the others.
+    What a call has written is durable when it returns. Every method raises `StoreUnavailable` or `SchemaMismatch` when
+    the database does; a refused call does not affect the others.
     """
 
     def __init__(self, database: Database) -> None:
@@ -68,13 +68,13 @@ class CheckpointStore:
         self._gets: Batcher[_Wanted, Record | Literal[False]] = Batcher(self._get_all, largest=MEMBERS)
 
     def put(self, device: str, row: CheckpointRow, values: Sequence[ValueRow]) -> Coroutine[Any, Any, object]:
-        """Stores a checkpoint and the values that are new with it. It becomes the head of its namespace where one is
-        recorded."""
+        """Stores a checkpoint and the values that are new with it. It becomes the head of its namespace if a head is
+        recorded there."""
         key = f"{device}\0{row.ns}\0{row.id}"
         return self._puts.answer(_Put(key, device, row, tuple(chain.from_iterable(sorted(values))), (), False))
 
     def put_writes(self, device: str, rows: Sequence[WriteRow], *, replace: bool) -> Coroutine[Any, Any, object]:
-        """Stores what a task wrote on top of a checkpoint, at least one row; `replace` tells whether it replaces what
+        """Stores what a task wrote on top of a checkpoint, at least one row; `replace` says whether it replaces what
         the task wrote there before."""
         key = f"{device}\0{rows[0].ns}\0{rows[0].id}\0{rows[0].task}"
         return self._puts.answer(_Put(key, device, None, (), tuple(chain.from_iterable(rows)), replace))
@@ -85,7 +85,8 @@ class CheckpointStore:
         return None if record is False else checkpoint_rows(record)
 
     async def get_all(self, keys: Sequence[tuple[str, str, str]]) -> list[CheckpointRows | None]:
-        """The checkpoints by device, namespace and ID, in this order, as one statement; None for one that is gone."""
+        """The checkpoints with these devices, namespaces and IDs, in this order, in one statement; None for one that is
+        gone."""
         wanted = [_Wanted(*key) for key in keys]
         found = await self._get_all(wanted) if wanted else []
         return [None if record is False else checkpoint_rows(record) for record in found]
@@ -106,7 +107,7 @@ class CheckpointStore:
 
 
 def _parts(puts: Sequence[_Put]) -> Iterator[list[_Put]]:
-    """What goes into one statement each; in their order, what has the same key one after the other."""
+    """The calls for each statement, in order; calls of one key go into successive statements."""
     part: dict[str, _Put] = {}
     room = LARGEST
     for put in puts:

@@ -1,7 +1,7 @@
-"""Between LangGraph's checkpoints and our rows.
+"""Translates between LangGraph's checkpoints and our rows.
 
-Everything that a graph stores goes through the serializer; only what SQL has to see (names, versions,
-metadata) stays readable, packed as `packing` says.
+Everything that a graph stores goes through the serializer; only what SQL has to read (names, versions, metadata) stays
+readable, packed as in `packing`.
 """
 
 from collections.abc import Iterable, Sequence
@@ -30,7 +30,7 @@ _OWN_COLUMNS = ("id", "channel_values", "channel_versions")
 _PLAIN = (str, int, float)
 
 _TRIGGERS = ("__start__", "branch:to:")
-"""How LangGraph's channels are called that only start a node: they are empty once it has run."""
+"""Names of LangGraph's channels that only start a node: they are empty once it has run."""
 
 
 def device_key(config: RunnableConfig) -> str:
@@ -44,14 +44,14 @@ def namespace(config: RunnableConfig) -> str:
 
 
 def checkpoint_id(config: RunnableConfig | None) -> str | None:
-    """The packed ID of the checkpoint that a config names, if it names one."""
+    """The packed ID of the checkpoint that a config names, or None."""
     named = config["configurable"].get("checkpoint_id") if config else None
     return pack_text(named) if named else None
 
 
 def without_spent_triggers(checkpoint: Checkpoint) -> Checkpoint:
-    """The checkpoint without the versions of channels that started a node and are empty again: nothing will be
-    compared with them, and of a checkpoint that waits for nothing they are half the bytes."""
+    """The checkpoint without the versions of channels that started a node and are empty again: nothing will be compared
+    with them, and in a checkpoint that waits for nothing they are half the bytes."""
     held = checkpoint["channel_values"]
     versions = {
         channel: version
@@ -73,7 +73,7 @@ def pack_checkpoint(
     metadata: CheckpointMetadata,
     new_versions: ChannelVersions,
 ) -> tuple[CheckpointRow, list[ValueRow]]:
-    """The rows of a checkpoint: itself, and each channel value that is new with it."""
+    """The rows of a checkpoint: its own, and one for each channel value that is new with it."""
     ns, own_id, parent = namespace(config), pack_text(checkpoint["id"]), checkpoint_id(config)
     kind, body = serde.dumps_typed({k: v for k, v in checkpoint.items() if k not in _OWN_COLUMNS})
     row = CheckpointRow(
@@ -103,7 +103,7 @@ def pack_writes(
 ) -> tuple[list[WriteRow], bool]:
     """The rows of a task's writes, and whether they replace what the task wrote there before.
 
-    Special writes (errors, interrupts, resumes) have places of their own and replace; others never do.
+    Special writes (errors, interrupts, resumes) have fixed places and replace; others never do.
     """
     ns, parent = namespace(config), pack_text(config["configurable"]["checkpoint_id"])
     replaces = all(channel in WRITES_IDX_MAP for channel, _ in writes)
@@ -130,9 +130,9 @@ def unpack_checkpoint(
     values: Iterable[ValueRow],
     writes: Iterable[WriteRow],
 ) -> CheckpointTuple:
-    """The checkpoint that the rows make up. MoorlineError if its body is none.
+    """The checkpoint that the rows make up. MoorlineError if its body cannot be read.
 
-    A strict serializer hands on the bare arguments of a type that it refuses, here as anywhere in LangGraph.
+    For a type that it refuses, a strict serializer returns the bare arguments, here as everywhere in LangGraph.
     """
     body = serde.loads_typed((row.type, row.body))
     if not isinstance(body, dict):
@@ -183,7 +183,8 @@ def _config(device: str, ns: str, own_id: str) -> RunnableConfig:
 
 
 def _run_metadata(config: RunnableConfig, metadata: CheckpointMetadata) -> dict[str, Any]:
-    """The checkpoint's own metadata and the plain values of its run's, by LangGraph's rule for which keys."""
+    """The checkpoint's own metadata and the plain values of its run's metadata, for the keys that LangGraph's rule
+    admits."""
     merged: dict[str, Any] = dict(metadata)
     for source in (config.get("metadata"), config.get("configurable")):
         for key, value in (source or {}).items():

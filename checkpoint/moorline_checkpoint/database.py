@@ -1,4 +1,4 @@
-"""The way to PostgreSQL: a pool for each event loop, deadlines, named statements, errors in our own words."""
+"""Access to PostgreSQL: a pool for each event loop, deadlines, named statements, and our own errors."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ if TYPE_CHECKING:
     from moorline_migrations.statements import Statement
 
 ACQUIRE_TIMEOUT = 10.0
-"""Seconds to wait for a connection, connecting included."""
+"""Seconds to wait for a connection, including the time to connect."""
 
 CONNECT_TIMEOUT = 5.0
-"""Seconds to wait for a server that is being connected to."""
+"""Seconds to wait for a server while connecting."""
 
 STATEMENT_TIMEOUT = 20.0
 """Seconds to wait for a statement."""
 
 TRUSTED_IDLE = 30.0
-"""Seconds of wall-clock time after which an idle connection is replaced unasked: a process that was frozen
-did not notice that its sockets were closed, and monotonic clocks may have stood still with it."""
+"""Seconds of wall-clock time after which an idle connection is replaced without trying it: a process that was frozen
+did not notice that its sockets were closed, and monotonic clocks may have stopped with it."""
 
 STATEMENTS = "moorline_checkpoint.sql"
 """The package whose .sql files hold the statements."""
@@ -50,7 +50,7 @@ T = TypeVar("T")
 class StateKey:
     """A device ID as the key of `conversation_states`, whose column may be text or uuid.
 
-    Where it is uuid and the ID is none, it becomes NULL: such a device has no row there.
+    If it is uuid and the ID is not one, it becomes NULL: such a device has no row there.
     """
 
     device_id: str
@@ -61,7 +61,7 @@ class StateKey:
 
 
 class Connection:
-    """A connection inside a transaction. It takes SQL text; errors are ours, as everywhere."""
+    """A connection inside a transaction. It takes SQL text and raises our own errors."""
 
     def __init__(self, database: Database, raw: PoolConnectionProxy[Record]) -> None:
         self._database = database
@@ -69,7 +69,7 @@ class Connection:
 
     @property
     def in_transaction(self) -> bool:
-        """Whether the transaction is still open, as the server said last."""
+        """Whether the transaction is still open, by the server's last word."""
         try:
             return self._raw.is_in_transaction()
         except asyncpg.InterfaceError:  # the connection is gone
@@ -88,14 +88,14 @@ class Connection:
         return await self._database._send(self._raw.fetchval, sql, args)
 
     async def execute(self, sql: str, *args: object) -> str:
-        """The server's command tag. Without arguments the text may hold several commands."""
+        """Returns the server's command tag. Without arguments the text may hold several commands."""
         return await self._database._send(self._raw.execute, sql, args)
 
     async def execute_one(self, sql: str) -> str:
-        """As `execute` without arguments, but the server refuses a text of several commands."""
+        """Like `execute` without arguments, but the server refuses a text of several commands."""
 
         async def prepared(sql: str, *, timeout: float) -> str:
-            # Without a name: there is nothing to close, and poolers keep nothing of it.
+            # Unnamed: there is nothing to close, and poolers keep nothing of it.
             statement = await self._raw.prepare(sql, name="", timeout=timeout)
             await statement.fetch(timeout=timeout)
             return statement.get_statusmsg() or ""
@@ -104,14 +104,13 @@ class Connection:
 
 
 class Database:
-    """Runs named statements. It belongs to no event loop: each loop that uses it gets a small pool of its
-    own, opened at first use and closed with the loop. A pool of the caller's is used as it is, never closed.
+    """Runs named statements. It is not bound to an event loop: each loop that uses it gets a small pool of its own,
+    opened at first use and closed with the loop. A pool of the caller's is used as it is and never closed.
 
-    A connection is held for one statement or one transaction; waiting for it and for answers has deadlines.
-    A repeatable statement, or the beginning of a transaction, that finds its connection lost is tried once more on a
-    connection that is known to be better.
-    While the database takes no connections, who asks for one is told so within a second; see `backoff`.
-    Every method raises `StoreUnavailable`, `SchemaMismatch` or `ConfigurationError` for what the database
+    A connection is held for one statement or one transaction; waiting for it and for answers has deadlines. If the
+    connection turns out to be lost, a repeatable statement or the start of a transaction is tried once more on one that
+    was in use or made since. While the database takes no connections, asking for one fails within a second; see
+    `backoff`. Every method raises `StoreUnavailable`, `SchemaMismatch` or `ConfigurationError` for what the database
     refuses.
     """
 
@@ -124,11 +123,11 @@ class Database:
         statement_cache_size: int = 100,
         log_key: str | None = None,
     ) -> None:
-        """`statement_cache_size=0` is for poolers in transaction mode that track no prepared statements. `log_key` is
-        what device tags are made with instead of the key that the database keeps."""
+        """`statement_cache_size=0` is for poolers in transaction mode that track no prepared statements. Device tags
+        are made with `log_key` instead of the key that the database keeps."""
         self.schema = schema
         self.tags = DeviceTags(log_key)
-        """What stands for devices in logs and errors; see `device_tag`."""
+        """The tags of devices in logs and errors; see `device_tag`."""
         self._statements = load(STATEMENTS, schema)
         self._given = None if isinstance(source, str) else source
         self._dsn = asyncpg_dsn(source) if isinstance(source, str) else None
@@ -141,7 +140,7 @@ class Database:
 
     @property
     def dsn(self) -> str | None:
-        """What it connects to, as asyncpg spells it; None with a pool of the caller's."""
+        """The DSN as asyncpg takes it; None with a pool of the caller's."""
         return self._dsn
 
     def sql(self, name: str) -> str:
@@ -161,27 +160,27 @@ class Database:
         return await self._run(name, lambda connection: connection.fetchval, args)
 
     async def execute(self, name: str, *args: object) -> None:
-        """Runs a named statement for what it does."""
+        """Runs a named statement that returns no rows."""
         await self._run(name, lambda connection: connection.execute, args)
 
     async def device_tag(self, device_id: str) -> str:
-        """The device's tag, for which the key is read if it was not yet."""
+        """The device's tag; reads the key first if it is not known yet."""
         await self.prepare_tags()
         return self.tags.of(device_id)
 
     async def prepare_tags(self) -> None:
-        """Reads the key that devices are tagged with, if it is not known yet."""
+        """Reads the key for device tags if it is not known yet."""
         if not self.tags.ready:
             key = await self.fetchval("log_key")
             if key is None:
                 raise ConfigurationError(
-                    "The row `log` of moorline_keys is gone, with which devices are tagged in logs: put it back from a "
+                    "The row `log` of moorline_keys, the key for device tags in logs, is gone: restore it from a "
                     "backup, or set MOORLINE_LOG_KEY."
                 )
             self.tags.use(key)
 
     async def log_tag(self, device_id: str) -> str:
-        """The device's tag for a line of a log, which is no reason to fail: `untagged` if the key cannot be read."""
+        """The device's tag for a log line; `untagged` if the key cannot be read, since logging must not fail."""
         with suppress(MoorlineError):
             return await self.device_tag(device_id)
         return self.tags.of(device_id)
@@ -190,8 +189,8 @@ class Database:
     async def transaction(
         self, *, begin: str = "BEGIN", commit: str = "COMMIT", rollback: str = "ROLLBACK"
     ) -> AsyncIterator[Connection]:
-        """A transaction: committed when the block ends, rolled back when it raises. The commands that do this are sent
-        in one go each; a connection that does not take them is closed."""
+        """A transaction: committed when the block ends, rolled back when it raises. Each of these commands is one send;
+        a connection that does not take it is closed."""
         stack = AsyncExitStack()
         ending = _End(commit=commit, rollback=rollback)
         try:
@@ -205,9 +204,9 @@ class Database:
 
     @asynccontextmanager
     async def tool_share(self) -> AsyncIterator[None]:
-        """Waits for one of the connections that tools may hold at a time, and counts it as theirs while the block runs.
+        """Waits for one of the connections that tools may hold at a time; it counts as taken while the block runs.
 
-        Tools may take long; what is left of the pool, two connections where it has so many, serves everybody else.
+        Tools may take long; the rest of the pool, two connections if it has more than that, serves everybody else.
         """
         await self._pool()
         slots = self._given_slots or (await self._pools.get()).tool_slots
@@ -216,8 +215,8 @@ class Database:
 
     @asynccontextmanager
     async def connection(self, *, alive_at: float = 0.0) -> AsyncIterator[PoolConnectionProxy[Record]]:
-        """A connection of the running loop's pool, as asyncpg gives it; one that was in use or made since `alive_at`,
-        in seconds of wall-clock time."""
+        """asyncpg's own connection from the running loop's pool, one that was in use or made since `alive_at` (seconds
+        of wall-clock time)."""
         try:
             with connect_errors():
                 pool = await self._pool()
@@ -234,7 +233,7 @@ class Database:
                 await pool.release(raw, timeout=ACQUIRE_TIMEOUT)
 
     async def close(self) -> None:
-        """Closes the running loop's pool; the others end with their loops."""
+        """Closes the running loop's pool; the others are closed with their loops."""
         await self._pools.end()
 
     async def _run(
@@ -271,7 +270,7 @@ class Database:
             await _end(raw, end.commit)
 
     async def _loss(self) -> float:
-        """When a connection was lost, which is now, for `connection`."""
+        """When a connection was lost, which is now; for `connection`."""
         if self._given is not None:  # its connections do not tell when they were in use
             await self._given.expire_connections()
         return time.time()
@@ -292,8 +291,8 @@ class Database:
             try:
                 return await method(sql, *_keyed(args, self._uuid_states), timeout=STATEMENT_TIMEOUT)
             except asyncpg.DataError:
-                # asyncpg refuses an argument before anything is sent. Whether the key was to blame shows when the
-                # statement takes NULL in its place.
+                # asyncpg refuses an argument before anything is sent. If the statement takes NULL in place of the key,
+                # the key was to blame.
                 keyed = _keyed(args, uuid_states=True)
                 if keyed == _keyed(args, self._uuid_states):
                     raise
@@ -340,7 +339,7 @@ async def _end(raw: PoolConnectionProxy[Record], commands: str) -> None:
     try:
         await _in_time(lambda: raw.execute(commands))
     except BaseException:
-        # Whatever it was in the middle of, nobody else shall get it.
+        # Whatever it was in the middle of, nobody else must get it.
         with suppress(asyncpg.InterfaceError):
             raw.terminate()
         raise
@@ -349,7 +348,7 @@ async def _end(raw: PoolConnectionProxy[Record], commands: str) -> None:
 async def _in_time(step: Callable[[], Awaitable[object]]) -> None:
     with store_errors():
         async with asyncio.timeout(STATEMENT_TIMEOUT):
-            await step()  # where the connection is closed, calling it raises already
+            await step()  # if the connection is closed, the call itself raises
 
 
 def _keyed(args: tuple[object, ...], uuid_states: bool) -> list[object]:

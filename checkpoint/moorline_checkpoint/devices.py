@@ -1,6 +1,6 @@
-"""Device IDs: which ones are admitted.
+"""Device IDs: which ones are accepted.
 
-The checkpointer itself takes any LangGraph thread ID; these rules are for whoever receives IDs from outside.
+The checkpointer itself takes any LangGraph thread ID; these rules are for code that receives IDs from outside.
 """
 
 import re
@@ -15,16 +15,16 @@ _UUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}|[0-9a-f]{32}", 
 
 
 def is_uuid(value: str) -> bool:
-    """Whether the text is a UUID, in either case and with or without its hyphens."""
+    """Whether the text is a UUID, in upper or lower case, with or without hyphens."""
     return _UUID.fullmatch(value) is not None
 
 
 def validate_device_id(value: object) -> str:
-    """The UUID in its canonical spelling (lower case, hyphens); raises InvalidDeviceID if it is none."""
+    """The UUID in its canonical spelling (lower case, hyphens); raises InvalidDeviceID if it is not one."""
     text = str(value) if isinstance(value, UUID) else value
     if not isinstance(text, str) or not is_uuid(text):
         raise InvalidDeviceID(
-            f"The device ID ({_described(value)}) is no UUID; send one, such as 0f8fad5b-d9cb-469f-a165-70867728950e."
+            f"The device ID ({_described(value)}) is not a UUID; send one such as 0f8fad5b-d9cb-469f-a165-70867728950e."
         )
     return str(UUID(text))
 
@@ -32,7 +32,8 @@ def validate_device_id(value: object) -> str:
 def require_device_id(value: object, *, uuid_only: bool = False) -> str:
     """The device ID if it has 1 to 128 printable characters and no space, else InvalidDeviceID.
 
-    A UUID comes back in its canonical spelling, so that both spellings are one device; with `uuid_only` it must be one.
+    A UUID comes back in its canonical spelling, so that all its spellings are one device; with `uuid_only` it must be
+    one.
     """
     if uuid_only:
         return validate_device_id(value)

@@ -1,14 +1,14 @@
-"""What the checkpointer, its sessions and its turns refuse."""
+"""Errors of the checkpointer, its sessions and its turns."""
 
 from moorline_migrations.errors import MoorlineError
 
 
 class InvalidDeviceID(MoorlineError, ValueError):
-    """A device ID that the rule in force does not admit. Its text never repeats the ID."""
+    """A device ID that the rules do not accept. The text never repeats the ID."""
 
 
 class SessionBusy(MoorlineError):
-    """Another turn of this device is running; the message may be sent again in `retry_after` seconds."""
+    """Another turn of this device is running; send the message again in `retry_after` seconds."""
 
     retryable = True
 
@@ -27,18 +27,18 @@ class ErasureFailed(MoorlineError):
     def __init__(self, component: str, cause: str) -> None:
         super().__init__(component, cause)
         self.component = component
-        """Whose erase function failed."""
+        """The component whose erase function failed."""
         self.cause = cause
 
     def __str__(self) -> str:
         return (
             f"The component {self.component!r} could not erase what it has of the device, so nothing was erased; "
-            f"correct its erase function, then erase again. The cause: {self.cause}"
+            f"fix its erase function, then erase again. The cause: {self.cause}"
         )
 
 
 class StaleTurn(MoorlineError):
-    """The turn was taken over by another process, or its device was erased: what it came to was not kept."""
+    """The turn was taken over by another process, or its device was erased: its result was not kept."""
 
     retryable = True
 
@@ -53,4 +53,4 @@ class StaleTurn(MoorlineError):
 
 class TransactionError(MoorlineError):
     """A tool used its transaction in a way that cannot be kept, or held it too long; what it did there was rolled back.
-    Its text says what to change in the tool."""
+    The text says what to change in the tool."""

@@ -14,26 +14,26 @@ from moorline_checkpoint.rows import CheckpointRow, CheckpointRows, HeadRows, Va
 from moorline_checkpoint.turn import OpenTurn
 
 LIMIT = 2**19
-"""Bytes that all cached heads may take, about."""
+"""About how many bytes all cached heads may take."""
 
 _HEAD = 2000
-"""Bytes that a head takes besides the values that are stored in it, about."""
+"""About how many bytes a head takes besides its stored values."""
 
 _ROW = 150
-"""The same of a row of its history."""
+"""The same for a row of its history."""
 
 
 class _Cached(NamedTuple):
     heads: Mapping[str, HeadRows]
     fence: int
-    """That of the turn that left them."""
+    """The fence of the turn that left them."""
     size: int
 
 
 class HeadCache:
-    """The heads of each device that its next turn reads first; the least recently used device is dropped first.
+    """For each device the heads that its next turn reads first; the least recently used device is dropped first.
 
-    A checkpoint does not change under its ID, so a cached one stays true; whether it is still the head, Begin tells.
+    A checkpoint with a given ID never changes, so a cached one stays valid; Begin says whether it is still the head.
     """
 
     def __init__(self) -> None:
@@ -43,10 +43,10 @@ class HeadCache:
         self._changing = Lock()
 
     def get(self, device_id: str, *, fence: int | None = None) -> Mapping[str, HeadRows]:
-        """By namespace, the heads that the last turn of the device in this process left, if they are still kept.
+        """By namespace, the heads that the device's last turn in this process left, if they are still cached.
 
-        Where a claim's `fence` is lower than that turn's, the device was erased or its database fell back since: they
-        are dropped.
+        If the claim's `fence` is lower than that turn's, the device was erased or its database fell back since, and
+        they are dropped.
         """
         cached = self._heads.get(device_id)
         if cached is not None and fence is not None and fence < cached.fence:
@@ -61,7 +61,7 @@ class HeadCache:
         size = sum(map(_size, heads.values()))
         with self._changing:
             self._drop(turn.device_id)
-            if not heads or size > LIMIT:  # which would only push out all others
+            if not heads or size > LIMIT:  # it would only push out all others
                 return
             self._heads[turn.device_id] = _Cached(heads, turn.fence, size)
             self._size += size
@@ -79,7 +79,7 @@ class HeadCache:
 
 
 def _left_by(turn: OpenTurn, ns: str) -> HeadRows | None:
-    """The head of a namespace as the turn left it; None if what it is made of is not all in hand."""
+    """The head of a namespace as the turn left it; None if not all of it is in memory."""
     chain: list[CheckpointRow] = []
     own_id = turn.heads.get(ns)
     while own_id is not None and (written := turn.checkpoints.get((ns, own_id))):

@@ -8,18 +8,18 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 OnBusy = Literal["wait", "reject", "merge"]
-"""What a message does that finds its device busy: wait for its turn, be refused, or wait and be answered in one turn
-with those that wait next to it under an equal context."""
+"""What a message does if its device is busy: wait for its turn, be rejected, or wait and be answered in one turn
+together with the messages next to it that have an equal context."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BusyPolicy:
-    """What an `OnBusy` comes to; the claim's SQL has the same table."""
+    """The meaning of an `OnBusy`; the claim's SQL has the same table."""
 
     waits: bool = False
     """Keeps a place in the queue."""
     rejects: bool = False
-    """Is refused at once while a turn runs, also where the device's row cannot be had."""
+    """Is rejected at once while a turn runs, or while the device's row is locked."""
     merges: bool = False
     """Is answered together with those next to it in the queue."""
 
@@ -44,7 +44,7 @@ class Resume:
 
 @dataclass(frozen=True, kw_only=True)
 class IncomingMessage:
-    """A message for the queue of its device."""
+    """A message for its device's queue."""
 
     device_id: str
     message_id: str
@@ -52,7 +52,7 @@ class IncomingMessage:
     """Empty for a `Resume`."""
     resume: Resume | None
     values: Mapping[str, Any]
-    """What else the caller's context says; JSON."""
+    """The other keys of the caller's context; JSON."""
     on_busy: OnBusy
 
 

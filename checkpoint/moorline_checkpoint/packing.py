@@ -1,8 +1,8 @@
 """Text and JSON as PostgreSQL can store them.
 
-It stores no NUL characters and no lone surrogates, so text and JSON are packed: such a character becomes an escape of
-its own. Packing maps different texts to different texts, so equality, and with it the containment of JSON (`@>`),
-means the same before and after.
+It stores neither NUL characters nor lone surrogates, so text and JSON are packed: such a character becomes an escape.
+Packing maps different texts to different texts, so equality, and with it the containment of JSON (`@>`), means the same
+before and after.
 """
 
 import json
@@ -14,14 +14,14 @@ _UNSTORABLE = re.compile("[\x00\x1a\ud800-\udfff]")
 _ESCAPED = re.compile("\x1a([0-9a-f]{4})")
 _ESCAPED_IN_JSON = "\\u001a"
 
-# Made once: `json.dumps` makes a new one a call where the settings are not its own.
+# Made once: with settings other than its own, `json.dumps` makes a new encoder for each call.
 _encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
 _encode_packed = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 def pack_text(text: str) -> str:
-    """The text as PostgreSQL can store it; most texts come back as they are."""
-    # What cannot be stored cannot be printed either, which is quicker to see.
+    """The text as PostgreSQL can store it; most texts come back unchanged."""
+    # What cannot be stored is not printable either, which is quicker to check.
     return text if text.isprintable() else _UNSTORABLE.sub(lambda found: f"{_ESCAPE}{ord(found[0]):04x}", text)
 
 

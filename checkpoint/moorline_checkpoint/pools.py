@@ -1,4 +1,4 @@
-"""The pool of an event loop: what it is made of, and how much of it tools may take."""
+"""The pool of an event loop: how it is made, and how many of its connections tools may take."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from asyncpg import Pool, Record
 
 CLOSE_TIMEOUT = 5.0
-"""Seconds that a pool may take to say goodbye."""
+"""Seconds that closing a pool may take."""
 
 KEPT_FROM_TOOLS = 2
-"""Connections of a pool that tools' transactions never take, if that leaves them one."""
+"""Connections of a pool that tools' transactions never take, as long as one is left for tools."""
 
 
 class PooledConnection(KnownArrays):
-    """A connection that is given back without a word to the server, as no session state is ever set on it."""
+    """A connection that is returned to the pool without a send, because no session state is ever set on it."""
 
     released_at: float | None = None
 
@@ -35,7 +35,7 @@ class PooledConnection(KnownArrays):
 
 
 def tool_slots(pool: Pool[Record]) -> asyncio.Semaphore:
-    """One for each connection that tools may hold at a time."""
+    """One slot for each connection that tools may hold at a time."""
     return asyncio.Semaphore(max(1, pool.get_max_size() - KEPT_FROM_TOOLS))
 
 
@@ -46,7 +46,7 @@ class LoopPool(NamedTuple):
     tool_slots: asyncio.Semaphore
 
     async def close(self) -> None:
-        """Says goodbye to the server, within `CLOSE_TIMEOUT`."""
+        """Closes the connections within `CLOSE_TIMEOUT`."""
         with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
             async with asyncio.timeout(CLOSE_TIMEOUT):
                 await self.pool.close()

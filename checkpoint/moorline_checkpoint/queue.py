@@ -1,4 +1,4 @@
-"""What the queue of a device answers to whoever asks for a turn."""
+"""What a device's queue answers when a turn is asked for."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Replayed:
 
     record: TurnRecord
     other_text: bool
-    """Whether the message that was answered had another text."""
+    """Whether the message that was answered had a different text."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,15 +25,15 @@ class Waiting:
 
 @dataclass(frozen=True, kw_only=True)
 class Busy:
-    """Another turn of the device runs, or another message is first, and the caller would not wait."""
+    """Another turn of the device is running, or another message is first, and the caller does not wait."""
 
     retry_after: float
-    """Seconds, an estimate: what the device's turns usually take, less what has passed since the running one began."""
+    """Estimated seconds: what the device's turns usually take, less the time since the running one began."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StaleResume:
-    """The message answers an interrupt that waits for no answer any more. Nothing of it is stored."""
+    """The message answers an interrupt that no longer waits for an answer. Nothing of the message is stored."""
 
     resume: Resume
 
@@ -46,12 +46,12 @@ class Dead:
 
 
 QueueAnswer = Replayed | Waiting | Busy | StaleResume | Dead
-"""What is answered instead of a turn."""
+"""The answers that are given instead of a turn."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DeadLetter:
-    """A message that was set aside, for whoever looks into it."""
+    """A message that was set aside, for an operator to look into."""
 
     device_id: str
     message_id: str

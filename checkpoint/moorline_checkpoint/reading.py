@@ -36,13 +36,14 @@ class StoredRows:
 
 @dataclass(frozen=True)
 class TurnRows:
-    """What a run sees in its open turn: what it has written, over what came with its claim, over what is stored."""
+    """What a run sees in its open turn: first what the turn has written, then what came with its claim, then what is
+    stored."""
 
     stored: StoredRows
     turn: OpenTurn
 
     async def checkpoint(self, ns: str, own_id: str | None) -> CheckpointRows | None:
-        """The checkpoint asked for, else the one that the turn's namespace stands at; no other is a head."""
+        """The checkpoint asked for, else the namespace's current head in the turn; never merely the latest."""
         own_id = own_id or self.turn.heads.get(ns)
         if own_id is None:
             return None
@@ -54,7 +55,8 @@ class TurnRows:
         return CheckpointRows(written, await self._values(written), self.turn.writes_on(ns, own_id))
 
     async def history(self, ns: str, own_id: str | None, channels: Sequence[str]) -> HistoryRows:
-        """As `StoredRows.history`: up the turn's own checkpoints first, then on where they stand on stored ones."""
+        """Like `StoredRows.history`: up the turn's own checkpoints first, then on through the stored ones that they are
+        based on."""
         own_id = own_id or self.turn.heads.get(ns)
         written = self.turn.checkpoints.get((ns, own_id)) if own_id else None
         if written is None:
@@ -76,12 +78,13 @@ class TurnRows:
         return walk.rows()
 
     def _prefetched(self, ns: str, own_id: str | None) -> HeadRows | None:
-        """The head that came with the claim, if it is the one asked for."""
+        """The head that came with the claim, if that is the one asked for."""
         prefetched = self.turn.prefetched.get(ns)
         return prefetched if prefetched and prefetched.head.checkpoint.id == own_id else None
 
     async def _values(self, written: CheckpointRow) -> list[ValueRow]:
-        """The values of a checkpoint of the turn; those that it did not change are stored with an older one."""
+        """The values of a checkpoint of the turn; those that the turn did not change are stored with an older
+        checkpoint."""
         held = {pack_text(c): pack_text(str(v)) for c, v in load_json(written.versions).items()}
         values = [self.turn.channel_values.get((written.ns, channel, version)) for channel, version in held.items()]
         found = [value for value in values if value is not None]

@@ -1,20 +1,20 @@
-"""Retention: conversations that are older than an operator wants them kept go, a device at a time."""
+"""Retention: removes conversations older than the operator wants to keep, one device at a time."""
 
 from moorline_checkpoint.database import Database
 from moorline_checkpoint.sessions import BATCH
 
 TURNS = 1000
-"""Turns of a device that go in one statement at most."""
+"""The most turns of a device that one statement removes."""
 
 
 async def remove_older(database: Database, *, days: int) -> int:
-    """Removes transcripts, messages, effects and checkpoints that are older than so many days by the database's clock;
-    how many rows that were.
+    """Removes transcripts, messages, effects and checkpoints that are older than so many days by the database's clock,
+    and returns the number of rows removed.
 
-    What an open turn, a message that somebody waits with or a question that can still be answered needs stays, and so
-    does what the agents of a device in use remember. A device that somebody is changing waits for the next time. Each
-    statement holds the row of one device, so that no other waits for it.
-    Raises `StoreUnavailable` or `SchemaMismatch` when the database does; what went until then is gone.
+    It keeps what is needed by an open turn, by a message whose caller waits, or by a question that can still be
+    answered, and what the agents of a device in use remember. A device whose row is locked is left for the next time.
+    Each statement locks the row of one device only, so that no other device waits. Raises `StoreUnavailable` or
+    `SchemaMismatch` when the database does; what was removed until then stays removed.
     """
     removed, last = 0, None
     while True:

@@ -53,7 +53,7 @@ class WriteRow(NamedTuple):
 
 
 class DeltaRow(NamedTuple):
-    """A write as the history of its channel keeps it, where only the order of writes counts."""
+    """A write in the history of its channel, where only the order of writes matters."""
 
     task: str
     channel: str
@@ -70,8 +70,8 @@ class CheckpointRows(NamedTuple):
 
 
 class HistoryRows(NamedTuple):
-    """What channels' values are made of: the writes of their ancestors in the order in which runs applied them, and the
-    stored value that they start from, by channel."""
+    """What the values of channels are made of: the ancestors' writes in the order in which runs applied them, and by
+    channel the stored value that they start from."""
 
     writes: Sequence[DeltaRow]
     seeds: dict[str, ValueRow]
@@ -93,24 +93,25 @@ def in_order(writes: Iterable[WriteRow]) -> list[WriteRow]:
 
 
 def deltas(writes: Iterable[WriteRow]) -> list[DeltaRow]:
-    """The writes of one checkpoint as the histories of their channels keep them."""
-    # Every record of the database brings strings of its own.
+    """The writes of one checkpoint, as rows of the histories of their channels."""
+    # Each database record has its own copies of the strings.
     return [DeltaRow(row.task, intern(row.channel), intern(row.type), row.blob) for row in in_order(writes)]
 
 
 def columns(kind: type[tuple[Any, ...]], rows: Iterable[tuple[Any, ...]]) -> list[list[Any]]:
-    """The rows turned into one list a field of `kind`, a named tuple, as `unnest` takes them."""
+    """The rows as one list for each field of `kind`, a named tuple, as `unnest` takes them."""
     return [list(column) for column in zip(*rows, strict=True)] or [[] for _ in _fields(kind)]
 
 
 def placed_columns(kind: type[tuple[Any, ...]], groups: Iterable[Iterable[tuple[Any, ...]]]) -> list[list[Any]]:
-    """As `columns`, for the rows of several groups: a first list holds the number of each row's group, from 1."""
+    """Like `columns`, for the rows of a batch: the first list holds the place of the item that each row belongs to,
+    from 1."""
     rows = [(place, *row) for place, group in enumerate(groups, 1) for row in group]
     return [list(column) for column in zip(*rows, strict=True)] or [[] for _ in ("place", *_fields(kind))]
 
 
 def _fields(kind: type[tuple[Any, ...]]) -> tuple[str, ...]:
-    fields: tuple[str, ...] = kind._fields  # type: ignore[attr-defined]  # what every named tuple has
+    fields: tuple[str, ...] = kind._fields  # type: ignore[attr-defined]  # every named tuple has it
     return fields
 
 
@@ -187,5 +188,5 @@ def head_rows(record: Record) -> HeadRows:
 
 
 def _zipped(record: Record, *names: str) -> zip[Any]:
-    """The record's arrays, which hold a row each at the same place; null arrays hold none."""
+    """The rows in the record's arrays, one at each position; null arrays hold none."""
     return zip(*(record[name] or () for name in names), strict=True)

@@ -45,10 +45,10 @@ if TYPE_CHECKING:
     from langgraph.checkpoint.serde.base import SerializerProtocol
 
 COMPONENT_FAILED = "ML003"
-"""SQLSTATE with which an erasure names the component that failed."""
+"""The SQLSTATE with which an erasure names the component that failed."""
 
 PAGE = 50
-"""Checkpoints that one statement of a listing takes."""
+"""Checkpoints that one statement of a listing reads."""
 
 
 def _async_only(name: str) -> Callable[..., NoReturn]:
@@ -68,12 +68,12 @@ class DeviceCheckpointer(SessionLocks, BaseCheckpointSaver[str]):
             await saver.setup()
             graph = builder.compile(checkpointer=saver)
 
-    What a call has stored when it returns is durable. Any thread ID will do; NUL characters are kept. One object
-    serves any number of threads at once and any event loop, one after another or side by side.
+    What a call has stored is durable when it returns. Any thread ID is accepted; NUL characters are kept. One object
+    serves any number of threads at once, and any event loops, one after another or at the same time.
 
-    Stored types are rebuilt only if LangGraph knows them to be safe. Another type comes back as the plain data it
-    was made of, unless the serializer given allows it, or LANGGRAPH_STRICT_MSGPACK=true is set, with which LangGraph
-    allows the types that a graph's own schemas name.
+    Stored types are rebuilt only if LangGraph knows them to be safe. Any other type comes back as the plain data it was
+    made of, unless the given serializer allows it, or LANGGRAPH_STRICT_MSGPACK=true is set: LangGraph then allows the
+    types named in a graph's own schemas.
 
     Every asynchronous method raises `StoreUnavailable`, `SchemaMismatch` or `ConfigurationError` for what the
     database refuses.
@@ -87,11 +87,11 @@ class DeviceCheckpointer(SessionLocks, BaseCheckpointSaver[str]):
         serde: SerializerProtocol | None = None,
         default_ttl: int = DEFAULT_TTL,
     ) -> None:
-        """On a pool of the caller's, which is not closed, or on a Database, which brings its own schema.
+        """Works on a pool of the caller's, which is never closed, or on a Database, which has its own schema.
 
-        `default_ttl` seconds is the session TTL of a device that has none yet. Where others may create in a schema of
-        the search_path, make the pool with `connection_class=KnownArrays`, from `moorline_checkpoint.array_types`: what
-        asyncpg asks by itself would run their operators.
+        `default_ttl` seconds is the session TTL of a device that has none yet. If others may create objects in a schema
+        of the search_path, make the pool with `connection_class=KnownArrays` from `moorline_checkpoint.array_types`:
+        asyncpg's own queries would run their operators.
         """
         super().__init__(serde=serde or JsonPlusSerializer(allowed_msgpack_modules=None))
         require_ttl(default_ttl)
@@ -111,10 +111,10 @@ class DeviceCheckpointer(SessionLocks, BaseCheckpointSaver[str]):
         statement_cache_size: int = 100,
         log_key: str | None = None,
     ) -> Self:
-        """On connections of its own, at most `pool_size` in each event loop, opened when they are needed.
+        """Works on connections of its own, at most `pool_size` in each event loop, opened when needed.
 
-        `statement_cache_size=0` is for poolers in transaction mode that track no prepared statements. `log_key` is what
-        the tags of devices in logs are made with; by default the database keeps a key of its own.
+        `statement_cache_size=0` is for poolers in transaction mode that track no prepared statements. The tags of
+        devices in logs are made with `log_key`; by default with a key that the database keeps.
         """
         database = Database(
             dsn, schema=schema, pool_size=pool_size, statement_cache_size=statement_cache_size, log_key=log_key
@@ -130,11 +130,11 @@ class DeviceCheckpointer(SessionLocks, BaseCheckpointSaver[str]):
         await self.close()
 
     async def close(self) -> None:
-        """Closes its connections of the running event loop; those of other loops close with them."""
+        """Closes its connections of the running event loop; those of other loops are closed with their loops."""
         await self.database.close()
 
     async def setup(self) -> None:
-        """Brings the tables of conversations to the newest version, as `moorline migrate` does; no others."""
+        """Brings the tables of conversations, and no others, to the newest version, as `moorline migrate` does."""
         if self.database.dsn is not None:
             await migrate(self.database.dsn, schema=self.database.schema)
             return
@@ -142,9 +142,9 @@ class DeviceCheckpointer(SessionLocks, BaseCheckpointSaver[str]):
             await apply(cast("Connection[Record]", connection), schema=self.database.schema)
 
     def get_next_version(self, current: str | None, channel: None) -> str:  # noqa: ARG002
-        """Sixteen characters that sort as text: a counter, and chance, so that branches share no version.
+        """Sixteen characters that sort as text: a counter and a random part, so that branches share no version.
 
-        It goes on from versions that other savers made.
+        It continues from versions that other savers made.
         """
         if current is None:
             counter = 0
@@ -162,7 +162,7 @@ class DeviceCheckpointer(SessionLocks, BaseCheckpointSaver[str]):
         metadata: CheckpointMetadata,
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
-        """Stores a checkpoint and the channel values that are new with it; gives back the config to it."""
+        """Stores a checkpoint and the channel values that are new with it; returns its config."""
         device = device_key(config)
         turn = _turn(config)
         if turn is not None:
@@ -183,14 +183,14 @@ class DeviceCheckpointer(SessionLocks, BaseCheckpointSaver[str]):
     async def aput_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
-        """Stores what a task wrote on top of a checkpoint, which itself may still be on its way."""
+        """Stores what a task wrote on top of a checkpoint, which itself may not be stored yet."""
         rows, replace = pack_writes(self.serde, config, writes, task_id, task_path)
         if turn := _turn(config):
             turn.put_writes(rows, replace=replace)
         elif rows:
             await self._store.put_writes(device_key(config), rows, replace=replace)
 
-    # LangGraph asks for it in every run, and working it out takes Python longer than packing the writes.
+    # LangGraph asks for it in every run, and computing it takes longer than packing the writes.
     aput_writes.__signature__ = signature(aput_writes)  # type: ignore[attr-defined]
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
@@ -206,8 +206,8 @@ class DeviceCheckpointer(SessionLocks, BaseCheckpointSaver[str]):
         before: RunnableConfig | None = None,
         limit: int | None = None,
     ) -> AsyncIterator[CheckpointTuple]:
-        """Checkpoints, newest first, of all devices or as far as the config narrows it, whose metadata contains
-        the filter. No connection is held between two of them."""
+        """Checkpoints whose metadata contains the filter, newest first, of all devices or of what the config selects.
+        No connection is held between two of them."""
         asked = config["configurable"] if config else {}
         device = device_key(config) if config and "thread_id" in asked else None
         ns = namespace(config) if config and "checkpoint_ns" in asked else None
@@ -245,12 +245,12 @@ class DeviceCheckpointer(SessionLocks, BaseCheckpointSaver[str]):
         return unpack_history(self.serde, channels, rows)
 
     async def adelete_thread(self, thread_id: str) -> None:
-        """Removes every row of the device: checkpoints, lock, messages, turns, effects, and what other components have
-        of it. A turn that is open becomes stale."""
+        """Removes everything of the device: checkpoints, lock, messages, turns, effects, and what other components have
+        of it. An open turn becomes stale."""
         await self.erase(thread_id)
 
     async def erase(self, device_id: str) -> bool:
-        """As `adelete_thread`. False if there was nothing of the device.
+        """Like `adelete_thread`. Returns False if there was nothing of the device.
 
         `ErasureFailed` says which component could not erase what it has; then nothing was erased.
         """
@@ -262,19 +262,19 @@ class DeviceCheckpointer(SessionLocks, BaseCheckpointSaver[str]):
             raise ErasureFailed(str(error.args[0]), str(error.detail)) from error
 
     async def export(self, device_id: str) -> dict[str, Any]:
-        """What each component of the schema has of the device, by its name; JSON."""
+        """What each component in the schema has of the device, by the component's name; JSON."""
         return dict(load_json(await self.database.fetchval("export", pack_text(str(device_id)))))
 
     async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
-        """Removes the checkpoints of these runs from whatever threads they are in.
+        """Removes the checkpoints of these runs from all threads.
 
-        It takes what it is told to: a `DeltaChannel` of a thread that lives on loses what those runs wrote.
+        Without regard to what follows: a `DeltaChannel` of a thread that goes on loses what those runs wrote.
         """
         if run_ids:
             await self.database.execute("delete_runs", [pack_text(str(run)) for run in run_ids])
 
     async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
-        """Copies all checkpoints of a thread to another, which then stands where the source stands.
+        """Copies all checkpoints of a thread to another, which then has the same heads.
 
         What the target already has under the same IDs stays.
         """
@@ -282,8 +282,8 @@ class DeviceCheckpointer(SessionLocks, BaseCheckpointSaver[str]):
         await self.database.execute("copy_checkpoints", source, target)
 
     async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
-        """Removes checkpoints: with "delete" all; with "keep_latest" all but the latest of each namespace and
-        those that the value of a `DeltaChannel` there is made of. Raises ValueError for another strategy."""
+        """Removes checkpoints: all of them with "delete"; with "keep_latest" all but the latest of each namespace and
+        those that the values of its `DeltaChannel`s are made of. Raises ValueError for another strategy."""
         statement = {"keep_latest": "prune_to_latest", "delete": "prune_all"}.get(strategy)
         if statement is None:
             raise ValueError(f"there is no pruning strategy {strategy!r}; use 'keep_latest' or 'delete'")

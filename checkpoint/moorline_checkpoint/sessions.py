@@ -1,4 +1,4 @@
-"""Session locks: which agent answers a device, since when and for how long. The database's clock decides."""
+"""Session locks: which agent answers a device, since when and for how long, by the database's clock."""
 
 import logging
 import time
@@ -19,13 +19,13 @@ DEFAULT_TTL = 86_400
 """Seconds."""
 
 MAX_TTL = 2**31 - 1
-"""Seconds; what the column holds."""
+"""Seconds; the most that the column holds."""
 
 MAX_AGENT_LENGTH = 50
-"""Characters; what the column holds."""
+"""Characters; the most that the column holds."""
 
 BATCH = 500
-"""Rows that one statement of a sweep or a listing takes."""
+"""Rows that one statement of a sweep or a listing handles."""
 
 logger = logging.getLogger("moorline.session")
 
@@ -41,7 +41,7 @@ class Session:
 
 
 class SessionLocks:
-    """The lock of each device. An expired lock reads as none from that moment, swept or not.
+    """The lock of each device. From the moment it expires a lock reads as none, whether swept or not.
 
     In an open turn of the device the lock is the turn's: it changes, and is logged, with the turn's commit.
 
@@ -52,7 +52,7 @@ class SessionLocks:
     default_ttl: int
 
     async def get_session_lock(self, device_id: str) -> str | None:
-        """The agent whose live lock the device is under."""
+        """The agent that holds the device's live lock."""
         agent: str | None
         if turn := open_turn(device_id):
             agent = turn.active_agent
@@ -64,12 +64,12 @@ class SessionLocks:
         return agent
 
     async def set_session_lock(self, device_id: str, agent_key: str, *, ttl: int | None = None) -> bool:
-        """Puts the device under the agent until `ttl` seconds after its last activity. True, or raises.
+        """Gives the agent the device's lock until `ttl` seconds after the last activity. Returns True, or raises.
 
-        Without a `ttl` the device keeps its own; one that has none yet gets the default. Setting the lock
-        that is there renews its activity and leaves `locked_at`. Raises `ConfigurationError` for a TTL that is no
-        positive whole number or an agent name that does not fit, `InvalidDeviceID` where the table's key cannot
-        hold the ID.
+        Without a `ttl` the device keeps its own; one that has none yet gets the default. If the agent has the lock
+        already, its activity is renewed and `locked_at` stays. Raises `ConfigurationError` for a TTL that is not a
+        positive whole number or an agent name that does not fit, `InvalidDeviceID` if the table's key cannot hold the
+        ID.
         """
         require_agent_name(agent_key)
         if ttl is not None:
@@ -89,7 +89,7 @@ class SessionLocks:
         return True
 
     async def clear_session_lock(self, device_id: str) -> bool:
-        """Drops the lock, and only the lock. Whether a live one was there."""
+        """Drops the lock and nothing else. Returns whether there was a live one."""
         if turn := open_turn(device_id):
             return turn.clear_lock()
         with self._watched("clearing", device_id):
@@ -99,8 +99,8 @@ class SessionLocks:
         return bool(live)
 
     async def cleanup_expired_sessions(self) -> int:
-        """Drops the expired locks, and only the locks; one that somebody is changing waits for the next time.
-        How many it dropped."""
+        """Drops the expired locks and nothing else; one whose row is locked is left for the next time. Returns how many
+        it dropped."""
         cleared, batch = 0, BATCH
         with self._watched("cleanup", None):
             while batch == BATCH:
@@ -110,8 +110,8 @@ class SessionLocks:
         return cleared
 
     async def device_tag(self, device_id: str) -> str:
-        """What stands for the device in logs and errors: twelve hexadecimal digits, the same in every process that
-        works on this database, or has the same log key."""
+        """The device's tag in logs and errors: twelve hexadecimal digits, the same in every process that works on this
+        database or has the same log key."""
         return await self.database.device_tag(device_id)
 
     async def get_session(self, device_id: str) -> Session | None:
@@ -132,7 +132,8 @@ class SessionLocks:
 
     @contextmanager
     def _watched(self, doing: str, device_id: str | None) -> Iterator[None]:
-        """Logs how long the block takes, or the kind of error it fails with, whose text may name the device."""
+        """Logs how long the block takes, or the type of the error it fails with; the text of the error may name the
+        device."""
         begun = time.perf_counter()
         try:
             yield
@@ -148,7 +149,7 @@ class SessionLocks:
 
 
 async def log_lock(database: Database, device_id: str, agent: str | None) -> None:
-    """Says in the log that a lock was set, or cleared if there is no agent."""
+    """Logs that a lock was set, or cleared if there is no agent."""
     if not logger.isEnabledFor(logging.INFO):
         return
     if agent is None:

@@ -1,6 +1,6 @@
 """Tags: what stands for a device in logs and errors.
 
-A device ID may be a phone number, and all phone numbers of a country can be tried within an hour: a tag leads to a
+A device ID may be a phone number, and all phone numbers of a country can be tried within an hour. So a tag leads to a
 device only with the key that it was made with.
 """
 
@@ -13,7 +13,8 @@ UNTAGGED = "untagged"
 class DeviceTags:
     """Twelve hexadecimal digits for each device, the same in every process that uses the same key.
 
-    The key is made of the `secret` given, else it is the one that the database keeps, once that was read.
+    The key is made from the `secret` if one is given; otherwise it is the one that the database keeps, once that has
+    been read.
     """
 
     def __init__(self, secret: str | None = None) -> None:
@@ -25,7 +26,7 @@ class DeviceTags:
         return self._key is not None
 
     def use(self, key: bytes) -> None:
-        """From now on tags are made with this key, of up to 64 bytes."""
+        """Makes tags with this key, of up to 64 bytes, from now on."""
         self._key = key
 
     def of(self, device_id: str) -> str:

@@ -13,17 +13,17 @@ _REFUSED = frozenset(
 
 
 def check_command(sql: str) -> None:
-    """Raises `TransactionError` if the text, which is one command, begins with one that is refused."""
+    """Raises `TransactionError` if the text, a single command, is one that is refused."""
     word = _first_word(sql).lower()
     if word in _REFUSED:
         raise TransactionError(
             f"{word.upper()} is refused in a tool's transaction. A block of `context.transaction()` begins, commits "
-            "and rolls back; for a setting that ends with it, SELECT set_config(name, value, true)."
+            "and rolls back by itself; for a setting that ends with it, use SELECT set_config(name, value, true)."
         )
 
 
 def is_one_command(sql: str) -> bool:
-    """Whether the text is a single command for certain; false where only the server can tell."""
+    """Whether the text is certainly a single command; False if only the server can tell."""
     return ";" not in sql.rstrip("; \t\r\n")
 
 
@@ -52,7 +52,7 @@ def _end_of_line(sql: str, at: int) -> int:
 
 
 def _end_of_comment(sql: str, at: int) -> int:
-    """Comments may stand within each other."""
+    """Comments may be nested."""
     depth = 0
     while at < len(sql):
         two = sql[at : at + 2]

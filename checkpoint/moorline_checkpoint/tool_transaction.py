@@ -1,8 +1,8 @@
-"""What tools do to the database: blocks of statements, each kept as a whole or not at all, in a transaction under the
+"""What tools do to the database: blocks of statements, each kept completely or not at all, in a transaction under the
 turn's claim that outlives neither the call nor the lease.
 
 A tool's code is not ours. It may go on after an error, end the transaction, change settings of the session, or take
-its time: none of that may reach the turn's journal, other turns, or whoever gets the connection next.
+long: none of that may affect the turn's journal, other turns, or the next user of the connection.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from moorline_checkpoint.turn import JournalEntry, OpenTurn
 
 TRANSACTION_SECONDS = 8.0
-"""Seconds that a tool may hold its transaction. With the time between two heartbeats it is less than the lease, so a
-turn that is alive is not taken over."""
+"""Seconds that a tool may hold its transaction. Together with the time between two heartbeats this is less than the
+lease, so a turn that is alive is not taken over."""
 
-# What a session keeps beyond its transaction, and a tool may have changed however it went about it. `RESET ALL` comes
-# early: it takes back a timeout that the rest might run into.
+# Resets everything that a session keeps beyond its transaction, however a tool may have changed it. `RESET ALL` comes
+# early: it resets a timeout that the rest might run into.
 RESET = (
     "RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL; CLOSE ALL; UNLISTEN *; "
     "SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES"
@@ -43,7 +43,7 @@ T = TypeVar("T")
 
 
 class ToolConnection:
-    """What a tool is given in a block. Errors are ours where they are the store's fault, else asyncpg's."""
+    """The connection that a tool gets in a block. Errors that are the store's fault are ours, others asyncpg's."""
 
     def __init__(self, block: _Block) -> None:
         self._block = block
@@ -70,8 +70,8 @@ class ToolConnection:
 class ToolTransaction:
     """The transaction of one call of a tool, made by `tool_transaction`.
 
-    It begins with the first block, which needs no savepoint: if that raises, all is rolled back, and another block
-    begins anew. Blocks after it and in it are savepoints.
+    It begins with the first block, which needs no savepoint: if that raises, everything is rolled back, and the next
+    block begins a new one. Blocks after the first or inside another are savepoints.
     """
 
     def __init__(self, database: Database, turn: OpenTurn, deadline: asyncio.Timeout) -> None:
@@ -82,15 +82,15 @@ class ToolTransaction:
         self._open: TurnTransaction | None = None
         self._blocks: list[_Block] = []
         self.over = False
-        """Whether nothing may be opened any more."""
+        """Whether no more blocks may be opened."""
         self._busy = False
 
     @asynccontextmanager
     async def block(self) -> AsyncIterator[ToolConnection]:
-        """Statements that are kept when the block ends well, with the whole transaction; rolled back when it raises.
+        """The block's statements are kept with the whole transaction if it ends normally, and rolled back if it raises.
 
-        Raises `TransactionError` where blocks are open at once that are not one within the other, and at its end where
-        a statement failed and was passed over.
+        Raises `TransactionError` if another block is open that is not around this one, and at the end of the block if a
+        statement failed and the error was swallowed.
         """
         outer = _innermost.get()
         self._check_may_open(outer)
@@ -113,8 +113,8 @@ class ToolTransaction:
             _innermost.set(outer)
 
     async def commit(self, position: int = 0, entries: Sequence[JournalEntry] = ()) -> None:
-        """Commits what the blocks did, together with journal entries, the first of them at `position`. Where no block
-        left anything, these have a transaction of their own, in which no tool holds a connection up."""
+        """Commits what the blocks did, together with journal entries, the first of them at `position`. If no block left
+        anything, the entries get a transaction of their own, so that no tool's time counts in it."""
         if self._blocks:
             raise TransactionError("The tool ended before its transaction did: await everything that uses it.")
         self.over = True
@@ -132,7 +132,7 @@ class ToolTransaction:
         await self._stack.aclose()
 
     async def roll_back(self, error: BaseException) -> None:
-        """Keeps nothing of what is open; `error` is why."""
+        """Rolls back what is open; `error` is why."""
         self._open = None
         for block in self._blocks:
             block.failure = block.failure or error
@@ -143,14 +143,14 @@ class ToolTransaction:
 
     @property
     def connection(self) -> Connection:
-        """That of the open transaction."""
+        """The connection of the open transaction."""
         if self._open is None:
             raise TransactionError("The transaction was rolled back: leave the block.")
         return self._open.connection
 
     async def run(self, send: Callable[[Connection], Awaitable[T]], sql: str) -> T:
-        """Sends a statement of a tool. What goes wrong is remembered by the innermost block, to whose savepoint the
-        transaction would have to go back."""
+        """Sends a statement of a tool. The innermost block remembers an error, because the transaction would have to go
+        back to that block's savepoint."""
         innermost = self._blocks[-1]
         try:
             return await self._run(send, sql)
@@ -160,7 +160,7 @@ class ToolTransaction:
 
     async def _run(self, send: Callable[[Connection], Awaitable[T]], sql: str) -> T:
         if self._busy:
-            raise TransactionError("A statement of this transaction is still running: await one after another.")
+            raise TransactionError("A statement of this transaction is still running: await them one after another.")
         check_command(sql)
         self._check_in_time()
         self._busy = True
@@ -171,7 +171,7 @@ class ToolTransaction:
                 raise
             raise TransactionError(f"A tool's transaction takes one command at a time ({error}).") from error
         except StoreUnavailable as error:
-            # Arguments that do not fit are the tool's mistake, not the store's, though asyncpg's word is the same.
+            # Arguments that do not fit are the tool's mistake, not the store's, though asyncpg raises the same error.
             if isinstance(error.__cause__, asyncpg.InterfaceError) and self.connection.in_transaction:
                 raise error.__cause__ from None
             raise
@@ -196,7 +196,7 @@ class ToolTransaction:
         return self._open
 
     async def _enter(self) -> str | None:
-        """Begins the transaction, or a savepoint in it, whose name it gives."""
+        """Begins the transaction, or a savepoint in it, and returns the savepoint's name."""
         if self._open is None:
             await self._begin()
             return None
@@ -236,16 +236,16 @@ class _Block:
     def __init__(self, transaction: ToolTransaction) -> None:
         self.transaction = transaction
         self.failure: BaseException | None = None
-        """What a statement raised that the tool may have passed over; the server keeps nothing of the block then."""
+        """What a statement raised; if the tool swallows it, nothing of the block can be kept."""
         self.over = False
 
     async def run(self, send: Callable[[Connection], Awaitable[T]], sql: str) -> T:
         if self.over:
-            raise TransactionError("The block that this connection was given in is over: open another.")
+            raise TransactionError("The block that this connection belongs to is over: open another.")
         return await self.transaction.run(send, sql)
 
     def check(self) -> None:
-        """Raises what was passed over."""
+        """Raises an error that was swallowed."""
         if isinstance(self.failure, StoreUnavailable | TransactionError):
             raise self.failure
         if self.failure is not None:
@@ -260,10 +260,10 @@ _innermost: ContextVar[_Block | None] = ContextVar("moorline_innermost_block", d
 
 @asynccontextmanager
 async def tool_transaction(database: Database, turn: OpenTurn) -> AsyncIterator[ToolTransaction]:
-    """The transaction of a call: rolled back when the block raises or ends without having committed it.
+    """The transaction of a call: rolled back if the block raises or ends without committing it.
 
-    The task that runs the block is cancelled when the transaction has been open for `TRANSACTION_SECONDS`; that is a
-    `TransactionError` then.
+    When the transaction has been open for `TRANSACTION_SECONDS`, the task that runs the block is cancelled, and the
+    block raises `TransactionError`.
     """
     deadline = asyncio.timeout(None)
     transaction = ToolTransaction(database, turn, deadline)
@@ -284,7 +284,8 @@ async def tool_transaction(database: Database, turn: OpenTurn) -> AsyncIterator[
 
 @asynccontextmanager
 async def own_block(database: Database, turn: OpenTurn) -> AsyncIterator[ToolConnection]:
-    """A block that is committed when it ends, or, where the running code is in a block of the turn, one within that."""
+    """A block that is committed when it ends; if the running code is already in a block of the turn, a block inside
+    that one."""
     outer = _innermost.get()
     if outer is not None and not outer.over and outer.transaction.turn is turn:
         async with outer.transaction.block() as connection:
@@ -298,6 +299,6 @@ async def own_block(database: Database, turn: OpenTurn) -> AsyncIterator[ToolCon
 
 def _too_long() -> TransactionError:
     return TransactionError(
-        f"A tool held its transaction for more than {TRANSACTION_SECONDS:g} s; it was rolled back. Do what takes long "
+        f"A tool held its transaction for more than {TRANSACTION_SECONDS:g} s; it was rolled back. Do slow work "
         "before or after it."
     )

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from moorline_checkpoint.database import Connection, Database
     from moorline_checkpoint.turn import JournalEntry, OpenTurn
 
-# A process that is frozen or cut off in the transaction must not hold the device's row for good. One send, and no
-# statement of its own for each setting: several commands may go together as long as they have no arguments.
+# A process that is frozen or cut off in the transaction must not hold the device's row for ever. All of it is one send:
+# several commands may go together as long as they have no arguments.
 BEGIN = "BEGIN; SET LOCAL statement_timeout = '10s'; SET LOCAL idle_in_transaction_session_timeout = '10s'"
 
 
@@ -28,7 +28,7 @@ class TurnTransaction:
         self._turn = turn
 
     async def note(self, position: int, entries: Sequence[JournalEntry]) -> None:
-        """Journals entries, the first of them at `position`; they are kept if the transaction is."""
+        """Journals entries, the first of them at `position`; they are kept if the transaction is committed."""
         turn = self._turn
         await self.connection.execute(
             self._database.sql("journal"),
@@ -46,7 +46,7 @@ class TurnTransaction:
         turn.journaled = True
 
     async def note_result(self, position: int, result: Any) -> None:
-        """Journals what the call at `position` gave."""
+        """Journals the result of the call at `position`."""
         await self.connection.execute(
             self._database.sql("journal_result"),
             self._turn.device_id,
@@ -60,10 +60,10 @@ class TurnTransaction:
 async def turn_transaction(
     database: Database, turn: OpenTurn, *, commit: str = "COMMIT", rollback: str = "ROLLBACK"
 ) -> AsyncIterator[TurnTransaction]:
-    """Commits when the block ends, rolls back when it raises. It holds the device's row, so that no other process
-    claims the device before it ends. Raises `StaleTurn` if one already has.
+    """Commits when the block ends, rolls back if it raises. It locks the device's row, so that no other process claims
+    the device before it ends. Raises `StaleTurn` if one already has.
 
-    The transactions of a turn run one after another, and wait for each other without a connection.
+    The transactions of a turn run one after another and hold no connection while they wait for each other.
     """
     async with turn.transactions, database.transaction(begin=BEGIN, commit=commit, rollback=rollback) as connection:
         if not await connection.fetchval(database.sql("hold_turn"), StateKey(turn.device_id), turn.claim_id):
@@ -76,7 +76,7 @@ async def turn_transaction(
 
 
 def stale(database: Database, turn: OpenTurn) -> StaleTurn:
-    """The error for a turn whose claim does not stand any more."""
+    """The error for a turn whose claim no longer stands."""
     return StaleTurn(
         f"Turn {turn.turn_no} of {database.tags.of(turn.device_id)} was taken over by another process, or its "
         "device was erased."

@@ -1,8 +1,8 @@
-"""The open turn: what a run started from, and what it has written so far.
+"""The open turn: what its run started from, and what it has written so far.
 
-It travels in the run's own context (a context variable), not in a table of devices: a stale turn in the same
-process never writes under a newer fence. What the run writes joins the open turn and reaches the database with
-its commit, or not at all.
+It travels in the run's own context (a context variable) rather than in a table of devices, so a stale turn in the same
+process never writes into a newer one. What the run writes joins the open turn and reaches the database with its commit,
+or not at all.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from moorline_checkpoint.rows import CheckpointRow, HeadRows, ValueRow, WriteRow
 
 @dataclass(frozen=True, kw_only=True)
 class TurnRecord:
-    """What a turn came to, as the transcript holds it."""
+    """The result of a turn, as the transcript keeps it."""
 
     turn_no: int
     agent: str | None
@@ -31,7 +31,7 @@ class TurnRecord:
     handoffs: tuple[str, ...]
     usage: Mapping[str, int]
     interrupt: Mapping[str, Any] | None
-    """`id` and `value` of what the agent waits for."""
+    """`id` and `value` of the interrupt that waits for an answer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,28 +40,28 @@ class JournalEntry:
 
     kind: Literal["answer", "database", "outside"]
     name: str
-    """The agent that was answered, or the tool."""
+    """The agent that the model answered, or the tool."""
     intent: Any
     """The answer, or the arguments of the call."""
     result: Any = None
-    """What the call gave; None while that is not known."""
+    """The result of the call; None while it is not known."""
     agent: str | None = None
-    """Whose answer or tool it was, an agent's or the router's; None where that is not known."""
+    """The agent (or the router) whose answer or tool it was; None if that is not known."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class UnfinishedEffect:
-    """What a tool did for a message whose turn failed afterwards and has not been finished yet."""
+    """What a tool did for a message whose turn then failed and has not been finished yet."""
 
     message_id: str
-    """The first message of that turn; with it the turn can be finished."""
+    """The first message of that turn; sending it again finishes the turn."""
     agent: str | None
     name: str
     """The tool."""
     intent: Any
     """The arguments of the call."""
     result: Any
-    """What the call gave; None where that is not known, and it may have happened."""
+    """The result of the call; None if it is not known whether the effect happened."""
 
 
 def _set_event() -> asyncio.Event:
@@ -79,36 +79,36 @@ class OpenTurn:
     fence: int
     turn_no: int
     messages: tuple[TurnMessage, ...]
-    """The message, or the merged ones, in order of arrival."""
+    """The message, or the merged messages in order of arrival."""
     resume: Resume | None
     values: Mapping[str, Any]
-    """What else the context of the messages says."""
+    """The other keys of the messages' context."""
     attempts: int
     """Claims of this message so far, this one included."""
     now: datetime
-    """The database's clock at the claim."""
+    """The database's time at the claim."""
     holder: str | None
-    """The agent whose live lock the turn started with."""
+    """The agent that held the live lock when the turn started."""
     heads: dict[str, str]
-    """The checkpoint that each namespace stands at: what the claim brought, moved on by the turn's own."""
+    """The current checkpoint of each namespace: first what the claim brought, then the turn's own."""
     active_agent: str | None
     """The agent that holds the session from the turn's commit on."""
     prefetched: Mapping[str, HeadRows] = field(default_factory=dict)
     """By namespace, the heads that came with the claim."""
     journal: Sequence[JournalEntry] = ()
-    """What an earlier run of the same messages left, in order."""
+    """The journal that an earlier run of the same messages left, in order."""
     journaled: bool = False
-    """Whether the turn has a journal that its commit tidies up."""
+    """Whether the turn has a journal, which its commit then cleans up."""
     unfinished: tuple[UnfinishedEffect, ...] = ()
-    """What other messages of the device have done whose turns failed and are not finished, in its order."""
+    """The effects, in order, of the device's other messages whose turns failed and are not finished."""
     effects_kept: bool | None = None
-    """Of a turn that failed: whether anything stands that its tools did; None where its release has not told."""
+    """After a failure: whether the turn has effects that stand; None if its release did not say."""
     session_ttl: int | None = None
-    """Seconds; None leaves what the device's row says."""
+    """Seconds; None keeps the value in the device's row."""
     transactions: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """Held by the one transaction under the turn's claim that may be open at a time."""
+    """Held by a transaction under the turn's claim; only one may be open at a time."""
     row_free: asyncio.Event = field(default_factory=_set_event)
-    """Whether none of these holds the device's row."""
+    """Whether no such transaction holds the device's row."""
     checkpoints: dict[tuple[str, str], CheckpointRow] = field(default_factory=dict)
     channel_values: dict[tuple[str, str, str], ValueRow] = field(default_factory=dict)
     writes: dict[tuple[str, str], dict[tuple[str, int], WriteRow]] = field(default_factory=dict)
@@ -123,7 +123,7 @@ class OpenTurn:
         self.session_ttl = ttl if ttl is not None else self.session_ttl
 
     def clear_lock(self) -> bool:
-        """Nobody holds the session from this turn's commit on. Whether anybody did until now."""
+        """Nobody holds the session from this turn's commit on. Returns whether anybody did until now."""
         held, self.active_agent = self.active_agent is not None, None
         return held
 
@@ -134,14 +134,14 @@ class OpenTurn:
         self.heads[checkpoint.ns] = checkpoint.id
 
     def put_writes(self, rows: Sequence[WriteRow], *, replace: bool) -> None:
-        """The writes join the turn; one that is there already is kept unless `replace`."""
+        """The writes join the turn; one that is already there is kept unless `replace`."""
         for row in rows:
             written = self.writes.setdefault((row.ns, row.id), {})
             if replace or (row.task, row.idx) not in written:
                 written[row.task, row.idx] = row
 
     def writes_on(self, ns: str, own_id: str, stored: Iterable[WriteRow] = ()) -> list[WriteRow]:
-        """What is written on top of a checkpoint: the turn's own over what is stored there."""
+        """The writes on top of a checkpoint: the turn's own over the stored ones."""
         merged = {(row.task, row.idx): row for row in stored}
         return list((merged | self.writes.get((ns, own_id), {})).values())
 
@@ -150,13 +150,13 @@ class OpenTurn:
         return [row for written in self.writes.values() for row in written.values()]
 
     def drop_transient_state(self) -> None:
-        """Forgets what only a turn that waits for an answer needs.
+        """Drops what only a turn that waits for an answer needs.
 
-        That is the namespaces that nothing will enter again (those of single invocations, and the manager's own as long
-        as it has nothing to remember), that checkpoints of the others belong to them, and which tasks wrote what led to
-        a checkpoint; but not in what order.
+        These are the namespaces that no run will enter again (those of single invocations, and the manager's own as
+        long as it has nothing to remember), the references to them in other namespaces' checkpoints, and the names of
+        the tasks whose writes led to a checkpoint. The order of those writes is kept.
         """
-        # LangGraph calls the outermost graph's namespace "", and that of one invocation of a subgraph `name:task ID`.
+        # LangGraph names the outermost graph's namespace "", and that of one invocation of a subgraph `name:task ID`.
         lasting = {ns for ns in self.heads if ":" not in ns and (ns or self._remembers(ns))}
         self.heads = {ns: head for ns, head in self.heads.items() if ns in lasting}
         self.checkpoints = {key: _alone(row) for key, row in self.checkpoints.items() if row.ns in lasting}
@@ -164,7 +164,7 @@ class OpenTurn:
         self.writes = {key: self._without_tasks(*key, rows) for key, rows in self.writes.items() if key[0] in lasting}
 
     def _remembers(self, ns: str) -> bool:
-        """Whether the namespace goes on from an earlier turn, or this one has left something in it."""
+        """Whether the namespace continues from an earlier turn, or this turn has left something in it."""
         written = [row for row in self.checkpoints.values() if row.ns == ns]
         return (
             not written
@@ -176,7 +176,7 @@ class OpenTurn:
     def _without_tasks(
         self, ns: str, own_id: str, rows: dict[tuple[str, int], WriteRow]
     ) -> dict[tuple[str, int], WriteRow]:
-        """The writes on a checkpoint numbered in their order, if all are known that are there, and none will follow."""
+        """The writes on a checkpoint, numbered in their order, if all of them are known and no more will follow."""
         older = self.prefetched.get(ns)
         prefetched = older is not None and older.head.checkpoint.id == own_id and not older.head.writes
         if self.heads.get(ns) == own_id or not (prefetched or (ns, own_id) in self.checkpoints):
@@ -188,7 +188,7 @@ _open: ContextVar[OpenTurn | None] = ContextVar("moorline_open_turn", default=No
 
 
 def open_turn(device_id: str) -> OpenTurn | None:
-    """The turn that the running code belongs to, if it is one of this device."""
+    """The turn that the running code belongs to, if it is this device's."""
     turn = _open.get()
     return turn if turn is not None and turn.device_id == device_id else None
 
@@ -204,7 +204,7 @@ def running(turn: OpenTurn) -> Iterator[None]:
 
 
 def _alone(row: CheckpointRow) -> CheckpointRow:
-    """The checkpoint without the IDs of those that it was made in, which are gone."""
+    """The checkpoint without the IDs of the checkpoints around it, which are gone."""
     metadata = load_json(row.metadata)
     metadata.pop("parents", None)
     return row._replace(metadata=pack_json(metadata))

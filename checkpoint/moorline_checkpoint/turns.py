@@ -1,6 +1,6 @@
-"""Turns: claiming a device for one message, and committing all that the turn leaves behind.
+"""Turns: claiming a device for one message, and committing everything that the turn wrote.
 
-What the turns of all devices claim or commit at one moment goes out as one statement; see `batcher`.
+The claims, or the commits, of all devices at one moment go out as one statement; see `batcher`.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ MAX_ATTEMPTS = 3
 
 
 KEEP_TURNS = 20
-"""Turns of a device whose last checkpoints stay."""
+"""Turns of a device whose last checkpoints are kept."""
 
 
 class _Claim(NamedTuple):
-    """One of a group to begin, in the order in which the statement takes the columns."""
+    """One claim of a batch, in the order in which the statement takes the columns."""
 
     device_id: str
     message_id: str | None
@@ -64,7 +64,7 @@ class _Claimed(NamedTuple):
 
 
 class _Outcome(NamedTuple):
-    """One of a group to commit."""
+    """One commit of a batch."""
 
     turn: OpenTurn
     outcome: str
@@ -87,8 +87,8 @@ class Turns:
     """
 
     def __init__(self, database: Database, *, default_ttl: int, keep_turns: int = KEEP_TURNS) -> None:
-        """`default_ttl` seconds is the session TTL of a device that is new. The last checkpoints of at least the last
-        `keep_turns` turns of a device stay, and of fewer than twice as many."""
+        """`default_ttl` seconds is the session TTL of a new device. Of each device the last checkpoints of at least the
+        last `keep_turns` turns are kept, and of fewer than twice as many."""
         self._database = database
         self._default_ttl = default_ttl
         self._keep_turns = keep_turns
@@ -99,14 +99,14 @@ class Turns:
 
     @property
     def tags(self) -> DeviceTags:
-        """What stands for devices in logs and errors."""
+        """The tags of devices in logs and errors."""
         return self._database.tags
 
     async def begin(self, message: IncomingMessage, *, claim_id: UUID) -> OpenTurn | QueueAnswer:
-        """Claims the device's next turn, which may be one of other messages that a crashed process left behind.
+        """Claims the device's next turn, which may be one for other messages that a crashed process left behind.
 
-        Idempotent in `claim_id`: asked again with the same one, it gives the same turn again. A message that has to
-        wait keeps its place for `WAITER_SECONDS` seconds after it last asked.
+        Idempotent in `claim_id`: called again with the same one, it returns the same turn. A message that has to wait
+        keeps its place for `WAITER_SECONDS` seconds after it last asked.
         """
         found, prefetched = await self._begins.answer(
             _Claim(
@@ -134,7 +134,7 @@ class Turns:
         return self._open(message.device_id, claim_id, found, prefetched)
 
     async def begin_orphaned(self, device_id: str) -> OpenTurn | None:
-        """Claims what a crashed process left behind on the device: its turn, or a message that waited in it."""
+        """Claims what a crashed process left behind on the device: its turn, or a message that waited there."""
         claim_id = uuid4()
         found, prefetched = await self._begins.answer(
             _Claim(device_id, None, claim_id, None, None, None, "wait", self._known(device_id))
@@ -146,7 +146,7 @@ class Turns:
         return [unpack_text(row["device_id"]) for row in await self._database.fetch("orphaned")]
 
     async def dead_letters(self) -> list[DeadLetter]:
-        """Messages that were set aside, the last first."""
+        """Messages that were set aside, newest first."""
         return [
             DeadLetter(
                 device_id=unpack_text(row["device_id"]),
@@ -159,8 +159,8 @@ class Turns:
         ]
 
     async def requeue(self, device_id: str, message_id: str) -> IncomingMessage | None:
-        """Puts a message that was set aside, or whose caller was told of its failure, at the end of the queue, with
-        those that it was merged with; None if there is no such message."""
+        """Puts a message that was set aside, or whose caller was told of its failure, at the end of the queue, together
+        with those it was merged with. None if there is no such message."""
         row = await self._database.fetchrow("requeue", device_id, pack_text(message_id))
         if row is None:
             return None
@@ -174,15 +174,15 @@ class Turns:
         )
 
     async def withdraw(self, message: IncomingMessage, *, claim_id: UUID) -> bool:
-        """Gives up the message's place in the queue, and a turn that the claim won without our learning of it. The
-        message stays to be delivered again. Whether anything stands that its tools did in an earlier attempt."""
+        """Gives up the message's place in the queue, and a turn that the claim won although its answer was lost. The
+        message stays stored until it is delivered again. Returns whether an earlier attempt has effects that stand."""
         return bool(
             await self._database.fetchval("withdraw", message.device_id, pack_text(message.message_id), claim_id)
         )
 
     async def commit(self, turn: OpenTurn, record: TurnRecord) -> None:
-        """Writes state, lock, reply and statuses together. Raises `StaleTurn`, and writes nothing, if the
-        claim no longer stands. Asked again for a turn that was committed, it answers as it did."""
+        """Writes state, lock, reply and statuses together. Raises `StaleTurn`, and writes nothing, if the claim no
+        longer stands. Called again for a committed turn, it answers the same."""
         if record.interrupt is None:
             turn.drop_transient_state()
         outcome = {
@@ -213,12 +213,12 @@ class Turns:
     async def release(
         self, turn: OpenTurn, *, notify: str | None, failure: str, give_back: bool, forget: bool = False
     ) -> bool:
-        """Ends a turn that failed, so that the device goes on at once: of its state nothing is kept. Whether anything
-        stands that its tools did.
+        """Ends a turn that failed, so that the device goes on at once; none of its state is kept. Returns whether it
+        has effects that stand.
 
-        Its message waits for its next delivery; those that nobody is told of (all but `notify`) also for whoever
-        recovers. The failure counts as an attempt unless `give_back`; after `MAX_ATTEMPTS` they are set aside. With
-        `forget` they are removed instead, as if they had never come.
+        Its messages wait for their next delivery; those whose caller is not told of the failure (all but `notify`) can
+        also be recovered. The failure counts as an attempt unless `give_back`; after `MAX_ATTEMPTS` they are set aside.
+        With `forget` they are removed instead, as if they had never come.
         """
         return bool(
             await self._database.fetchval(
@@ -235,27 +235,27 @@ class Turns:
         )
 
     async def abandon(self, turn: OpenTurn, *, give_back: bool) -> None:
-        """Leaves a turn as if its process had died now: whoever claims the device next finishes it first.
+        """Leaves a turn as if its process had just died: the next claim of the device finishes it first.
 
-        That it ran counts as an attempt unless `give_back`.
+        The run counts as an attempt unless `give_back`.
         """
         await self._database.execute("abandon", turn.device_id, turn.claim_id, give_back)
 
     def forget(self, device_id: str) -> None:
-        """Drops what this process has in hand of a device."""
+        """Drops what this process has cached of a device."""
         self._heads.forget(device_id)
 
     async def heartbeat(self, turn: OpenTurn) -> bool:
-        """Renews the lease. False when another process has claimed the device since: the turn is stale.
+        """Renews the lease. Returns False if another process has claimed the device since: the turn is stale.
 
-        Where a transaction of the turn holds the row, waits for its end: until then nobody can claim the device, and
-        the statement would wait for it with a connection in hand.
+        If a transaction of the turn holds the row, it waits for that to end: until then nobody can claim the device,
+        and the statement would wait while holding a connection.
         """
         await turn.row_free.wait()
         return bool(await self._database.fetchval("heartbeat", turn.device_id, turn.claim_id, LEASE_SECONDS))
 
     def transaction(self, turn: OpenTurn) -> AbstractAsyncContextManager[TurnTransaction]:
-        """See `turn_transaction`. For the journal only: what tools do is bounded by `tool_transaction`."""
+        """See `turn_transaction`. For the journal only: tools use `tool_transaction`, which has a deadline."""
         return turn_transaction(self._database, turn)
 
     def tool_transaction(self, turn: OpenTurn) -> AbstractAsyncContextManager[ToolTransaction]:
@@ -321,11 +321,11 @@ class Turns:
         return [meaning[found[place]] for place in range(1, len(outcomes) + 1)]
 
     def _known(self, device_id: str) -> str:
-        """A JSON object of the cached heads by namespace, which Begin need not bring."""
+        """A JSON object of the cached heads by namespace, which Begin can leave out."""
         return json.dumps({ns: rows.head.checkpoint.id for ns, rows in self._heads.get(device_id).items()})
 
     def _cached(self, device_id: str, found: dict[str, Any]) -> dict[str, HeadRows]:
-        """The cached heads by namespace, as far as the device still stands there."""
+        """The cached heads by namespace, as far as they are still the device's heads."""
         cached = self._heads.get(device_id, fence=found["fence"])
         heads = found["heads"]
         return {ns: rows for ns, rows in cached.items() if heads.get(ns) == rows.head.checkpoint.id}

@@ -1,4 +1,4 @@
-"""Components: each has a history of migrations of its own, in a folder of numbered .sql files."""
+"""Components: each has its own history of migrations, in a folder of numbered .sql files."""
 
 from collections.abc import Iterable
 from dataclasses import KW_ONLY, dataclass
@@ -15,7 +15,7 @@ class Migrations:
     """The tables of one component, made by the numbered .sql files of a package.
 
     `Migrations("billing", package="clinic.billing.sql")` names the folder `sql` of the package `clinic.billing`; the
-    folder needs no `__init__.py`. See `versions.read` for what a file says, and docs/migrations.md.
+    folder needs no `__init__.py`. See `versions.read` and docs/migrations.md for what a file may declare.
     `ConfigurationError` for a name that is not a plain lower-case identifier.
     """
 
@@ -33,22 +33,22 @@ class Migrations:
 
     @property
     def newest(self) -> int:
-        """The number of the last version."""
+        """The number of the newest version."""
         return self.versions[-1].number
 
 
 CORE = Migrations("moorline", package="moorline_migrations.sql.moorline")
-"""Conversations: all that the checkpointer and the turns need."""
+"""Conversations: everything that the checkpointer and the turns need."""
 
 SCHEDULING = Migrations("scheduling", package="moorline_migrations.sql.scheduling")
 """Appointments: what the scheduling agent books in."""
 
 SHIPPED = (CORE, SCHEDULING)
-"""What a runtime needs whose agents are the ones that ship."""
+"""What a runtime with the shipped agents needs."""
 
 
 def distinct(components: Iterable[Migrations]) -> tuple[Migrations, ...]:
-    """Each component once, in the order given; `ConfigurationError` where two packages claim one name."""
+    """Each component once, in the order given; `ConfigurationError` if two packages claim the same name."""
     found: dict[str, Migrations] = {}
     for each in components:
         other = found.setdefault(each.component, each)

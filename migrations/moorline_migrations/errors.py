@@ -11,18 +11,19 @@ import asyncpg
 class MoorlineError(Exception):
     """Root of every error that Moorline raises on purpose. Its text says what to do.
 
-    One that comes out of a turn also says whose turn it was, and what stands of it.
+    An error that comes out of a turn also says whose turn it was, and whether it has effects that stand.
     """
 
     retryable: bool = False
-    """Whether the same call may well succeed later, with nothing changed."""
+    """Whether the same call may succeed later without any change."""
     device_id: str | None = None
     """The tag that stands for the device in the logs, never the ID itself."""
     message_id: str | None = None
-    """The ID to send the message again with, also where one was made for it: what its tools did is not done twice."""
+    """The ID with which to send the message again, even if Moorline made it: what its tools did is then not done
+    twice."""
     effects_kept: bool = False
-    """Whether anything that the message's tools did stands, or may stand. False is certain, but for `SessionBusy`,
-    which only knows that this call did nothing."""
+    """Whether the message has effects that stand, or may stand. False is certain, except in `SessionBusy`, which only
+    says that this call had none."""
 
     def __str__(self) -> str:
         return " ".join(filter(None, (super().__str__(), self._what_stands())))
@@ -45,15 +46,15 @@ class ConfigurationError(MoorlineError):
 
 
 class SchemaMismatch(MoorlineError):
-    """The tables are not those that this code needs: absent, older, too new, or not to be adopted."""
+    """The tables are not those that this code needs: missing, too old, too new, or impossible to adopt."""
 
 
 class StoreUnavailable(MoorlineError):
-    """The database did not answer or could not do the work now; the same call may succeed later."""
+    """The database did not answer, or could not do the work now; the same call may succeed later."""
 
     retryable = True
     reached = True
-    """Whether what was sent may have been done all the same; False where there was not even a connection."""
+    """Whether what was sent may have been done all the same; False if there was not even a connection."""
 
 
 _Meaning = tuple[type[MoorlineError], str]
@@ -62,20 +63,20 @@ _MIGRATE = "run `moorline migrate` with a role that owns the schema"
 _POOLER = "set statement_cache_size to 0, or let the pooler track prepared statements"
 _TAKEN = "is taken by something that is not Moorline's; set MOORLINE_SCHEMA to a schema of its own"
 _REFUSED = "ML001"
-"""SQLSTATE with which our SQL refuses what it finds; its hint says what to change."""
+"""The SQLSTATE with which our SQL refuses what it finds; the hint says what to change."""
 
 _UNKNOWN = "ML002"
-"""The same where it is asked for what it does not know, as by code that is newer than the schema."""
+"""The same if it is asked for something unknown, for example by code that is newer than the schema."""
 
 _BY_STATE: dict[str, _Meaning] = {
-    _REFUSED: (SchemaMismatch, "Refused, and left as it is"),
+    _REFUSED: (SchemaMismatch, "Refused; nothing was changed"),
     _UNKNOWN: (ConfigurationError, "The schema does not know what it is asked for"),
-    "25006": (StoreUnavailable, "The database only reads at present; try again once it takes writes"),
+    "25006": (StoreUnavailable, "The database is read-only at present; try again once it takes writes"),
     "26000": (ConfigurationError, f"The pooler lost a prepared statement; {_POOLER}"),
     "3D000": (ConfigurationError, "The database does not exist; create it or correct DATABASE_URL"),
     "3F000": (SchemaMismatch, f"The schema is missing; {_MIGRATE}"),
-    "40001": (StoreUnavailable, "The database gave way to another transaction; try again"),
-    "40P01": (StoreUnavailable, "The database broke a deadlock; try again"),
+    "40001": (StoreUnavailable, "The transaction conflicted with another one; try again"),
+    "40P01": (StoreUnavailable, "The database ended the transaction to break a deadlock; try again"),
     "42501": (ConfigurationError, "The role lacks a right; grant it, or migrate as the owner of the tables"),
     "42703": (SchemaMismatch, f"A column is missing; {_MIGRATE}"),
     "42723": (SchemaMismatch, f"The name of a function {_TAKEN}"),
@@ -90,7 +91,7 @@ _BY_CLASS: dict[str, _Meaning] = {
     "28": (ConfigurationError, "The database refused the login; correct user and password in DATABASE_URL"),
     "53": (StoreUnavailable, "The database is out of disk, memory or connections; free some, then try again"),
     "57": (StoreUnavailable, "The database stopped, is starting, or cancelled the statement; try again"),
-    "58": (StoreUnavailable, "The database met a system error; look at its log, then try again"),
+    "58": (StoreUnavailable, "The database had a system error; look at its log, then try again"),
 }
 _BY_TYPE: tuple[tuple[type[Exception], _Meaning], ...] = (
     (asyncpg.ClientConfigurationError, (ConfigurationError, "DATABASE_URL cannot be used; correct it")),
@@ -101,14 +102,14 @@ _BY_TYPE: tuple[tuple[type[Exception], _Meaning], ...] = (
         ssl.SSLCertVerificationError,
         (ConfigurationError, "The certificate is not trusted; correct sslmode or sslrootcert"),
     ),
-    (OSError, (StoreUnavailable, "The database does not answer; see that it runs and can be reached")),
+    (OSError, (StoreUnavailable, "The database does not answer; check that it is running and reachable")),
 )
 
 
 def translate(error: BaseException) -> MoorlineError | None:
-    """Our error for one of asyncpg or the operating system, met while using the database; else None.
+    """Our error for one that asyncpg or the operating system raised while the database was used, or None.
 
-    None also for an error that is ours already and for a mistake in a statement or its arguments.
+    It is None for an error that is ours already, and for a mistake in a statement or its arguments.
     """
     found = _meaning(error)
     if found is None:
@@ -119,9 +120,9 @@ def translate(error: BaseException) -> MoorlineError | None:
 
 @contextmanager
 def store_errors() -> Iterator[None]:
-    """Raises the translation of what the block raises, from the original; the block may await.
+    """Raises our translation of what the block raises, from the original; the block may await.
 
-    For database calls only: any OSError or TimeoutError of the block is taken for the database's.
+    For database calls only: any OSError or TimeoutError in the block is taken for the database's.
     """
     try:
         yield
@@ -134,12 +135,12 @@ def store_errors() -> Iterator[None]:
 
 @contextmanager
 def connect_errors() -> Iterator[None]:
-    """`store_errors` where a connection is opened: a DSN that cannot be read is a ConfigurationError, too."""
+    """`store_errors` for opening a connection: a DSN that cannot be read is a ConfigurationError, too."""
     try:
         with store_errors():
             yield
     except (ValueError, OverflowError):
-        # The original may quote a part of the password, if that was not encoded.
+        # The original may quote part of the password if that was not encoded.
         raise ConfigurationError(
             "DATABASE_URL cannot be read; correct it, and percent-encode special characters of the password"
         ) from None

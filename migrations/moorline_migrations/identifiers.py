@@ -1,4 +1,4 @@
-"""Names that reach SQL, checked and quoted, and the one place of the schema's: the token `@schema`."""
+"""Names that go into SQL, checked and quoted, and the token `@schema` that stands for the schema's."""
 
 import re
 
@@ -8,13 +8,13 @@ _NAME = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 
 
 def require_name(name: str, kind: str) -> str:
-    """The name, if it can name something of ours in SQL; ConfigurationError unless it is a plain lower-case name.
+    """The name, if it can be an identifier of ours in SQL; ConfigurationError unless it is a plain lower-case name.
 
-    `kind` is what it shall name, such as "a schema".
+    `kind` is what it names, such as "a schema".
     """
     if not _NAME.fullmatch(name) or name.startswith("pg_"):
         raise ConfigurationError(
-            f"{name!r} cannot name {kind}: up to 63 of a-z, 0-9 and _, and neither a digit nor pg_ first"
+            f"{name!r} cannot name {kind}: use up to 63 of a-z, 0-9 and _, beginning neither with a digit nor with pg_"
         )
     return name
 
@@ -25,5 +25,5 @@ def quoted(schema: str) -> str:
 
 
 def in_schema(sql: str, schema: str) -> str:
-    """The SQL with each `@schema` replaced by the schema's quoted name; nothing else is ever replaced."""
+    """The SQL with each `@schema` replaced by the schema's quoted name, and nothing else replaced."""
     return sql.replace("@schema", quoted(schema))

@@ -1,6 +1,7 @@
-"""The public names of a package, each imported from its module when it is first asked for.
+"""The public names of a package, each imported from its module on first use.
 
-LangGraph takes a second to import, the OpenAI client half of one: a process that only reads settings need not wait.
+LangGraph takes a second to import and the OpenAI client half a second: a process that only reads settings need not
+wait.
 """
 
 import sys
@@ -12,9 +13,9 @@ from typing import Any
 def lazy(
     package: str, modules: Mapping[str, Sequence[str]]
 ) -> tuple[list[str], Callable[[str], Any], Callable[[], list[str]]]:
-    """`__all__`, `__getattr__` and `__dir__` of a package whose public names are in `modules`, by their module.
+    """`__all__`, `__getattr__` and `__dir__` of a package whose public names are in `modules`, by module.
 
-    Type checkers cannot read the table: the package imports the same names where `TYPE_CHECKING` says so.
+    Type checkers cannot read the table, so the package imports the same names under `TYPE_CHECKING`.
     """
     homes = {name: module for module, names in modules.items() for name in names}
 

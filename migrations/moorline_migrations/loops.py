@@ -1,4 +1,4 @@
-"""What belongs to an event loop and ends with it: connections, and whatever holds some."""
+"""What belongs to an event loop and ends with it: connections, and objects that hold them."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 @dataclass(eq=False)
 class _Held(Generic[T]):
-    """A loop's value, and what brings its end about."""
+    """A loop's value, and the generator whose closing ends it."""
 
     making: asyncio.Lock = field(default_factory=asyncio.Lock)
     value: T | None = None
@@ -19,28 +19,29 @@ class _Held(Generic[T]):
 
 
 class PerLoop(Generic[T]):
-    """One value for each event loop, made when it is first asked for there, and ended with the loop or by `end`."""
+    """One value for each event loop, made on first use there, and ended with the loop or by `end`."""
 
     def __init__(self, make: Callable[[], Awaitable[T]], end: Callable[[T], Awaitable[None]]) -> None:
         self._make = make
         self._end = end
         self._held: dict[asyncio.AbstractEventLoop, _Held[T]] = {}
-        """Of the loops that have not ended. A weak dictionary would keep them all: a value refers to its loop."""
+        """Values of the loops that have not ended. A weak dictionary would keep them all, because a value refers to its
+        loop."""
 
     async def get(self) -> T:
-        """The running loop's value. Raises what making it raises; whoever asks next makes it anew."""
+        """The running loop's value. If making it raises, so does this, and the next call tries again."""
         loop = asyncio.get_running_loop()
         held = self._held.get(loop)
         if held is None:
-            for ended in [other for other in list(self._held) if other.is_closed()]:  # without having ended anything
+            for ended in [other for other in list(self._held) if other.is_closed()]:  # without ending anything
                 self._held.pop(ended, None)
             held = self._held[loop] = _Held()
         if held.value is None:
             async with held.making:
                 if held.value is None:
                     value = await self._make()
-                    # asyncio.run closes the asynchronous generators that its loop has begun before the loop itself:
-                    # the one hook that a library has.
+                    # asyncio.run closes its loop's asynchronous generators before the loop itself: the only hook that a
+                    # library has.
                     held.lifetime = self._of_loop(loop, held)
                     await anext(held.lifetime)
                     held.value = value
@@ -61,7 +62,7 @@ class PerLoop(Generic[T]):
                 del self._held[loop]
 
     async def _ended(self, held: _Held[T]) -> None:
-        """Who uses the value and the loop that ends may both bring its end about, also at the same time."""
+        """The value's user and the ending loop may both end it, even at the same time."""
         if held.value is None:
             return
         if held.ending is None:

@@ -1,5 +1,5 @@
-"""Brings a schema's components to their newest versions, says where they stand, and refuses what this code cannot run
-on."""
+"""Migrates a schema's components to their newest versions, reports their versions, and refuses a schema that this code
+cannot run on."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ _RECORD = """
 
 @dataclass(frozen=True)
 class Status:
-    """Where a component stands: its version (0 for none), the newest this code knows, and those it lacks."""
+    """A component's version in the schema (0 for none), the newest that this code knows, and the missing ones."""
 
     component: str
     current: int
@@ -42,13 +42,11 @@ class Status:
 
 
 async def migrate(dsn: str, *, schema: str = "public", components: Sequence[Migrations] = (CORE,)) -> list[Version]:
-    """Applies what the components lack, one component after the other, and gives that back; an empty list if they
-    lacked nothing.
+    """Applies the versions that the components lack, one component after the other, and returns them.
 
-    Any number may run at once, also behind a pooler in transaction mode: one applies, the others wait and
-    find nothing left. A version is there whole or not at all; after an error those before it stay, and the
-    call can be made again. SchemaMismatch says what cannot be adopted, StoreUnavailable that a table was held
-    by others for too long.
+    Any number may run at once, even behind a pooler in transaction mode: one applies, the others wait and find nothing
+    left. A version is applied completely or not at all; after an error the ones before it stay, and the call can be
+    repeated. SchemaMismatch says what cannot be adopted, StoreUnavailable that a table was locked for too long.
     """
     connection = await _connect(dsn)
     try:
@@ -58,7 +56,7 @@ async def migrate(dsn: str, *, schema: str = "public", components: Sequence[Migr
 
 
 async def status(dsn: str, *, schema: str = "public", components: Sequence[Migrations] = (CORE,)) -> tuple[Status, ...]:
-    """Where each component stands; changes nothing and needs no right to."""
+    """The status of each component. Changes nothing and needs no right to."""
     connection = await _connect(dsn)
     try:
         with store_errors():
@@ -79,8 +77,8 @@ async def status(dsn: str, *, schema: str = "public", components: Sequence[Migra
 def script(
     *, schema: str = "public", current: Mapping[str, int] | None = None, components: Sequence[Migrations] = (CORE,)
 ) -> str:
-    """The SQL that `migrate` would run on a schema whose components are at these versions, by default on an empty one;
-    one transaction, or an empty text if nothing is lacking."""
+    """The SQL that `migrate` would run on a schema whose components are at these versions, by default on an empty one:
+    one transaction, or an empty text if nothing is missing."""
     stand = {component: _Stand(version=version) for component, version in (current or {}).items()}
     pending = _lacking(stand, _versions(components))
     if not pending:
@@ -92,14 +90,14 @@ def script(
 async def apply(
     connection: "Connection[Record]", *, schema: str = "public", components: Sequence[Migrations] = (CORE,)
 ) -> list[Version]:
-    """`migrate` on an open connection that is in no transaction."""
+    """`migrate` on an open connection that is not in a transaction."""
     return await apply_versions(connection, _versions(components), schema=schema)
 
 
 async def apply_versions(
     connection: "Connection[Record]", versions: Sequence[Version], *, schema: str = "public"
 ) -> list[Version]:
-    """Applies those of the versions, in their order, that the schema lacks; as `apply` otherwise."""
+    """Applies those of the versions that the schema lacks, in order; otherwise like `apply`."""
     with store_errors():
         if not _lacking(await _stand(connection, schema), versions):
             return []
@@ -114,8 +112,8 @@ async def check(
 ) -> None:
     """SchemaMismatch, with the command to run, unless this code can run on the schema.
 
-    It can if each of the components has every version that it knows. Newer ones are no obstacle, unless one of them
-    says that it needs newer code (see `versions.read`). Components that are not asked for do not matter.
+    It can if each component has every version that this code knows. Newer versions do no harm, unless one declares that
+    it needs newer code (see `versions.read`). Other components in the schema do not matter.
     """
     with store_errors():
         stand = await _stand(connection, schema)
@@ -137,7 +135,7 @@ async def check(
 
 @dataclass(frozen=True)
 class _Stand:
-    """Where a component stands in a schema: its version, and the newest that its oldest fitting code must know."""
+    """A component's version in a schema, and the version that code must know to run on it."""
 
     version: int
     oldest_code: int = 0
@@ -148,12 +146,12 @@ _NOTHING = _Stand(version=0)
 
 async def _connect(dsn: str) -> "Connection[Record]":
     with connect_errors():
-        # Without cached statements it works behind any pooler.
+        # Without cached statements this works behind any pooler.
         return await asyncpg.connect(asyncpg_dsn(dsn), timeout=CONNECT_TIMEOUT, statement_cache_size=0)
 
 
 async def _stand(connection: "Connection[Record] | PoolConnectionProxy[Record]", schema: str) -> Mapping[str, _Stand]:
-    """Where the schema's components stand, those that this code does not know included."""
+    """The versions of the schema's components, including those that this code does not know."""
     await connection.execute(_script("refuse_unreleased.sql", schema))
     if await connection.fetchval(in_schema("SELECT to_regclass('@schema.moorline_schema')", schema)) is None:
         return {}
@@ -166,7 +164,7 @@ async def _stand(connection: "Connection[Record] | PoolConnectionProxy[Record]",
 async def _apply(connection: "Connection[Record]", schema: str, versions: Sequence[Version]) -> list[Version]:
     applied: list[Version] = []
     failure: asyncpg.PostgresError | None = None
-    # Read committed: what is read after waiting for the lock must be what its last holder left.
+    # Read committed: after waiting for the lock we must read what its last holder left.
     async with connection.transaction(isolation="read_committed"):
         await connection.execute(_opening(schema))
         for version in _lacking(await _stand(connection, schema), versions):
@@ -189,7 +187,7 @@ def _opening(schema: str) -> str:
 
 
 def _step(version: Version, schema: str) -> str:
-    # Literals, because `script` prints it; names and numbers of a version are checked where they are read.
+    # Literals, because `script` prints it; names and numbers are checked when the files are read.
     functions = ", ".join(f"'{name}'" if name else "NULL" for name in (version.erase_function, version.export_function))
     row = f"('{version.component}', {version.number}, '{version.name}', {version.oldest_code}, {functions})"
     registered = _script("check_registered.sql", schema)

@@ -18,7 +18,7 @@ _FRAGMENTS = "fragments.sql"
 
 @dataclass(frozen=True)
 class Statement:
-    """One SQL statement. `repeatable`: running it twice leaves and gives what running it once does."""
+    """One SQL statement. `repeatable`: running it twice has the same effect and result as running it once."""
 
     name: str
     sql: str
@@ -27,14 +27,14 @@ class Statement:
 
 @dataclass(frozen=True)
 class Fragment:
-    """A condition that statements share: `@name`, or `@name(text)` where it takes a parameter, stands for it."""
+    """A condition that statements share, written `@name`, or `@name(text)` if it takes a parameter."""
 
     name: str
     parameter: str | None
     sql: str
 
     def put_into(self, text: str) -> str:
-        """The text with the fragment in its places."""
+        """The text with the fragment put in."""
         if self.parameter is None:
             return re.sub(rf"@{self.name}\b", lambda _: self.sql, text)
         token = re.compile(rf"@{self.name}\(((?:[^()]|\(\))+)\)")
@@ -46,11 +46,11 @@ class Fragment:
 def load(package: str, schema: str) -> Mapping[str, Statement]:
     """Every statement of the .sql files in a package's folder, by name, for the tables of `schema`.
 
-    A block begins with the line `-- name: some_name`, or `-- name: some_name repeatable`, and goes on to the next such
-    line. `@schema` stands in it for the schema's name, and the name of a fragment for that.
+    A block begins with the line `-- name: some_name` or `-- name: some_name repeatable` and ends before the next such
+    line. In it `@schema` stands for the schema's name, and `@` with a fragment's name for the fragment.
 
-    Raises `ConfigurationError` if `schema` cannot name one, `ValueError` for a name that two blocks have and for a
-    fragment that is missing.
+    Raises `ConfigurationError` if `schema` cannot be a schema's name, `ValueError` for a name that two blocks have and
+    for a missing fragment.
     """
     found: dict[str, Statement] = {}
     for file in files(package).iterdir():
@@ -64,10 +64,10 @@ def load(package: str, schema: str) -> Mapping[str, Statement]:
 
 @cache
 def fragments(package: str) -> tuple[Fragment, ...]:
-    """The fragments of a package's fragments.sql, if it has one, each with those above it in their places.
+    """The fragments of a package's fragments.sql, if there is one. A fragment may use those above it.
 
-    A fragment begins with the line `-- fragment: some_name`, or `-- fragment: some_name(parameter)`, in which case it
-    has `@parameter` where the text goes that it is used with.
+    A fragment begins with the line `-- fragment: some_name` or `-- fragment: some_name(parameter)`; in the second case
+    `@parameter` in it stands for the text in the parentheses where it is used.
     """
     file = files(package) / _FRAGMENTS
     _, *parts = _FRAGMENT.split(file.read_text(encoding="utf-8") if file.is_file() else "")

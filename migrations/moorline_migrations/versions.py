@@ -1,4 +1,4 @@
-"""The versions of a component, as a folder holds them: one numbered .sql file each."""
+"""The versions of a component: one numbered .sql file each, in one folder."""
 
 import re
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ _DECLARED = re.compile(r"^-- (oldest code|erase|export): (.*)$", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Version:
-    """One step of a component. Code that does not know its version `oldest_code` cannot run on it."""
+    """One version of a component. Code that does not know the version `oldest_code` cannot run on it."""
 
     component: str
     number: int
@@ -21,24 +21,23 @@ class Version:
     sql: str = field(repr=False)
     oldest_code: int = field(default=0, repr=False)
     erase_function: str | None = field(default=None, repr=False)
-    """From this version on, the function that erases what the component has of a device."""
+    """The function that erases what the component has of a device, from this version on."""
     export_function: str | None = field(default=None, repr=False)
-    """The same for the one that exports it."""
+    """The function that exports it."""
 
     def __str__(self) -> str:
         return f"{self.component} {self.number:04} {self.name}"
 
 
 def read(folder: Traversable, *, component: str) -> tuple[Version, ...]:
-    """The versions in a folder, oldest first; ValueError where the numbers leave a gap or repeat, or a file declares
-    what it cannot.
+    """The versions in a folder, oldest first; ValueError if the numbers have gaps or repeat, or a declaration is wrong.
 
     A file called `0001_some_name.sql` is a version; `@schema` in it stands for the name of the schema. It may declare,
     each in a comment line of its own:
 
-        -- oldest code: N      only code that knows version N runs on it; without it any older code is taken to fit
-        -- erase: name         its function name(device text) RETURNS void erases what the component has of a device
-        -- export: name        its function name(device text) RETURNS jsonb gives what the component has of a device
+        -- oldest code: N      only code that knows version N runs on it; without this line any older code does
+        -- erase: name         the function name(device text) RETURNS void erases what the component has of a device
+        -- export: name        the function name(device text) RETURNS jsonb returns what the component has of a device
     """
     versions = sorted(_numbered(folder, component), key=lambda version: version.number)
     numbers = [version.number for version in versions]

@@ -21,7 +21,7 @@ def test_a_uuid_in_any_spelling_becomes_canonical(value: object) -> None:
     ["", "device-1", f" {DEVICE}", f"{{{DEVICE}}}", f"urn:uuid:{DEVICE}", DEVICE[:-1], DEVICE + "\n", None, 7, b""],
 )
 def test_what_is_no_uuid_is_refused(value: object) -> None:
-    with pytest.raises(InvalidDeviceID, match="is no UUID; send one"):
+    with pytest.raises(InvalidDeviceID, match="is not a UUID; send one"):
         validate_device_id(value)
     with pytest.raises(InvalidDeviceID):
         require_device_id(value, uuid_only=True)

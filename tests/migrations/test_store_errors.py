@@ -70,7 +70,7 @@ def demand_password(rules: Path, role: str) -> None:
 
 async def test_nothing_listens(tmp_path: Path) -> None:
     for dsn in ("postgresql://u@127.0.0.1:1/db", f"postgresql://u@/db?host={tmp_path}"):
-        with pytest.raises(StoreUnavailable, match=r"does not answer; see that it runs"):
+        with pytest.raises(StoreUnavailable, match=r"does not answer; check that it is running"):
             await connect(dsn)
 
 

@@ -1,4 +1,4 @@
--- Checkpoints as a run writes and reads them. What the functions do is told where they are made, in the migrations.
+-- Checkpoints as a run writes and reads them. The functions are documented where they are created, in the migrations.
 
 -- name: put repeatable
 SELECT l.device
@@ -15,8 +15,8 @@ SELECT c.place, c.checkpoint_ns, c.checkpoint_id, c.parent_checkpoint_id, c.type
 FROM @schema.moorline_checkpoints($1::text[], $2::text[], $3::text[]) c;
 
 -- name: list_checkpoints repeatable
--- The keys of a page of checkpoints, newest first, from below the last one of the page before ($6 to $8). A null admits
--- everything: device, namespace, ID, what must be in the metadata, and the ID to stay below.
+-- The keys of a page of checkpoints, newest first, continuing after the last one of the page before ($6 to $8). A null
+-- matches everything: device, namespace, ID, what the metadata must contain, and the ID to stay below.
 SELECT l.device_id, l.checkpoint_ns, l.checkpoint_id
 FROM @schema.conversation_checkpoints l
 WHERE ($1::text IS NULL OR l.device_id = $1::text)
@@ -30,13 +30,13 @@ ORDER BY l.checkpoint_id DESC, l.checkpoint_ns DESC, l.device_id DESC
 LIMIT $9::integer;
 
 -- name: get_history repeatable
--- What the given channels' values at a checkpoint, chosen as get_checkpoints does, are made of.
+-- What the values of the given channels are made of, at a checkpoint that is chosen as in get_checkpoints.
 SELECT h.depth, h.checkpoint_id, h.task_id, h.idx, h.task_path, h.channel, h.version, h.type, h.blob
 FROM @schema.moorline_history(
     $1::text, $2::text, @schema.moorline_head($1::text, $2::text, $3::text), $4::text[]) h;
 
 -- name: get_values repeatable
--- Values by channel and version; what has no row has no value.
+-- Values by channel and version; a channel without a row has no value.
 SELECT v.channel, v.version, v.type, v.blob
 FROM unnest($3::text[], $4::text[]) AS n (channel, version)
 CROSS JOIN LATERAL (

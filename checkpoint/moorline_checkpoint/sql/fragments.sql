@@ -1,8 +1,10 @@
--- Conditions that have one home. A statement says `@lock_is_live(moment)` and the loader puts the condition in its place;
--- the row of the device is called `s` there. The functions of the schema have them written out, and a test compares.
+-- Conditions that are written in one place. A statement says `@lock_is_live(moment)`, and the loader puts the condition
+-- there; the device's row must be called `s`. The functions of the schema have the conditions written out, and a test
+-- compares.
 
 -- fragment: last_used
--- When the device was last active or its lock was taken; a backend that writes only active_agent and locked_at counts.
+-- When the device was last active or its lock was taken, which counts a backend that writes only active_agent and
+-- locked_at.
 greatest(s.last_active_at, s.locked_at)
 
 -- fragment: time_to_live

@@ -1,7 +1,7 @@
--- What removes or copies conversations. The functions hold a device's row while they change it; see the migrations.
+-- Removing and copying conversations. The functions lock a device's row while they change it; see the migrations.
 
 -- name: erase
--- Whether there was anything of the device.
+-- Returns whether there was anything of the device.
 SELECT @schema.moorline_erase_everywhere($1::text);
 
 -- name: export repeatable
@@ -20,8 +20,8 @@ SELECT @schema.moorline_delete_runs($1::text[]);
 SELECT @schema.moorline_copy($1::text, $2::text);
 
 -- name: old_devices repeatable
--- A page of devices, after that of the last page, of which something may be older than $2 days. Comparing first gives
--- $1 the column's type.
+-- A page of devices that may have something older than $2 days, after the last device of the page before. The
+-- comparison comes first so that $1 gets the column's type.
 SELECT s.device_id::text AS device_id
 FROM @schema.conversation_states s
 CROSS JOIN (SELECT pg_catalog.statement_timestamp() - $2::double precision * interval '1 day') AS o (oldest)

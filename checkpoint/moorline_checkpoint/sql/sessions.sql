@@ -1,5 +1,5 @@
--- Session locks. conversation_states is compared with a parameter of its own type, because its device_id is a uuid in some
--- databases that had the table before.
+-- Session locks. The key of conversation_states is compared with a parameter of its own type, because device_id is a
+-- uuid in some databases that had the table before.
 
 -- name: get_lock repeatable
 SELECT s.active_agent
@@ -12,8 +12,8 @@ FROM @schema.conversation_states s
 WHERE s.device_id OPERATOR(pg_catalog.=) $1 AND @lock_is_live(pg_catalog.statement_timestamp());
 
 -- name: set_lock repeatable
--- Takes or renews the lock. locked_at stays while the same agent's lock is live. $3 is the time to live asked
--- for, $4 the one of a device that has none yet.
+-- Takes or renews the lock. locked_at stays while the same agent's lock is live. $3 is the requested time to live, $4
+-- that of a device that has none yet.
 INSERT INTO @schema.conversation_states AS s (device_id, active_agent, session_ttl, locked_at, last_active_at)
 VALUES (
     $1, $2, coalesce($3::integer, $4::integer), pg_catalog.statement_timestamp(), pg_catalog.statement_timestamp())
@@ -28,15 +28,15 @@ SET active_agent = excluded.active_agent,
     last_active_at = excluded.last_active_at;
 
 -- name: clear_lock
--- Whether a live lock was there.
+-- Returns whether there was a live lock.
 SELECT @schema.moorline_clear_lock($1::text);
 
 -- name: clear_expired_locks
 SELECT @schema.moorline_clear_expired_locks($1::integer);
 
 -- name: list_locks repeatable
--- A page of live locks by device ID, after that of the last page. Rows without one are another backend's.
--- Comparing first gives $1 the column's type.
+-- A page of live locks by device ID, after the last one of the page before. Rows without a device ID are another
+-- backend's. The comparison comes first so that $1 gets the column's type.
 SELECT s.device_id::text AS device_id, s.active_agent, coalesce(s.locked_at, s.last_active_at) AS locked_at,
     @last_used + @time_to_live AS expires_at
 FROM @schema.conversation_states s
@@ -47,5 +47,5 @@ ORDER BY s.device_id
 LIMIT $2::integer;
 
 -- name: log_key repeatable
--- With which devices are tagged in logs.
+-- The key for device tags in logs.
 SELECT k.key FROM @schema.moorline_keys k WHERE k.name = 'log'::text

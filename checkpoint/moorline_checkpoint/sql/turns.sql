@@ -1,4 +1,4 @@
--- Turns. What the functions do is told where they are made, in the migrations.
+-- Turns. The functions are documented where they are created, in the migrations.
 
 -- name: begin repeatable
 SELECT b.place, b.answer, b.checkpoint_ns, b.checkpoint_id, b.parent_checkpoint_id, b.type, b.checkpoint, b.metadata,
@@ -36,7 +36,7 @@ SELECT @schema.moorline_withdraw($1::text, $2::text, $3::uuid);
 SELECT r.message_text, r.message_resume, r.message_values FROM @schema.moorline_requeue($1::text, $2::text) r;
 
 -- name: hold_turn
--- A transaction of the turn holds the device's row until it ends, so that nobody claims the device meanwhile.
+-- A transaction of the turn locks the device's row until it ends, so that nobody claims the device meanwhile.
 SELECT true
 FROM @schema.conversation_states s
 WHERE s.device_id OPERATOR(pg_catalog.=) $1 AND @claim_stands($2)
@@ -68,8 +68,8 @@ WHERE t.device_id = $1::text
 ORDER BY t.turn_no;
 
 -- name: orphaned repeatable
--- Devices with an open turn, or with a message that waited in a process that is gone; begin tells whether the turn was
--- left.
+-- Devices with an open turn, or with a message that waited in a process that is gone; begin finds out whether the turn
+-- was abandoned.
 SELECT s.device_id::text AS device_id FROM @schema.conversation_states s WHERE s.claim_id IS NOT NULL
 UNION
 SELECT m.device_id
@@ -78,7 +78,7 @@ WHERE m.queued AND m.waiter_until <= pg_catalog.statement_timestamp()
 ORDER BY device_id;
 
 -- name: dead_letters repeatable
--- Messages that were set aside, the last first.
+-- Messages that were set aside, newest first.
 SELECT m.device_id, m.message_id, m.attempts, m.error, m.received_at
 FROM @schema.conversation_messages m
 WHERE m.status = 'dead'
