@@ -24,8 +24,8 @@ def differences(steps: Sequence[Step], before: Played, flat: Played) -> Iterator
 
 
 HAPPENS = frozenset({
-    *("answered", "asked", "resumed", "recovered", "replayed", "merged", "released", "requeued", "edited", "erased"),
-    *("away", "died", "handed-over", "handed-over-twice", "handed-round", "booked", "called"),
+    *("answered", "asked", "asked-again", "resumed", "recovered", "replayed", "merged", "released", "requeued"),
+    *("edited", "erased", "away", "died", "handed-over", "handed-over-twice", "handed-round", "booked", "called"),
     *("AgentError", "ModelError", "InvalidMessage", "MessageSetAside"),
 })  # fmt: skip
 """What happens in the conversations, or they would compare too little."""
@@ -35,18 +35,19 @@ def happened(steps: Sequence[Step], played: Played) -> Iterator[str]:
     """What of `HAPPENS` happened."""
     bookings, calls = played.did
     yield from ["booked"] * len(bookings) + ["called"] * len(calls)
+    for texts, record in played.transcript:
+        if tuple(texts) == ("",):
+            yield "asked-again" if record["interrupt"] else "resumed"
     holder = None
     for step, result in zip(steps, played.steps, strict=True):
         came = result["came"]
-        if step.streamed and step.kind in ("say", "again"):
+        if isinstance(came, list) and came and isinstance(came[0], list):  # it was streamed
             came = came[1]
         answers = [each for each in (came if isinstance(came, list) else [came]) if isinstance(each, dict)]
         yield from (key for each in answers for key in _happened(each))
         numbers = [each["turn_no"] for each in answers]
         if step.kind == "burst" and len(set(numbers)) < len(numbers):
             yield "merged"
-        if step.kind == "resume" and answers:
-            yield "resumed"
         if step.kind == "requeue" and answers:
             yield "requeued"
         if isinstance(came, str):

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice, pairwise
 from random import Random
 from typing import Any, Literal
 
-from .world import AGENTS, KIT, Fault
+from .world import AGENTS, GRAPHS, KIT, Fault
 
 PROCESSES: tuple[str | None, ...] = (None, None, "nails", "diary", "hair")
 """The agent that each process lacks."""
@@ -21,7 +22,7 @@ Kind = Literal["say", "again", "resume", "die", "burst", "recover", "requeue", "
 KINDS: dict[Kind, int] = {
     "say": 50,
     "again": 9,
-    "resume": 14,
+    "resume": 4,
     "die": 9,
     "burst": 2,
     "recover": 2,
@@ -50,6 +51,8 @@ class Step:
     agent: str = ""
     """Whose history is edited."""
     streamed: bool = False
+    answers: bool = False
+    """Whether the answer is given instead, if a question waits for one."""
 
 
 def conversation(seed: int, *, length: int, away: int = 0) -> list[Step]:
@@ -57,7 +60,7 @@ def conversation(seed: int, *, length: int, away: int = 0) -> list[Step]:
     that was there before. In the end every agent is asked for what it knows."""
     chance = Random(f"{seed} {length} {away}")  # noqa: S311 - chance that can be repeated, no secret
     numbers = iter(range(10**6))
-    steps = [_step(chance, numbers) for _ in range(length)]
+    steps = list(islice(_steps(chance, numbers), length))
     if away:
         lacking = chance.choice(range(len(WHOLE), len(PROCESSES)))
         gone = [
@@ -70,10 +73,31 @@ def conversation(seed: int, *, length: int, away: int = 0) -> list[Step]:
 
 
 def _roll_call(chance: Random, numbers: Iterator[int]) -> Iterator[Step]:
-    for name in AGENTS:
+    """The message goes from agent to agent, and each tells what it was shown."""
+    for last in GRAPHS:
+        parts = {name: [[[["hand_over", {"agent": other}]]]] for name, other in pairwise((*KIT, last))}
         yield Step(kind="say", texts=("start over",), process=chance.choice(WHOLE))
-        said = json.dumps({"n": next(numbers), "route": name})
-        yield Step(kind="say", texts=(said,), process=chance.choice(WHOLE))
+        text = json.dumps({"n": next(numbers), "route": KIT[0], "parts": parts})
+        yield Step(kind="say", texts=(text,), process=chance.choice(WHOLE))
+
+
+def _steps(chance: Random, numbers: Iterator[int]) -> Iterator[Step]:
+    while True:
+        if chance.random() < 0.02:
+            yield from _doomed(chance, numbers)
+        yield _step(chance, numbers)
+
+
+def _doomed(chance: Random, numbers: Iterator[int]) -> Iterator[Step]:
+    """A message that fails whatever is done, until it is set aside; and once more after that."""
+    name = chance.choice(KIT[:2])
+    rounds = [["chime", "cup"]], [["book", "fatal"]]
+    text = json.dumps({"n": next(numbers), "route": name, "parts": {name: [rounds]}})
+    yield Step(kind="say", texts=("start over",))
+    yield Step(kind="say", texts=(text,))
+    for _ in range(3):
+        yield Step(kind="again", process=chance.choice(WHOLE))
+    yield Step(kind="requeue", process=chance.choice(WHOLE))
 
 
 def _step(chance: Random, numbers: Iterator[int]) -> Step:
@@ -107,24 +131,31 @@ def _step(chance: Random, numbers: Iterator[int]) -> Step:
                 faults=faults,
                 answer=chance.choice(("yes", "no", 3, {"at": "ten"}, None)),
                 streamed=chance.random() < 0.2,
+                answers=chance.random() < 0.6,
             )
 
 
 def _program(chance: Random, numbers: Iterator[int], *, size: float = 1.0) -> str:
-    program: dict[str, Any] = {"n": next(numbers), "route": chance.choice((*AGENTS, "nobody"))}
-    if chance.random() < 0.3:
+    program: dict[str, Any] = {"n": next(numbers), "route": chance.choice((*AGENTS, *KIT, "nobody"))}
+    if chance.random() < 0.15:
         return json.dumps(program)
-    program["parts"] = {name: _visits(chance, name) for name in KIT if chance.random() < 0.75 * size}
+    program["parts"] = {name: _visits(chance, name) for name in KIT if chance.random() < 0.8 * size}
+    if chance.random() < 0.03:
+        # Nobody wants it.
+        program["parts"] |= {
+            name: [[[["hand_over", {"agent": other}]]]] * chance.choice((2, 9))
+            for name, other in (("hair", "nails"), ("nails", "hair"))
+        }
     if chance.random() < 0.5 * size:
         program["diary"] = {
             key: value
             for key, value in {
-                "asks": chance.choice((0, 1, 1, 2)),
-                "confirm": chance.random() < 0.3,
+                "asks": chance.choice((1, 1, 2, 3)),
+                "confirm": chance.random() < 0.5,
                 "mood": chance.choice(("fine", "low")),
                 "book": chance.choice(THINGS),
             }.items()
-            if chance.random() < 0.4
+            if chance.random() < 0.6
         }
     if chance.random() < 0.4 * size:
         program["memo"] = {"asks": f"q{next(numbers)}"}
@@ -140,7 +171,7 @@ def _visits(chance: Random, name: str) -> list[list[list[Any]]]:
 
 
 def _rounds(chance: Random, name: str) -> list[list[Any]]:
-    rounds = [_calls(chance) for _ in range(chance.choice((0, 1, 1, 1, 2, 4)))]
+    rounds = [_calls(chance) for _ in range(chance.choice((0, 1, 1, 2, 2, 4)))]
     if chance.random() < 0.35:
         target = chance.choice((*(other for other in AGENTS if other != name), "nobody"))
         rounds.append([*(_calls(chance) if chance.random() < 0.2 else []), ["hand_over", {"agent": target}]])

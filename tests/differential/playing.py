@@ -175,6 +175,9 @@ class _Player:
         self._last: tuple[str, str, Mapping[str, Any]] | None = None
         self._messages = 0
         self._interrupt = "none"
+        """The last question's ID."""
+        self._asked: str | None = None
+        """The same, if the last reply was a question."""
         self._dying: list[tuple[asyncio.Event, asyncio.Task[Any]]] = []
 
     async def take(self, step: Step) -> dict[str, Any]:
@@ -184,21 +187,34 @@ class _Player:
         self.world.expect(step.faults)
         came: Any = None
         match step.kind:
+            case "say" if step.answers and self._asked is not None:
+                came = await self._answered(process, step, self._asked)
             case "say":
                 came = await self._said(process, step, self._new(step.texts[0], step.values))
             case "again":
                 came = await self._said(process, step, self._last or self._new(step.texts[0], step.values))
             case "resume":
-                answer = Resume(interrupt_id=self._interrupt, value=step.answer)
-                came = await self._outcome(process.run(answer, {"device_id": self._device}))
+                came = await self._answered(process, step, self._interrupt)
             case "die":
                 came = await self._die(step)
             case "burst":
                 came = await self._burst(process, step)
+            case _:
+                came = await self._disturbed(process, step)
+        pool = self._stage.pool
+        return {
+            "came": came,
+            "session": [list(row.values()) for row in await pool.fetch(SESSION, self._device)],
+            "journal": [_entry(row) for row in await pool.fetch(EFFECTS, self._device)],
+            "asked": len(self.world.shown) - shown,
+        }
+
+    async def _disturbed(self, process: Flat, step: Step) -> Any:
+        match step.kind:
             case "recover":
-                came = [self._told(reply) for reply in await process.recover_device(self._device)]
+                return [self._told(reply) for reply in await process.recover_device(self._device)]
             case "requeue":
-                came = await self._requeue(process)
+                return await self._requeue(process)
             case "cold":
                 for each in self._stage.processes:
                     each.forget(self._device)
@@ -209,19 +225,15 @@ class _Player:
                     self._device,
                 )
             case "edit":
-                came = await self._edit(process, step)
+                return await self._edit(process, step)
             case "erase":
-                came = await process.erase(self._device)
-        pool = self._stage.pool
-        return {
-            "came": came,
-            "session": [list(row.values()) for row in await pool.fetch(SESSION, self._device)],
-            "journal": [_entry(row) for row in await pool.fetch(EFFECTS, self._device)],
-            "asked": len(self.world.shown) - shown,
-        }
+                return await process.erase(self._device)
+        return None
 
     async def did(self) -> list[Any]:
-        rows = await self._stage.pool.fetch("SELECT what FROM bookings WHERE device_id = $1", self._device)
+        rows = await self._stage.pool.fetch(
+            "SELECT what FROM bookings WHERE device_id = $1 ORDER BY number", self._device
+        )
         return [[row["what"] for row in rows], self.world.calls]
 
     async def transcript(self) -> list[Any]:
@@ -257,6 +269,10 @@ class _Player:
                 case TurnFailed():
                     came = _failure(event.error)
         return [pieces, came]
+
+    async def _answered(self, process: Flat, step: Step, interrupt_id: str) -> Any:
+        answer = Resume(interrupt_id=interrupt_id, value=step.answer)
+        return await self._outcome(process.run(answer, {"device_id": self._device}))
 
     async def _die(self, step: Step) -> Any:
         text, message_id, values = self._new(step.texts[0], step.values)
@@ -331,8 +347,8 @@ class _Player:
         if reply is None:
             return None
         recovered = [self._told(each) for each in reply.recovered]
-        if reply.interrupt is not None:
-            self._interrupt = reply.interrupt.id
+        self._asked = None if reply.interrupt is None else reply.interrupt.id
+        self._interrupt = self._asked or self._interrupt
         return {
             "text": str(reply),
             "agent": reply.agent,

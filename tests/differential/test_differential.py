@@ -48,7 +48,9 @@ async def compare_all(dsn: str, plans: Iterable[tuple[int, int, int]]) -> None:
     """Fails where any of these conversations differ, or where too little happens in them."""
     left, tally = iter(plans), Counter[str]()
     connection = await asyncpg.connect(dsn)
-    await connection.execute("CREATE TABLE bookings (device_id text, what text)")
+    await connection.execute(
+        "CREATE TABLE bookings (device_id text, what text, number integer GENERATED ALWAYS AS IDENTITY)"
+    )
     await connection.close()
     wrong: list[str] = []
     async with AsyncExitStack() as stack:
