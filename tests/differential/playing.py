@@ -19,7 +19,7 @@ from moorline_agents.run import AgentDeps
 from moorline_checkpoint.turn import TurnRecord
 
 from .conversations import PROCESSES, Step
-from .reference import ReferenceExecution, ReferenceManager
+from .reference import ReferenceManager
 from .world import Obedient, World, agents, talking
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ KINDS_OF_FAILURE = (HANDED_ROUND, "without answering", "did something else then"
 """By which the errors of agents are told apart, whose words may change."""
 
 EFFECTS = """
-SELECT message_id, position, kind, name, intent::text, result::text, turn_no
+SELECT message_id, position, agent, kind, name, intent::text, result::text, turn_no
 FROM conversation_effects WHERE device_id = $1 ORDER BY turn_no, message_id, position
 """
 
@@ -80,21 +80,16 @@ class Flat(Moorline):
 
     async def _open(self) -> _Opened:
         opened = await super()._open()
-        return replace(opened, queue=replace(opened.queue, execution=self._execution(opened.queue.execution)))
-
-    def _execution(self, made: Execution) -> Execution:
-        kind = Execution if self._lasting else Mortal
-        return kind(graph=made.graph, turns=made.turns, background=made.background)
+        if self._lasting:
+            return opened
+        made = opened.queue.execution
+        mortal = Mortal(graph=made.graph, turns=made.turns, background=made.background)
+        return replace(opened, queue=replace(opened.queue, execution=mortal))
 
 
 class Mortal(Execution):
     """Execution in a process whose heart has stopped."""
 
-    async def _beat(self, turn: object) -> None:
-        pass
-
-
-class MortalReference(ReferenceExecution):
     async def _beat(self, turn: object) -> None:
         pass
 
@@ -113,10 +108,6 @@ class Before(Flat):
             deps=AgentDeps(model=self._model, tool_rounds=self.settings.tool_rounds),
             start_over=made._start_over,
         )
-
-    def _execution(self, made: Execution) -> Execution:
-        kind = ReferenceExecution if self._lasting else MortalReference
-        return kind(graph=made.graph, turns=made.turns, background=made.background)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,24 +18,21 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
 from langgraph.types import Command
 
-from moorline.errors import InvalidMessage
-from moorline.execution import Execution, Transaction, _unfinished
 from moorline.manager import MAX_HANDOFFS, AgentProtocol, Manager
-from moorline.results import record_of
 from moorline_agents import control
 from moorline_agents.agent import Agent
 from moorline_agents.control import ROUTE
 from moorline_agents.errors import AgentError
 from moorline_agents.graph_agent import GraphAgent
 from moorline_agents.history import SNAPSHOT_UPDATES, extend_history, shown
-from moorline_agents.journal import Journal
 from moorline_agents.loop import Loop
 from moorline_agents.messages import Message, Usage
-from moorline_agents.run import AgentDeps, AgentHost, OnText, Outcome, Progress, RunContext
-from moorline_agents.tools import ToolContext, ToolRefused
-from moorline_checkpoint.turn import OpenTurn, TurnRecord, running
+from moorline_agents.run import AgentDeps, AgentHost, Outcome, RunContext
+from moorline_agents.tools import ToolRefused
+from moorline_checkpoint.turn import OpenTurn, open_turn
 
 if TYPE_CHECKING:
+    from langchain_core.runnables import RunnableConfig
     from langgraph.graph.state import CompiledStateGraph
 
 
@@ -101,7 +98,6 @@ class AgentLoop(Loop):
         results: list[Message] = []
         turn = state.get("turn", AgentTurn())
         context = runtime.context
-        tools = replace(context.tools, agent=self._agent.name)
         for call in state["history"][-1].get("tool_calls", ()):
             name, arguments = call["function"]["name"], call["function"]["arguments"]
             try:
@@ -112,7 +108,7 @@ class AgentLoop(Loop):
                     turn = replace(turn, released=True)
                     result = {"ended": True}
                 else:
-                    result = await context.journal.perform(self._tool(name), arguments, tools)
+                    result = await context.journal.perform(self._tool(name), arguments, context.tools)
             except ToolRefused as refusal:
                 result = refusal.shown()
             content = json.dumps(result, ensure_ascii=False, default=str)
@@ -175,7 +171,8 @@ class ReferenceManager(Manager):
         for agent in self._agents.values():
             graph.add_node(agent.name, self._node(agent), destinations=(*self._agents, END))
         graph.add_edge(START, ROUTE)
-        return graph.compile(checkpointer=self._saver, name="manager")
+        compiled = graph.compile(checkpointer=self._saver, name="manager")
+        return cast("CompiledStateGraph[Any, Any, Any, Any]", ReferenceGraph(compiled))
 
     async def _routed(self, state: TurnState, *, runtime: Runtime[RunContext]) -> Command[str]:
         device_id = runtime.context.tools.device_id
@@ -220,40 +217,23 @@ class ReferenceManager(Manager):
         return answer
 
 
-class ReferenceExecution(Execution):
-    """Executes turns on the graph of before: its progress is state, and its own namespace goes with every turn that
-    does not wait for an answer."""
+class ReferenceGraph:
+    """The graph of before as turns are executed on it: its progress is state, and its own namespace goes with every
+    turn that does not wait for an answer."""
 
-    async def run(
-        self, turn: OpenTurn, on_text: OnText | None, journal: Journal, transaction: Transaction
-    ) -> TurnRecord:
-        tools = ToolContext(device_id=turn.device_id, now=turn.now, values=turn.values, transaction=transaction)
-        with running(turn):
-            output = await self.graph.ainvoke(
-                await self._input(turn),
-                {"configurable": {"thread_id": turn.device_id}},
-                context=RunContext(tools=tools, on_text=on_text, journal=journal, unfinished=_unfinished(turn)),
-                durability="exit",
-                version="v2",
-            )
-        so_far = output.value.get("so_far", SoFar())
-        if not output.interrupts:
+    def __init__(self, graph: CompiledStateGraph[Any, Any, Any, Any]) -> None:
+        self._graph = graph
+        self.aget_state, self.aupdate_state = graph.aget_state, graph.aupdate_state
+
+    async def ainvoke(self, given: Any, config: RunnableConfig, *, context: RunContext, **options: Any) -> Any:
+        output = await self._graph.ainvoke(given, config, context=context, **options)
+        so_far, progress = output.value.get("so_far", SoFar()), context.progress
+        progress.agent, progress.reply = so_far.agent, so_far.reply
+        progress.handoffs, progress.usage = so_far.handoffs, so_far.usage
+        turn = open_turn(config["configurable"]["thread_id"])
+        if turn is not None and not output.interrupts:
             _forget_manager(turn)
-        progress = Progress(agent=so_far.agent, reply=so_far.reply, handoffs=so_far.handoffs, usage=so_far.usage)
-        return record_of(turn, progress, output.interrupts)
-
-    async def _input(self, turn: OpenTurn) -> Any:
-        if turn.resume is None:
-            return {"texts": [message.text for message in turn.messages]}
-        interrupt_id = turn.resume.interrupt_id
-        asked = await self.graph.aget_state({"configurable": {"thread_id": turn.device_id}})
-        waiting = [
-            await self.graph.aget_state({"configurable": {"thread_id": turn.device_id, "checkpoint_ns": task.name}})
-            for task in asked.tasks
-        ]
-        if not any(interrupt.id == interrupt_id for snapshot in waiting for interrupt in snapshot.interrupts):
-            raise InvalidMessage("nothing waits for this answer")
-        return Command(resume={interrupt_id: turn.resume.value})
+        return output
 
 
 def _forget_manager(turn: OpenTurn) -> None:
