@@ -46,7 +46,7 @@ EDITABLE = """
 SELECT coalesce(bool_or(agent = $2) AND NOT bool_or(turn_no = last AND interrupt IS NOT NULL), false)
 FROM (SELECT *, max(turn_no) OVER () AS last FROM conversation_turns WHERE device_id = $1) AS turns
 """
-"""Whether an agent has answered, and nothing waits for an answer: then its history can be edited on either graph."""
+"""Whether an agent has answered, and nothing waits for an answer: then its history is edited alike on both graphs."""
 
 
 class Flat(Moorline):
