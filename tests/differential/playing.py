@@ -128,8 +128,12 @@ async def stage(dsn: str, form: str, *, keep_turns: int) -> AsyncIterator[Stage]
     async with AsyncExitStack() as stack:
         processes = [await stack.enter_async_context(kind(settings, without=name)) for name in PROCESSES]
         mortal = await stack.enter_async_context(kind(settings, without=None, lasting=False))
-        pool = await stack.enter_async_context(asyncpg.create_pool(dsn, min_size=0, max_size=4))
+        pool = await stack.enter_async_context(asyncpg.create_pool(dsn, min_size=0, max_size=4, reset=_keep))
         yield Stage(form=form, processes=processes, mortal=mortal, pool=pool)
+
+
+async def _keep(connection: object) -> None:
+    """Nothing is set on connections that could stay."""
 
 
 @dataclass(frozen=True, kw_only=True)
