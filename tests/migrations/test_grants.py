@@ -105,6 +105,22 @@ async def test_an_owner_migrates_and_a_lesser_role_runs(
         await running.close()
 
 
+@pytest.mark.parametrize("appointments", ["absent", "somebody else's"])
+async def test_the_rights_are_given_where_there_are_no_appointments_of_ours(
+    connection: "Connection[Record]", empty_dsn: str, appointments: str
+) -> None:
+    await connection.execute(ROLES)
+    await connection.execute("GRANT CREATE, USAGE ON SCHEMA public TO moorline_owner")
+    if appointments != "absent":
+        await connection.execute("CREATE TABLE appointments (id integer)")
+    owner = as_role(empty_dsn, "moorline_owner")
+    await migrate(owner)
+    await execute(owner, GRANTS)
+    assert await connection.fetchval("SELECT has_table_privilege('moorline_app', 'conversation_turns', 'INSERT')")
+    if appointments != "absent":
+        assert not await connection.fetchval("SELECT has_table_privilege('moorline_app', 'appointments', 'SELECT')")
+
+
 async def test_the_lesser_role_runs_turns_books_cleans_up_and_erases(
     connection: "Connection[Record]", empty_dsn: str
 ) -> None:

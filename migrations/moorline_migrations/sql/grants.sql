@@ -67,16 +67,23 @@ TO moorline_app;
 
 -- Appointments, if the scheduling agent is used. Grant what a component of your own needs in the same way, including
 -- its erase and export functions, which every erasure and export calls as moorline_app.
-GRANT SELECT, INSERT, UPDATE, DELETE ON
-    public.appointment_services,
-    public.appointment_providers,
-    public.appointment_offers,
-    public.appointment_hours,
-    public.appointment_closures,
-    public.appointments
-TO moorline_app;
-GRANT USAGE ON SEQUENCE
-    public.appointment_services_service_id_seq,
-    public.appointment_providers_provider_id_seq
-TO moorline_app;
-GRANT EXECUTE ON FUNCTION public.scheduling_erase, public.scheduling_export TO moorline_app;
+DO $$
+BEGIN
+    IF pg_catalog.to_regprocedure('public.scheduling_erase(text)') IS NULL THEN
+        RETURN;
+    END IF;
+    GRANT SELECT, INSERT, UPDATE, DELETE ON
+        public.appointment_services,
+        public.appointment_providers,
+        public.appointment_offers,
+        public.appointment_hours,
+        public.appointment_closures,
+        public.appointments
+    TO moorline_app;
+    GRANT USAGE ON SEQUENCE
+        public.appointment_services_service_id_seq,
+        public.appointment_providers_provider_id_seq
+    TO moorline_app;
+    GRANT EXECUTE ON FUNCTION public.scheduling_erase, public.scheduling_export TO moorline_app;
+END
+$$;
