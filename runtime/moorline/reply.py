@@ -67,10 +67,6 @@ class Reply(str):
     def __reduce__(self) -> tuple[Any, ...]:
         return (_reply, (str(self), dict(self.__dict__)))
 
-    def with_recovered(self, recovered: tuple[Reply, ...]) -> Reply:
-        """The same reply that also tells which crashed turns were finished before it."""
-        return _reply(str(self), {**self.__dict__, "recovered": recovered})
-
 
 def _reply(text: str, attributes: dict[str, Any]) -> Reply:
     return Reply(text, **attributes)

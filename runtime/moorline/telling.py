@@ -11,7 +11,7 @@ from moorline.reply import Reply
 
 
 class Telling:
-    """Takes what models write, as `moorline_agents.agent.OnText`, and gives it out as events."""
+    """Takes what models write, as `moorline_agents.run.OnText`, and gives it out as events."""
 
     def __init__(self) -> None:
         self._events: asyncio.Queue[Event | None] = asyncio.Queue()
