@@ -18,9 +18,9 @@ class Journal(Protocol):
         """Whose the first entry is that an earlier run of the turn left, an agent's or the router's; None if it left
         none. Asked before anything else."""
 
-    def recall(self, asked: str) -> Message | None:
-        """The answer that an earlier run of the turn got at this place from the model of `asked` (an agent, or the
-        router); None where the earlier run did not get so far."""
+    def recall(self, *asked: str) -> Message | None:
+        """The answer that an earlier run of the turn got at this place from the model of the agent with one of these
+        names, or of the router; None where the earlier run did not get so far."""
 
     def note(self, asked: str, answer: Message) -> None:
         """Remembers an answer that calls tools; it is durable before a tool with an effect runs."""
@@ -36,7 +36,7 @@ class NoJournal:
     def begins_with(self) -> str | None:
         return None
 
-    def recall(self, asked: str) -> Message | None:  # noqa: ARG002
+    def recall(self, *asked: str) -> Message | None:  # noqa: ARG002 - there is nothing to look for
         return None
 
     def note(self, asked: str, answer: Message) -> None:

@@ -40,7 +40,8 @@ class Loop:
         if agent.keeps_session:
             self._schemas.append(control.END_SESSION_SCHEMA)
         self.think_node, self.act_node = agent.entry, f"{agent.name}.act"
-        self._history, *self._earlier = (f"{name}.history" for name in (agent.name, *agent.aliases))
+        self._names = (agent.name, *agent.aliases)
+        self._history, *self._earlier = (f"{name}.history" for name in self._names)
         histories = {name: Annotated[list[Message], history_channel()] for name in (self._history, *self._earlier)}
         schema: Any = TypedDict  # type checkers take literal names only
         self.state: type[Any] = schema(f"{agent.name}.state", {"texts": Texts, **histories}, total=False)
@@ -64,7 +65,7 @@ class Loop:
         return Command(goto=await self._host.leave(outcome, context), update=update)
 
     async def _answer(self, history: Sequence[Message], context: RunContext) -> tuple[Message, Usage]:
-        recalled = context.journal.recall(self._agent.name)
+        recalled = context.journal.recall(*self._names)
         if recalled is not None:
             return recalled, Usage()
         tired = model_answers(history) >= self._rounds
@@ -135,5 +136,5 @@ class Loop:
         instructions = self._agent.instructions
         told = instructions if isinstance(instructions, str) else instructions(context.tools)
         # Not in the history: once the message is answered, its own turn says what was done.
-        note = unfinished_note(context.unfinished, agent=self._agent.name, tools=self._tools)
+        note = unfinished_note(context.unfinished, names=self._names, tools=self._tools)
         return {"role": "system", "content": f"{told}\n\n{note}" if note else told}

@@ -31,12 +31,12 @@ class UnfinishedCall:
     """`{"value": …}` with what the call gave, `{"refused": …}` where it did nothing, None where nobody knows."""
 
 
-def unfinished_note(calls: Sequence[UnfinishedCall], *, agent: str, tools: Collection[str]) -> str:
-    """What the agent's model is told of the calls that are the agent's own; empty if there are none."""
+def unfinished_note(calls: Sequence[UnfinishedCall], *, names: Collection[str], tools: Collection[str]) -> str:
+    """What a model is told of the calls of its own agent, which has, or had, these names; empty if there are none."""
     own = [
         call
         for call in calls
-        if call.agent == agent or (call.agent is None and call.tool in tools)
+        if call.agent in names or (call.agent is None and call.tool in tools)
         if not (isinstance(call.result, dict) and "refused" in call.result)
     ]
     return _TOLD.format(calls="\n".join(map(_line, own))) if own else ""

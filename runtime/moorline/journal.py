@@ -32,8 +32,8 @@ class TurnJournal:
     def begins_with(self) -> str | None:
         return self._left[0].agent if self._left else None
 
-    def recall(self, asked: str) -> Message | None:
-        entry = self._next("answer", asked)
+    def recall(self, *asked: str) -> Message | None:
+        entry = self._next("answer", *asked)
         return None if entry is None else cast("Message", entry.intent)
 
     def note(self, asked: str, answer: Message) -> None:
@@ -89,13 +89,13 @@ class TurnJournal:
             await transaction.note_result(place, result)
         return _given(result)
 
-    def _next(self, kind: str, name: str) -> JournalEntry | None:
+    def _next(self, kind: str, *names: str) -> JournalEntry | None:
         if not self._left:
             return None
         entry = self._left.pop(0)
-        if (entry.kind, entry.name) != (kind, name):
+        if entry.kind != kind or entry.name not in names:
             raise AgentError(
-                f"The turn ran before and did something else then ({entry.kind} {entry.name}, now {kind} {name}): "
+                f"The turn ran before and did something else then ({entry.kind} {entry.name}, now {kind} {names[0]}): "
                 "its agents have changed since. Nothing more was done; look at conversation_effects."
             )
         return entry

@@ -1,8 +1,8 @@
 """The manager graph: START → route → <agent> → END.
 
 `route` reads the lock through the checkpointer and hands the message to the agent that holds the session, without
-asking a model. The nodes of an agent stand in this graph, with a history that only they see; a `GraphAgent` is one node, with a
-graph of its own in it. The lock is kept in step with what each agent's part of the turn comes to.
+asking a model. The nodes of an agent stand in this graph, with a history that only they see; a `GraphAgent` is one
+node, with a graph of its own in it. The lock is kept in step with what each agent's part of the turn comes to.
 """
 
 from __future__ import annotations

@@ -1,5 +1,7 @@
 """An agent is told what it has done for a message whose turn failed, until that message is finished or set aside."""
 
+from dataclasses import replace
+
 import pytest
 
 from moorline import Agent, AgentError, Moorline, Settings
@@ -96,3 +98,17 @@ async def test_another_agent_is_not_told_though_it_has_the_same_tools(dsn: str, 
         assert script.requests[-1].system == "other"
         await say(moorline, "desk: hello", "m3")
         assert "book" in script.requests[-1].system
+
+
+async def test_an_agent_that_was_renamed_since_is_told_and_finishes_it_from_the_journal(dsn: str, world: World) -> None:
+    desk = Agent(name="desk", description="does it", instructions="desk", tools=world.tools())
+    async with runtime(dsn, unlucky, agent=desk) as moorline:
+        with pytest.raises(AgentError) as caught:
+            await say(moorline, "book table")
+    script = Script(rules=obedient)
+    async with runtime(dsn, script, agent=replace(desk, name="counter", aliases=["desk"])) as moorline:
+        await say(moorline, "did it work?")
+        assert '- book {"what": "table"}; result: {"booked": "table"}\n' in script.requests[-1].system
+        reply = await say(moorline, "book table", caught.value.message_id)
+        assert (str(reply), reply.agent) == ("2: table", "counter")
+    assert len(await execute(dsn, "SELECT FROM bookings")) == 1
