@@ -218,7 +218,7 @@ def _problem(details: ErrorDetails) -> str:
 class _ParameterSchema(GenerateJsonSchema):
     """What a model is shown: no generated titles, and closed objects, as unknown fields are refused."""
 
-    def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002
+    def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002  # as pydantic's
         return False
 
     def model_schema(self, schema: core_schema.ModelSchema) -> JsonSchemaValue:

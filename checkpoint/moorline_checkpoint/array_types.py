@@ -46,7 +46,7 @@ class KnownArrays(_AnyConnection):
         wanted = set(typeoids)
         if wanted <= ARRAYS.keys():
             return [described(number) for number in wanted], _NothingSent()
-        return await super()._introspect_types(wanted, timeout)  # type: ignore[misc]
+        return await super()._introspect_types(wanted, timeout)  # type: ignore[misc]  # the stubs leave it out
 
 
 def described(number: int) -> dict[str, object]:

@@ -141,7 +141,7 @@ class DeviceCheckpointer(SessionLocks, BaseCheckpointSaver[str]):
         async with self.database.connection() as connection:
             await apply(cast("Connection[Record]", connection), schema=self.database.schema)
 
-    def get_next_version(self, current: str | None, channel: None) -> str:  # noqa: ARG002
+    def get_next_version(self, current: str | None, channel: None) -> str:  # noqa: ARG002  # as LangGraph's
         """Sixteen characters that sort as text: a counter and a random part, so that branches share no version.
 
         It continues from versions that other savers made.

@@ -73,7 +73,7 @@ class _Tools:
                 return {"status": "already booked", "appointment": appointment.shown()}
             return {"status": "booked", "appointment": (await bookings.place(request)).shown()}
 
-    async def list_appointments(self, arguments: ListAppointments, context: ToolContext) -> dict[str, Any]:  # noqa: ARG002
+    async def list_appointments(self, arguments: ListAppointments, context: ToolContext) -> dict[str, Any]:  # noqa: ARG002  # a tool's shape
         """List this person's upcoming appointments, the next one first, with their references."""
         async with context.transaction() as connection:
             upcoming = await self._repository.upcoming(connection, context.device_id, context.now)
