@@ -67,7 +67,7 @@ class Agent:
         """Adds the agent's two nodes, and the channel of its history, which only they see."""
         loop = Loop(agent=self, deps=deps, host=host)
         graph.add_node(loop.think_node, loop.think, input_schema=loop.state, destinations=(loop.act_node, END))
-        graph.add_node(loop.act_node, loop.act, input_schema=loop.state, destinations=(loop.think_node, END))
+        graph.add_node(loop.act_node, loop.act, input_schema=loop.state, destinations=(loop.think_node, *host.handoffs))
 
     def compile(self, deps: AgentDeps, checkpointer: Checkpointer = None) -> CompiledStateGraph[Any, Any, Any, Any]:
         """The agent as a LangGraph graph of its own, for use without a manager. It is called with a `TurnInput` and a
@@ -80,6 +80,8 @@ class Agent:
 
 class _Alone:
     """The host of an agent that is compiled by itself."""
+
+    handoffs = (END,)
 
     async def enter(self, context: RunContext) -> None:
         pass

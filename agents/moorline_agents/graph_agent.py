@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from langgraph.graph import StateGraph
+from langgraph.graph import END, StateGraph
 from langgraph.runtime import Runtime
 from langgraph.types import Command
 
@@ -63,7 +63,7 @@ class GraphAgent:
             output = await own.ainvoke({"messages": messages}, context=inside, version="v2")
             return Command(goto=await host.leave(Outcome(text=_last_text(output.value)), context))
 
-        graph.add_node(self.name, run, input_schema=TurnInput)
+        graph.add_node(self.name, run, input_schema=TurnInput, destinations=(END,))
 
 
 def _last_text(state: Any) -> str:

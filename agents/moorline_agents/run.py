@@ -65,6 +65,10 @@ class RunContext:
 class AgentHost(Protocol):
     """The graph that an agent's nodes stand in."""
 
+    @property
+    def handoffs(self) -> Sequence[str]:
+        """The nodes to which a hand-over may lead; pictures of the graph show them."""
+
     async def enter(self, context: RunContext) -> None:
         """The agent's part of the turn begins, or goes on after it stopped to ask."""
 

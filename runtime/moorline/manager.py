@@ -124,6 +124,10 @@ class _Host:
     agents: Mapping[str, AgentProtocol]
     saver: DeviceCheckpointer
 
+    @property
+    def handoffs(self) -> Sequence[str]:
+        return [agent.entry for agent in self.agents.values() if agent is not self.agent]
+
     async def enter(self, context: RunContext) -> None:
         if self.agent.keeps_session:
             # Before it runs: an agent that stops to ask holds the session while it waits.

@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -243,6 +244,26 @@ async def test_an_agent_that_was_absent_for_long_knows_all_it_knew(
     async with open_moorline(agents=both, settings=kept) as moorline:
         assert await say(moorline, f"{first} again") == f"{first} 37: {first} again"
         assert await say(moorline, f"hand over to {second}") == f"{second} 41: hand over to {second}"
+
+
+async def test_the_graph_is_one_of_langgraphs_to_look_at_and_to_go_back_in(open_moorline: Open) -> None:
+    async with open_moorline() as moorline:
+        for text in ("hair please", "hand over to nails", "nails again"):
+            await say(moorline, text)
+        graph = moorline._queue.execution.graph
+        edges = {(edge.source, edge.target) for edge in graph.get_graph().edges}
+        assert {("route", "hair.think"), ("hair.think", "hair.act"), ("hair.act", "nails.think")} <= edges
+        config: Any = {"configurable": {"thread_id": "d1"}}
+        assert (await graph.aget_state(config)).next == ()
+        lengths = [
+            tuple(len(snapshot.values[f"{name}.history"]) for name in ("hair", "nails"))
+            async for snapshot in graph.aget_state_history(config)
+        ]
+        assert lengths[:3] == [(5, 4), (5, 2), (2, 0)]
+        second = [snapshot async for snapshot in graph.aget_state_history(config)][1]
+        edited = [{"role": "user", "content": "and my hair"}, {"role": "assistant", "content": "yes"}]
+        await graph.aupdate_state(second.config, {"nails.history": tuple(edited)}, as_node="nails.think")
+        assert await say(moorline, "once more") == "nails 3: once more"
 
 
 @pytest.mark.parametrize("aliases", [["nails"], ["old"]])
