@@ -51,6 +51,8 @@ GIVEN_UP = {
     "agents/moorline_agents/agent.py": (
         *("Surroundings", "surroundings", "Peer", "peers", "Part", "part", "heard", "HISTORY_HEARD", "say"),
     ),
+    "agents/moorline_agents/loop.py": ("Surroundings", "surroundings", "Peer", "peers", "Part", "part", "heard", "say"),
+    "agents/moorline_agents/history.py": ("Part", "heard", "HISTORY_HEARD"),
     "agents/moorline_agents/graph_agent.py": ("Surroundings", "surroundings"),
     "agents/moorline_agents/scheduling/booking.py": ("Desk", "Order", "order", "desk", "Store", "store"),
     "agents/moorline_agents/scheduling/repository.py": ("Store",),

@@ -11,7 +11,7 @@ from uuid import uuid4
 from moorline.context import Call
 from moorline.execution import Execution
 from moorline.reply import Reply
-from moorline.results import reply_of
+from moorline.results import failure_of, reply_of
 from moorline_agents.journal import NoJournal
 from moorline_agents.tools import Connection, Tool, ToolContext, ToolRefused
 from moorline_checkpoint.messages import TurnMessage
@@ -23,7 +23,8 @@ _UNABLE = "The calendar and everything else that is stored cannot be reached rig
 async def answer(execution: Execution, call: Call) -> Reply:
     """A degraded reply: the agents know nothing of the conversation, and nothing of it is kept.
 
-    It runs in a turn that is never committed; one that starts from nothing reads nothing.
+    It runs in a turn that is never committed; one that starts from nothing reads nothing. Raises what went wrong in the
+    run, as a turn does.
     """
     message = call.message
     turn = OpenTurn(
@@ -40,7 +41,13 @@ async def answer(execution: Execution, call: Call) -> Reply:
         active_agent=None,
         heads={},
     )
-    record = await execution.run(turn, call.on_text, _NoEffects(), _no_transaction)
+    try:
+        record = await execution.run(turn, call.on_text, _NoEffects(), _no_transaction)
+    except Exception as error:
+        failure = failure_of(error)
+        if failure is error:
+            raise
+        raise failure from error
     return reply_of(record, degraded=True)
 
 

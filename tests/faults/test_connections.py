@@ -13,7 +13,7 @@ from contextlib import AsyncExitStack
 import pytest
 
 from moorline import Moorline
-from moorline.errors import StoreUnavailable
+from moorline.errors import AgentError, StoreUnavailable
 from moorline.testing import serve
 from moorline_agents.agent import Agent
 from moorline_agents.tools import Tool, ToolContext, tool
@@ -366,6 +366,16 @@ async def test_a_stateless_runtime_answers_without_memory_while_the_store_is_dow
 async def test_a_stateless_runtime_opens_while_the_store_is_down(proxy: Proxy) -> None:
     async with proxy.refusing(), runtime(proxy.dsn, on_store_down="stateless") as moorline:
         assert (await say(moorline, "hello")).degraded
+
+
+async def test_what_fails_without_the_store_is_an_error_of_ours_too(proxy: Proxy) -> None:
+    def failing(request: ModelRequest) -> ModelReply:
+        raise LookupError
+
+    async with proxy.refusing(), runtime(proxy.dsn, failing, on_store_down="stateless") as moorline:
+        with pytest.raises(AgentError) as caught:
+            await say(moorline, "hello")
+        assert isinstance(caught.value.__cause__, LookupError)
 
 
 async def test_a_stateless_runtime_answers_degraded_only_if_begin_never_reached_the_store(
