@@ -11,7 +11,7 @@ import pytest
 from moorline_migrations import SHIPPED
 
 PINNED = {
-    "moorline/0001_conversations.sql": "f7244fa8409cd616fa8756aa87ed42d566c204097b50ff4367c31190e6ac1701",
+    "moorline/0001_conversations.sql": "8fd5793e761fca3324ac759f8fa49bce03f70f354510ecfb339ca748949b7823",
     "scheduling/0001_appointments.sql": "12a48e5184aee44c1511be5a2ba2f40e88820c6c179bcb3d3633a9ce90daf76c",
 }
 """The SHA-256 of each numbered file, by its component's name and its own."""

@@ -1845,9 +1845,10 @@ BEGIN
     END IF;
     removed := @schema.moorline_stored(device);
     used_at := greatest(s.last_active_at, s.locked_at);
-    asks := s.active_agent IS NOT NULL AND EXISTS (
+    asks := EXISTS (
             SELECT 1 FROM @schema.conversation_turns t
             WHERE t.device_id = device AND t.turn_no = s.last_turn_no AND t.status = 'interrupted')
+        AND s.active_agent IS NOT NULL
         AND moment - greatest(s.last_active_at, s.locked_at)
             < s.session_ttl::double precision * interval '1 second';
 
