@@ -1,7 +1,7 @@
 """An agent: instructions, tools and a model, as two nodes of a LangGraph graph with a history of their own.
 
-What an agent may do to the session is said with two control tools that the kit adds: `hand_over` and
-`end_session`. Who holds the session is the manager's business; an agent only says what its turn came to.
+An agent changes the session through two control tools that the kit adds: `hand_over` and `end_session`. Setting and
+clearing the lock is the manager's business; an agent only reports the outcome of its part of the turn.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ Instructions = str | Callable[[ToolContext], str]
 class Agent:
     """An agent of Moorline's own kit.
 
-    `name` (1 to 50 letters, digits, `_`, `-`) is what the lock holds; `description` is what the router and the
-    other agents are told; `instructions` may depend on the turn. `keeps_session` agents take the lock with
-    `session_ttl` seconds (None: what the row or the default says). `migrations` make the tables that its tools use:
-    `moorline migrate` runs them. `aliases` are names that it had before: it answers for locks that hold them, and knows
-    what it knew under them. Refused with `ValueError` when it could never work.
+    `name` (1 to 50 letters, digits, `_`, `-`) is what the lock holds; the router and the other agents see
+    `description`; `instructions` may depend on the turn. With `keeps_session`, the agent takes the lock for
+    `session_ttl` seconds (None: as the row or the default says). `migrations` make the tables that its tools use;
+    `moorline migrate` runs them. `aliases` are earlier names of the agent: it answers for locks that hold them, and
+    keeps what it knew under them. Raises `ValueError` for an agent that could never work.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Agent:
             twice = sorted({name for name in names if names.count(name) > 1})
             raise ValueError(f"Agent {self.name}: the tool names {', '.join(twice)} are taken; rename them.")
         if self.session_ttl is not None and self.session_ttl <= 0:
-            raise ValueError(f"Agent {self.name}: session_ttl is a positive number of whole seconds.")
+            raise ValueError(f"Agent {self.name}: session_ttl must be a positive number of whole seconds.")
 
     @property
     def entry(self) -> str:
@@ -64,14 +64,14 @@ class Agent:
         return f"{self.name}.think"
 
     def add_to(self, graph: StateGraph[Any, Any, Any, Any], deps: AgentDeps, host: AgentHost) -> None:
-        """Adds the agent's two nodes, and the channel of its history, which only they see."""
+        """Adds the agent's two nodes, and its history channel, which only they see."""
         loop = Loop(agent=self, deps=deps, host=host)
         graph.add_node(loop.think_node, loop.think, input_schema=loop.state, destinations=(loop.act_node, END))
         graph.add_node(loop.act_node, loop.act, input_schema=loop.state, destinations=(loop.think_node, *host.handoffs))
 
     def compile(self, deps: AgentDeps, checkpointer: Checkpointer = None) -> CompiledStateGraph[Any, Any, Any, Any]:
-        """The agent as a LangGraph graph of its own, for use without a manager. It is called with a `TurnInput` and a
-        `RunContext`, whose `progress` then tells what the turn came to; a hand-over ends it."""
+        """The agent as a LangGraph graph of its own, for use without a manager. Call it with a `TurnInput` and a
+        `RunContext`, whose `progress` then holds the outcome of the turn; a hand-over ends the run."""
         graph = StateGraph(TurnInput, context_schema=RunContext)
         self.add_to(graph, deps, _Alone())
         graph.add_edge(START, self.entry)

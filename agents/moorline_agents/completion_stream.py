@@ -1,7 +1,7 @@
 """Puts a model's answer together from the chunks of its stream.
 
-An answer is whole or it is a `ModelError`: what was cut off, filtered or garbled is never taken for an
-answer. Whether the tools it calls exist and their arguments fit is for whoever runs them.
+An answer is either whole or a `ModelError`: a stream that was cut off, filtered or garbled is never taken for an
+answer. Whether the tools it calls exist and their arguments fit is checked where they are run.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class AnswerStream:
         self._usage = Usage()
 
     def add(self, chunk: object) -> str:
-        """Takes in one chunk and gives back the text it brought, "" for none.
+        """Takes in one chunk and returns the text in it, "" if there is none.
 
         A refusal counts as text: it is what the model has to say. Raises `ModelError` for anything that does
         not look like a chunk.
@@ -43,7 +43,7 @@ class AnswerStream:
             self._usage = Usage(read.usage.prompt_tokens or 0, read.usage.completion_tokens or 0)
         text = ""
         for choice in read.choices or ():
-            if choice.index:  # one answer was asked for; a second one is not ours
+            if choice.index:  # only one answer was asked for; ignore others
                 continue
             self._any_choice = True
             self._finish_reason = choice.finish_reason or self._finish_reason
@@ -73,7 +73,7 @@ class AnswerStream:
             )
         if self._finish_reason == "content_filter":
             raise ModelError(
-                "The model server's content filter held the answer back. Say it in other words.",
+                "The model server's content filter held the answer back. Rephrase the message.",
                 retryable=False,
             )
         return ModelAnswer(self._message(), self._usage)
@@ -82,7 +82,7 @@ class AnswerStream:
         text = "".join(self._text)
         if not self._calls:
             if not text.strip():
-                raise ModelError("The model answered nothing.", retryable=True)
+                raise ModelError("The model gave an empty answer.", retryable=True)
             return {"role": "assistant", "content": text}
         if not all(call.name for call in self._calls):
             raise ModelError("The model called a tool without naming it.", retryable=True)
@@ -92,7 +92,7 @@ class AnswerStream:
         calls: list[ToolCall] = []
         taken: set[str] = set()
         for call in self._calls:
-            # Results are matched to calls by ID: some servers leave it out or give it twice.
+            # Results are matched to calls by ID, which some servers leave out or use twice.
             call_id = call.id if call.id and call.id not in taken else f"call_{uuid4().hex}"
             taken.add(call_id)
             arguments = "".join(call.arguments).strip() or "{}"
@@ -106,9 +106,9 @@ class AnswerStream:
             call.arguments.append(part.function.arguments or "")
 
     def _call_of(self, part: _CallDelta) -> _Call:
-        """The call this delta goes on with, or a new one.
+        """The call that this delta continues, or a new one.
 
-        Some servers number every call 0 and some number none; a new ID starts a new call all the same.
+        Some servers number every call 0, and some number none; a new ID starts a new call in any case.
         """
         for call in reversed(self._calls):
             if part.id and part.id != call.id:
@@ -129,13 +129,13 @@ class _Call:
 
 
 class _Shape(BaseModel):
-    """The client does not check what it parsed; these do, and keep what was said out of the error."""
+    """The client does not check what it parses. These models do, and keep the text of the answer out of the error."""
 
     model_config = ConfigDict(from_attributes=True, hide_input_in_errors=True, frozen=True)
 
 
 def _sendable(text: str) -> str:
-    text.encode()  # JSON can spell half a character (a lone surrogate), which nothing later could send or store
+    text.encode()  # JSON can hold half a character (a lone surrogate), which could not be sent or stored later
     return text
 
 

@@ -1,4 +1,4 @@
-"""The concierge: answers what no other agent is for, keeps no session, and hands over what is another's job."""
+"""The concierge: answers what no other agent is there for, keeps no session, and hands over other agents' jobs."""
 
 from __future__ import annotations
 

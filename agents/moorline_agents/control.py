@@ -1,4 +1,4 @@
-"""The control tools of the kit: what an agent or the router may say about the session itself."""
+"""The control tools of the kit, with which an agent or the router decides about the session."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _AGENT_NAME = re.compile(r"[A-Za-z0-9_-]{1,50}")
 
 
 def check_name(name: str) -> None:
-    """Refuses, with `ValueError`, a name that the lock could not hold or a LangGraph namespace would split."""
+    """Raises `ValueError` for a name that the lock could not hold or that a LangGraph namespace would split."""
     if not _AGENT_NAME.fullmatch(name) or name == ROUTE:
         raise ValueError(
             f"{name!r} cannot name an agent: use 1 to 50 letters, digits, underscores or hyphens, and not {ROUTE!r}."
@@ -44,7 +44,7 @@ def _agent_property(agents: Mapping[str, str]) -> dict[str, Any]:
 
 
 def hand_over_schema(agents: Mapping[str, str]) -> dict[str, Any]:
-    """The tool with which an agent hands the person's message to one of `agents` (name to description)."""
+    """The tool with which an agent hands the person's message over to one of `agents` (name to description)."""
     return _schema(
         HAND_OVER,
         "Hand the conversation over to another agent, which then answers the person's last message. "
@@ -60,11 +60,11 @@ END_SESSION_SCHEMA = _schema(
 
 def route_schema(agents: Mapping[str, str]) -> dict[str, Any]:
     """The one tool of a routing request."""
-    return _schema(ROUTE, "Pick the agent that shall answer.", {"agent": _agent_property(agents)})
+    return _schema(ROUTE, "Pick the agent that should answer.", {"agent": _agent_property(agents)})
 
 
 def hand_over_target(arguments: str, agents: Set[str]) -> str:
-    """The agent that the arguments of a `hand_over` call name; `ToolRefused` if it is none of `agents`."""
+    """The agent that the arguments of a `hand_over` call name. Raises `ToolRefused` if it is none of `agents`."""
     target = named_agent(arguments)
     if target not in agents:
         raise ToolRefused(
@@ -75,7 +75,7 @@ def hand_over_target(arguments: str, agents: Set[str]) -> str:
 
 
 def named_agent(arguments: str) -> str:
-    """The `agent` of a call's JSON arguments, or "" where there is none."""
+    """The `agent` in a call's JSON arguments, or "" if there is none."""
     try:
         value = json.loads(arguments)
     except ValueError:

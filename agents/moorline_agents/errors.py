@@ -1,4 +1,4 @@
-"""What can go wrong with an agent, as the caller of a turn sees it."""
+"""The error that the caller of a turn gets when an agent fails."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from moorline_migrations.errors import MoorlineError
 
 
 class AgentError(MoorlineError):
-    """An agent could not finish its turn. Its state is as before the turn; what its tools did to the world may stand,
-    and `effects_kept` says whether it does."""
+    """An agent could not finish its turn. Its state is as before the turn; `effects_kept` says whether the effects of
+    its tools stand."""
 
     retryable = True

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 class GraphAgent:
     """A compiled LangGraph graph whose state has LangChain `messages`, as an agent of a manager.
 
-    It gets the person's message appended to its `messages` and answers with the last of them. Its state is kept
-    under its own name; a checkpointer it was compiled with is not used. It reads `RunContext` from the runtime's
-    context, and may `interrupt` to ask: the answer comes as a `Resume`. `migrations` as an `Agent`'s.
+    The person's message is appended to its `messages`, and the last of these is its answer. Its state is kept under its
+    own name; a checkpointer that it was compiled with is not used. It finds a `RunContext` in LangGraph's runtime
+    context, and may `interrupt` to ask: the answer comes as a `Resume`. `migrations` are like those of an `Agent`.
     """
 
     name: str
@@ -42,7 +42,7 @@ class GraphAgent:
 
     @property
     def aliases(self) -> tuple[str, ...]:
-        """None: what a graph remembers is kept under its name."""
+        """Always empty: what a graph remembers is kept under its name."""
         return ()
 
     @property
@@ -67,6 +67,6 @@ class GraphAgent:
 
 
 def _last_text(state: Any) -> str:
-    """Of the last message in the graph's state, which is of the type that its schema makes."""
+    """The text of the last message in the graph's state, whatever type its schema gives messages."""
     messages = state["messages"] if isinstance(state, Mapping) else state.messages
     return str(messages[-1].text)

@@ -1,6 +1,6 @@
-"""What a turn remembers of itself in case it runs again: the port through which the kit calls models and tools.
+"""What a turn remembers in case it has to run again: the port through which the kit calls models and tools.
 
-The kit owns the protocol; whoever runs turns brings a journal that survives a crash.
+The kit defines the protocol; a runtime brings a journal that survives a crash.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ class Journal(Protocol):
     """The memory of one turn. Answers and effects are recalled in the order in which they were noted."""
 
     def begins_with(self) -> str | None:
-        """Whose the first entry is that an earlier run of the turn left, an agent's or the router's; None if it left
-        none. Asked before anything else."""
+        """The agent (or the router) of the first entry that an earlier run of the turn left; None if there is none.
+        This is asked before anything else."""
 
     def recall(self, *asked: str) -> Message | None:
-        """The answer that an earlier run of the turn got at this place from the model of the agent with one of these
-        names, or of the router; None where the earlier run did not get so far."""
+        """The answer that an earlier run of the turn got at this point from the router's model, or from the model of the
+        agent with one of these names; None if the earlier run did not get this far."""
 
     def note(self, asked: str, answer: Message) -> None:
         """Remembers an answer that calls tools; it is durable before a tool with an effect runs."""
 
     async def perform(self, tool: Tool, arguments: str, context: ToolContext) -> Any:
-        """Runs a tool of `context.agent`, or gives what an earlier run of the turn got from it. Raises `ToolRefused` as
-        the tool does."""
+        """Runs a tool of `context.agent`, or returns the result that an earlier run of the turn got from it. Raises
+        `ToolRefused` if the tool does, or did."""
 
 
 class NoJournal:

@@ -1,4 +1,4 @@
-"""The loop of an agent: the model thinks, the tools act, until the model only speaks."""
+"""The loop of an agent: the model thinks and the tools act, until the model answers without calling a tool."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Loop:
-    """The two nodes of an agent, and the channels that they see."""
+    """The two nodes of an agent, and the channels they see."""
 
     def __init__(self, *, agent: Agent, deps: AgentDeps, host: AgentHost) -> None:
         self._agent = agent
@@ -43,7 +43,7 @@ class Loop:
         self._names = (agent.name, *agent.aliases)
         self._history, *self._earlier = (f"{name}.history" for name in self._names)
         histories = {name: Annotated[list[Message], history_channel()] for name in (self._history, *self._earlier)}
-        schema: Any = TypedDict  # type checkers take literal names only
+        schema: Any = TypedDict  # type checkers accept literal names only
         self.state: type[Any] = schema(f"{agent.name}.state", {"texts": Texts, **histories}, total=False)
 
     async def think(self, state: dict[str, Any], runtime: Runtime[RunContext]) -> Command[str]:
@@ -55,7 +55,7 @@ class Loop:
         carried = {channel: state[channel] for channel in self._earlier if state.get(channel)}
         inherited = tuple(chain.from_iterable(carried.values()))
         answer, usage = await self._answer([*shown([*known, *inherited]), *asked], context)
-        # One update a step: each is a row.
+        # One update per step, because each is stored as a row.
         update: dict[str, Any] = {self._history: (*inherited, *asked, answer)}
         update |= dict.fromkeys(carried, Overwrite([]))
         if answer.get("tool_calls"):
@@ -90,10 +90,10 @@ class Loop:
     async def act(self, state: dict[str, Any], runtime: Runtime[RunContext]) -> Command[str]:
         results: list[Message] = []
         context = runtime.context
-        await self._enters(context)  # where a run begins here, after an interrupt
+        await self._enters(context)  # a run that continues after an interrupt begins here
         tools = replace(context.tools, agent=self._agent.name)
         handoff: str | None = None
-        # One after another: the order of effects is the order the model asked for.
+        # One after another, so that effects happen in the order in which the model asked for them.
         for call in state[self._history][-1].get("tool_calls", ()):
             name, arguments = call["function"]["name"], call["function"]["arguments"]
             try:
@@ -113,7 +113,7 @@ class Loop:
         if handoff is None:
             return Command(goto=self.think_node, update=update)
         if not state.get("texts"):
-            # A run that goes on after an interrupt was not called with what the person had said.
+            # A run that continues after an interrupt does not get the person's texts in its input.
             update["texts"] = last_texts(state[self._history])
         outcome = Outcome(handoff=handoff, released=context.progress.released)
         return Command(goto=await self._host.leave(outcome, context), update=update)
@@ -135,6 +135,6 @@ class Loop:
     def _system(self, context: RunContext) -> Message:
         instructions = self._agent.instructions
         told = instructions if isinstance(instructions, str) else instructions(context.tools)
-        # Not in the history: once the message is answered, its own turn says what was done.
+        # Not in the history: once that message is answered, its own turn says what was done.
         note = unfinished_note(context.unfinished, names=self._names, tools=self._tools)
         return {"role": "system", "content": f"{told}\n\n{note}" if note else told}

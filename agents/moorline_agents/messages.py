@@ -1,6 +1,6 @@
-"""What is said to a model and by it: chat-completions messages as plain dicts, and the tokens they cost.
+"""What a model is shown and answers: chat-completions messages as plain dicts, and the tokens they cost.
 
-Plain dicts on purpose: they are what goes over the wire and what a strict deserialiser may give back.
+They are plain dicts on purpose: these go over the wire as they are, and a strict deserialiser accepts them.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from typing import Literal, Required, TypedDict
 
 
 class FunctionCall(TypedDict):
-    """The tool a model names and the JSON text it wrote as arguments; neither is known to be any good."""
+    """The tool that a model names, and the JSON text it wrote as arguments; neither has been checked."""
 
     name: str
     arguments: str
 
 
 class ToolCall(TypedDict):
-    """One call in a model's answer; `id` ties the `tool` message with its result to it."""
+    """One call in a model's answer; the `tool` message with its result refers to its `id`."""
 
     id: str
     type: Literal["function"]
@@ -25,7 +25,7 @@ class ToolCall(TypedDict):
 
 
 class Message(TypedDict, total=False):
-    """One message of a conversation, as chat-completions servers take and give it.
+    """One message of a conversation, in the form that chat-completions servers use.
 
     `tool_calls` is on assistant messages that call tools (`content` may then be None), `tool_call_id` on
     `tool` messages.
@@ -39,7 +39,7 @@ class Message(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens as the server counted them; zero where it did not say. Addable."""
+    """Tokens as the server counted them, zero if it did not say. Usages can be added."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -51,7 +51,7 @@ class Usage:
         )
 
     def as_dict(self) -> dict[str, int]:
-        """As JSON; `Usage(**usage.as_dict())` gives it back."""
+        """The usage as JSON; `Usage(**usage.as_dict())` is equal to it."""
         return {"prompt_tokens": self.prompt_tokens, "completion_tokens": self.completion_tokens}
 
 

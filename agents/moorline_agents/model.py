@@ -1,6 +1,6 @@
-"""Models: what answers behind an agent, and the one that asks a chat-completions server.
+"""Models: the protocol of what answers behind an agent, and the model that asks a chat-completions server.
 
-Which messages and tools it is shown and what becomes of its answer is for the callers.
+Callers decide which messages and tools a model is shown, and what happens with its answer.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 
 
 ToolChoice = Literal["none"] | Mapping[str, Any]
-"""No tool may be called; or the one tool that must be, as `{"type": "function", "function": {"name": …}}`."""
+"""That no tool may be called, or the one that must be, as `{"type": "function", "function": {"name": …}}`."""
 
 
 class Model(Protocol):
-    """What answers behind an agent or the router: `ChatModel`, or an object of one's own.
+    """What answers behind an agent or the router: `ChatModel`, or an object of your own.
 
-    Messages, tools and answers have the form that chat-completions servers use, whatever is asked in the end. One
-    object answers any number of turns at once. If it has a method `async def aclose()`, the runtime awaits that when it
-    is closed; the object may be used again afterwards, by another runtime.
+    Messages, tools and answers have the form that chat-completions servers use, whatever server is behind the model.
+    One object answers any number of turns at once. If it has a method `async def aclose()`, the runtime awaits that
+    when the runtime is closed; another runtime may use the object again afterwards.
     """
 
     async def complete(
@@ -42,30 +42,28 @@ class Model(Protocol):
         tool_choice: ToolChoice | None,
         on_text: Callable[[str], None] | None,
     ) -> ModelAnswer:
-        """One whole answer to `messages`, the system message first.
+        """One whole answer to `messages`, the first of which is the system message.
 
-        The answer may call `tools`, as `tool_choice` says; None leaves that to the model. Whether the calls make sense
-        is for the caller to find out. `on_text` is given the text piece by piece if it comes in pieces; if the answer
-        fails after all, the caller withdraws what was shown.
+        The answer may call `tools`, as `tool_choice` says; None leaves that to the model. The caller checks whether the
+        calls make sense. `on_text` gets the text piece by piece if it comes in pieces; if the answer fails after all,
+        the caller withdraws what was shown.
 
-        Raises `ModelError` when there is no answer. How long it may take is its own affair; it ends when it is
-        cancelled.
+        Raises `ModelError` if there is no answer. The model sets its own time limit; it stops when it is cancelled.
         """
 
 
 class ChatModel:
     """A chat-completions model behind the OpenAI client: one streamed completion, whole or a `ModelError`.
 
-    `client` is the caller's, used as it is and never closed; or a function that makes one, called once in
-    each event loop that asks (a connection pool belongs to the loop it was built in), in which case the
-    clients are this object's to close. How often a failed request is tried again is the client's
-    `max_retries`.
+    `client` is either a client, which is used as it is and never closed, or a function that makes one. The function is
+    called once in each event loop (a connection pool belongs to the loop it was built in), and this object closes the
+    clients that it made. The client's `max_retries` says how often a failed request is tried again.
 
-    `timeout` is the seconds a completion may take in all, retries and their waits included;
-    `request_timeout` those a request may take to connect and to go on with its answer, by default half of
-    that, so that a silent server is asked a second time.
+    `timeout` is the seconds that a completion may take in all, including retries and the waits between them;
+    `request_timeout` the seconds that a request may take to connect, or to send the next part of its answer. It is half
+    of `timeout` by default, so that a silent server is asked a second time.
 
-    Building one imports and asks nothing.
+    Building a `ChatModel` imports nothing and sends nothing.
     """
 
     def __init__(
@@ -92,9 +90,9 @@ class ChatModel:
     ) -> ModelAnswer:
         """One answer to `messages`, which may call `tools` (entries of the request's list of that name).
 
-        `on_text` is given each piece of text as it arrives; if the completion then fails, what was shown has
-        to be withdrawn. Tool calls are passed on as the model wrote them, unknown names and wrong arguments
-        included. Raises `ModelError`.
+        `on_text` gets each piece of text as it arrives; if the completion then fails, what was shown has to be
+        withdrawn. Tool calls are passed on as the model wrote them, even with unknown names and wrong arguments.
+        Raises `ModelError`.
         """
         request: dict[str, Any] = {"model": self.name, "messages": list(messages)}
         if tools:
@@ -102,7 +100,7 @@ class ChatModel:
         if tool_choice is not None:
             request["tool_choice"] = tool_choice
         with model_errors():
-            # Importing the client, or its parts, may take longer than an answer; it is not the server's time.
+            # Importing the client may take longer than an answer; that must not count as the server's time.
             completions = (await self._client()).chat.completions
         answer = AnswerStream()
         deadline = asyncio.timeout(self._timeout)

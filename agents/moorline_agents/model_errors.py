@@ -1,7 +1,7 @@
-"""The one place where what goes wrong with a model server becomes an error of ours that says what to do.
+"""The one place where the errors of a model server become ours, which say what to do.
 
-What the server itself said stays in `__cause__`: its words may quote the conversation, so they are kept out
-of messages, which are logged.
+The server's own words stay in `__cause__`: they may quote the conversation, so they are kept out of our messages,
+which are logged.
 """
 
 from __future__ import annotations
@@ -38,19 +38,19 @@ _CODES = {
 
 _SILENT = "The model server did not answer in time."
 _UNREACHABLE = "The model server cannot be reached. Check the network, and OPENAI_BASE_URL if it is set."
-_MALFORMED = "The model server sent something that is no chat-completions stream. Check OPENAI_BASE_URL."
+_MALFORMED = "The model server sent something that is not a chat-completions stream. Check OPENAI_BASE_URL."
 _BROKE_OFF = "The model server failed in the middle of its answer."
-_NO_URL = "OPENAI_BASE_URL is no URL. Set it to one like https://host/v1."
-_NO_KEY = "OPENAI_API_KEY has characters that no key has. Copy it again."
-_NO_TEXT = "The conversation holds half a character (a lone surrogate). Leave it out of what is sent."
+_NO_URL = "OPENAI_BASE_URL is not a URL. Set it to one like https://host/v1."
+_NO_KEY = "OPENAI_API_KEY contains characters that no key has. Copy it again."
+_NO_TEXT = "The conversation contains half a character (a lone surrogate). Remove it from what is sent."
 _NO_CLIENT = "The OpenAI client cannot be used as it is set up. Set OPENAI_API_KEY."
 
 
 class ModelError(AgentError):
     """The model gave no whole answer.
 
-    `retryable` is whether the same request may well succeed later: too many requests, a failing server, a
-    time-out, a lost connection, an answer cut off. The client's own retries are used up by then.
+    `retryable` is whether the same request may well succeed later: after too many requests, a failing server, a
+    timeout, a lost connection or an answer that was cut off. The client's own retries are used up by then.
     """
 
     def __init__(self, message: str, *, retryable: bool) -> None:
@@ -59,19 +59,19 @@ class ModelError(AgentError):
 
     @classmethod
     def malformed(cls) -> Self:
-        """For bytes that are no chat-completions stream."""
+        """For bytes that are not a chat-completions stream."""
         return cls(_MALFORMED, retryable=False)
 
     @classmethod
     def too_slow(cls, seconds: float) -> Self:
-        """For a completion that took longer than it may in all."""
+        """For a completion that took longer than it may in total."""
         message = f"The model gave no whole answer within {seconds:g} s."
         return cls(message, retryable=True)
 
 
 @contextmanager
 def model_errors() -> Iterator[None]:
-    """Raises what the OpenAI client raised inside as a `ModelError`, from the original; the rest passes."""
+    """Turns the OpenAI client's errors inside the block into a `ModelError`; others pass through unchanged."""
     try:
         yield
     except Exception as error:
@@ -87,12 +87,12 @@ def _translated(error: Exception) -> ModelError | None:
 
     if isinstance(error, openai.APIStatusError):
         return _of_status(error)
-    if isinstance(error, UnicodeEncodeError):  # keys go into a header, texts into the body
+    if isinstance(error, UnicodeEncodeError):  # a key goes into a header, texts go into the body
         return ModelError(_NO_KEY if error.encoding == "ascii" else _NO_TEXT, retryable=False)
     meanings: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str, bool], ...] = (
         (openai.APITimeoutError, _SILENT, True),
         (openai.APIConnectionError, _UNREACHABLE, True),
-        # The client lets through what it cannot decode.
+        # The client passes on what it cannot decode.
         (
             (openai.APIResponseValidationError, json.JSONDecodeError, UnicodeDecodeError, RecursionError),
             _MALFORMED,
@@ -118,6 +118,6 @@ def _of_status(error: APIStatusError) -> ModelError:
 
 
 def _of_code(error: APIError) -> ModelError | None:
-    """What the error's own code says, where it says more than a status does; streams fail without one."""
+    """The error for the server's own code, if that says more than the HTTP status, which errors in a stream lack."""
     message = _CODES.get(error.code or "")
     return None if message is None else ModelError(message, retryable=False)

@@ -1,4 +1,4 @@
-"""What the nodes of agents are given in a run of their graph, and what they give back."""
+"""What the nodes of agents get in a run of their graph, and what they return."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ from moorline_agents.unfinished import UnfinishedCall
 
 
 class OnText(Protocol):
-    """Is told the reply's text while a model writes it."""
+    """Gets the reply's text while a model writes it."""
 
     def __call__(self, text: str, /) -> None:
         """The next piece."""
 
     def withdraw(self) -> None:
-        """What it was told so far is not part of the reply after all: the model called tools instead of answering."""
+        """Takes back the text so far, which is not part of the reply after all: the model called tools instead."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What an agent's part of a turn came to."""
+    """The outcome of an agent's part of a turn."""
 
     text: str = ""
     handoff: str | None = None
-    """The agent that shall answer instead."""
+    """The agent that is to answer instead."""
     released: bool = False
-    """Whether the agent's job is done and the session can be let go."""
+    """Whether the agent's job is done, so that the session can be released."""
     usage: Usage = Usage()
 
 
 @dataclass(kw_only=True)
 class Progress:
-    """What a turn has come to so far. It belongs to one run of the graph and is never stored."""
+    """The outcome of a turn so far. It belongs to one run of the graph and is never stored."""
 
     agent: str | None = None
-    """The agent whose part of the turn it is, at last the one that answered."""
+    """The agent whose part of the turn it is; in the end, the one that answered."""
     reply: str = ""
     handoffs: tuple[str, ...] = ()
     usage: Usage = Usage()
@@ -58,27 +58,27 @@ class RunContext:
     on_text: OnText | None = None
     journal: Journal = NoJournal()
     unfinished: Sequence[UnfinishedCall] = ()
-    """What was done for earlier messages that have not been answered, of all agents, oldest first."""
+    """What all agents' tools did for earlier messages that have not been answered, oldest first."""
     progress: Progress = field(default_factory=Progress)
 
 
 class AgentHost(Protocol):
-    """The graph that an agent's nodes stand in."""
+    """The graph that an agent's nodes belong to."""
 
     @property
     def handoffs(self) -> Sequence[str]:
         """The nodes to which a hand-over may lead; pictures of the graph show them."""
 
     async def enter(self, context: RunContext) -> None:
-        """The agent's part of the turn begins, or goes on after it stopped to ask."""
+        """Called when the agent's part of the turn begins, or continues after it stopped to ask."""
 
     async def leave(self, outcome: Outcome, context: RunContext) -> str:
-        """The agent's part of the turn is over; the node to go to next."""
+        """Called when the agent's part of the turn is over; returns the node to go to next."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AgentInfo:
-    """Another agent, as an agent that may hand over to it sees it."""
+    """What an agent knows of another agent that it may hand over to."""
 
     name: str
     description: str
@@ -95,10 +95,10 @@ class AgentDeps:
 
 
 Texts = Annotated[list[str], UntrackedValue]
-"""Those of the messages that a turn answers."""
+"""The texts of the messages that a turn answers."""
 
 
 class TurnInput(TypedDict, total=False):
-    """What a graph of agents is called with."""
+    """The input of a graph of agents."""
 
     texts: Texts

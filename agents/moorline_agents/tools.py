@@ -1,8 +1,7 @@
 """Tools: async functions with pydantic arguments that a model may call.
 
-A tool never learns who is asking from its arguments: identity, clock and database come in the `ToolContext`,
-which the server fills. Running the calls of a model's answer, recording effects and speaking to the model is
-the kit's job.
+A tool never learns from its arguments who is asking: identity, clock and database come in the `ToolContext`, which the
+server fills. The kit runs the calls of a model's answer, has effects recorded, and talks to the model.
 """
 
 from __future__ import annotations
@@ -35,22 +34,22 @@ _PROBLEMS = 5  # named in one refusal
 
 
 class ToolRefused(Exception):
-    """Raised by a tool that cannot do what it was asked. The turn goes on, and the model is told.
+    """Raised by a tool that cannot do what it was asked. The turn goes on, and the model is shown the refusal.
 
-    The message says what is wrong and what can be done instead. `code` is a word for the kind of refusal, and `details`
-    are JSON values that belong to it, such as the times that are free: for whoever decides by more than a sentence. All
-    of it is kept with the turn, so that a rerun is given the same refusal. Nothing of it changes once it is made.
+    The message says what is wrong and what can be done instead. `code` names the kind of refusal, and `details` are
+    JSON values that belong to it, such as the times that are free, for programs that need more than a sentence. All of
+    it is kept with the turn, so that a rerun gets the same refusal. A refusal is immutable.
     """
 
     retryable = False
     """The same call is refused again until something has changed."""
 
     def __init__(self, message: str, /, *, code: str | None = None, **details: Any) -> None:
-        """Raises `TypeError` or `ValueError` for details that are no JSON, or one named `error`, which is the message's
-        name where the model is shown it."""
+        """Raises `TypeError` or `ValueError` for details that are not JSON, or for one named `error`: under that name
+        the model is shown the message."""
         super().__init__(message)
         if "error" in details:
-            raise TypeError("a detail cannot be named error: so the message is named where the model is shown it")
+            raise TypeError("a detail cannot be named `error`: under that name the model is shown the message")
         self._code = code
         self._details: dict[str, Any] = json.loads(json.dumps(details, allow_nan=False))
 
@@ -69,7 +68,7 @@ class ToolRefused(Exception):
 
     @classmethod
     def of(cls, shown: Mapping[str, Any]) -> Self:
-        """The refusal that `shown` showed."""
+        """The refusal that `shown` returned as JSON."""
         rest = {name: value for name, value in shown.items() if name != "error"}
         return cls(shown["error"], **rest)
 
@@ -91,36 +90,36 @@ class Connection(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class ToolContext:
-    """What the server says about the turn a tool runs in. Nothing in it comes from a model."""
+    """What the server knows about the turn in which a tool runs. Nothing in it comes from a model."""
 
     device_id: str
     agent: str = ""
-    """The agent whose part of the turn it is; empty where a graph runs without a manager."""
+    """The agent whose part of the turn it is; empty if a graph runs without a manager."""
     now: datetime
-    """Aware; the database's clock when the turn began, so a rerun of the turn may see a later one."""
+    """The database's time when the turn began, with time zone; a rerun of the turn may see a later time."""
     values: Mapping[str, Any]
-    """The other keys of the context the turn was called with."""
+    """The other keys of the context with which the turn was called."""
     transaction: Callable[[], AbstractAsyncContextManager[Connection]]
     """Opens a transaction that commits when the block ends well and rolls back when it raises."""
     idempotency_key: str = ""
-    """For `outside` effects: the same for the same call in every run of a turn, so that the other side can tell."""
+    """For `outside` effects: the same in every run of a turn, so that the other side recognises a repeated call."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tool:
-    """A function a model may call. Made by `tool`; one that could never work is refused when it is built."""
+    """A function that a model may call, made by `tool`. One that could never work is refused when it is made."""
 
     name: str
     description: str
     arguments: type[BaseModel]
     function: Callable[[Any, ToolContext], Coroutine[Any, Any, Any]]
     effect: Effect
-    """`none`: it only reads. `database`: it changes rows, inside `ToolContext.transaction` only. `outside`:
-    it changes something that no transaction takes back."""
+    """`none`: it only reads. `database`: it changes rows, only inside `ToolContext.transaction`. `outside`: it changes
+    something that no transaction can take back."""
     idempotent: bool
-    """Whether running it twice with the same arguments does no more than running it once."""
+    """Whether running it twice with the same arguments has the same effect as running it once."""
     schema: dict[str, Any] = field(init=False, compare=False, repr=False)
-    """Its entry in the `tools` list of a chat-completions request. Shared: not to be changed."""
+    """Its entry in the `tools` list of a chat-completions request. It is shared and must not be changed."""
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -137,10 +136,10 @@ class Tool:
         object.__setattr__(self, "schema", {"type": "function", "function": function})
 
     async def call(self, raw_arguments: str, context: ToolContext) -> Any:
-        """Runs the tool with `raw_arguments`, the JSON text a model wrote, and gives back what it returned.
+        """Runs the tool with `raw_arguments`, the JSON text that a model wrote, and returns its result.
 
-        No text at all counts as no arguments. Raises `ToolRefused`, also for arguments that do not fit: then
-        the tool was not run, and the message names each wrong field.
+        An empty text means no arguments. Raises `ToolRefused`, also for arguments that do not fit: then the tool was
+        not run, and the message names each wrong field.
         """
         return await self.function(self._validated(raw_arguments), context)
 
@@ -216,7 +215,8 @@ def _problem(details: ErrorDetails) -> str:
 
 
 class _ParameterSchema(GenerateJsonSchema):
-    """What a model is shown: no generated titles, and closed objects, as unknown fields are refused."""
+    """The schema that a model is shown: without generated titles, and with closed objects, as unknown fields are
+    refused."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002  # as pydantic's
         return False

@@ -1,7 +1,7 @@
-"""Models that are no servers: a function behind the real OpenAI client, in the place of the network.
+"""Models without a server: a function behind the real OpenAI client, in place of the network.
 
 The rehearsal, the recorded and the scripted model are such functions. Everything above the transport (client,
-streaming, errors, retries) is what a real model goes through.
+streaming, errors, retries) is the same as with a real model.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from moorline_agents.messages import Message, ToolCall
 
 _CALL_ID = re.compile(r"call_(\d+)")
-_PIECES = 4  # that an answer's text and each call's arguments are streamed in
+_PIECES = 4  # into which an answer's text and each call's arguments are split for streaming
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +52,7 @@ class ModelRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """A tool call of an answer; arguments given as text go out as they are, JSON or not."""
+    """A tool call of an answer; arguments given as text are sent as they are, JSON or not."""
 
     name: str
     arguments: Mapping[str, Any] | str = field(default_factory=dict)
@@ -66,18 +66,18 @@ class ModelReply:
     calls: tuple[Call, ...] = ()
     usage: Usage = field(default_factory=Usage)
     finish_reason: str | None = None
-    """Worked out from the rest if None."""
+    """If None, it follows from the rest of the answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RawReply:
-    """Any HTTP answer: an error, a stream that is cut or garbled, one that stalls."""
+    """Any HTTP answer: an error, or a stream that breaks off, is garbled or stalls."""
 
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
     pieces: tuple[bytes, ...] = ()
     pause: float = 0.0
-    """Seconds before each piece but the first."""
+    """Seconds before each piece except the first."""
 
 
 Reply = ModelReply | RawReply
@@ -85,9 +85,9 @@ Rules = Callable[[ModelRequest], Reply | Awaitable[Reply]]
 
 
 class RuleTransport(httpx2.AsyncBaseTransport):
-    """Answers chat-completions requests by `rules`; no connection is made, any event loop may use it.
+    """Answers chat-completions requests by `rules`, without a connection; any event loop may use it.
 
-    What `rules` raises comes out of the client's call as it is.
+    An error that `rules` raises comes out of the client's call unchanged.
     """
 
     def __init__(self, rules: Rules) -> None:
@@ -112,7 +112,7 @@ def rule_client(rules: Rules) -> AsyncOpenAI:
 async def respond(rules: Rules, body: bytes) -> RawReply:
     """The HTTP answer of `rules` to the body of a chat-completions request.
 
-    Raises `ValueError` or `KeyError` for a body that is no such request, and what `rules` raises.
+    Raises `ValueError` or `KeyError` for a body that is not such a request, and whatever `rules` raises.
     """
     parsed = json.loads(body)
     request = ModelRequest(
@@ -136,7 +136,7 @@ async def respond(rules: Rules, body: bytes) -> RawReply:
 
 
 async def pieces_of(reply: RawReply) -> AsyncIterator[bytes]:
-    """The body of `reply`, with its pauses."""
+    """The body of `reply`, piece by piece, with its pauses."""
     for number, piece in enumerate(reply.pieces):
         if number and reply.pause:
             await asyncio.sleep(reply.pause)
@@ -152,7 +152,7 @@ class _Pieces(httpx2.AsyncByteStream):
 
 
 def _events(request: ModelRequest, reply: ModelReply) -> Iterator[bytes]:
-    """The answer as a server streams it: who speaks, text and calls in pieces, why it ended, what it cost."""
+    """The answer as a server streams it: the role, text and calls in pieces, the finish reason, the usage."""
     deltas: list[dict[str, Any]] = [{"role": "assistant", "content": None if reply.text is None else ""}]
     deltas += ({"content": piece} for piece in _split(reply.text or ""))
     for index, call in enumerate(_calls(request, reply)):
@@ -193,7 +193,7 @@ def _completion(request: ModelRequest, reply: ModelReply) -> dict[str, Any]:
 
 
 def _calls(request: ModelRequest, reply: ModelReply) -> list[ToolCall]:
-    """IDs count on from those in the request: the same question is answered the same, and none comes twice."""
+    """IDs continue from those in the request, so that the same request gets the same answer and no ID comes twice."""
     ids = (call["id"] for message in request.messages for call in message.get("tool_calls") or ())
     earlier = max((int(match[1]) for match in map(_CALL_ID.fullmatch, ids) if match), default=0)
     return [

@@ -1,4 +1,4 @@
-"""What a turn that failed has done: told to the agent that did it, until the turn is finished."""
+"""The effects of failed turns: each agent's model is told of its own, until the turn is finished."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ from dataclasses import dataclass
 from typing import Any
 
 LONGEST = 500
-"""Characters of a call's arguments, and of its result."""
+"""Characters that are shown of a call's arguments, and of its result."""
 
 _TOLD = """\
 An earlier message of this person failed before it could be answered, but these calls of your tools were made for it:
 {calls}
-What they did stands, though it is not part of the conversation that you see. Do not make them again for the same thing,
-and never say that it was not done: if the person asks about it, or for it once more, tell them what was done."""
+What they did stands, though the conversation that you see does not show it. Do not make them again for the same thing,
+and never say that it was not done: if the person asks about it, or asks for it again, tell them what was done."""
 _OPEN = "outcome unknown: it may have been done; let the person check"
 
 
 @dataclass(frozen=True, kw_only=True)
 class UnfinishedCall:
-    """A call of a tool that had an effect, for a message that has not been answered."""
+    """A tool call that had an effect, for a message that has not been answered."""
 
     agent: str | None
-    """The agent whose tool it is; None where that is not known."""
+    """The agent whose tool it is; None if that is not known."""
     tool: str
     arguments: str
     """As the model wrote them."""
     result: Any
-    """`{"value": …}` with what the call gave, `{"refused": …}` where it did nothing, None where nobody knows."""
+    """`{"value": …}` with the call's result, `{"refused": …}` if it did nothing, None if the outcome is unknown."""
 
 
 def unfinished_note(calls: Sequence[UnfinishedCall], *, names: Collection[str], tools: Collection[str]) -> str:
-    """What a model is told of the calls of its own agent, which has, or had, these names; empty if there are none."""
+    """The note for an agent's model about the agent's own calls, under any of its `names`; empty if there are none."""
     own = [
         call
         for call in calls

@@ -1,4 +1,4 @@
-"""The app of a command: the `Moorline` that a team names as `module:name`, or the one with the agents that ship."""
+"""The app of a command: the `Moorline` that a team names as `module:name`, or one with the agents that ship."""
 
 from __future__ import annotations
 
@@ -18,22 +18,23 @@ EXAMPLE = "clinic.app:moorline"
 
 
 def find_app(name: str | None) -> Moorline:
-    """The unopened `Moorline` that `name` says, such as `clinic.app:moorline`; without a name that of the environment.
+    """The unopened `Moorline` called `name`, such as `clinic.app:moorline`; without a name, one with the agents that
+    ship.
 
-    Modules are looked for in the current directory first. Raises `ConfigurationError`; what the module itself raised
-    is logged with its traceback.
+    Modules are looked for in the current directory first. Raises `ConfigurationError`; an error that the module itself
+    raised is logged with its traceback.
     """
     if name is None:
         return Moorline()
     module, colon, attribute = name.partition(":")
     if not (colon and module and attribute):
-        raise ConfigurationError(f"{name!r} names no app; write its module, a colon and its name, as in {EXAMPLE}.")
+        raise ConfigurationError(f"{name!r} is not an app; write its module, a colon and its name, as in {EXAMPLE}.")
     found = _attribute(_module(module), attribute, name)
     if not isinstance(found, Moorline):
         what = f"the class {found.__name__}" if isinstance(found, type) else f"a {type(found).__name__}"
         raise ConfigurationError(f"{name} is {what}; name a Moorline, such as `moorline = Moorline(agents=[…])`.")
     if found.is_open:
-        raise ConfigurationError(f"{name} is open already; the command opens it, so leave `async with` to it.")
+        raise ConfigurationError(f"{name} is already open; the command opens it itself, so remove the `async with`.")
     return found
 
 
@@ -48,7 +49,7 @@ def _module(module: str) -> Any:
     except (Exception, SystemExit) as error:
         if isinstance(error, ModuleNotFoundError) and error.name and f"{module}.".startswith(f"{error.name}."):
             raise ConfigurationError(
-                f"There is no module {error.name!r}, neither in {here} nor installed; run the command where it is."
+                f"There is no module {error.name!r} in {here}, and none is installed; run the command where it is."
             ) from None
         logger.exception("The app's module %s raised when it was imported:", module)
         raise ConfigurationError(

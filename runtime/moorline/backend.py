@@ -1,4 +1,4 @@
-"""The database of a runtime: the one of the settings, or the embedded one, ready for turns."""
+"""The database of a runtime: the one in the settings, or the embedded one, ready for turns."""
 
 from __future__ import annotations
 
@@ -28,11 +28,10 @@ class Backend:
 
 
 async def open_backend(settings: Settings, *, components: Sequence[Migrations] = (CORE,)) -> Backend:
-    """Raises `SchemaMismatch` where the tables of the components are not what this code needs, naming the command to
-    run.
+    """Raises `SchemaMismatch`, which names the command to run, if the components' tables are not what this code needs.
 
-    The embedded database is Moorline's own: it is migrated, and where there are appointments it gets the
-    demonstration's services and hours.
+    The embedded database is Moorline's own, so it is migrated here; if scheduling is among the components, it also gets
+    the services and opening hours of the demonstration.
     """
     dsn, schema = settings.database_url, settings.schema_name
     own = dsn is None

@@ -1,4 +1,4 @@
-"""Work that goes on without the caller it was begun for."""
+"""Work that continues after its caller has gone."""
 
 from __future__ import annotations
 
@@ -9,33 +9,33 @@ from typing import Any, TypeVar
 from moorline.errors import MoorlineError, StoreUnavailable
 
 GRACE = 0.5
-"""Seconds that a caller who is about to be told of a failure waits for what the failed turn held to be let go."""
+"""Seconds that an error waits for its turn to be released before it is raised to the caller."""
 
 PATIENCE = 5.0
-"""Seconds for which letting go is tried again while the store is down; after that the lease has to pass."""
+"""Seconds for which a release is retried while the store is down; after that the lease has to expire."""
 
 PAUSE = 0.2
-"""Seconds between two such tries."""
+"""Seconds between two of these attempts."""
 
 T = TypeVar("T")
 
 
 class Background:
-    """Tasks of one runtime, which waits for them when it is closed."""
+    """The background tasks of one runtime, which waits for them when it is closed."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """A task that no cancellation of its starter cancels."""
+        """A task that is not cancelled when the code that started it is."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
     async def release(self, work: Callable[[], Awaitable[T]]) -> T | None:
-        """Does what ends a claim and may be done twice, and gives its answer. Comes back with None when it could not be
-        done, and after `GRACE`; the rest of it then goes on in the background."""
+        """Runs `work`, which ends a claim and can safely run twice, and returns its result. Returns None if it failed,
+        or if it takes longer than `GRACE`: it then continues in the background."""
         answer: T | None = None
 
         async def release() -> None:

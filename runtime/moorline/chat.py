@@ -1,4 +1,4 @@
-"""The chat of the command line: in a terminal, or line by line between other programs."""
+"""The chat of the command line: in a terminal, or line by line in a pipe."""
 
 import asyncio
 import os
@@ -19,15 +19,15 @@ from moorline.runtime import Moorline
 
 
 def in_terminal() -> bool:
-    """Whether a person types and reads."""
+    """Whether a person is typing and reading."""
     return sys.stdin.isatty() and sys.stdout.isatty()
 
 
 def converse(app: Moorline, *, device: str | None = None) -> None:
-    """Chats until standard input ends. `device` is the conversation, by default the one of the data folder."""
+    """Chats until standard input ends. `device` is by default the one kept in the data folder."""
     device = device or own_device(app.settings.data_folder)
     unanswered: dict[str, str] = {}
-    """Texts that failed, with their IDs: typed again, one is the same message, and nothing is done twice for it."""
+    """Message IDs of texts that failed: a text that is typed again is the same message, so nothing is done twice."""
 
     def context(text: str) -> dict[str, str]:
         return {"device_id": device, "message_id": unanswered.setdefault(text, str(uuid4()))}
@@ -41,7 +41,7 @@ def converse(app: Moorline, *, device: str | None = None) -> None:
         del unanswered[text]
         return reply
 
-    # Between two messages the loop stands still, so that the terminal keeps its line editing and its Ctrl-C.
+    # The event loop is paused between messages, so that line editing and Ctrl-C work in the terminal.
     with asyncio.Runner() as runner:
         moorline = runner.run(app.__aenter__())
         try:
@@ -54,7 +54,7 @@ def converse(app: Moorline, *, device: str | None = None) -> None:
 
 
 def own_device(folder: Path) -> str:
-    """The device ID that the data folder's chat goes by; made by whoever asks first, for its owner's eyes only."""
+    """The device ID of the chat in this data folder, made by the first call in a file that only its owner can read."""
     file = folder / "device"
     try:
         if not file.exists():
@@ -69,7 +69,7 @@ def own_device(folder: Path) -> str:
 
 
 def _make_device(file: Path) -> None:
-    """There is no moment in which the file exists without an ID, and the first of several wins."""
+    """The file never exists without an ID in it, and the first of several processes wins."""
     with NamedTemporaryFile("w", dir=file.parent) as draft:  # mode 0600
         draft.write(f"{uuid4()}\n")
         draft.flush()
@@ -111,9 +111,9 @@ def _type(answer: Callable[[str], None]) -> None:
 
 
 async def _stream(moorline: Moorline, text: str, context: dict[str, str]) -> None:
-    """Shows the reply as it is written. Raises the error of a turn that failed: what was shown is void then.
+    """Shows the reply as it is written. Raises the error of a failed turn; what was shown is then void.
 
-    A terminal takes nothing back: what was withdrawn is marked, and the reply goes on in a new line."""
+    Nothing can be taken back in a terminal: withdrawn text is marked, and the reply continues on a new line."""
     async for event in moorline.stream(text, context):
         match event:
             case TextDelta():
@@ -134,7 +134,7 @@ def _speaker(reply: Reply) -> str:
 
 
 def _visible(text: str) -> str:
-    """Without what would steer the terminal."""
+    """The text without control characters, which the terminal would obey."""
     return "".join(character for character in text if character.isprintable() or character in "\n\t")
 
 

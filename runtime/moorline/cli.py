@@ -1,4 +1,4 @@
-"""The entry point of the command `moorline`: what it can do is in `commands`, which needs the `cli` extra."""
+"""The entry point of the command `moorline`; the commands are in `commands`, which needs the `cli` extra."""
 
 import os
 import sys
@@ -7,8 +7,8 @@ from moorline.errors import MoorlineError
 
 
 def main() -> None:
-    """Runs the command line. An error that Moorline raises on purpose is a line on standard error, and status 1."""
-    os.environ.setdefault("MOORLINE_GC_FREEZE", "true")  # the process is ours, and so are those that it starts
+    """Runs the command line. A `MoorlineError` becomes a line on standard error and exit status 1."""
+    os.environ.setdefault("MOORLINE_GC_FREEZE", "true")  # this process is ours, and so are those that it starts
     try:
         from moorline.commands import app  # noqa: PLC0415 (without the extra this fails, and says what to do)
     except ModuleNotFoundError as error:

@@ -1,4 +1,4 @@
-"""The commands of `moorline`. Each reads its arguments and the settings, calls what does the work, and shows it."""
+"""The commands of `moorline`. Each reads its arguments and the settings, has the work done, and shows the result."""
 
 import asyncio
 import sys
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from moorline_checkpoint.sessions import Session
     from moorline_migrations.components import Migrations
 
-# What runs turns is imported by the commands that run them: it takes seconds that --help and migrate need not spend.
+# Only commands that run turns import the code for it: that takes seconds, which --help and migrate need not spend.
 # ruff: noqa: PLC0415
 
 app = typer.Typer(
@@ -32,7 +32,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-UNKNOWN = "No conversation of this device is stored; `moorline sessions` lists who has a session."
+UNKNOWN = "No conversation is stored for this device; `moorline sessions` lists the devices that have a session."
 
 App = Annotated[
     str | None,
@@ -47,10 +47,10 @@ App = Annotated[
 
 @app.command()
 def chat(
-    device: Annotated[str | None, typer.Option(help="Whose conversation; by default this data folder's.")] = None,
+    device: Annotated[str | None, typer.Option(help="The device to talk as; by default the data folder's.")] = None,
     app: App = None,
 ) -> None:
-    """Talk to the agents, in the terminal or, between programs, a line a message and a line a reply."""
+    """Talk to the agents, in the terminal or in a pipe, where each line is a message and each reply is a line."""
     from moorline.chat import converse, in_terminal
 
     converse(_app(app, quiet=in_terminal()), device=device)
@@ -58,14 +58,14 @@ def chat(
 
 @app.command()
 def migrate(
-    status: Annotated[bool, typer.Option("--status", help="Only say where the schema stands.")] = False,
+    status: Annotated[bool, typer.Option("--status", help="Only show the versions of the schema.")] = False,
     sql: Annotated[bool, typer.Option("--sql", help="Only print the SQL that would be run.")] = False,
     app: App = None,
 ) -> None:
     """Bring the tables of conversations and of the app's agents to their newest versions."""
     if status and sql:
-        raise typer.BadParameter("--status and --sql exclude each other.")
-    team = _app(app) if app else None  # without one nothing is imported that only turns need
+        raise typer.BadParameter("--status and --sql cannot be combined.")
+    team = _app(app) if app else None  # without an app, nothing is imported that only turns need
     settings = team.settings if team else _settings()
     components = team.components if team else SHIPPED
     typer.echo(asyncio.run(_migrate(settings, components, status=status, sql=sql)), nl=not sql)
@@ -73,7 +73,7 @@ def migrate(
 
 @app.command()
 def cleanup(app: App = None) -> None:
-    """Drop the locks of expired sessions, which count as none already, and what MOORLINE_RETENTION_DAYS says is old."""
+    """Drop expired locks, which are ignored already, and remove what is older than MOORLINE_RETENTION_DAYS."""
     settings = _settings(app)
     cleared, removed = asyncio.run(_cleanup(settings))
     typer.echo(f"Cleaned up {cleared} expired sessions.")
@@ -83,7 +83,7 @@ def cleanup(app: App = None) -> None:
 
 @app.command()
 def sessions(app: App = None) -> None:
-    """List who holds which device, since when, and when that expires."""
+    """List the sessions: device, agent, since when, and when they expire."""
     found = asyncio.run(_sessions(_settings(app)))
     if sys.stdout.isatty():
         _show_table(found)
@@ -95,7 +95,7 @@ def sessions(app: App = None) -> None:
 
 @app.command()
 def replay(
-    file: Annotated[Path, typer.Argument(help="Recorded conversations, one a line.", exists=True, dir_okay=False)],
+    file: Annotated[Path, typer.Argument(help="Recorded conversations, one per line.", exists=True, dir_okay=False)],
     restart: Annotated[
         Literal["none", "runtime", "process"], typer.Option(help="What is dropped between turns.")
     ] = "runtime",
@@ -114,10 +114,10 @@ def replay(
 @app.command()
 def turns(
     device: Annotated[str | None, typer.Argument(help="Whose turns.")] = None,
-    dead: Annotated[bool, typer.Option("--dead", help="Messages that failed too often, of all devices.")] = False,
+    dead: Annotated[bool, typer.Option("--dead", help="The messages of all devices that failed too often.")] = False,
     app: App = None,
 ) -> None:
-    """List a device's committed turns, or with --dead the messages that were set aside."""
+    """List a device's committed turns or, with --dead, the messages that were set aside."""
     if (device is None) != dead:
         raise typer.BadParameter("Name a device, or pass --dead.")
     for line in asyncio.run(_turns(_app(app), device)):
@@ -126,25 +126,25 @@ def turns(
 
 @app.command()
 def recover(
-    device: Annotated[str | None, typer.Option(help="With --message: whose message.")] = None,
-    message: Annotated[str | None, typer.Option(help="A message that was set aside, to be tried again.")] = None,
+    device: Annotated[str | None, typer.Option(help="With --message: the device of that message.")] = None,
+    message: Annotated[str | None, typer.Option(help="A message that was set aside and shall be tried again.")] = None,
     app: App = None,
 ) -> None:
-    """Finish what crashed processes left behind, or try a message again that was set aside."""
+    """Finish the turns that crashed processes left behind, or retry a message that was set aside."""
     if (device is None) != (message is None):
-        raise typer.BadParameter("--device and --message go together.")
+        raise typer.BadParameter("Pass --device and --message together.")
     for line in asyncio.run(_recover(_app(app), device, message)):
         typer.echo("\t".join(line))
 
 
 @app.command()
-def tag(device: Annotated[str, typer.Argument(help="Whose lines are sought.")], app: App = None) -> None:
-    """Print what stands for a device in the logs."""
+def tag(device: Annotated[str, typer.Argument(help="The device to find in the logs.")], app: App = None) -> None:
+    """Print the tag that stands for a device in the logs."""
     typer.echo(asyncio.run(_tag(_app(app), device)))
 
 
 @app.command()
-def erase(device: Annotated[str, typer.Argument(help="Whose conversation.")], app: App = None) -> None:
+def erase(device: Annotated[str, typer.Argument(help="The device to erase.")], app: App = None) -> None:
     """Remove everything of a device, for good. Exit status 1 if the device was unknown."""
     asyncio.run(_erase(_app(app), device))
     typer.echo("Erased.")
@@ -241,7 +241,7 @@ async def _recover(app: "Moorline", device: str | None, message: str | None) -> 
             return found
         reply = await moorline.requeue(device, message)
         if reply is None:
-            raise InvalidMessage("There is no such message that was set aside; `moorline turns --dead` lists them.")
+            raise InvalidMessage("No such message was set aside; `moorline turns --dead` lists those that were.")
         return [(device, str(each)) for each in (*reply.recovered, reply)]
 
 

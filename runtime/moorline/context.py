@@ -1,4 +1,4 @@
-"""What a caller hands to a turn: the message and its context, checked before anything is stored."""
+"""What a caller passes in: the message and its context, checked before anything is stored."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ MAX_MESSAGE_ID = 200
 """Characters of a message ID."""
 
 DEVICE_KEYS = ("device_id", "user_id", "wa_id", "session_id")
-"""Where a context's device is looked for, in this order."""
+"""The keys that may hold a context's device, in the order in which they are tried."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TurnContext:
-    """Who is speaking and how the turn shall be run; a plain mapping is turned into one of these.
+    """Who is speaking, and how the turn is to be run; a plain mapping is turned into one of these.
 
-    `timeout` is seconds for the whole turn, waiting included (None: the setting). `values` reach the agents
-    untouched and are stored with the message until its turn ends, so they must be JSON.
+    `timeout` is in seconds, for the whole turn including waiting (None: the setting). `values` reach the agents
+    unchanged and are stored with the message until its turn ends, so they must be JSON.
     """
 
     device_id: str
@@ -45,11 +45,11 @@ class TurnContext:
 
     @classmethod
     def of(cls, context: Mapping[str, Any] | TurnContext) -> TurnContext:
-        """The same context as a `TurnContext`. Raises `InvalidContext` when no device is named."""
+        """The context as a `TurnContext`. Raises `InvalidContext` if it names no device."""
         if isinstance(context, TurnContext):
             return context
         if not isinstance(context, Mapping):
-            raise InvalidContext(f"The context is a mapping or a TurnContext, not {type(context).__name__}.")
+            raise InvalidContext(f"The context must be a mapping or a TurnContext, not {type(context).__name__}.")
         key = next((key for key in DEVICE_KEYS if context.get(key) is not None), None)
         if key is None:
             raise InvalidContext(f"The context names no device: give one of {', '.join(DEVICE_KEYS)}.")
@@ -66,15 +66,15 @@ class TurnContext:
 
 @dataclass(frozen=True, kw_only=True)
 class Call:
-    """A checked message, and how its caller wants it answered."""
+    """A checked message, and how its caller wants it to be answered."""
 
     message: IncomingMessage
     timeout: float
-    """Seconds, waiting included."""
+    """Seconds, including waiting."""
     on_cancel: OnCancel
     on_text: OnText | None = None
     made_up_id: bool = False
-    """Whether the message came without an ID: then this call is the first that knows of it."""
+    """Whether the message came without an ID: no earlier call can then have had the same message."""
 
 
 def check_call(
@@ -108,18 +108,18 @@ def _checked(resume: Resume | None) -> Resume | None:
         try:
             json.dumps(resume.value, allow_nan=False)
         except (TypeError, ValueError, RecursionError) as error:
-            raise InvalidMessage(f"The value of a Resume is JSON ({error}).") from error
+            raise InvalidMessage(f"The value of a Resume must be JSON ({error}).") from error
     return resume
 
 
 def _text(message: object) -> str:
     if not isinstance(message, str):
-        raise InvalidMessage(f"A message is text or a Resume, not {type(message).__name__}.")
+        raise InvalidMessage(f"A message must be text or a Resume, not {type(message).__name__}.")
     if not message.strip():
         raise InvalidMessage("The message is empty; there is nothing to answer.")
     if len(message) > MAX_MESSAGE:
         raise InvalidMessage(
-            f"The message has {len(message):,} characters, {MAX_MESSAGE:,} are allowed; send it in parts."
+            f"The message has {len(message):,} characters, but only {MAX_MESSAGE:,} are allowed; send it in parts."
         )
     return str(message)
 
@@ -130,21 +130,21 @@ def _message_id(message_id: object, resume: Resume | None, *, required: bool) ->
     if message_id is None:
         if required:
             raise InvalidContext(
-                "The context has no message_id, and MOORLINE_REQUIRE_MESSAGE_ID demands one: pass what your webhook "
-                "calls the message, so that it is answered once however often it is delivered."
+                "The context has no message_id, and MOORLINE_REQUIRE_MESSAGE_ID demands one: pass the ID that your "
+                "webhook gives the message, so that it is answered only once, however often it is delivered."
             )
         return str(uuid4())
     if not isinstance(message_id, str) or not 0 < len(message_id) <= MAX_MESSAGE_ID or "\0" in message_id:
-        raise InvalidContext(f"message_id is text of 1 to {MAX_MESSAGE_ID} characters.")
+        raise InvalidContext(f"message_id must be text of 1 to {MAX_MESSAGE_ID} characters.")
     return message_id
 
 
 def _json(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values as they come back from JSON: a rerun of the turn gets the same ones."""
+    """The values after a round trip through JSON, as a rerun of the turn gets them."""
     checked = {}
     for name, value in values.items():
         if not isinstance(name, str):
-            raise InvalidContext(f"The context's keys are text, not {type(name).__name__}.")
+            raise InvalidContext(f"The context's keys must be text, not {type(name).__name__}.")
         try:
             checked[name] = json.loads(json.dumps(value, allow_nan=False))
         except (TypeError, ValueError, RecursionError) as error:
@@ -156,7 +156,7 @@ def _json(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> Any:
     if value not in allowed:
-        raise InvalidContext(f"{name} is one of {', '.join(allowed)}, not {value!r}.")
+        raise InvalidContext(f"{name} must be one of {', '.join(allowed)}, not {value!r}.")
     return value
 
 
@@ -164,5 +164,5 @@ def _timeout(timeout: object, settings: Settings) -> float:
     if timeout is None:
         return settings.turn_timeout
     if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0:
-        raise InvalidContext(f"timeout is a positive number of seconds, not {timeout!r}.")
+        raise InvalidContext(f"timeout must be a positive number of seconds, not {timeout!r}.")
     return float(timeout)

@@ -1,4 +1,4 @@
-"""`run_manager` and `stream_manager`: the runtime of the environment, built when it is first needed.
+"""`run_manager` and `stream_manager`: a runtime with the environment's settings, built when it is first needed.
 
 There is one per running event loop, because connections belong to a loop. It is closed when `asyncio.run` ends its
 loop, so a serverless adapter that makes a loop for each invocation leaks nothing.
@@ -24,12 +24,12 @@ _moorlines = PerLoop(_open, Moorline.close)
 
 
 async def run_manager(message: str | Resume, context: Mapping[str, Any] | TurnContext) -> Reply:
-    """One message in, one reply out: `Moorline.run` on the runtime of the environment."""
+    """One message in, one reply out: `Moorline.run` on the default runtime."""
     return await (await _moorlines.get()).run(message, context)
 
 
 async def stream_manager(message: str | Resume, context: Mapping[str, Any] | TurnContext) -> AsyncIterator[Event]:
-    """`run_manager` as a stream of events: `Moorline.stream` on the runtime of the environment."""
+    """`run_manager` as a stream of events: `Moorline.stream` on the default runtime."""
     moorline = await _moorlines.get()
     async for event in moorline.stream(message, context):
         yield event

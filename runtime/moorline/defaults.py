@@ -1,4 +1,4 @@
-"""What a runtime has when its caller brings nothing: the agents that ship, and the model of the settings."""
+"""What a runtime uses by default: the agents that ship, and the model that the settings name."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def shipped_agents(settings: Settings) -> Sequence[Agent]:
 
 
 def chat_model(settings: Settings, *, client: AsyncOpenAI | Callable[[], AsyncOpenAI] | None = None) -> ChatModel:
-    """The model that agents and router ask: the caller's client, the server of the settings, or the rehearsal."""
+    """The model for the agents and the router: the caller's client, the settings' server, or the rehearsal model."""
     if client is None:
         client = _server(settings) if settings.has_model else _rehearsal
     return ChatModel(client=client, model=settings.openai_model, timeout=settings.model_timeout)
@@ -42,10 +42,10 @@ def _rehearsal() -> AsyncOpenAI:
 
 @cache
 def _announce_rehearsal() -> None:
-    """Says, once a process, that no real model answers."""
+    """Warns once per process that no real model answers."""
     logger.warning(
-        "No OPENAI_API_KEY and no OPENAI_BASE_URL: the rehearsal model answers, plain rules that only know how to "
-        "book appointments. Set one of them for a real model."
+        "Neither OPENAI_API_KEY nor OPENAI_BASE_URL is set: the rehearsal model answers, plain rules that only know "
+        "how to book appointments. Set one of the two for a real model."
     )
 
 
@@ -55,7 +55,7 @@ def _server(settings: Settings) -> Callable[[], AsyncOpenAI]:
 
         key = settings.openai_api_key
         return AsyncOpenAI(
-            # A server of one's own may need none; the client insists on some text.
+            # A self-hosted server may need no key, but the client insists on one.
             api_key=key.get_secret_value() if key else "none",
             base_url=settings.openai_base_url,
             max_retries=settings.model_retries,

@@ -1,4 +1,4 @@
-"""Every error that a caller may meet, to be imported from one place. Their texts say what to do."""
+"""Every error that a caller may meet, in one place. Their texts say what to do."""
 
 from moorline_agents.errors import AgentError
 from moorline_agents.model_errors import ModelError
@@ -28,28 +28,29 @@ __all__ = [
 
 
 class InvalidMessage(MoorlineError, ValueError):
-    """The message is empty, too long or no text. Nothing was stored; sending it again does not help."""
+    """The message is empty, too long or not text, or a `Resume` that nothing waits for. Nothing was stored; sending it
+    again does not help."""
 
 
 class InvalidContext(MoorlineError, ValueError):
-    """The context names no device, or holds what is not JSON. Nothing was stored; correct what is passed."""
+    """The context names no device, or holds something that is not JSON. Nothing was stored; correct the context."""
 
 
 class UsageError(MoorlineError, RuntimeError):
-    """A `Moorline` was used outside of its `async with`, or opened while it was open. Correct the program."""
+    """A `Moorline` was used outside its `async with`, or opened while it was already open. Correct the program."""
 
 
 class MessageSetAside(AgentError):
-    """The message failed too often. Sending it again does not help: `moorline recover --message` tries it once more."""
+    """The message failed too often. Sending it again does not help; `moorline recover --message` tries it once more."""
 
     retryable = False
 
     def _what_stands(self) -> str:
-        return "" if self.message_id is None else "What its tools may have done stands, and is not done twice."
+        return "" if self.message_id is None else "Anything its tools have done stands and is not done twice."
 
 
 class TurnTimeout(MoorlineError, TimeoutError):
-    """The turn did not end within its timeout, waiting included. It may still be committed at the last moment: send the
-    message again with the error's `message_id`, and allow it more time (`timeout`, `MOORLINE_TURN_TIMEOUT`)."""
+    """The turn did not end within its timeout, including waiting. It may still be committed at the last moment: send
+    the message again with the error's `message_id`, and allow more time (`timeout`, `MOORLINE_TURN_TIMEOUT`)."""
 
     retryable = True

@@ -1,4 +1,4 @@
-"""What a streamed turn tells while it runs."""
+"""The events of a streamed turn."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ class TextDelta:
 
 @dataclass(frozen=True, kw_only=True)
 class TextWithdrawn:
-    """The deltas so far are not part of the reply: the model said them before it called tools or handed over."""
+    """The deltas so far are not part of the reply: the model wrote them before it called a tool or handed over."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TurnDone:
-    """The last event of a turn that was committed. Its reply is what the deltas since the last withdrawal make up."""
+    """The last event of a committed turn. The deltas since the last withdrawal add up to its reply."""
 
     reply: Reply
 
 
 @dataclass(frozen=True, kw_only=True)
 class TurnFailed:
-    """The last event of a turn that was not committed: what was shown of it is withdrawn."""
+    """The last event of a failed turn: all text of the turn that was shown is withdrawn."""
 
     error: MoorlineError
 

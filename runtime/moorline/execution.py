@@ -1,4 +1,4 @@
-"""Executing a claimed turn: the graph runs, then the turn is committed, or released and nothing of its state kept."""
+"""Executing a claimed turn: the graph runs, then the turn is committed, or released without keeping its state."""
 
 from __future__ import annotations
 
@@ -49,15 +49,15 @@ class Execution:
         notify: str | None = None,
         overdue: Callable[[], bool] = lambda: False,
     ) -> TurnRecord:
-        """Runs and commits a claimed turn. If it raises, the turn was let go, or is as soon as the store is there: the
-        device goes on at once, and `turn.effects_kept` says what stands.
+        """Runs and commits a claimed turn. If this raises, the turn was released, or will be as soon as the store is
+        back: the device is free at once, and `turn.effects_kept` says whether effects stand.
 
-        `notify` is the message whose caller is told of a failure. Without one the turn is left to be finished by others
-        where the store or a cancellation, and not the turn itself, was to blame.
+        `notify` is the message whose caller learns of a failure. Without it, a turn that failed because of the store or
+        a cancellation is left for others to finish.
 
-        Raises `StaleTurn` if another process has taken the turn over, and what went wrong in the run. A cancellation
-        that comes while the turn is being committed waits for that; one that comes because the turn is `overdue`
-        counts as a failure of its own, any other gives the attempt back.
+        Raises `StaleTurn` if another process has taken the turn over, and whatever went wrong in the run. A
+        cancellation during the commit waits until that is done. One that comes because the turn is `overdue` counts as
+        a failed attempt of the message; any other does not.
         """
         try:
             async with self._heartbeat(turn):
@@ -81,7 +81,7 @@ class Execution:
     async def run(
         self, turn: OpenTurn, on_text: OnText | None, journal: Journal, transaction: Transaction
     ) -> TurnRecord:
-        """What the turn came to on the manager graph; what the run writes joins the turn."""
+        """Runs the manager graph and returns the record of the turn; what the run writes belongs to the turn."""
         tools = ToolContext(device_id=turn.device_id, now=turn.now, values=turn.values, transaction=transaction)
         context = RunContext(tools=tools, on_text=on_text, journal=journal, unfinished=_unfinished(turn))
         with running(turn):
@@ -89,7 +89,7 @@ class Execution:
                 await self._input(turn),
                 {"configurable": {"thread_id": turn.device_id}},
                 context=context,
-                # A rerun starts from the last commit and the journal, so nothing in between has to be kept.
+                # A rerun starts from the last commit and the journal, so no step in between has to be stored.
                 durability="exit",
                 version="v2",
             )
@@ -98,9 +98,9 @@ class Execution:
     async def _release(
         self, turn: OpenTurn, failure: BaseException, *, notify: str | None, give_back: bool
     ) -> bool | None:
-        """Whether anything stands that the turn's tools did; None where nobody is told."""
+        """Whether any effects of the turn stand; None if there is no caller to tell."""
         if notify is None and isinstance(failure, StoreUnavailable | asyncio.CancelledError):
-            # What cuts every attempt short must not be tried for ever.
+            # A turn whose every attempt is cut short must not be retried for ever.
             await self.turns.abandon(turn, give_back=isinstance(failure, StoreUnavailable))
             return None
         kept = await self.turns.release(
@@ -108,10 +108,10 @@ class Execution:
             notify=notify,
             failure=type(failure).__name__,
             give_back=give_back,
-            # Begin found that it answers the last turn's interrupt, but an agent was changed since.
+            # Begin found that it answers the last turn's interrupt, but an agent has changed since.
             forget=turn.resume is not None and isinstance(failure, InvalidMessage),
         )
-        # An erasure takes away what is on record of a turn, not what its tools did.
+        # An erasure removes the record of a turn's effects, not the effects themselves.
         return kept or (isinstance(failure, StaleTurn) and turn.journaled)
 
     async def _input(self, turn: OpenTurn) -> Any:
@@ -119,7 +119,7 @@ class Execution:
             return {"texts": [message.text for message in turn.messages]}
         interrupt_id = turn.resume.interrupt_id
         asked = await self.graph.aget_state({"configurable": {"thread_id": turn.device_id}})
-        # The agent itself has to wait for it too: an agent that was changed since would take itself for finished.
+        # The agent itself must be waiting too: one that has changed since would take itself for finished.
         waiting = [
             await self.graph.aget_state({"configurable": {"thread_id": turn.device_id, "checkpoint_ns": task.name}})
             if task.state
@@ -132,7 +132,7 @@ class Execution:
 
     @asynccontextmanager
     async def _heartbeat(self, turn: OpenTurn) -> AsyncIterator[None]:
-        """Renews the lease while the block runs. A lease that is lost all the same is found out by the commit."""
+        """Renews the lease while the block runs. If the lease is lost all the same, the commit finds out."""
         beating = asyncio.create_task(self._beat(turn))
         try:
             yield
@@ -149,7 +149,7 @@ class Execution:
 
 
 def _unfinished(turn: OpenTurn) -> tuple[UnfinishedCall, ...]:
-    """What earlier messages did, as the agents are told it."""
+    """The effects of earlier, unfinished messages, in the form that agents are shown."""
     return tuple(
         UnfinishedCall(agent=effect.agent, tool=effect.name, arguments=effect.intent, result=effect.result)
         for effect in turn.unfinished
@@ -158,22 +158,22 @@ def _unfinished(turn: OpenTurn) -> tuple[UnfinishedCall, ...]:
 
 @cache
 def _spare_the_collector() -> None:
-    """Once a process, when all that a turn needs has been imported: takes what is alive then out of the garbage
-    collector's sight. With many turns in flight it would go through all of that again and again, a quarter of
-    a turn's time. What is not part of a reference cycle is freed as ever."""
+    """Hides everything that is alive from the garbage collector, once per process, when all that a turn needs has been
+    imported. With many turns in flight the collector would go through all of it again and again, which takes a quarter
+    of a turn's time. Objects outside reference cycles are freed as before."""
     gc.freeze()
 
 
 def stale_resume(resume: Resume) -> InvalidMessage:
-    """What is raised for an answer to an interrupt that waits for none."""
+    """The error for a `Resume` whose interrupt is not waiting for an answer."""
     return InvalidMessage(
-        f"No interrupt {resume.interrupt_id!r} waits for an answer on this device: it was answered, or the "
+        f"No interrupt {resume.interrupt_id!r} is waiting for an answer on this device: it was answered, or the "
         "conversation has moved on. Send a message instead."
     )
 
 
 async def finished(work: Coroutine[Any, Any, T]) -> T:
-    """The result of work that a cancellation must not cut in two: it comes through after the work is done."""
+    """The result of work that must not be interrupted: a cancellation is raised only after the work is done."""
     task = asyncio.create_task(work)
     cancelled: asyncio.CancelledError | None = None
     while not task.done():
@@ -182,6 +182,6 @@ async def finished(work: Coroutine[Any, Any, T]) -> T:
         except asyncio.CancelledError as error:
             cancelled = error
     if cancelled is not None:
-        task.exception()  # looked at, so that nobody warns of it
+        task.exception()  # retrieved, so that asyncio does not warn of it
         raise cancelled
     return task.result()

@@ -1,8 +1,8 @@
 """The journal of a turn in the database: effects happen once, however often the turn has to run.
 
-A rerun is given the model's answers that called tools, so that it makes the same calls in the same order, and for
-each call that had an effect what it gave, instead of making it again. A `database` effect commits together with its
-entry; an `outside` effect has its intent journaled before the call and its result after it.
+A rerun is given those answers of the model that called tools, so that it makes the same calls in the same order, and
+the result of each call that had an effect, instead of making that call again. A `database` effect commits together with
+its entry; for an `outside` effect, the intent is journaled before the call and the result after it.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class TurnJournal:
                 result = {"value": _json(await tool.call(arguments, given))}
                 await transaction.commit(self._durable, [*self._pending, _entry(tool, arguments, context, result)])
         except ToolRefused as refusal:
-            # Rolled back, but remembered: a rerun must not succeed where the model was told that it failed.
+            # Rolled back, but remembered: a rerun must not succeed after the model was told that the call failed.
             self._pending.append(_entry(tool, arguments, context, {"refused": refusal.shown()}))
             raise
         self._noted()
@@ -69,7 +69,7 @@ class TurnJournal:
         return result["value"]
 
     async def _note_intent(self, tool: Tool, arguments: str, context: ToolContext) -> int:
-        """Journals that the tool is about to run, and gives the place of the entry."""
+        """Journals that the tool is about to run, and returns the position of the entry."""
         async with self._turns.transaction(self._turn) as transaction:
             await transaction.note(self._durable, [*self._pending, _entry(tool, arguments, context, None)])
         self._noted()
@@ -96,7 +96,7 @@ class TurnJournal:
         if entry.kind != kind or entry.name not in names:
             raise AgentError(
                 f"The turn ran before and did something else then ({entry.kind} {entry.name}, now {kind} {names[0]}): "
-                "its agents have changed since. Nothing more was done; look at conversation_effects."
+                "its agents have changed since. Nothing more was done; see conversation_effects for what was."
             )
         return entry
 
@@ -116,7 +116,7 @@ def _entry(tool: Tool, arguments: str, context: ToolContext, result: dict[str, A
 
 
 def _json(value: Any) -> Any:
-    """The value as the model is shown it and as a rerun gets it."""
+    """The value as JSON, which is what the model is shown and what a rerun gets."""
     return json.loads(json.dumps(value, default=str))
 
 

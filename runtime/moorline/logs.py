@@ -1,4 +1,4 @@
-"""Where the command line shows its log. Elsewhere logs are the application's to direct, by the logger `moorline`."""
+"""Logging of the command line. Other programs configure the logger `moorline` themselves."""
 
 import logging
 
@@ -6,7 +6,7 @@ LINE = "%(levelname)s %(name)s: %(message)s"
 
 
 def show_logs(level: str, *, quiet: bool = False) -> None:
-    """Writes Moorline's log to standard error from now on; if `quiet`, without INFO, unless DEBUG is asked for."""
+    """Writes Moorline's log to standard error from now on. `quiet` leaves out INFO, unless the level is DEBUG."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter(LINE))
     if quiet and level == "INFO":

@@ -1,8 +1,8 @@
 """The manager graph: START → route → <agent> → END.
 
 `route` reads the lock through the checkpointer and hands the message to the agent that holds the session, without
-asking a model. The nodes of an agent stand in this graph, with a history that only they see; a `GraphAgent` is one
-node, with a graph of its own in it. The lock is kept in step with what each agent's part of the turn comes to.
+asking a model. An agent's nodes are part of this graph, with a history that only they see; a `GraphAgent` is one node
+with its own graph inside. When an agent's part of the turn begins and ends, the lock follows.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("moorline.manager")
 
 MAX_HANDOFFS = 5
-"""Of one message; agents that keep handing it round would never answer it."""
+"""Hand-overs allowed for one message; agents that keep passing it around would never answer it."""
 
 
 class AgentProtocol(Protocol):
@@ -55,7 +55,7 @@ class AgentProtocol(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class StartOver:
-    """The words with which a person starts over, and what they are told."""
+    """The words with which a person starts over, and the reply to them."""
 
     words: frozenset[str]
     reply: str = "All right, let's start over. What can I do for you?"
@@ -77,10 +77,10 @@ class Manager:
     ) -> None:
         self._agents: Mapping[str, AgentProtocol] = {agent.name: agent for agent in agents}
         if len(self._agents) != len(agents) or not agents:
-            raise ValueError("A manager needs at least one agent, and every agent a name of its own.")
+            raise ValueError("A manager needs at least one agent, and every agent needs a name of its own.")
         self._current = {name: agent.name for agent in agents for name in (*agent.aliases, agent.name)}
         if len(self._current) != sum(1 + len(agent.aliases) for agent in agents):
-            raise ValueError("An alias is a name that no other agent has, neither as its own nor as an alias.")
+            raise ValueError("An alias must not be the name or an alias of another agent.")
         infos = tuple(AgentInfo(name=agent.name, description=agent.description) for agent in agents)
         fallback = next((agent.name for agent in agents if not agent.keeps_session), agents[0].name)
         self._saver = saver
@@ -89,7 +89,7 @@ class Manager:
         self._start_over = start_over
 
     def compile(self) -> CompiledStateGraph[Any, Any, Any, Any]:
-        """The manager graph on the saver."""
+        """The manager graph, compiled with the saver."""
         graph = StateGraph(TurnInput, context_schema=RunContext)
         graph.add_node(ROUTE, self._route, destinations=(*(agent.entry for agent in self._agents.values()), END))
         for agent in self._agents.values():
@@ -104,13 +104,13 @@ class Manager:
             await self._saver.clear_session_lock(device_id)
             context.progress.reply = self._start_over.reply
             return Command(goto=END)
-        # A turn that ran before goes the way it went then: since, the session may have changed hands.
+        # A rerun takes the same way as the first run, even if the session has changed hands since.
         holder = context.journal.begins_with() or await self._saver.get_session_lock(device_id)
         if holder is not None and holder in self._current:
             return Command(goto=self._agents[self._current[holder]].entry)
         if holder not in (None, ROUTE):
             whose = self._saver.database.tags.of(device_id)
-            logger.warning("Agent %s, which holds %s, is gone; routing anew.", holder, whose)
+            logger.warning("Agent %s, which holds %s, no longer exists; routing anew.", holder, whose)
         picked, usage = await self._router.pick(state["texts"][-1], context.journal)
         context.progress.usage += usage
         return Command(goto=self._agents[picked].entry)
@@ -118,7 +118,7 @@ class Manager:
 
 @dataclass(frozen=True, kw_only=True)
 class _Host:
-    """Keeps the lock in step with what an agent's part of the turn comes to."""
+    """Sets and clears the lock as an agent's part of the turn begins and ends."""
 
     agent: AgentProtocol
     agents: Mapping[str, AgentProtocol]
@@ -130,7 +130,7 @@ class _Host:
 
     async def enter(self, context: RunContext) -> None:
         if self.agent.keeps_session:
-            # Before it runs: an agent that stops to ask holds the session while it waits.
+            # The lock is set before the agent runs: one that stops to ask holds the session while it waits.
             await self.saver.set_session_lock(context.tools.device_id, self.agent.name, ttl=self.agent.session_ttl)
 
     async def leave(self, outcome: Outcome, context: RunContext) -> str:
@@ -145,6 +145,6 @@ class _Host:
         if len(progress.handoffs) > MAX_HANDOFFS:
             raise AgentError(
                 f"The message was handed over {MAX_HANDOFFS} times ({', '.join(progress.handoffs)}) and nobody "
-                "answered. Make the agents' descriptions tell their jobs apart."
+                "answered. Describe the agents so that it is clear which job is whose."
             )
         return self.agents[outcome.handoff].entry

@@ -1,4 +1,4 @@
-"""What a turn gives back."""
+"""The reply of a turn."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ from typing import Any, Self
 
 @dataclass(frozen=True, kw_only=True)
 class Interrupt:
-    """A question of an agent that waits for `Resume(interrupt_id=id, value=…)`."""
+    """An agent's question, which is answered with `Resume(interrupt_id=id, value=…)`."""
 
     id: str
     value: Any
 
 
 class Reply(str):
-    """The answer to a message: text that can be compared, searched and sent, and that knows how it came about."""
+    """The answer to a message: an ordinary `str`, with attributes that say how it came about."""
 
     agent: str | None
-    """The agent that answered; None where the manager itself did."""
+    """The agent that answered; None if the manager itself did."""
     turn_no: int
     """The turn's number on its device, from 1."""
     replayed: bool
-    """The message had been answered before: this is the stored reply, and nothing ran."""
+    """Whether the message was answered before: then this is the stored reply, and nothing ran."""
     recovered: tuple[Reply, ...]
-    """Replies of earlier crashed turns of the device that this call finished on the way, oldest first."""
+    """Replies of earlier, crashed turns of the device that this call finished first, oldest first."""
     handoffs: tuple[str, ...]
     """The agents that the message was handed over to, in order."""
     interrupt: Interrupt | None
-    """What the agent waits for, if it stopped to ask."""
+    """The agent's question, if it stopped to ask."""
     usage: Mapping[str, int]
     """Tokens the models reported: `prompt_tokens`, `completion_tokens`."""
     degraded: bool
-    """Answered without memory and without effects, because the store could not be reached."""
+    """Whether it was answered without memory and without effects, because the store could not be reached."""
 
     def __new__(
         cls,

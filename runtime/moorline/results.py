@@ -1,4 +1,4 @@
-"""What a finished run means: the record that is committed, the reply that is given, the error that is raised."""
+"""What comes of a run: the record that is committed, the reply that is returned, or the error that is raised."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from moorline_checkpoint.turn import OpenTurn, TurnRecord
 
 
 def record_of(turn: OpenTurn, progress: Progress, interrupts: Sequence[GraphInterrupt]) -> TurnRecord:
-    """What is committed of a run. Raises `AgentError` for one that said nothing."""
+    """The record of a run, to be committed. Raises `AgentError` if the agent said nothing."""
     interrupt = Interrupt(id=interrupts[0].id, value=interrupts[0].value) if interrupts else None
     reply = _question(interrupt) if interrupt else progress.reply
     if not reply:
-        raise AgentError(f"Agent {progress.agent} answered with nothing.")
+        raise AgentError(f"Agent {progress.agent} gave an empty answer.")
     return TurnRecord(
         turn_no=turn.turn_no,
         agent=turn.active_agent if interrupt else progress.agent,
@@ -33,7 +33,7 @@ def record_of(turn: OpenTurn, progress: Progress, interrupts: Sequence[GraphInte
 def reply_of(
     record: TurnRecord, *, replayed: bool = False, recovered: tuple[Reply, ...] = (), degraded: bool = False
 ) -> Reply:
-    """A turn as its caller gets it."""
+    """The reply that the caller gets for a turn."""
     return Reply(
         record.reply,
         agent=record.agent,
@@ -48,16 +48,16 @@ def reply_of(
 
 
 def failure_of(error: BaseException) -> BaseException:
-    """What the caller is told of a run that raised `error`: ours and cancellations as they are."""
+    """The error to raise for a run that raised `error`. Our own errors and cancellations stay as they are."""
     if isinstance(error, MoorlineError) or not isinstance(error, Exception):
         return error
     if isinstance(error, GraphRecursionError):
         return AgentError("The agents' graphs took too many steps without an answer.")
-    return AgentError(f"An agent failed ({type(error).__name__}); the cause says where.")
+    return AgentError(f"An agent failed ({type(error).__name__}); see its cause.")
 
 
 def is_outer(error: BaseException) -> bool:
-    """Whether the failure is not the message's own: it then does not count as one of its attempts."""
+    """Whether something other than the message caused the failure, so that it does not count as an attempt."""
     return isinstance(error, StoreUnavailable | asyncio.CancelledError) or (
         isinstance(error, ModelError) and error.retryable
     )

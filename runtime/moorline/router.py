@@ -1,4 +1,4 @@
-"""Routing: which agent shall answer a device that no agent holds."""
+"""Routing: which agent is to answer a device that no agent holds."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ INSTRUCTIONS = "You route a person's message to the agent that shall answer it. 
 
 
 class Router:
-    """Asks a model to pick one of the agents. A model that names none of them leaves it to the fallback agent."""
+    """Asks a model to pick one of the agents. If the model names none of them, the fallback agent answers."""
 
     def __init__(self, *, model: Model, agents: Sequence[AgentInfo], fallback: str) -> None:
         self._model = model
@@ -26,7 +26,7 @@ class Router:
         self._fallback = fallback
 
     async def pick(self, text: str, journal: Journal) -> tuple[str, Usage]:
-        """The agent's name and what asking cost. No model is asked where there is only one agent."""
+        """The agent's name and the tokens used. No model is asked if there is only one agent."""
         if len(self._names) == 1:
             return self._fallback, Usage()
         recalled = journal.recall(ROUTE)

@@ -1,4 +1,4 @@
-"""The runtime as its users meet it: `Moorline`, opened on a database with its agents."""
+"""The runtime as its users see it: `Moorline`, opened on a database with its agents."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class _Opened:
-    """What a `Moorline` has while it is open."""
+    """What a `Moorline` holds while it is open."""
 
     backend: Backend
     queue: TurnQueue
@@ -43,7 +43,7 @@ class _Opened:
 
 @runtime_checkable
 class Closable(Protocol):
-    """A model that wants to be told when it is done with."""
+    """A model that has something to close when it is no longer needed."""
 
     async def aclose(self) -> None: ...
 
@@ -51,8 +51,8 @@ class Closable(Protocol):
 class Moorline:
     """The explicit form of `run_manager`: `async with Moorline(settings, agents=[…]) as m: await m.run(…)`.
 
-    One object serves any number of devices at once. Everything it knows of a conversation is in the database:
-    a second process, or this one started again, goes on where the last committed turn ended.
+    One object serves any number of devices at once. Everything about a conversation is in the database: a second
+    process, or this one after a restart, continues where the last committed turn ended.
     """
 
     def __init__(
@@ -63,10 +63,10 @@ class Moorline:
         client: AsyncOpenAI | Callable[[], AsyncOpenAI] | None = None,
         on_recovered: Callable[[str, Reply], None] | None = None,
     ) -> None:
-        """`agents` replace the ones that ship, `client` the one that the settings describe.
+        """`agents` replace those that ship, `client` the one that the settings describe.
 
-        `on_recovered(device_id, reply)` is handed the replies of crashed turns that this runtime finishes, instead
-        of `Reply.recovered`: their callers are gone, so somebody has to send them.
+        `on_recovered(device_id, reply)` gets the reply of each crashed turn that this runtime finishes; without it,
+        they come in `Reply.recovered`. The callers of these turns are gone, so somebody has to send their replies.
         """
         self.settings = settings or load_settings()
         self._agents = agents
@@ -77,11 +77,11 @@ class Moorline:
         self._opened: _Opened | None = None
 
     async def __aenter__(self) -> Self:
-        """Raises `ConfigurationError`, `SchemaMismatch` or `StoreUnavailable` when turns could not run, and
-        `UsageError` when it is open already. Once closed, it may be opened again."""
+        """Raises `ConfigurationError`, `SchemaMismatch` or `StoreUnavailable` if turns could not run, and `UsageError`
+        if it is already open. Once closed, it may be opened again."""
         if self._entered:
             raise UsageError(
-                "This Moorline is open already. One object serves any number of devices at once: use the open one, or "
+                "This Moorline is already open. One object serves any number of devices at once: use the open one, or "
                 "make another."
             )
         self._entered = True
@@ -98,8 +98,8 @@ class Moorline:
         await self.close()
 
     async def close(self) -> None:
-        """Waits for turns whose callers have gone, closes the models, agents' own included, and gives the connections
-        back."""
+        """Waits for turns whose callers have gone, then closes the models, including the agents' own, and the
+        connections."""
         opened, self._opened = self._opened, None
         if opened is None:
             return
@@ -114,29 +114,29 @@ class Moorline:
 
     @property
     def is_open(self) -> bool:
-        """Whether it is inside of its `async with`."""
+        """Whether it has been opened and not closed since."""
         return self._entered
 
     async def run(self, message: str | Resume, context: Mapping[str, Any] | TurnContext) -> Reply:
         """One message in, one reply out, in one turn of the device.
 
-        Turns of a device run one after another, in whatever processes they arrive. A `message_id` that was answered
+        Turns of a device run one after another, whatever processes they arrive in. A `message_id` that was answered
         before gets the stored reply.
 
-        `InvalidMessage`, `InvalidContext` and `InvalidDeviceID` are raised before anything is stored. Whatever else is
-        raised, the agents know nothing of the turn, but what its tools did to the world stands if the error's
-        `effects_kept` says so: call again with its `message_id`, and the turn is finished without doing that twice.
-        `SessionBusy`, `TurnTimeout`, `AgentError`, `StaleTurn` and `StoreUnavailable` are worth it, as `retryable`
-        says; after the last the turn may even have been committed, and its reply comes. A turn that is not finished
-        is told to the agent that began it, in the turns that follow.
+        `InvalidMessage`, `InvalidContext` and `InvalidDeviceID` are raised before anything is stored. After any other
+        error, the agents remember nothing of the turn, but the effects of its tools stand if the error's `effects_kept`
+        is true: call again with its `message_id`, and the turn is finished without doing them twice. `retryable` says
+        whether that may help, as it may after `SessionBusy`, `TurnTimeout`, `AgentError`, `StaleTurn` and
+        `StoreUnavailable`; after the last the turn may even have been committed, and then its reply is returned. Until
+        the turn is finished, the agent whose tools had effects is told about them in the turns that follow.
         """
         return await self._queue.answer(check_call(message, context, self.settings))
 
     async def stream(self, message: str | Resume, context: Mapping[str, Any] | TurnContext) -> AsyncIterator[Event]:
-        """`run` as a stream: `TextDelta` while the model writes, at last `TurnDone` or `TurnFailed`.
+        """`run` as a stream: `TextDelta` while the model writes, and finally `TurnDone` or `TurnFailed`.
 
-        Nothing is held back until it is sure, so text that turns out to be no part of the reply is taken back with
-        `TextWithdrawn`. The deltas since the last of these are the reply, always and exactly.
+        Nothing is held back, so text that turns out not to be part of the reply is taken back with `TextWithdrawn`. The
+        deltas since the last withdrawal are always exactly the reply.
         """
         telling = Telling()
         turn = asyncio.create_task(self._queue.answer(check_call(message, context, self.settings, telling)))
@@ -149,18 +149,19 @@ class Moorline:
             await asyncio.wait([turn])
 
     async def recover(self, on_reply: Callable[[str, Reply], None] | None = None) -> int:
-        """Finishes what crashed processes left behind on all devices; how many turns that were.
+        """Finishes the turns that crashed processes left behind, on all devices, and returns how many there were.
 
-        Their replies go to `on_recovered`, and as they come to `on_reply(device_id, reply)`.
+        Each reply goes to `on_reply(device_id, reply)` as soon as it is there, and to `on_recovered`.
         """
         return await self._queue.recover(on_reply)
 
     async def dead_letters(self) -> list[DeadLetter]:
-        """Messages that were set aside after they failed too often, the last first."""
+        """Messages that were set aside because they failed too often, the latest first."""
         return await self._backend.turns.dead_letters()
 
     async def requeue(self, device_id: str, message_id: str) -> Reply | None:
-        """Tries a message that was set aside once more, after those that wait; None if there is no such message."""
+        """Puts a message that was set aside back into its device's queue, behind those that wait, and returns its
+        reply; None if there is no such message."""
         message = await self._backend.turns.requeue(self._device(device_id), message_id)
         if message is None:
             return None
@@ -170,7 +171,7 @@ class Moorline:
         )
 
     async def session(self, device_id: str) -> Session | None:
-        """Who holds the device's session, since when and until when; None if nobody does."""
+        """The device's session: which agent holds it, since when and until when; None if no agent does."""
         return await self._backend.saver.get_session(self._device(device_id))
 
     async def transcript(self, device_id: str) -> list[TranscriptEntry]:
@@ -178,12 +179,12 @@ class Moorline:
         return await self._backend.turns.transcript(self._device(device_id))
 
     async def device_tag(self, device_id: str) -> str:
-        """What stands for the device in logs and errors: twelve hexadecimal digits, the same in every process that
-        works on this database, or has the same `MOORLINE_LOG_KEY`."""
+        """The tag that stands for the device in logs and errors: twelve hexadecimal digits, the same in every process
+        that uses this database or has the same `MOORLINE_LOG_KEY`."""
         return await self._backend.saver.device_tag(self._device(device_id))
 
     async def erase(self, device_id: str) -> bool:
-        """Removes everything of the device, for good; a turn that is running becomes stale. Whether the device was
+        """Removes everything of the device, for good, and makes a running turn stale. Returns whether the device was
         known."""
         device_id = self._device(device_id)
         known = await self._backend.saver.erase(device_id)
@@ -191,14 +192,14 @@ class Moorline:
         return known
 
     async def known(self, device_id: str) -> bool:
-        """Whether anything of a conversation with the device is stored."""
+        """Whether anything is stored of a conversation with the device."""
         return await self._backend.turns.known(self._device(device_id))
 
     @property
     def components(self) -> tuple[Migrations, ...]:
-        """The migrations of the core and of the agents: what the database needs before this object is opened.
+        """The migrations of the core and of the agents, which the database needs before this object is opened.
 
-        `ConfigurationError` where two agents bring different migrations under one name.
+        Raises `ConfigurationError` if two agents bring different migrations under one name.
         """
         return distinct((CORE, *(agent.migrations for agent in self._served() if agent.migrations is not None)))
 
@@ -236,7 +237,7 @@ class Moorline:
 
     def _require_open(self) -> _Opened:
         if self._opened is None:
-            raise UsageError("This Moorline is not open. Use it inside of `async with Moorline(…) as moorline:`.")
+            raise UsageError("This Moorline is not open. Use it inside `async with Moorline(…) as moorline:`.")
         return self._opened
 
     def _manager(self, backend: Backend) -> Manager:

@@ -1,4 +1,4 @@
-"""Every setting, read from the environment and checked once. What one does is for the module that uses it."""
+"""Every setting, read from the environment and checked once. Acting on it is left to the module that uses it."""
 
 import os
 import re
@@ -26,13 +26,13 @@ from moorline_migrations.dsn import asyncpg_dsn
 from moorline_migrations.identifiers import quoted
 
 OnCancel = Literal["finish", "release"]
-"""What becomes of a turn whose caller is cancelled."""
+"""What happens to a turn whose caller is cancelled."""
 
 SERVERLESS = ("AWS_LAMBDA_FUNCTION_NAME", "VERCEL")
-"""Set by platforms whose disk does not outlive a call."""
+"""Variables that are set on platforms whose disk does not outlast a call."""
 
 PREFIX = "MOORLINE_"
-"""Of the variables that are Moorline's alone; a field with another variable names it as its alias."""
+"""The prefix of Moorline's own variables; a field that is read from another variable has it as its alias."""
 
 
 def _plain_dsn(dsn: str) -> str:
@@ -64,7 +64,7 @@ def _schema_name(name: str) -> str:
 
 
 def _words(value: object) -> object:
-    """The environment gives words separated by commas, code a collection of them; case is no matter."""
+    """The environment gives words separated by commas, code gives a collection of them; case does not matter."""
     words = value.split(",") if isinstance(value, str) else value
     if not isinstance(words, list | tuple | set | frozenset):
         return value
@@ -82,9 +82,9 @@ _Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 class Settings(BaseSettings):
     """The settings of one runtime, frozen.
 
-    Each is read from its environment variable, `MOORLINE_` and the field's name where no alias says
-    otherwise, unless it is passed by name; an empty variable counts as unset. Raises `ConfigurationError`,
-    which names the variable and what it may hold, and never shows a secret.
+    Each is read from its environment variable (its alias, or `MOORLINE_` and the field's name), unless it is passed
+    by name; an empty variable counts as unset. Raises `ConfigurationError`, which names the variable and what it may
+    hold, and never shows a secret.
     """
 
     model_config = SettingsConfigDict(
@@ -110,27 +110,27 @@ class Settings(BaseSettings):
     """The schema of the tables."""
 
     data: Path | None = None
-    """The folder of what is kept outside of a database of one's own; see `data_folder`."""
+    """The folder for the embedded PostgreSQL and the chat's device ID; see `data_folder`."""
 
     pool_max: int = Field(default=5, ge=1, le=1000)
-    """Connections to the database at most, per process and event loop."""
+    """The most connections to the database, per process and event loop."""
 
     statement_cache_size: int = Field(default=100, ge=0)
     """Prepared statements kept per connection; 0 for a PgBouncer in transaction mode below 1.21."""
 
     openai_api_key: SecretStr | None = Field(default=None, validation_alias="OPENAI_API_KEY")
-    """The key of the model server. Unset like the base URL: the rehearsal model."""
+    """The key of the model server. If neither it nor the base URL is set, the rehearsal model answers."""
 
     openai_base_url: Annotated[_Text, AfterValidator(_http_url)] | None = Field(
         default=None, validation_alias="OPENAI_BASE_URL"
     )
-    """An OpenAI-compatible server to ask instead of OpenAI's; it may be one that wants no key."""
+    """An OpenAI-compatible server to use instead of OpenAI's; it may be one that needs no key."""
 
     openai_model: _Text = Field(default="gpt-4.1-mini", validation_alias="OPENAI_MODEL")
-    """The model that the router and every agent without one of its own ask."""
+    """The model of the router and of every agent that has none of its own."""
 
     model_timeout: _Seconds = 30
-    """Seconds for one answer of a model, retries included."""
+    """Seconds for one answer of a model, including retries."""
 
     model_retries: int = Field(default=2, ge=0, le=10)
     """How often a failed request to the model server is sent again."""
@@ -142,45 +142,45 @@ class Settings(BaseSettings):
     """Seconds without activity after which a session ends, unless its agent says otherwise."""
 
     keep_turns: int = Field(default=20, ge=1, le=10_000)
-    """Turns of a device whose checkpoints stay at least; fewer than twice as many do."""
+    """Checkpoints are kept for at least this many of a device's latest turns, and for fewer than twice as many."""
 
     retention_days: int | None = Field(default=None, ge=1, le=36_500)
     """Days after which `moorline cleanup` removes transcripts, messages, effects and checkpoints. Unset: never."""
 
     turn_timeout: _Seconds = 60
-    """Seconds for a whole turn, waiting included."""
+    """Seconds for a whole turn, including waiting."""
 
     on_busy: OnBusy = "wait"
-    """What becomes of a message that finds its device busy."""
+    """What happens to a message that finds its device busy."""
 
     on_cancel: OnCancel = "finish"
-    """What becomes of a turn whose caller is cancelled."""
+    """What happens to a turn whose caller is cancelled."""
 
     time_zone: Annotated[str, AfterValidator(_zone_name)] | None = Field(
         default=None, validation_alias="MOORLINE_TIME_ZONE"
     )
-    """The IANA time zone in which the scheduling agent counts "today" and "tomorrow". Unset: UTC, with the embedded
-    database that of its demonstration."""
+    """The IANA time zone in which the scheduling agent counts "today" and "tomorrow". Unset: UTC, or with the embedded
+    database the demonstration's."""
 
     on_store_down: Literal["fail", "stateless"] = "fail"
-    """What becomes of a message while the database cannot be reached: it fails with `StoreUnavailable`, so that it is
+    """What happens to a message while the database cannot be reached: it fails with `StoreUnavailable`, so that it is
     delivered again, or it is answered without memory and without effects."""
 
     device_ids: Literal["any", "uuid"] = "any"
-    """Which device IDs are taken: any printable text without spaces, or UUIDs only."""
+    """Which device IDs are accepted: any printable text without spaces, or UUIDs only."""
 
     require_message_id: bool = False
-    """Whether a message without a `message_id` is refused: without one, a message that is sent again is another one."""
+    """Whether a message without a `message_id` is refused: without one, a message that is sent again counts as new."""
 
     start_over: Annotated[frozenset[str], NoDecode, BeforeValidator(_words)] = frozenset({"start over"})
-    """The messages, separated by commas, with which a person starts over."""
+    """The messages with which a person starts over, separated by commas."""
 
     log_key: Annotated[SecretStr, Field(min_length=16)] | None = None
-    """What the tags are made with that stand for devices in logs. Unset: a key that the database keeps."""
+    """The key for the tags that stand for devices in logs. Unset: a key that is kept in the database."""
 
     gc_freeze: bool = False
-    """Whether the garbage collector is spared what is alive after a process's first turn, which saves a tenth of a
-    busy turn's time. For the whole process, so it is the program's to decide; the command `moorline` does it."""
+    """Whether the garbage collector skips what is alive after the process's first turn, which saves a tenth of a busy
+    turn's time. This affects the whole process, so the program decides; the command `moorline` does it."""
 
     log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_upper)] = "INFO"
     """The level of the logger `moorline`."""
@@ -192,11 +192,11 @@ class Settings(BaseSettings):
 
     @property
     def data_folder(self) -> Path:
-        """`MOORLINE_DATA`, else the folder that the platform has for the data of a user's programs."""
+        """`MOORLINE_DATA`, or else the platform's folder for the data of a user's programs."""
         try:
             return (self.data or _platform_folder()).expanduser().absolute()
         except RuntimeError:
-            raise ConfigurationError("No home folder to keep data in was found; set MOORLINE_DATA.") from None
+            raise ConfigurationError("There is no home folder to keep data in; set MOORLINE_DATA.") from None
 
     @model_validator(mode="wrap")
     @classmethod
@@ -205,7 +205,7 @@ class Settings(BaseSettings):
             return handler(values)
         except ValidationError as error:
             faults = [_fault(str(fault["loc"][0]), fault["msg"]) for fault in error.errors(include_input=False)]
-        # Raised outside of the handler: pydantic's error, which knows the secrets, is in no traceback.
+        # Raised outside the handler, so that pydantic's error, which holds the secrets, is in no traceback.
         raise ConfigurationError(f"Wrong settings. {'; '.join(faults)}.")
 
     @model_validator(mode="after")
@@ -218,8 +218,8 @@ class Settings(BaseSettings):
             )
         if platform and not self.has_model:
             raise ConfigurationError(
-                f"On a serverless platform ({platform} is set) people would be answered by the rehearsal "
-                "model; set OPENAI_API_KEY or OPENAI_BASE_URL."
+                f"On a serverless platform ({platform} is set) the rehearsal model would answer people; set "
+                "OPENAI_API_KEY or OPENAI_BASE_URL."
             )
         return self
 

@@ -23,8 +23,8 @@ _UNABLE = "The calendar and everything else that is stored cannot be reached rig
 async def answer(execution: Execution, call: Call) -> Reply:
     """A degraded reply: the agents know nothing of the conversation, and nothing of it is kept.
 
-    It runs in a turn that is never committed; one that starts from nothing reads nothing. Raises what went wrong in the
-    run, as a turn does.
+    It runs in a turn that is never committed and, because it starts from nothing, reads nothing. Raises whatever goes
+    wrong in the run, as a turn does.
     """
     message = call.message
     turn = OpenTurn(
@@ -61,4 +61,4 @@ class _NoEffects(NoJournal):
 @asynccontextmanager
 async def _no_transaction() -> AsyncIterator[Connection]:
     raise ToolRefused(_UNABLE, code="store_unavailable")
-    yield  # a context manager needs one
+    yield  # makes it a generator, which a context manager needs

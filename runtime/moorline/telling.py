@@ -1,4 +1,4 @@
-"""What a turn tells while it runs, as the events of its stream."""
+"""Turns what happens in a running turn into the events of its stream."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from moorline.reply import Reply
 
 
 class Telling:
-    """Takes what models write, as `moorline_agents.run.OnText`, and gives it out as events."""
+    """Takes what models write, as a `moorline_agents.run.OnText`, and gives it out as events."""
 
     def __init__(self) -> None:
         self._events: asyncio.Queue[Event | None] = asyncio.Queue()
         self._text = ""
-        """What the deltas since the last withdrawal make up."""
+        """The text of the deltas since the last withdrawal."""
         self._turn: asyncio.Future[Reply] | None = None
 
     def __call__(self, text: str) -> None:
@@ -34,17 +34,17 @@ class Telling:
         self._events.put_nowait(None)
 
     async def events(self) -> AsyncIterator[Event]:
-        """All of them, as they come; the last one is `TurnDone` or `TurnFailed`. Raises what is no error of ours."""
+        """The events as they come; the last one is `TurnDone` or `TurnFailed`. Errors that are not ours are raised."""
         while (event := await self._events.get()) is not None:
             yield event
-        assert self._turn is not None  # noqa: S101 - it ended
+        assert self._turn is not None  # noqa: S101 - it has ended
         try:
             reply = await self._turn
         except MoorlineError as error:
             yield TurnFailed(error=error)
             return
         if reply != self._text:
-            # It was not written for this stream: it was stored before, or an agent made it without a model.
+            # The reply was not written to this stream: it was stored before, or made without a model.
             if self._text:
                 yield TextWithdrawn()
             yield TextDelta(text=str(reply))

@@ -1,7 +1,7 @@
 """A message's way to its reply: through the queue of its device, into a turn.
 
-Claiming and committing turns is `moorline_checkpoint.turns`, running them `execution`; this module asks the queue until
-the message is answered, and decides what the queue's answers mean.
+`moorline_checkpoint.turns` claims and commits turns, and `execution` runs them; this module asks the queue until the
+message is answered, and decides what the queue's answers mean.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ logger = logging.getLogger("moorline.runtime")
 
 
 class _Passage:
-    """How far a call has come."""
+    """The progress of one call."""
 
     def __init__(self, call: Call) -> None:
         self.claim_id: UUID = uuid4()
         self.deadline = asyncio.timeout(call.timeout)
         self.recovered: tuple[Reply, ...] = ()
         self.turn: OpenTurn | None = None
-        """Its turn, once that has begun: then it is worth finishing without its caller."""
+        """The call's turn, once it has begun: from then on it is worth finishing even without its caller."""
         self.may_have_run = not call.made_up_id
-        """Until its turn has begun: whether an earlier call may have done something for the message that stands."""
+        """Until the turn has begun: whether effects of an earlier call with this message may stand."""
 
     def effects_kept(self) -> bool:
-        """Whether anything stands that the message's tools did, or may have done."""
+        """Whether any effects of the message stand, or may stand."""
         if self.turn is None:
             return self.may_have_run
         return self.turn.journaled if self.turn.effects_kept is None else self.turn.effects_kept
@@ -51,20 +51,20 @@ class _Passage:
 
 @dataclass(frozen=True, kw_only=True)
 class TurnQueue:
-    """Answers the calls of any number of devices; those of one device in the order that its queue gives them."""
+    """Answers the calls of any number of devices, those of one device in the order of its queue."""
 
     turns: Turns
     execution: Execution
     background: Background
     on_recovered: Callable[[str, Reply], None] | None
-    """Is handed the replies of crashed turns instead of the call that finished them."""
+    """Gets the replies of crashed turns, instead of the call that finished them."""
     on_store_down: Literal["fail", "stateless"]
     waiters: Waiters = field(default_factory=Waiters)
 
     async def answer(self, call: Call) -> Reply:
         """The reply to the call's message.
 
-        It is worked out in a task of its own, so that a caller that goes away cuts nothing in two.
+        The work is done in a task of its own, so that a caller who goes away interrupts nothing halfway.
         """
         passage = _Passage(call)
         try:
@@ -78,7 +78,7 @@ class TurnQueue:
     async def _answer_in_the_background(self, call: Call, passage: _Passage) -> Reply:
         task = self.background.start(self._in_time(call, passage))
         try:
-            # A commit that is under way when the time is up ends without its caller.
+            # A commit that is under way when the time is up is finished without its caller.
             await asyncio.wait([task], timeout=call.timeout + GRACE)
         except asyncio.CancelledError:
             task.add_done_callback(_log_failure)
@@ -92,7 +92,8 @@ class TurnQueue:
         raise _too_late(call)
 
     async def recover(self, on_reply: Callable[[str, Reply], None] | None = None) -> int:
-        """Finishes what crashed processes left on all devices; how many turns that were. `on_reply` gets each reply."""
+        """Finishes the turns that crashed processes left on all devices, and returns how many there were. `on_reply`
+        gets each reply."""
         count = 0
         for device_id in await self.turns.orphaned():
             while turn := await self.turns.begin_orphaned(device_id):
@@ -114,10 +115,10 @@ class TurnQueue:
             raise _too_late(call) from error
 
     async def _answer(self, call: Call, passage: _Passage) -> Reply:
-        """Takes the device's turns, as the queue gives them out, until this call's message is answered."""
+        """Runs the turns that the device's queue gives out, until this call's message is answered."""
         waiters = self.waiters.of(call.message.device_id)
         try:
-            # A call that would not wait for a turn does not wait for those who are about to either.
+            # A call that does not wait for its turn does not queue up here either.
             async with waiters.entrance if POLICIES[call.message.on_busy].waits else nullcontext():
                 begun = await self._begin(call, passage)
         except asyncio.CancelledError:
@@ -154,7 +155,8 @@ class TurnQueue:
         return begun
 
     async def _withdraw(self, call: Call, passage: _Passage) -> None:
-        """Gives up the call's place in the queue, and what a Begin may have won whose answer did not come."""
+        """Gives up the call's place in the queue, and any claim that a Begin may have won without its answer
+        arriving."""
         claim_id = passage.claim_id
         kept = await self.background.release(lambda: self.turns.withdraw(call.message, claim_id=claim_id))
         if kept is not None:
@@ -172,7 +174,7 @@ class TurnQueue:
             case Replayed():
                 if answer.other_text:
                     logger.warning(
-                        "A message of %s came again with another text; the reply to the first text stands.",
+                        "A message of %s came again with a different text; the reply to the first text stands.",
                         self.turns.tags.of(call.message.device_id),
                     )
                 return reply_of(answer.record, replayed=True, recovered=passage.recovered)
@@ -190,14 +192,14 @@ class TurnQueue:
                 assert_never(answer)
 
     async def _recover(self, turn: OpenTurn) -> Reply | None:
-        """Finishes a turn that a crashed process left. If it fails again it must not hold up the messages behind it:
-        that gives None."""
+        """Finishes a turn that a crashed process left. Returns None if it fails again, which must not hold up the
+        messages behind it."""
         try:
             reply = reply_of(await self.execution.execute(turn))
         except StoreUnavailable:
             raise
         except MoorlineError as error:
-            # Its cause may quote the conversation: only its kind is logged.
+            # Only the kind of error is logged: its cause may quote the conversation.
             whose = self.turns.tags.of(turn.device_id)
             logger.error("Turn %s of %s failed again: %s", turn.turn_no, whose, type(error).__name__)  # noqa: TRY400
             return None
@@ -207,11 +209,11 @@ class TurnQueue:
 
 
 def _too_late(call: Call) -> TurnTimeout:
-    return TurnTimeout(f"The message was not answered within {call.timeout:g} s; allow it more time if that is usual.")
+    return TurnTimeout(f"The message was not answered within {call.timeout:g} s; allow more time if that is usual.")
 
 
 def _log_failure(task: asyncio.Task[Reply]) -> None:
-    """A turn that its caller has left fails with nobody to tell."""
+    """Logs the failure of a turn whose caller has gone, as nobody else would learn of it."""
     error = None if task.cancelled() else task.exception()
     if error is not None:
         logger.error("A turn whose caller had gone failed: %s", type(error).__name__)

@@ -1,8 +1,8 @@
-"""Waiters: the calls of a device that wait in this process, in the order in which they came.
+"""Waiters: the calls that wait for a device in this process, in the order in which they came.
 
-The database decides whose turn it is; this only keeps the asking cheap. The first waiter of a device asks often, the
-others just often enough to keep their places in the queue. A waiter that leaves wakes the first one, and a waiter that
-was woken in vain wakes the next: a message that was delivered again has an earlier place in the queue than here.
+The database decides whose turn it is; this only keeps the polling cheap. The first waiter of a device polls often, the
+others just often enough to keep their places in the queue. A waiter that leaves wakes the first one. A waiter that was
+woken in vain wakes the next, because a redelivered message has an earlier place in the queue than among the waiters.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from weakref import WeakValueDictionary
 from moorline_checkpoint.turns import WAITER_SECONDS
 
 POLL = 0.1
-"""Seconds between two times that a device's first waiter asks."""
+"""Seconds between two polls of a device's first waiter."""
 
 RENEW = WAITER_SECONDS / 3
-"""Seconds between two times that the others ask."""
+"""Seconds between two polls of the others."""
 
 
 class Waiter:
@@ -27,7 +27,7 @@ class Waiter:
     def __init__(self) -> None:
         self.wake = asyncio.Event()
         self.woken = False
-        """Whether it last asked because it was woken."""
+        """Whether its last poll came because it was woken."""
 
 
 class DeviceWaiters:
@@ -40,7 +40,7 @@ class DeviceWaiters:
 
     @contextmanager
     def join(self) -> Iterator[Waiter]:
-        """A waiter behind the others, for as long as the block runs."""
+        """Adds a waiter behind the others, for as long as the block runs."""
         waiter = Waiter()
         self._waiters.append(waiter)
         try:
@@ -50,7 +50,7 @@ class DeviceWaiters:
             self._wake(0)
 
     async def pause(self, waiter: Waiter) -> None:
-        """Returns when it is worth asking again."""
+        """Returns when it is time to poll again."""
         if waiter.woken:
             self._wake(self._waiters.index(waiter) + 1)
         seconds = POLL if self._waiters[0] is waiter else RENEW
@@ -74,5 +74,5 @@ class Waiters:
         self._devices: WeakValueDictionary[str, DeviceWaiters] = WeakValueDictionary()
 
     def of(self, device_id: str) -> DeviceWaiters:
-        """The device's waiters; the same object for as long as somebody holds it."""
+        """The device's waiters; the same object for as long as anything refers to it."""
         return self._devices.setdefault(device_id, DeviceWaiters())

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 FORMS = ("before", "flat")
 
 HANDED_ROUND = "handed over"
-KINDS_OF_FAILURE = (HANDED_ROUND, "without answering", "did something else then", "answered with nothing")
+KINDS_OF_FAILURE = (HANDED_ROUND, "without answering", "did something else then", "gave an empty answer")
 """By which the errors of agents are told apart, whose words may change."""
 
 EFFECTS = """

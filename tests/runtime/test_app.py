@@ -104,14 +104,14 @@ def test_recover_tells_the_apps_own_hook_and_the_operator(package: Package, comm
 @pytest.mark.parametrize(
     ("name", "complaint"),
     [
-        ("{}", r"names no app; write its module, a colon and its name, as in clinic\.app:moorline"),
-        ("{}:", "names no app"),
-        (":moorline", "names no app"),
+        ("{}", r"is not an app; write its module, a colon and its name, as in clinic\.app:moorline"),
+        ("{}:", "is not an app"),
+        (":moorline", "is not an app"),
         ("{}:morline", "the module has no 'morline', it has moorline"),
         ("{}:factory", "is a function; name a Moorline"),
         ("{}:Agent", "is the class Agent; name a Moorline"),
-        ("{}s:moorline", r"There is no module 'clinic_\w+\.apps', neither in /"),
-        ("nowhere_at_all.app:moorline", r"There is no module 'nowhere_at_all', neither in /"),
+        ("{}s:moorline", r"There is no module 'clinic_\w+\.apps', in /"),
+        ("nowhere_at_all.app:moorline", r"There is no module 'nowhere_at_all', in /"),
     ],
 )
 def test_a_wrong_name_is_a_sentence(package: Package, dsn: str, name: str, complaint: str) -> None:
@@ -126,7 +126,7 @@ async def test_an_app_that_is_open_already_is_refused(
     name = f"{package()}:moorline"
     await migrate(dsn, components=find_app(name).components)
     async with find_app(name):
-        with pytest.raises(ConfigurationError, match="is open already"):
+        with pytest.raises(ConfigurationError, match="is already open"):
             find_app(name)
     assert not find_app(name).is_open
 
@@ -174,6 +174,6 @@ def test_erasing_goes_by_the_device_that_turns_go_by(command: Command, dsn: str)
 
 def test_an_unknown_device_is_said_to_be_unknown(dsn: str) -> None:
     result = CliRunner().invoke(commands, ["erase", "nobody"], env={"DATABASE_URL": dsn})
-    assert "No conversation of this device is stored" in str(result.exception)
+    assert "No conversation is stored for this device" in str(result.exception)
     result = CliRunner().invoke(commands, ["erase", "no body"], env={"DATABASE_URL": dsn})
     assert "printable characters without spaces" in str(result.exception)

@@ -247,7 +247,7 @@ def test_a_disk_too_small_for_the_server_is_named_and_leaves_nothing_half_made(s
     with small_disk(disk, megabytes=20):
         with using(disk / "data") as user:
             _, error = user.communicate()
-        assert re.search(r"^ConfigurationError: The disk under \S+ is full; .*MOORLINE_DATA", error, re.MULTILINE)
+        assert re.search(r"^ConfigurationError: The disk of \S+ is full; .*MOORLINE_DATA", error, re.MULTILINE)
         assert not (disk / "data" / "postgres").exists()
 
 
@@ -263,7 +263,7 @@ def test_a_disk_filled_since_is_named_and_the_folder_starts_once_there_is_space(
         subprocess.run(["dd", "if=/dev/zero", f"of={filler}", "bs=1M"], capture_output=True, check=False)
         with using(data) as user:
             _, error = user.communicate()
-        assert "\nConfigurationError: The disk under" in f"\n{error}"
+        assert "\nConfigurationError: The disk of" in f"\n{error}"
         filler.unlink()
         with using(data) as user:
             assert query(dsn_of(user), "SELECT 1") == 1

@@ -78,7 +78,7 @@ async def test_a_message_instead_of_an_answer_moves_on(open_moorline: Open) -> N
     assert question is not None
     async with open_moorline(agents=[asking(), agent("hair")]) as moorline:
         assert await moorline.run("never mind", {"device_id": "d1"}) == "asking 2: never mind"
-        with pytest.raises(InvalidMessage, match="waits for an answer"):
+        with pytest.raises(InvalidMessage, match="is waiting for an answer"):
             await moorline.run(Resume(interrupt_id=question.id, value="yes"), {"device_id": "d1"})
         assert await moorline.run("next", {"device_id": "d1"}) == "asking 4: next"
 
@@ -97,7 +97,7 @@ async def test_an_agent_whose_graph_has_changed_since_goes_on(open_moorline: Ope
     changed = StateGraph(Other).add_node("greet", greet).add_edge(START, "greet").compile()
     agents: list[AgentProtocol] = [GraphAgent(name="ask", description="asks", graph=changed), agent("hair")]
     async with open_moorline(agents=agents) as moorline:
-        with pytest.raises(InvalidMessage, match="waits for an answer"):
+        with pytest.raises(InvalidMessage, match="is waiting for an answer"):
             await moorline.run(Resume(interrupt_id=question.id, value="yes"), {"device_id": "d1"})
         # It knows the message that was asked about, and this one.
         assert await moorline.run("hello", {"device_id": "d1"}) == "changed 2"
@@ -105,5 +105,5 @@ async def test_an_agent_whose_graph_has_changed_since_goes_on(open_moorline: Ope
 
 async def test_an_answer_to_nothing_is_refused(open_moorline: Open) -> None:
     async with open_moorline(agents=[asking(), agent("hair")]) as moorline:
-        with pytest.raises(InvalidMessage, match="waits for an answer"):
+        with pytest.raises(InvalidMessage, match="is waiting for an answer"):
             await moorline.run(Resume(interrupt_id="none", value=1), {"device_id": "d1"})

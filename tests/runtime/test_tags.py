@@ -27,7 +27,7 @@ async def test_the_lines_of_a_device_are_found_by_its_tag(
     assert f"Session lock set: {tag} -> hair" in about
     assert f"Session lock retrieved: {tag} -> hair" in about
     assert f"Session lock cleared: {tag}" in about
-    assert any(line.startswith(f"A message of {tag} came again with another text") for line in about)
+    assert any(line.startswith(f"A message of {tag} came again with a different text") for line in about)
     assert "untagged" not in caplog.text
     assert DEVICE not in caplog.text
 
@@ -40,7 +40,7 @@ async def test_an_agent_that_is_gone_is_logged_with_the_tag(
     async with open_moorline(agents=[agent("nails"), agent("desk", keeps_session=False)]) as moorline:
         await moorline.run("nails please", {"device_id": DEVICE})
         tag = await moorline.device_tag(DEVICE)
-    assert f"Agent hair, which holds {tag}, is gone; routing anew." in caplog.text
+    assert f"Agent hair, which holds {tag}, no longer exists; routing anew." in caplog.text
 
 
 async def test_the_key_of_the_settings_goes_before_the_one_kept_in_the_database(settings: Settings) -> None:

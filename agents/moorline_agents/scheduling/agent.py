@@ -1,4 +1,4 @@
-"""The scheduling agent: what it is told, and its tools."""
+"""The scheduling agent: its instructions and its tools."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ You make appointments for this business: you find free times, book, list, move a
 
 - Services, providers, free times and appointments come from your tools only; the calendar changes while you
   talk, so never answer from memory. Call find_slots without a service to learn what is offered.
-- Before you book, know the service, the exact day and time, and that the person wants it. If they named all,
-  book; otherwise offer two or three free times. Do not ask for a provider unless they care.
+- Before you book, you must know the service, the exact day and time, and that the person wants it. If they named all
+  of this, book; otherwise offer two or three free times. Do not ask for a provider unless they care.
 - Pass a time on as a tool gave it, offset included. Say it as people do: "Monday 1 June at 14:30".
-- Say that something is booked, moved or cancelled only after the tool said so, and then with day, time,
+- Say that something is booked, moved or cancelled only after the tool has said so, and then name day, time,
   provider and reference.
 - If a tool answers with an error, tell the person why in a few words, and offer what comes with it: free `slots`,
   `appointments` to choose from, `services`, `providers`.
@@ -42,10 +42,10 @@ def scheduling(
     model: Model | None = None,
     session_ttl: int | None = None,
 ) -> Agent:
-    """The agent that books on the tables of `schema`; it keeps the session until the person is done.
+    """The agent that books in the tables of `schema`; it keeps the session until the person is done.
 
-    `time_zone` (IANA name) is the one in which the agent is told the time; appointments are in the provider's
-    own. `ConfigurationError` for a schema or time zone that cannot be one.
+    The agent is told the time in `time_zone` (an IANA name); appointments are in the provider's own zone. Raises
+    `ConfigurationError` for a schema name or time zone that is not valid.
     """
     zone = _zone(time_zone)
 

@@ -1,4 +1,4 @@
--- The statements of repository.py. What is a device's takes $1, the device, first.
+-- The statements of repository.py. A statement about one device takes it as $1.
 
 -- name: offers
 -- The whole catalogue: every service with every provider who offers it.
@@ -9,7 +9,7 @@ JOIN @schema.appointment_providers p ON p.provider_id = o.provider_id
 ORDER BY s.name, p.name;
 
 -- name: hours
--- In minutes since midnight, because the end of a day, 24:00, is no time in Python.
+-- In minutes since midnight, because Python has no time 24:00, the end of a day.
 SELECT provider_id, weekday,
        (extract(epoch FROM opens) / 60::numeric)::integer AS opens,
        (extract(epoch FROM closes) / 60::numeric)::integer AS closes
@@ -23,7 +23,7 @@ FROM @schema.appointment_closures
 WHERE provider_id = ANY ($1::bigint[]) AND day BETWEEN $2 AND $3;
 
 -- name: busy
--- Of all devices: times only. Written like the exclusion constraint, so that its index serves.
+-- The times at which providers are busy, whatever the device. Written like the exclusion constraint, to use its index.
 SELECT a.provider_id, pg_catalog.lower(a.during) AS starts, pg_catalog.upper(a.during) AS ends
 FROM pg_catalog.unnest($1::bigint[]) AS wanted (provider_id)
 JOIN @schema.appointments a
@@ -44,7 +44,7 @@ ORDER BY starts, a.appointment_id
 LIMIT $3;
 
 -- name: same
--- What a device has booked already of a service at one of these starts, each with one of these providers.
+-- The appointments that a device already has for a service, at one of these starts with the provider that goes with it.
 SELECT a.appointment_id, a.service_id, s.name AS service, a.provider_id, p.name AS provider, p.time_zone,
        pg_catalog.lower(a.during) AS starts, pg_catalog.upper(a.during) AS ends, a.status
 FROM unnest($3::bigint[], $4::timestamptz[]) AS wanted (provider_id, starts)
@@ -67,8 +67,8 @@ ORDER BY a.appointment_id
 LIMIT 2;
 
 -- name: book
--- No row where the provider has something else then, committed or about to be: it waits for whoever came first.
--- An UPDATE or a plain INSERT would make two at once wait for each other.
+-- Returns no row if the provider is busy then. It waits for a transaction that has booked the time but not committed.
+-- With an UPDATE or a plain INSERT, two at once would wait for each other.
 INSERT INTO @schema.appointments (device_id, appointment_id, provider_id, service_id, during, status)
 VALUES ($1, coalesce($2::uuid, pg_catalog.gen_random_uuid()), $3, $4, pg_catalog.tstzrange($5, $6), 'booked')
 ON CONFLICT DO NOTHING
@@ -80,7 +80,7 @@ WHERE device_id = $1 AND appointment_id = $2 AND status = 'booked'
 RETURNING appointment_id;
 
 -- name: take_out
--- The first half of a move; `book` with the same ID is the other, in the same transaction.
+-- The first half of a move; the second is `book` with the same ID, in the same transaction.
 DELETE FROM @schema.appointments
 WHERE device_id = $1 AND appointment_id = $2 AND status = 'booked'
 RETURNING appointment_id;

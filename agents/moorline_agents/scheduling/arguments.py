@@ -1,4 +1,4 @@
-"""What a model passes to the scheduling tools. Who is asking is not in it: the server says that."""
+"""What a model passes to the scheduling tools. It does not include who is asking: the server knows that."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _without_zone(value: time) -> time:
 def _reference(value: str) -> str:
     reference = value.strip().removeprefix("#").lower()
     if not re.fullmatch(r"[0-9a-f]{8}", reference):
-        raise ValueError("a reference is 8 characters of 0-9 and a-f; list_appointments tells it")
+        raise ValueError("a reference is 8 characters of 0-9 and a-f; list_appointments shows it")
     return reference
 
 
@@ -38,7 +38,7 @@ Start = Annotated[
     WithJsonSchema(
         {
             "type": "string",
-            "description": "Local time of the provider, YYYY-MM-DDTHH:MM; best the `start` of a free slot.",
+            "description": "Local time of the provider, YYYY-MM-DDTHH:MM; preferably the `start` of a free slot.",
         }
     ),
 ]
@@ -53,7 +53,7 @@ class FindSlots(BaseModel):
     service: Name | None = Field(
         default=None, description="Name of the service; leave it out to learn what is offered, and by whom."
     )
-    provider: Name | None = Field(default=None, description="Name of the provider, if the person wants a certain one.")
+    provider: Name | None = Field(default=None, description="Name of the provider, if the person wants a specific one.")
     day: date | None = Field(default=None, description="YYYY-MM-DD; leave it out for the earliest slots.")
     after: TimeOfDay | None = Field(default=None, description="Only slots at this local time or later, HH:MM.")
     before: TimeOfDay | None = Field(default=None, description="Only slots before this local time, HH:MM.")
@@ -63,7 +63,7 @@ class Book(BaseModel):
     service: Name = Field(description="Name of the service.")
     start: Start
     provider: Name | None = Field(
-        default=None, description="Name of the provider; leave it out for anybody who is free."
+        default=None, description="Name of the provider; leave it out for anyone who is free."
     )
 
 
@@ -74,7 +74,7 @@ class ListAppointments(BaseModel):
 class Move(BaseModel):
     start: Start
     reference: Reference | None = Field(default=None, description=_REFERENCE)
-    provider: Name | None = Field(default=None, description="Name of another provider, if it shall change.")
+    provider: Name | None = Field(default=None, description="Name of the new provider, if that should change.")
 
 
 class Cancel(BaseModel):

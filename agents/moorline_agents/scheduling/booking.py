@@ -1,4 +1,4 @@
-"""Where appointments are placed, and refused with what is free instead."""
+"""Books, moves and finds a device's appointments; a refusal says which times are free instead."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ _DAY = timedelta(days=1)
 
 @dataclass(frozen=True, kw_only=True)
 class BookingRequest:
-    """What a device wants: a service at a local time, with whoever of `providers` is free."""
+    """What a device wants: a service at a local time, with the first of `providers` who is free."""
 
     service: Service
     providers: tuple[Provider, ...]
     wanted: datetime
     moved: Appointment | None = None
-    """The appointment that this one replaces, whose ID it keeps; taken out before the request is placed."""
+    """The appointment that is moved. It is taken out before the request is placed, and keeps its ID."""
 
     @property
     def changes_nothing(self) -> bool:
-        """Whether it would put a moved appointment where it is."""
+        """Whether it would move an appointment to where it is already."""
         if self.moved is None:
             return False
         provider = self.moved.provider
@@ -49,7 +49,7 @@ class BookingService:
     now: datetime
 
     async def calendars(self, providers: Sequence[Provider], wanted: datetime | None) -> dict[int, Calendar]:
-        """By provider ID; they reach as far as a search that begins at the local time `wanted` can look."""
+        """The calendars by provider ID; they reach as far as a search from the local time `wanted` can look."""
         anchor = self.now
         if wanted is not None:
             anchor = min(max(self.now, wanted.replace(tzinfo=UTC)), self.now + HORIZON)
@@ -58,10 +58,10 @@ class BookingService:
         )
 
     async def changeable(self, reference: str | None) -> Appointment:
-        """This device's appointment of that reference, or its only upcoming one.
+        """This device's appointment with that reference, or its only upcoming one.
 
-        It has not begun; it may be cancelled. Raises `ToolRefused` with the upcoming ones where that is none,
-        or more than one.
+        It has not begun, but may have been cancelled. Raises `ToolRefused` with the upcoming appointments if none
+        matches, or more than one.
         """
         if reference is not None:
             found = await self.repository.referred(self.connection, self.device_id, reference)
@@ -79,13 +79,13 @@ class BookingService:
         if not upcoming:
             raise ToolRefused("This person has no upcoming appointment.", code="no_appointment")
         raise ToolRefused(
-            "It is not clear which appointment is meant. Ask, then pass its reference.",
+            "It is not clear which appointment is meant. Ask the person, then pass its reference.",
             code="which_appointment",
             appointments=[appointment.shown() for appointment in upcoming],
         )
 
     async def same(self, request: BookingRequest) -> Appointment | None:
-        """What this device has booked already where the request would put it."""
+        """The appointment that this device already has where the request would put one."""
         starts = {p.provider_id: meant(request.wanted, p.zone) for p in request.providers}
         exact = {provider_id: start for provider_id, start in starts.items() if start is not None}
         return await self.repository.same(self.connection, self.device_id, request.service, exact)
@@ -93,8 +93,8 @@ class BookingService:
     async def place(self, request: BookingRequest) -> Appointment:
         """Books with the first provider who is free.
 
-        If nobody is, raises `ToolRefused` with the first provider's reason as its code and the next free slots: let it
-        pass out of the transaction, so that a moved appointment is back where it was.
+        If nobody is, raises `ToolRefused` with the first provider's reason as its code and the next free slots. Let it
+        leave the transaction, so that a moved appointment is back where it was.
         """
         calendars = await self.calendars(request.providers, request.wanted)
         objections: list[Unbookable] = []
@@ -111,7 +111,7 @@ class BookingService:
                 return appointment
             objections.append(calendar.taken(start))
             outrun = True
-        if outrun:  # others booked since the calendars were read
+        if outrun:  # others have booked since the calendars were read
             calendars = await self.calendars(request.providers, request.wanted)
         raise self._refusal(request, objections, calendars)
 
@@ -158,7 +158,7 @@ class BookingService:
 
 
 def _meant(request: BookingRequest, objections: Sequence[Unbookable]) -> list[Slot]:
-    """The times that the request may mean, where that is the question."""
+    """The times that the request may mean, if that is unclear."""
     return [
         Slot(start=instant, zone=provider.zone, providers=(provider.name,))
         for provider, objection in zip(request.providers, objections, strict=True)

@@ -1,7 +1,7 @@
-"""The time arithmetic of a provider's calendar: from opening hours and bookings to the starts that are free.
+"""The time arithmetic of a provider's calendar: works out the free starts from opening hours and bookings.
 
 An *instant* is an aware datetime; a *local time* is what the clock on the provider's wall shows. Nothing here
-reads a database or a clock: `now` is always given.
+reads a database or a clock: `now` is always passed in.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
 
 GRID = timedelta(minutes=15)
-"""Appointments begin on multiples of this; every UTC offset in use is one too, so local clocks agree."""
+"""Appointments begin on multiples of this; so is every UTC offset in use, so local clocks agree."""
 
 HORIZON = timedelta(days=365)
 """How far ahead an appointment may be."""
@@ -31,10 +31,10 @@ Reason = Literal["past", "too_far", "closed", "taken", "off_grid", "skipped_hour
 
 
 class Unbookable(Exception):
-    """A start that cannot be booked; the message is a sentence for the person, `reason` a word for the program.
+    """A start that cannot be booked; the message is a sentence for the person, `reason` a code for the program.
 
-    `look_from` is the instant from which it makes sense to look for another one; None where the person has to
-    be asked instead, perhaps which of the `instants` they mean.
+    `look_from` is the instant from which it makes sense to look for another start; None if the person has to be asked
+    instead, perhaps which of the `instants` they mean.
     """
 
     def __init__(
@@ -68,17 +68,17 @@ class Opening:
 
 @dataclass(frozen=True, kw_only=True)
 class Calendar:
-    """When one provider works and what is taken already; both only as far as they were read."""
+    """When one provider works and is busy; both only for the period that was read."""
 
     provider: str
     zone: ZoneInfo
     openings: tuple[Opening, ...]
     closures: frozenset[date]
     busy: tuple[Span, ...]
-    """In order, none overlapping another."""
+    """In order and without overlaps."""
 
     def free_starts(self, *, length: timedelta, since: datetime, until: datetime) -> Iterator[datetime]:
-        """The instants from `since` until before `until` at which `length` is free, in order."""
+        """The instants from `since` to just before `until` from which `length` is free, in order."""
         day = since.astimezone(self.zone).date()
         last = until.astimezone(self.zone).date()
         while day <= last:
@@ -94,10 +94,10 @@ class Calendar:
             day += timedelta(days=1)
 
     def start_of(self, wanted: datetime, *, length: timedelta, now: datetime) -> datetime:
-        """The instant of `wanted`, if `length` can be booked there; else raises `Unbookable`.
+        """The instant of `wanted`, if `length` can be booked there; otherwise raises `Unbookable`.
 
-        `wanted` is a local time. It may carry a UTC offset, which has to be the zone's own at that time; it
-        is needed only in the hour that a clock set back shows twice: without it, the person is asked back.
+        `wanted` is a local time. It may have a UTC offset, which must be the zone's own at that time. The offset is
+        needed only in the hour that happens twice when clocks are put back: without it, the person is asked.
         """
         local = wanted.replace(tzinfo=None)
         self._check_distance(local, now)
@@ -120,7 +120,7 @@ class Calendar:
         return self._bookable(local, instants, length, now)
 
     def with_busy(self, span: Span) -> Calendar:
-        """The same with one more appointment."""
+        """The same calendar with one more appointment."""
         return replace(self, busy=tuple(sorted((*self.busy, span), key=_START)))
 
     def check_day(self, day: date, *, now: datetime) -> None:
@@ -153,7 +153,7 @@ class Calendar:
 
     def _check_distance(self, local: datetime, now: datetime) -> None:
         here = now.astimezone(self.zone).replace(tzinfo=None)
-        # Coarse: so far off there may be no instant to compare.
+        # Compared roughly: so far off, a local time may have no instant.
         if local < here - timedelta(days=1):
             raise self._past(local, now)
         if local > here + HORIZON + timedelta(days=1):
@@ -173,7 +173,7 @@ class Calendar:
             hours = " and ".join(self._hours(opening) for opening in openings)
             raise Unbookable(
                 f"{self.provider} works {hours} on {day_name(local)}; "
-                f"{length // _MINUTE} minutes from {local:%H:%M} are not within that.",
+                f"{length // _MINUTE} minutes from {local:%H:%M} do not fit into that.",
                 reason="closed",
                 look_from=start,
             )
@@ -192,7 +192,7 @@ class Calendar:
     def _past(self, local: datetime, now: datetime) -> Unbookable:
         here = spoken(now, self.zone)
         return Unbookable(
-            f"{day_name(local)}, {local:%H:%M} is in the past; now it is {here}.", reason="past", look_from=now
+            f"{day_name(local)}, {local:%H:%M} is in the past; it is now {here}.", reason="past", look_from=now
         )
 
     def _too_far(self, local: datetime, now: datetime) -> Unbookable:
@@ -224,7 +224,7 @@ class Calendar:
 
 
 def instants_of(local: datetime, zone: ZoneInfo) -> tuple[datetime, ...]:
-    """When clocks in `zone` show `local`: once; twice where they are put back; never where put forward."""
+    """The instants at which clocks in `zone` show `local`: one, two if they are put back, none if put forward."""
     try:
         folds = [local.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1)]
         return tuple(sorted({i for i in folds if i.astimezone(zone).replace(tzinfo=None, fold=0) == local}))
@@ -233,7 +233,7 @@ def instants_of(local: datetime, zone: ZoneInfo) -> tuple[datetime, ...]:
 
 
 def meant(wanted: datetime, zone: ZoneInfo) -> datetime | None:
-    """The instant of a local time that may carry its offset; None if it is not exactly one."""
+    """The instant of a local time that may have an offset; None unless there is exactly one."""
     instants = instants_of(wanted.replace(tzinfo=None), zone)
     if wanted.tzinfo is not None:
         instants = tuple(instant for instant in instants if instant == wanted)
@@ -241,12 +241,12 @@ def meant(wanted: datetime, zone: ZoneInfo) -> datetime | None:
 
 
 def first_instant(local: datetime, zone: ZoneInfo) -> datetime:
-    """The first instant at which clocks in `zone` show `local`, or where they skip it, the end of the gap."""
+    """The first instant at which clocks in `zone` show `local`, or the end of the gap if they skip it."""
     return _shown(local, zone)[0]
 
 
 def last_instant(local: datetime, zone: ZoneInfo) -> datetime:
-    """The last instant at which clocks in `zone` show `local`, or where they skip it, the end of the gap."""
+    """The last instant at which clocks in `zone` show `local`, or the end of the gap if they skip it."""
     return _shown(local, zone)[-1]
 
 
@@ -261,12 +261,12 @@ def _next_on_grid(instant: datetime) -> datetime:
 
 
 def day_name(day: date) -> str:
-    """A day as it is said: `Monday 1 June 2026`."""
+    """A day as people say it: `Monday 1 June 2026`."""
     return f"{day:%A} {day.day} {day:%B %Y}"
 
 
 def spoken(instant: datetime, zone: ZoneInfo) -> str:
-    """An instant as it is said in `zone`: `Monday 1 June 2026, 14:30`, with CEST or CET where it is twice."""
+    """An instant as people in `zone` say it: `Monday 1 June 2026, 14:30`, with CEST or CET if it happens twice."""
     local = instant.astimezone(zone)
     twice = len(instants_of(local.replace(tzinfo=None, fold=0), zone)) > 1
     return f"{day_name(local)}, {local:%H:%M %Z}" if twice else f"{day_name(local)}, {local:%H:%M}"

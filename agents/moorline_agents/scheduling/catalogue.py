@@ -1,4 +1,4 @@
-"""Services and providers as people name them; an unknown name is answered with the names there are."""
+"""Services and providers as people name them; an unknown name is refused with the names that exist."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def named_service(services: Sequence[Service], name: str) -> Service:
 
 
 def offering(service: Service, provider: str | None) -> tuple[Provider, ...]:
-    """Those who offer the service: all, or the one of this name."""
+    """The providers who offer the service: all of them, or the one with this name."""
     if provider is None:
         return service.providers
     found = tuple(p for p in service.providers if _key(p.name) == _key(provider))

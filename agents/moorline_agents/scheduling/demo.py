@@ -1,4 +1,4 @@
-"""A small made-up catalogue, so that there is something to book before a business brings its own."""
+"""A small made-up catalogue, so that there is something to book before a business has entered its own."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ if TYPE_CHECKING:
     from moorline_agents.tools import Connection
 
 TIME_ZONE = "Europe/Berlin"
-"""Where everybody of the demo works."""
+"""The time zone of everyone in the demonstration."""
 
 
 async def seed_demo(connection: Connection, *, schema: str = "public") -> bool:
-    """Fills the catalogue if it holds no service yet; says whether it did.
+    """Fills the catalogue if it has no service yet; returns whether it did.
 
-    One statement: of several processes that do it at once, one fills it and the others find it filled.
+    This is one statement: if several processes run it at once, one fills the catalogue and the others find it full.
     """
     return bool(await connection.fetchval(load(STATEMENTS, schema)["seed_demo"].sql, TIME_ZONE))

@@ -1,5 +1,5 @@
 -- name: seed_demo
--- Fills an empty catalogue in the time zone $1. Of two that run it at once, one waits for the other and adds nothing.
+-- Fills an empty catalogue, in the time zone $1. If two run it at once, one waits for the other and adds nothing.
 WITH wanted_services (name, minutes) AS (
     VALUES ('Haircut', 30), ('Beard trim', 15), ('Colouring', 90), ('Consultation', 30), ('Dental check-up', 45)
 ), wanted_providers (name) AS (

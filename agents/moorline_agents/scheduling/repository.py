@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from moorline_agents.tools import Connection, Row
 
 MOST_LISTED = 20
-"""How many of a device's appointments are listed."""
+"""How many of a device's appointments are listed at most."""
 
 STATEMENTS = "moorline_agents.scheduling"
-"""The package whose .sql files hold the statements."""
+"""The package that holds the statements, in .sql files."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ class Service:
     name: str
     length: timedelta
     providers: tuple[Provider, ...]
-    """Those who offer it, by name; never empty."""
+    """The providers who offer it, by name; never empty."""
 
     @property
     def minutes(self) -> int:
@@ -57,11 +57,11 @@ class Appointment:
 
     @property
     def reference(self) -> str:
-        """What a person calls it by; unique enough among the appointments of one device."""
+        """The short name that people use for it; unique enough among the appointments of one device."""
         return str(self.appointment_id)[:8]
 
     def shown(self) -> dict[str, object]:
-        """As a tool gives it to the model."""
+        """The appointment as the model is shown it."""
         zone = self.provider.zone
         return {
             "reference": self.reference,
@@ -80,7 +80,7 @@ class Appointment:
 
 @dataclass(frozen=True)
 class AppointmentRepository:
-    """Reads and writes one schema; which transaction that happens in is the caller's business."""
+    """Reads and writes one schema; the caller decides in which transaction."""
 
     schema: str
 
@@ -88,7 +88,7 @@ class AppointmentRepository:
         load(STATEMENTS, self.schema)
 
     async def services(self, connection: Connection) -> tuple[Service, ...]:
-        """Every service that somebody offers, by name."""
+        """Every service that a provider offers, by name."""
         offers: dict[int, list[Row]] = {}
         for row in await connection.fetch(self._sql("offers")):
             offers.setdefault(row["service_id"], []).append(row)
@@ -105,7 +105,7 @@ class AppointmentRepository:
     async def calendars(
         self, connection: Connection, providers: Iterable[Provider], *, since: datetime, until: datetime
     ) -> dict[int, Calendar]:
-        """The calendars by provider ID, complete for every local day that lies between the two instants."""
+        """The calendars by provider ID, complete for every local day between the two instants."""
         wanted = {provider.provider_id: provider for provider in providers}
         ids = list(wanted)
         day = timedelta(days=1)  # wider than any UTC offset
@@ -131,14 +131,14 @@ class AppointmentRepository:
     async def same(
         self, connection: Connection, device_id: str, service: Service, starts: Mapping[int, datetime]
     ) -> Appointment | None:
-        """What this device has booked already of this service at one of these starts, by provider ID."""
+        """The appointment that this device already has for this service at one of these starts, by provider ID."""
         row = await connection.fetchrow(
             self._sql("same"), device_id, service.service_id, list(starts), list(starts.values())
         )
         return None if row is None else _appointment(row)
 
     async def referred(self, connection: Connection, device_id: str, reference: str) -> list[Appointment]:
-        """This device's appointments of this reference, booked or cancelled; two only by odd chance."""
+        """This device's appointments with this reference, booked or cancelled; almost never more than one."""
         return list(map(_appointment, await connection.fetch(self._sql("referred"), device_id, reference)))
 
     async def book(
@@ -151,18 +151,18 @@ class AppointmentRepository:
         span: Span,
         appointment_id: UUID | None = None,
     ) -> UUID | None:
-        """Books, and gives back the appointment's ID; None if the provider has something else then."""
+        """Books, and returns the appointment's ID; None if the provider is busy then."""
         booked: UUID | None = await connection.fetchval(
             self._sql("book"), device_id, appointment_id, provider_id, service_id, span.start, span.end
         )
         return booked
 
     async def cancel(self, connection: Connection, device_id: str, appointment_id: UUID) -> bool:
-        """Whether it was booked until now."""
+        """Cancels the appointment, and returns whether it was booked until now."""
         return await connection.fetchval(self._sql("cancel"), device_id, appointment_id) is not None
 
     async def take_out(self, connection: Connection, device_id: str, appointment_id: UUID) -> bool:
-        """Removes a booked appointment that is booked anew, at another time, in this same transaction."""
+        """Removes a booked appointment, which is then booked at another time in the same transaction."""
         return await connection.fetchval(self._sql("take_out"), device_id, appointment_id) is not None
 
     def _sql(self, name: str) -> str:

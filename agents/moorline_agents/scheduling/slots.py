@@ -1,4 +1,4 @@
-"""Free slots over the calendars of several providers, few enough to be read out."""
+"""Free slots across the calendars of several providers, few enough to be read out."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
 
 SEARCH = timedelta(days=14)
-"""How far a search for free slots looks."""
+"""How far ahead a search for free slots looks."""
 
 MOST = 6
-"""How many slots a search gives at most."""
+"""How many slots a search returns at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,7 @@ class Slot:
     providers: tuple[str, ...]
 
     def shown(self) -> dict[str, object]:
-        """As a tool gives it to the model; `start` is what to pass on when it is booked."""
+        """The slot as the model is shown it; to book it, the model passes its `start`."""
         return {
             "start": iso(self.start, self.zone),
             "when": spoken(self.start, self.zone),
@@ -41,7 +41,7 @@ class Slot:
 
 @dataclass(frozen=True, kw_only=True)
 class PartOfDay:
-    """The starts somebody asked for: at or after `after`, and before `before`, on the local clock."""
+    """The starts that were asked for: at or after `after`, and before `before`, on the local clock."""
 
     after: time = time.min
     before: time | None = None
@@ -71,7 +71,7 @@ def slots_on(
     now: datetime,
     part: PartOfDay | None = None,
 ) -> list[Slot]:
-    """The slots of `length` on `day`, `MOST` at most; a day is what each calendar's own zone takes for it."""
+    """The slots of `length` on `day`, `MOST` at most; each calendar counts the day in its own time zone."""
     return _picked(calendars, [_hours_of(day, c.zone, now) for c in calendars], length, part)
 
 
@@ -98,7 +98,7 @@ def _free(calendar: Calendar, length: timedelta, since: datetime, until: datetim
 
 
 def _apart(slots: Iterable[Slot], length: timedelta) -> Iterator[Slot]:
-    """One slot for all who are free at a start, none overlapping the one before: 9:00, 9:30, not 9:15."""
+    """One slot for all who are free at a start, without overlaps: 9:00 and 9:30, but not 9:15."""
     earliest: datetime | None = None
     for start, together in groupby(slots, key=_start):
         if earliest is not None and start < earliest:

@@ -1,4 +1,4 @@
-"""The five tools of the scheduling agent. Each sees the appointments of the asking device, and no other's."""
+"""The five tools of the scheduling agent. Each sees only the appointments of the device that asks."""
 
 from dataclasses import dataclass
 from datetime import date, datetime, time
@@ -14,9 +14,9 @@ from moorline_agents.tools import Connection, Tool, ToolContext, ToolRefused, to
 
 
 def scheduling_tools(*, schema: str = "public") -> tuple[Tool, ...]:
-    """find_slots, book, list_appointments, move and cancel on the tables of `schema`.
+    """find_slots, book, list_appointments, move and cancel, on the tables of `schema`.
 
-    `ConfigurationError` if that cannot name a schema.
+    Raises `ConfigurationError` if `schema` is not a valid name.
     """
     tools = _Tools(AppointmentRepository(schema))
     reads, changes = tool(idempotent=True), tool(effect="database", idempotent=True)
@@ -36,7 +36,7 @@ class _Tools:
         self._repository = repository
 
     async def find_slots(self, arguments: FindSlots, context: ToolContext) -> dict[str, Any]:
-        """Find free times for a service; offer only times that this gave. Without a service it tells what is
+        """Find free times for a service; offer only times that this returned. Without a service it lists what is
         offered, how long it takes, and by whom."""
         async with context.transaction() as connection:
             services = await self._repository.services(connection)
@@ -62,8 +62,8 @@ class _Tools:
         }
 
     async def book(self, arguments: Book, context: ToolContext) -> dict[str, Any]:
-        """Book an appointment at a free time, once the person has agreed to service, day and time. After an
-        error nothing was booked: say why, and offer its `slots`."""
+        """Book an appointment at a free time, once the person has agreed to service, day and time. If it returns an
+        error, nothing was booked: say why, and offer its `slots`."""
         async with context.transaction() as connection:
             service = named_service(await self._repository.services(connection), arguments.service)
             providers = offering(service, arguments.provider)
@@ -80,8 +80,8 @@ class _Tools:
         return {"appointments": [appointment.shown() for appointment in upcoming]}
 
     async def move(self, arguments: Move, context: ToolContext) -> dict[str, Any]:
-        """Move an upcoming appointment of this person to another free time; its reference stays. After an
-        error it stays where it was: say why, and offer its `slots`."""
+        """Move an upcoming appointment of this person to another free time; it keeps its reference. If this returns an
+        error, the appointment stays where it was: say why, and offer its `slots`."""
         async with context.transaction() as connection:
             bookings = self._service(connection, context)
             appointment = await bookings.changeable(arguments.reference)
@@ -96,7 +96,7 @@ class _Tools:
             request = BookingRequest(service=service, providers=providers, wanted=arguments.start, moved=appointment)
             if request.changes_nothing:
                 return {"status": "already at that time", "appointment": appointment.shown()}
-            # Out first, then placed: of two that swap times, both find the other's taken, so neither waits.
+            # Taken out first, then placed: two that swap times each find the other's time taken, and neither waits.
             await self._repository.take_out(connection, context.device_id, appointment.appointment_id)
             return {"status": "moved", "appointment": (await bookings.place(request)).shown()}
 
@@ -116,7 +116,7 @@ class _Tools:
 
 @dataclass(frozen=True, kw_only=True)
 class _Search:
-    """One search for free slots; gives them, and a note for the model where they are not what it asked."""
+    """One search for free slots; returns them, with a note for the model if they are not what it asked for."""
 
     calendars: tuple[Calendar, ...]
     service: Service
@@ -136,7 +136,7 @@ class _Search:
         return slots, note or f"Nothing that fits is free on {day_name(day)}; these are the next free times."
 
     def _check(self, day: date) -> None:
-        """A day has to be possible somewhere: at midnight, time zones differ about what day it is."""
+        """The day must be possible in at least one provider's time zone: around midnight they differ about the date."""
         objections: list[Unbookable] = []
         for calendar in self.calendars:
             try:

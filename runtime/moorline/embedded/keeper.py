@@ -1,8 +1,8 @@
-"""The process that stops an embedded server after its last user, if that one did not end by itself.
+"""The process that stops an embedded server if its last user was killed and could not stop it.
 
-Run as a script: `keeper.py USERS SERVER ACCOUNT COMMAND…` waits until nobody holds a shared lock on the file
+Run as a script: `keeper.py USERS SERVER ACCOUNT COMMAND…` waits until no process holds a shared lock on the file
 USERS. Then, unless the lock on SERVER is free too, it becomes COMMAND, run as ACCOUNT (`uid:gid`, or nothing),
-while new users wait. It needs nothing but the standard library, so that it is small.
+while new users wait. It needs only the standard library, so that it stays small.
 """
 
 import fcntl
@@ -11,13 +11,13 @@ import sys
 
 
 def main(users: str, server: str, account: str, *command: str) -> None:
-    """Returns at once in the calling process; a child of it waits."""
+    """Returns at once in the calling process; its child waits."""
     if os.fork():
         return
     gone = os.open(users, os.O_RDWR)
     fcntl.flock(gone, fcntl.LOCK_EX)
     if is_free(server):
-        return  # it died before its users; the number it went by may be another process's
+        return  # the server died before its users; its process ID may be another process's by now
     os.set_inheritable(gone, True)
     os.chdir("/")
     if account:
@@ -29,7 +29,7 @@ def main(users: str, server: str, account: str, *command: str) -> None:
 
 
 def is_free(lock: str | os.PathLike[str]) -> bool:
-    """Whether no process holds it."""
+    """Whether no process holds the lock on this file."""
     file = os.open(lock, os.O_RDWR)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

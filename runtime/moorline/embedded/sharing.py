@@ -1,8 +1,8 @@
-"""Who uses an embedded server: it is started for the first user and stopped after the last.
+"""Sharing an embedded server: it is started for its first user and stopped after its last.
 
-A user is a process. It holds a shared lock on a file until it ends, and the kernel gives the lock back
-however it ends, so that nothing has to be counted. Two more locks of that kind tell of processes that outlive
-their starter: the server's own, and its keeper's (see `keeper`).
+A user is a process. It holds a shared lock on a file until it ends, and the kernel releases the lock however the
+process ends, so nothing has to be counted. Two more such locks show whether processes live that outlast the one that
+started them: the server, and its keeper (see `keeper`).
 """
 
 import asyncio
@@ -22,19 +22,19 @@ from moorline.embedded.cluster import START_TIMEOUT, Cluster
 from moorline.errors import ConfigurationError, StoreUnavailable
 
 POLL = 0.05
-"""Seconds between two looks at a server that another process started."""
+"""Seconds between two checks of a server that another process is starting."""
 
 _used: dict[Path, int] = {}
 """The open lock file of each folder that this process uses."""
 _starting = threading.Lock()
-os.register_at_fork(after_in_child=_used.clear)  # what a fork inherits is not its own to leave
+os.register_at_fork(after_in_child=_used.clear)  # a forked process is not a user itself
 
 
 async def embedded_dsn(data: Path) -> str:
-    """How to connect to the PostgreSQL in the data folder, made and started as needed.
+    """The DSN of the PostgreSQL in the data folder, which is made and started as needed.
 
-    From now on this process is one of its users, until it ends; the server stops with the last of them. After
-    a crash of the server, calling again starts it again. Raises `ConfigurationError` where it cannot be had.
+    From now on this process is one of its users, until it ends; the server stops with the last of them. After a crash
+    of the server, another call starts it again. Raises `ConfigurationError` if it cannot be made or started.
     """
     return await asyncio.to_thread(_dsn, data)
 
@@ -63,23 +63,25 @@ def _dsn(data: Path) -> str:
 
 
 def _running(cluster: Cluster, locks: Path) -> str:
-    """Starts the server unless it runs. The caller is the only one to try."""
+    """Starts the server unless it is running. Only one caller at a time may try."""
     cluster.create()
     deadline = time.monotonic() + START_TIMEOUT
     while time.monotonic() < deadline:
         dsn = cluster.dsn()
         if dsn is not None:
             return dsn
-        # Held by every process of a server: one that is coming up, or what is left of one that was killed.
+        # Every process of a server holds this lock, also while it starts and after the server itself was killed.
         with suppress(BlockingIOError), _locked(locks / "server", fcntl.LOCK_EX | fcntl.LOCK_NB) as token:
             cluster.start(token=token)
             continue
         time.sleep(POLL)
-    raise StoreUnavailable(f"The embedded PostgreSQL in {cluster.folder} is busy for {START_TIMEOUT} s; try again.")
+    raise StoreUnavailable(
+        f"The embedded PostgreSQL in {cluster.folder} is not ready after {START_TIMEOUT} s; try again."
+    )
 
 
 def _keep(cluster: Cluster, locks: Path) -> None:
-    """Sees that there is a keeper. Its lock too lives as long as the process that inherited it."""
+    """Starts a keeper unless there is one. Its lock, too, is held as long as the process that inherited it lives."""
     with suppress(BlockingIOError), _locked(locks / "keeper", fcntl.LOCK_EX | fcntl.LOCK_NB) as token:
         account = f"{cluster.account.uid}:{cluster.account.gid}" if cluster.account else ""
         command = (str(locks / "users"), str(locks / "server"), account, *cluster.stop_command())
@@ -96,7 +98,7 @@ def _keep(cluster: Cluster, locks: Path) -> None:
 
 @atexit.register
 def _leave() -> None:
-    """A last user that ends by itself stops the server itself, so that nothing of it outlives the program."""
+    """The last user stops the server when it ends normally, so that nothing outlives the program."""
     for data, users in _used.items():
         with suppress(BlockingIOError):
             fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -116,7 +118,7 @@ def _lock(path: Path, operation: int) -> int:
 
 @contextmanager
 def _locked(path: Path, operation: int) -> Iterator[int]:
-    """Closing, not unlocking: a process that inherited the file keeps the lock."""
+    """The file is closed, not unlocked: a process that inherited it keeps the lock."""
     file = _lock(path, operation)
     try:
         yield file

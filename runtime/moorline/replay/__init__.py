@@ -1,1 +1,1 @@
-"""Replay: recorded conversations played through the shipping runtime, to see that no turn loses its way."""
+"""Replay: plays recorded conversations through the real runtime, to check that every turn goes as recorded."""

@@ -20,13 +20,13 @@ from moorline.settings import Settings
 
 
 async def replay(file: Path, *, restart: Restart, limit: int | None, settings: Settings) -> bool:
-    """Plays the file's conversations (the first `limit`), as many at once as there are processors.
+    """Plays the file's conversations (only the first `limit`), as many at once as there are processors.
 
-    Progress goes to standard error, a summary to standard output. Whether every turn was as recorded.
+    Progress goes to standard error, a summary to standard output. Returns whether every turn was as recorded.
     """
     conversations = list(islice(read_conversations(file), limit))
     if not conversations:
-        raise ConfigurationError(f"{file} holds no conversation; docs/replay.md describes the format.")
+        raise ConfigurationError(f"{file} contains no conversation; docs/replay.md describes the format.")
     at_once = asyncio.Semaphore(os.cpu_count() or 1)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     began = perf_counter()
@@ -45,7 +45,7 @@ async def replay(file: Path, *, restart: Restart, limit: int | None, settings: S
 
 
 def summary(played: Sequence[Played], *, restart: Restart, seconds: float) -> str:
-    """What was played, and a line for each mismatch."""
+    """A summary of what was played, and a line for each mismatch."""
     good = sum(not each.mismatches for each in played)
     turns = sum(each.turns for each in played)
     came_back = sum(each.came_back for each in played)

@@ -1,12 +1,12 @@
-"""The file of recorded conversations: one JSON object a line.
+"""The file of recorded conversations: one JSON object per line.
 
     {"id": "c1", "services": ["Salon"], "turns": [
         {"role": "user", "text": "A haircut, please.", "services": ["Salon"]},
         {"role": "assistant", "text": "Is 10:00 fine?", "services": ["Salon"],
          "calls": [{"service": "Salon", "method": "find", "parameters": {"day": "Monday"}, "results": ["10:00"]}]}]}
 
-User and assistant alternate, the user begins. An assistant turn belongs to exactly one service, whose agent
-answered; `calls` are what it looked up or did before it spoke, with what came back. Other keys are ignored.
+User and assistant alternate, and the user begins. An assistant turn belongs to exactly one service, whose agent
+answered; `calls` are the tool calls it made before it answered, with their results. Other keys are ignored.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def read_conversations(path: Path) -> Iterator[Conversation]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{path} cannot be read ({error}); give a file of JSON lines in UTF-8.") from error
+        raise ConfigurationError(f"{path} cannot be read ({error}); pass a file of JSON lines in UTF-8.") from error
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue

@@ -1,4 +1,4 @@
-"""What must be seen when a recorded conversation is played, worked out from the record alone."""
+"""What must be observed when a recorded conversation is played, derived from the record alone."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from moorline_agents.transport import Call
 
 @dataclass(frozen=True, kw_only=True)
 class Expected:
-    """One turn: the agents asked, each with exactly the messages it must be shown first."""
+    """What must be observed in one turn: the agents asked, each with exactly the messages it must be shown first."""
 
     agent: str
     reply: str
     shown: dict[str, list[Message]]
     came_back: bool
-    """Whether the agent answered before, and another one since."""
+    """Whether the agent answered earlier, and another one answered since."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Observed:
-    """One turn as it was played; JSON, so that it can come from another process."""
+    """What was observed in one turn; all of it JSON, so that it can come from another process."""
 
     agent: str | None
     reply: str
@@ -35,7 +35,7 @@ class Observed:
 
 
 def expectations(conversation: Conversation) -> list[Expected]:
-    """What each turn must show, in order."""
+    """What must be observed in each turn, in order."""
     histories: dict[str, list[Message]] = {}
     holder: str | None = None
     expected = []
@@ -58,7 +58,7 @@ def expectations(conversation: Conversation) -> list[Expected]:
 
 
 def mismatches(expected: Expected, observed: Observed) -> list[str]:
-    """What is wrong with a played turn, a sentence each; texts are counted, not quoted."""
+    """What is wrong with a played turn, one sentence per mismatch; texts are counted, not quoted."""
     wrong = []
     if observed.reply != expected.reply:
         wrong.append("the reply is not the recorded one")
@@ -81,7 +81,7 @@ def mismatches(expected: Expected, observed: Observed) -> list[str]:
 
 
 def without_ids(messages: Sequence[Message]) -> list[Message]:
-    """The messages without the IDs of their tool calls, which a model makes up anew each time."""
+    """The messages without the IDs of their tool calls, which a model makes up each time."""
     bare = []
     for message in messages:
         kept = {key: value for key, value in message.items() if key not in {"tool_calls", "tool_call_id"}}

@@ -1,4 +1,4 @@
-"""Plays recorded conversations and compares what is seen, turn by turn, with what must be seen."""
+"""Plays recorded conversations and compares, turn by turn, what is observed with what must be."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Restart(StrEnum):
     RUNTIME = "runtime"
     """Everything of Moorline: graphs, pools, checkpointer."""
     PROCESS = "process"
-    """The whole process: each turn runs in one of its own."""
+    """The whole process: each turn runs in a new one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +53,7 @@ Open = Callable[[RecordedConversation], AbstractAsyncContextManager[Moorline]]
 
 
 def opener(settings: Settings) -> Open:
-    """The shipping runtime with recorded agents and a recorded model."""
+    """The real runtime with recorded agents and a recorded model."""
 
     def open_moorline(recorded: RecordedConversation) -> Moorline:
         return Moorline(settings, agents=recorded.agents, client=recorded.client)
@@ -65,7 +65,7 @@ async def play(conversation: Conversation, *, restart: Restart, settings: Settin
     """Plays one conversation on a device of its own and erases the device afterwards.
 
     A turn that fails is a mismatch like any other and ends the conversation. Raises `StoreUnavailable`,
-    `ConfigurationError` or `SchemaMismatch` where nothing could be played at all.
+    `ConfigurationError` or `SchemaMismatch` if nothing could be played at all.
     """
     device_id = f"replay-{uuid4()}"
     expected = expectations(conversation)
@@ -97,7 +97,7 @@ async def play(conversation: Conversation, *, restart: Restart, settings: Settin
 
 
 async def play_turn(moorline: Moorline, recorded: RecordedConversation, number: int, device_id: str) -> Observed:
-    """Turn `number` (from 0) on a running runtime."""
+    """Plays turn `number` (from 0) on an open runtime."""
     turn = recorded.cue(number)
     reply = await moorline.run(turn.message, {"device_id": device_id, "message_id": f"turn-{number}"})
     session = await moorline.session(device_id)

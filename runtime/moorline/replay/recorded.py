@@ -1,6 +1,6 @@
 """A recorded conversation as agents and a model: tools give their recorded results, the model its recorded answers.
 
-Everything between them, the graph, the routing, the lock and the checkpointer, is what ships.
+Everything between them is the real thing: the graph, the routing, the lock and the checkpointer.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ _ASKED_AS = "You are the agent "
 
 
 class RecordedConversation:
-    """The recorded model and agents of a conversation. One turn is played at a time: the one `cue` named last."""
+    """The recorded model and agents of a conversation. One turn is played at a time: the one last passed to `cue`."""
 
     def __init__(self, conversation: Conversation) -> None:
         self._turns = conversation.recorded()
         self._turn = self._turns[0]
         self.shown: dict[str, list[Message]] = {}
-        """By agent, the messages of its first request in this turn, without the system message."""
+        """The messages of each agent's first request in this turn, without the system message."""
         services = dict.fromkeys(turn.service for turn in self._turns)
         self.agents = [self._agent(service) for service in services]
 
     def cue(self, number: int) -> RecordedTurn:
-        """Turn `number` (from 0) is played next."""
+        """Makes turn `number` (from 0) the one that is played next."""
         self._turn, self.shown = self._turns[number], {}
         return self._turn
 
@@ -88,12 +88,12 @@ class RecordedConversation:
 
 
 def handing_over(turn: RecordedTurn) -> Call:
-    """What an agent answers to a message that was another's."""
+    """The answer of an agent to a message that is for another agent."""
     return Call(name=HAND_OVER, arguments=_text({"agent": turn.service, "reason": "recorded"}))
 
 
 def calling(turn: RecordedTurn) -> tuple[Call, ...]:
-    """What the agent of a turn calls before it speaks."""
+    """The calls that the agent of a turn makes before it answers."""
     return tuple(Call(name=made.method, arguments=_text(made.parameters)) for made in turn.calls)
 
 
@@ -102,5 +102,5 @@ def _text(arguments: dict[str, Any]) -> str:
 
 
 def result_of(made: RecordedCall) -> Any:
-    """What a recorded call gives the model; nothing was recorded for some."""
+    """The result of a recorded call; for some nothing was recorded."""
     return made.results if made.results is not None else []

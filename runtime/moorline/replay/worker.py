@@ -1,4 +1,4 @@
-"""One turn of a replay in a process of its own: a job as JSON on standard input, what was seen on standard output."""
+"""One turn of a replay in its own process: reads a job as JSON from standard input and prints what was observed."""
 
 from __future__ import annotations
 

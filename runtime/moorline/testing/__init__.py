@@ -1,4 +1,4 @@
-"""For tests of one's own agents: a model that answers what it was told to, in process or as a small HTTP server."""
+"""For tests of your own agents: a model that gives scripted answers, in process or as a small HTTP server."""
 
 from moorline.testing.script import Script, error_reply
 from moorline.testing.server import serve

@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument(
         "--replies",
         type=Path,
-        help='a line each: {"text": ...}, {"calls": [{"name": ..., "arguments": {...}}]} or {"status": 429}; '
+        help='one reply per line: {"text": ...}, {"calls": [{"name": ..., "arguments": {...}}]} or {"status": 429}; '
         "without it the rehearsal model answers",
     )
     parser.add_argument("--record", type=Path, help="a file that gets a line for each request")
@@ -62,7 +62,7 @@ def main() -> None:
 
 async def _run(rules: Rules, port: int) -> None:
     async with serve(rules, port=port) as base_url:
-        print(base_url, flush=True)  # noqa: T201 - this is what whoever started it waits for
+        print(base_url, flush=True)  # noqa: T201 - the process that started this waits for it
         await asyncio.Event().wait()
 
 

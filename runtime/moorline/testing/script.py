@@ -1,4 +1,4 @@
-"""A model that gives the answers of a script; `rule_client` makes a client of it, `serve` a server."""
+"""A model that gives scripted answers; `rule_client` makes it a client, `serve` a server."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Script:
-    """Rules that give the next of `replies` (a text is an answer of that text), or what `rules` says.
+    """Rules that give the next of `replies` (a `str` is an answer with that text), or what `rules` returns.
 
     Raises `AssertionError` when no reply is left.
     """
@@ -37,7 +37,7 @@ class Script:
 
 
 def error_reply(status: int, *, code: str | None = None, retry_after_ms: int | None = None) -> RawReply:
-    """An error as chat-completions servers send it."""
+    """An error response as chat-completions servers send it."""
     headers = {"content-type": "application/json"}
     if retry_after_ms is not None:
         headers["retry-after-ms"] = str(retry_after_ms)

@@ -1,4 +1,4 @@
-"""Rules as a small HTTP server, for tests of several processes."""
+"""Rules behind a small HTTP server, for tests with several processes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 async def serve(rules: Rules, *, port: int = 0) -> AsyncIterator[str]:
     """Serves `rules` on this machine and gives the base URL, for `OPENAI_BASE_URL`; port 0 picks a free one.
 
-    A request the rules raise at is answered with a status 500 that the client does not retry.
+    If the rules raise, the request is answered with a status 500 that the client does not retry.
     """
     connections: set[asyncio.Task[None]] = set()
 

@@ -122,7 +122,7 @@ async def test_a_factory_that_cannot_make_a_client(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize(
     ("key", "base_url", "remedy"),
     [
-        ("clé", "http://127.0.0.1:1/v1", "OPENAI_API_KEY has characters"),
+        ("clé", "http://127.0.0.1:1/v1", "OPENAI_API_KEY contains characters"),
         ("key", "http://[::broken/v1", "OPENAI_BASE_URL is no URL"),
         ("key", "no-scheme", "Check the network, and OPENAI_BASE_URL"),
     ],

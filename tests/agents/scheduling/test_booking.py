@@ -207,12 +207,12 @@ async def test_without_a_provider_anybody_who_is_free_is_booked(salon: Business)
 @pytest.mark.parametrize(
     ("start", "code", "why", "free"),
     [
-        ("2026-05-29T10:00", "past", "is in the past; now it is Monday 1 June 2026, 08:00", "2026-06-01T09:00+02:00"),
+        ("2026-05-29T10:00", "past", "is in the past; it is now Monday 1 June 2026, 08:00", "2026-06-01T09:00+02:00"),
         ("2026-06-01T07:59", "past", "is in the past", "2026-06-01T09:00+02:00"),
         ("2026-06-02T10:00", "closed", "Ana is closed on Tuesday 2 June 2026", "2026-06-03T09:00+02:00"),
         ("2026-06-06T10:00", "closed", "Ana is closed on Saturday 6 June 2026", "2026-06-08T09:00+02:00"),
         ("2026-06-03T16:45", "closed", "Ana works 09:00 to 17:00 on Wednesday", "2026-06-04T09:00+02:00"),
-        ("2026-06-03T08:45", "closed", "30 minutes from 08:45 are not within that", "2026-06-03T09:00+02:00"),
+        ("2026-06-03T08:45", "closed", "30 minutes from 08:45 do not fit into that", "2026-06-03T09:00+02:00"),
         ("2026-06-03T10:05", "off_grid", "begin at :00, :15, :30 and :45", "2026-06-03T10:15+02:00"),
     ],
 )

@@ -172,7 +172,7 @@ def test_an_appointment_over_the_change_of_clocks_keeps_its_length() -> None:
     spring, autumn = date(2026, 3, 29), date(2026, 10, 25)
     two_hours = timedelta(hours=2)
     assert ana.start_of(at(spring, 1), length=two_hours, now=NOW) + two_hours == first_instant(at(spring, 4), BERLIN)
-    assert "are not within that" in str(objection(ana, at(spring, 1, 15), two_hours))
+    assert "do not fit into that" in str(objection(ana, at(spring, 1, 15), two_hours))
     assert ana.start_of(at(autumn, 1), length=timedelta(hours=4), now=NOW)
 
 
@@ -208,7 +208,7 @@ def test_the_past_is_refused_and_the_search_begins_now() -> None:
     now = datetime(2026, 6, 1, 10, 7, tzinfo=UTC)
     for wanted in (at(date(2026, 6, 1), 12), at(date(2026, 5, 31), 12), at(date(1, 1, 1), 0)):
         refused = objection(calendar(), wanted, now=now)
-        assert "is in the past; now it is Monday 1 June 2026, 12:07" in str(refused)
+        assert "is in the past; it is now Monday 1 June 2026, 12:07" in str(refused)
         assert refused.look_from == now
     assert calendar().start_of(at(date(2026, 6, 1), 12, 15), length=HALF_HOUR, now=now)
 
