@@ -19,7 +19,7 @@ class Journal(Protocol):
         This is asked before anything else."""
 
     def recall(self, *asked: str) -> Message | None:
-        """The answer that an earlier run of the turn got at this point from the router's model, or from the model of the
+        """The answer that an earlier run of the turn got at this point from the model of the router, or of the
         agent with one of these names; None if the earlier run did not get this far."""
 
     def note(self, asked: str, answer: Message) -> None:

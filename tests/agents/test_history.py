@@ -1,4 +1,4 @@
-"""What an agent remembers: a window that depends on what was said, not on how it came in."""
+"""What an agent remembers: a window that depends on what was said, not on how the updates were grouped."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BUSY: Roles = ("user", "assistant", "tool", "assistant", "tool", "assistant", "t
 
 
 def numbered(updates: list[Roles]) -> list[tuple[Message, ...]]:
-    """Updates of messages in these roles, the messages numbered."""
+    """Updates with numbered messages in these roles."""
     number = iter(range(sum(map(len, updates))))
     return [tuple({"role": role, "content": str(next(number))} for role in update) for update in updates]
 
@@ -47,7 +47,7 @@ updates = st.sampled_from([TALK, BOOKING, BUSY, ALONE, CALL, ("assistant",)])
 histories = st.lists(st.tuples(updates, st.integers(1, 90)), max_size=6).map(
     lambda runs: [update for update, times in runs for _ in range(times)]
 )
-"""Runs of one kind of update: of the two bounds now one is met first, now the other."""
+"""Runs of one kind of update, so that either of the two bounds may be met first."""
 
 
 @settings(max_examples=300, deadline=None)

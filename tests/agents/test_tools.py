@@ -1,4 +1,4 @@
-"""The definition of tools, and what happens to the arguments a model writes."""
+"""How tools are defined, and what happens to the arguments that a model writes."""
 
 import copy
 import json

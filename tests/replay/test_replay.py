@@ -1,4 +1,4 @@
-"""Recorded conversations go through the shipping runtime as they were recorded, and a store that forgets is caught."""
+"""Recorded conversations go through the real runtime as they were recorded, and a store that forgets is caught."""
 
 from collections.abc import Callable
 from itertools import islice

@@ -14,8 +14,8 @@ Open = Callable[..., Moorline]
 
 
 def counting(request: ModelRequest) -> ModelReply:
-    """Routes by the first word of a message, hands over on "hand over to NAME", ends the session on "bye", and
-    else says which agent it is, how many messages of the person it was shown, and the last of them."""
+    """Routes by the first word of a message, hands over on "hand over to NAME" and ends the session on "bye".
+    Otherwise it says which agent it is, how many messages of the person it was shown, and the last of them."""
     said = [message["content"] or "" for message in request.messages if message["role"] == "user"]
     words = said[-1].split()
     if "route" in request.functions:
@@ -45,7 +45,7 @@ def settings(dsn: str) -> Settings:
 
 @pytest.fixture
 def model() -> Script:
-    """The model of the test's runtimes; `requests` holds all that it was shown."""
+    """The model of the test's runtimes; its `requests` hold everything it was shown."""
     return Script(rules=counting)
 
 

@@ -1,4 +1,4 @@
-"""One app for all commands: a team's own `Moorline`, named on the command line or in the environment."""
+"""All commands use one app: a team's own `Moorline`, named on the command line or in the environment."""
 
 import asyncio
 import logging
@@ -42,7 +42,7 @@ Package = Callable[..., str]
 
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Package]:
-    """Makes a package with a module `app` in the current directory, and says what it is called."""
+    """Makes a package with a module `app` in the current directory, and returns its name."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     before = {*sys.modules}
@@ -61,7 +61,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Package
 
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch) -> Iterator[Command]:
-    """Runs a command and gives its standard output."""
+    """Runs a command and returns its standard output."""
 
     def run(*arguments: str, status: int = 0, said: str | None = None, **environment: str) -> str:
         result = CliRunner().invoke(commands, list(arguments), env=environment, input=said)
@@ -110,8 +110,8 @@ def test_recover_tells_the_apps_own_hook_and_the_operator(package: Package, comm
         ("{}:morline", "the module has no 'morline', it has moorline"),
         ("{}:factory", "is a function; name a Moorline"),
         ("{}:Agent", "is the class Agent; name a Moorline"),
-        ("{}s:moorline", r"There is no module 'clinic_\w+\.apps', in /"),
-        ("nowhere_at_all.app:moorline", r"There is no module 'nowhere_at_all', in /"),
+        ("{}s:moorline", r"There is no module 'clinic_\w+\.apps' in /"),
+        ("nowhere_at_all.app:moorline", r"There is no module 'nowhere_at_all' in /"),
     ],
 )
 def test_a_wrong_name_is_a_sentence(package: Package, dsn: str, name: str, complaint: str) -> None:
@@ -161,7 +161,7 @@ def test_without_a_name_it_is_the_one_of_the_environment(monkeypatch: pytest.Mon
 
 
 def test_erasing_goes_by_the_device_that_turns_go_by(command: Command, dsn: str) -> None:
-    """A UUID in upper case or without hyphens is the same device, and one that is unknown is no success."""
+    """A UUID in upper case or without hyphens is the same device; erasing an unknown device fails."""
     environment = {"DATABASE_URL": dsn}
     device = "0f8fad5b-d9cb-469f-a165-70867728950e"
     for spelling in (device.upper(), device.replace("-", "")):

@@ -1,4 +1,4 @@
-"""What is wrong is refused with an error that says what to do, and leaves the conversation as it was."""
+"""Bad input is refused with an error that says what to do, and leaves the conversation as it was."""
 
 import asyncio
 import socket
@@ -119,7 +119,7 @@ async def test_a_database_that_does_not_exist(dsn: str) -> None:
 
 
 def saying(*odd: Reply) -> Any:
-    """The counting model, which answers a message that begins with "odd" with `odd`, one after the other."""
+    """The counting model, except that it answers messages that begin with "odd" with the replies `odd`, in order."""
     left = list(odd)
 
     def rules(request: ModelRequest) -> Reply:

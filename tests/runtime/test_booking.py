@@ -1,4 +1,4 @@
-"""A booking held up across processes: each message in one of its own, on one database, with the rehearsal model."""
+"""A booking across processes: each message in a new process, on one database, with the rehearsal model."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""The command line as its users meet it: processes, exit statuses, standard output and standard error."""
+"""The command line as its users see it: processes, exit statuses, standard output and standard error."""
 
 import asyncio
 import io
@@ -32,7 +32,7 @@ PROGRAM = str(Path(sys.executable).with_name("moorline"))
 
 @dataclass(frozen=True, kw_only=True)
 class Done:
-    """How a call of the command line ended."""
+    """The result of a call of the command line."""
 
     status: int
     out: str
@@ -44,7 +44,7 @@ Call = Callable[..., Done]
 
 @pytest.fixture(autouse=True)
 def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The environment without settings of Moorline's."""
+    """The environment without Moorline's settings."""
     for name in os.environ:
         if re.match("MOORLINE_|OPENAI_|DATABASE_URL|DEFAULT_SESSION_TTL|AWS_LAMBDA|VERCEL", name):
             monkeypatch.delenv(name)
@@ -53,7 +53,7 @@ def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def moorline(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Call]:
-    """Runs the command line in this process, which spares the seconds that importing it takes."""
+    """Runs the command line in this process, which saves the seconds that importing it takes."""
 
     def call(*arguments: str, said: str = "", **settings: str) -> Done:
         with monkeypatch.context() as patch:
@@ -91,7 +91,7 @@ def in_a_process(*arguments: str, said: str = "", **settings: str) -> Done:
 
 
 def refusal(done: Done) -> str:
-    """The one line that a call was refused with."""
+    """The line with which a call was refused; there must be only one."""
     assert (done.status, done.out) == (1, "")
     assert "Traceback" not in done.err
     line = done.err.splitlines()[-1]
@@ -111,7 +111,7 @@ def execute(dsn: str, statement: str) -> None:
 
 
 def two_lines(request: ModelRequest) -> ModelReply:
-    """A model that routes to the concierge, which says two lines, the second with what would steer a terminal."""
+    """A model that routes to the concierge, which says two lines, the second with terminal control characters."""
     if "route" in request.functions:
         return ModelReply(calls=(transport.Call(name="route", arguments={"agent": "concierge"}),))
     return ModelReply(text="Guten Tag,\nschöne \x1b[31mGrüße\n")
@@ -143,8 +143,8 @@ def model_server(rules: Rules = two_lines) -> Iterator[dict[str, str]]:
 
 @pytest.fixture
 def data() -> Iterator[Path]:
-    """A data folder for an embedded server. Not pytest's: as root the server needs to pass through it, and every run
-    of pytest shuts those of the others."""
+    """A data folder for an embedded server. It is not pytest's: under root the server's account has to pass through it,
+    and every run of pytest closes the folders of earlier runs."""
     with TemporaryDirectory(prefix="moorline-") as folder:
         yield Path(folder)
 
@@ -181,7 +181,7 @@ def test_in_a_terminal_there_is_a_prompt_and_a_reply_cannot_steer_it(tmp_path: P
 
 
 def test_a_text_that_failed_and_is_typed_again_is_the_same_message(tmp_path: Path, dsn: str) -> None:
-    """So what its tools did before it failed is not done twice."""
+    """So its tools do nothing twice."""
     asked: list[ModelRequest] = []
 
     def fails_once(request: ModelRequest) -> ModelReply | RawReply:
@@ -210,7 +210,7 @@ async def fetch(dsn: str, query: str) -> tuple[object, ...]:
 
 @contextmanager
 def in_a_terminal(*arguments: str, **settings: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    """A process in a terminal of its own, and the other end of that."""
+    """A process in a terminal of its own, and the other end of that terminal."""
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
         [PROGRAM, *arguments],
@@ -230,7 +230,7 @@ def in_a_terminal(*arguments: str, **settings: str) -> Iterator[tuple[subprocess
 
 
 def read_until(terminal: int, pattern: str) -> str:
-    """What the terminal shows from now on until that fits the pattern."""
+    """What the terminal shows from now on, until it matches the pattern."""
     shown = b""
     while not re.search(pattern.encode(), shown, re.DOTALL):
         assert select.select([terminal], [], [], 60)[0], shown

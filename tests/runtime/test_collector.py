@@ -1,5 +1,5 @@
-"""The garbage collector is the whole process's: a program that embeds Moorline is not surprised, a process of ours is
-spared what is alive after the first turn."""
+"""The garbage collector belongs to the whole process: in a program that embeds Moorline it stays as it is, in our own
+processes it skips what is alive after the first turn."""
 
 import subprocess
 import sys

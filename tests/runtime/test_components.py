@@ -1,4 +1,4 @@
-"""The agents of an app bring their tables, and the app says which migrations that makes."""
+"""The agents of an app bring their tables, and the app knows which migrations they need."""
 
 import json
 
@@ -41,7 +41,7 @@ def bills_once(request: ModelRequest) -> ModelReply:
 
 
 def app(dsn: str, migrations: Migrations | None) -> Moorline:
-    """An app of one agent, which bills whoever talks to it."""
+    """An app with one agent, which sends a bill to everyone who talks to it."""
     billing = Agent(name="billing", description="bills", instructions="bill", tools=[bill], migrations=migrations)
     return Moorline(Settings(database_url=dsn), agents=[billing], client=lambda: rule_client(bills_once))
 

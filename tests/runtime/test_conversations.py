@@ -1,4 +1,4 @@
-"""A conversation goes on with its agent and everything it knew, whatever runtime its messages land in."""
+"""A conversation continues with its agent and everything the agent knew, whatever runtime its messages land in."""
 
 import asyncio
 from dataclasses import replace

@@ -6,7 +6,7 @@ import sys
 
 
 def test_the_default_runtime_ends_with_its_loop_without_a_word(dsn: str) -> None:
-    """However the loop orders what it closes: the runtime, and the pool that the runtime closes as well."""
+    """Whatever the order in which the loop closes things: the runtime, and the pool that the runtime closes as well."""
     code = """
 import asyncio
 from moorline import run_manager

@@ -1,4 +1,4 @@
-"""The embedded PostgreSQL, used by real processes that end in every way there is."""
+"""The embedded PostgreSQL, used by real processes that end in every possible way."""
 
 import asyncio
 import os
@@ -34,22 +34,22 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can do this")
 
 @pytest.fixture
 def space() -> Iterator[Path]:
-    """An empty folder. Not pytest's: as root the server needs to pass through it, and every run of pytest shuts those
-    of the others."""
+    """An empty folder. It is not pytest's: under root the server's account has to pass through it, and every run of
+    pytest closes the folders of earlier runs."""
     with TemporaryDirectory(prefix="moorline-") as folder:
         yield Path(folder)
 
 
 @pytest.fixture
 def data(space: Path) -> Iterator[Path]:
-    """A data folder, whose server is gone when the test ends."""
+    """A data folder, whose server is stopped when the test ends."""
     yield space / "data"
     eventually(lambda: not postmasters(space / "data"))
 
 
 @contextmanager
 def using(data: Path) -> Iterator[subprocess.Popen[str]]:
-    """A process that is about to use the folder's server and goes on with it until the block ends."""
+    """A process that begins to use the folder's server, and uses it until the block ends."""
     process = subprocess.Popen(
         [sys.executable, "-c", USER, str(data)],
         stdin=subprocess.PIPE,
@@ -76,7 +76,7 @@ def postmasters(data: Path) -> list[int]:
     listed = subprocess.run(["ps", "-A", "-ww", "-o", "pid=,ppid=,args="], capture_output=True, text=True, check=True)
     running = rf"\s*(\d+)\s+(\d+) \S*/postgres -D {re.escape(str(data.resolve()))}/"
     found = [match for line in listed.stdout.splitlines() if (match := re.match(running, line))]
-    # A child goes by its server's name until it has one of its own.
+    # A child has its server's name until it sets its own.
     servers = {int(match[1]) for match in found}
     return [int(match[1]) for match in found if int(match[2]) not in servers]
 

@@ -1,4 +1,4 @@
-"""What is erased leaves no trace in the database, whatever process does it and whatever agents it knows."""
+"""An erased device leaves no trace in the database, whatever process erases it and whatever agents that process has."""
 
 import asyncio
 import json
@@ -32,7 +32,7 @@ __all__ = ["make_package"]
 PG_DUMP = POSTGRES_VERSIONS[TARGET_POSTGRES_VERSION] / "pg_dump"
 OURS, THEIRS = "+49-151-98765432", "+49-30-901820"
 CANARIES = ("text", "value", "argument", "result", "question", "answer", "failed", "identity", "said")
-"""Words of the conversation, each of which is in another place of it."""
+"""Words of the conversation, each in a different place."""
 
 
 def canary(where: str, device: str = OURS) -> str:
@@ -40,7 +40,7 @@ def canary(where: str, device: str = OURS) -> str:
 
 
 def traces(dsn: str, words: list[str]) -> set[str]:
-    """Which of the words a dump of the database has, as text or in the bytes of a value."""
+    """Those of the words that are in a dump of the database, as text or in the bytes of a value."""
     dump = subprocess.run([str(PG_DUMP), dsn], check=True, capture_output=True, text=True).stdout
     return {word for word in words if word in dump or word.encode().hex() in dump}
 
@@ -56,7 +56,7 @@ async def ring(thing: Thing, context: ToolContext) -> dict[str, str]:
 
 
 def scripted(request: ModelRequest) -> ModelReply:
-    """Books the first free time, rings whom the message names, fails on "fail", and repeats anything else."""
+    """Books the first free time, rings the one whom the message names, fails on "fail", and repeats anything else."""
     said = [message["content"] or "" for message in request.messages if message["role"] == "user"][-1].split()
     last = request.messages[-1]
     result: dict[str, Any] = json.loads(last["content"] or "") if last["role"] == "tool" else {}

@@ -1,4 +1,4 @@
-"""The errors: all in one place, each with what trying again is worth."""
+"""All errors are in one place, and each says whether trying again helps."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""What a backend imports: names of the top-level packages, for programs, type checkers and editors alike."""
+"""The names that a backend imports, from top-level packages: programs, type checkers and editors find them all."""
 
 import ast
 import importlib
@@ -88,7 +88,7 @@ def test_a_type_checker_knows_the_names_and_what_they_are(tmp_path: Path) -> Non
 
 
 def code_blocks() -> Iterator[tuple[str, str]]:
-    """Where it stands, and the code: of README, the pages of docs, and the notebooks."""
+    """The code in README, the pages of docs, and the notebooks: where it is, and the code itself."""
     for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
         for number, block in enumerate(
             re.findall(r"^```python\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
@@ -117,7 +117,7 @@ def test_what_the_pages_import_is_documented_and_there(code: str) -> None:
 async def test_the_code_in_the_readme_runs(
     dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """In its order. A block that begins with the name of a file is that file."""
+    """The blocks run in order. One that begins with the name of a file is written to that file as well."""
     monkeypatch.setenv("DATABASE_URL", dsn)
     monkeypatch.syspath_prepend(tmp_path)
     ran = 0

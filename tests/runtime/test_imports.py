@@ -1,4 +1,4 @@
-"""Imports are the cold start of a serverless function: what is not needed yet is not imported yet."""
+"""Imports make the cold start of a serverless function slow, so nothing is imported before it is needed."""
 
 import json
 import subprocess

@@ -84,7 +84,7 @@ async def test_a_message_instead_of_an_answer_moves_on(open_moorline: Open) -> N
 
 
 async def test_an_agent_whose_graph_has_changed_since_goes_on(open_moorline: Open) -> None:
-    """Neither the node that asked nor the state it had exists any more."""
+    """The node that asked no longer exists, nor does the state it had."""
 
     class Other(MessagesState):
         mood: str

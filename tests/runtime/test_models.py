@@ -38,7 +38,7 @@ class Echo:
 
 @dataclass
 class Closing(Echo):
-    """Is told when it is done with."""
+    """A model that notes when it is closed."""
 
     closed: int = 0
 

@@ -1,4 +1,4 @@
-"""What an operator sees and does about turns: listing them, finishing what was left behind, erasing."""
+"""What an operator can do about turns: list them, finish those that were left behind, erase a device."""
 
 import asyncio
 import logging
@@ -19,7 +19,7 @@ Command = Callable[..., str]
 
 @pytest.fixture
 def command(dsn: str) -> Iterator[Command]:
-    """Runs a command on the test's database and gives its standard output."""
+    """Runs a command on the test's database and returns its standard output."""
 
     def run(*arguments: str, status: int = 0) -> str:
         result = CliRunner().invoke(app, list(arguments), env={"DATABASE_URL": dsn})
@@ -40,7 +40,7 @@ async def execute(dsn: str, statement: str) -> None:
 
 
 async def die_in_a_turn(dsn: str) -> None:
-    """Leaves a claimed turn behind, as a process that was killed does, with its lease over."""
+    """Leaves a claimed turn behind with its lease expired, as a killed process does."""
     database = Database(dsn)
     message = IncomingMessage(device_id="d1", message_id="m1", text="hello", resume=None, values={}, on_busy="wait")
     await Turns(database, default_ttl=60).begin(message, claim_id=uuid4())

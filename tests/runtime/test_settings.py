@@ -1,4 +1,4 @@
-"""Settings come from the environment or from code; a wrong one is named, and no secret is shown."""
+"""Settings come from the environment or from code; the error for a wrong one names it, and never shows a secret."""
 
 import os
 import re
@@ -16,7 +16,7 @@ from moorline.settings import SERVERLESS, Settings, load_settings
 
 @pytest.fixture(autouse=True)
 def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The environment without settings of Moorline's."""
+    """The environment without Moorline's settings."""
     for name in os.environ:
         if name in SERVERLESS or re.match("MOORLINE_|OPENAI_|DATABASE_URL|DEFAULT_SESSION_TTL", name, re.IGNORECASE):
             monkeypatch.delenv(name)

@@ -1,4 +1,4 @@
-"""A stream shows text while it is written, takes back what is no part of the reply, and ends with what was kept."""
+"""A stream shows text while it is written, takes back what is not part of the reply, and ends with the reply."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -60,7 +60,7 @@ def front() -> list[AgentProtocol]:
 
 
 def summary(events: Sequence[Event]) -> list[str]:
-    """The texts of the deltas, those that follow each other in one, and a sign for each other event."""
+    """The texts of the deltas, with consecutive ones joined, and a sign for each other event."""
     told = [""]
     for event in events:
         match event:

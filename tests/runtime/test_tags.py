@@ -1,4 +1,4 @@
-"""Every line of the log about a device has its tag, and `device_tag` finds them."""
+"""Every log line about a device has the device's tag, the one that `device_tag` returns."""
 
 import logging
 from uuid import UUID

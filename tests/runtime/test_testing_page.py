@@ -11,7 +11,7 @@ EXAMPLE = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.DOTALL | re.
 
 
 def run_of(example: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """The run of the example by a pytest that knows nothing of ours."""
+    """Runs the example in a pytest that knows nothing of our configuration."""
     (folder / "test_library.py").write_text(example)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
     return subprocess.run(

@@ -100,13 +100,13 @@ async def test_one_model_serves_event_loops_that_come_and_go(caplog: pytest.LogC
             await model.aclose()
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)  # sockets of a loop that is gone can only be collected
+        warnings.simplefilter("ignore", ResourceWarning)  # the sockets of a closed loop can only be garbage-collected
         await ask_in_three_loops()
         assert len(made) == 3
         assert all(client.is_closed() for client in made)
         made.clear()
         gc.collect()
-    await asyncio.sleep(0)  # a client that closes itself when collected would do so in a task
+    await asyncio.sleep(0)  # a client that closes itself when it is collected would do so in a task
     assert not [record for record in caplog.records if record.name == "asyncio"]
 
 
@@ -123,7 +123,7 @@ async def test_a_factory_that_cannot_make_a_client(monkeypatch: pytest.MonkeyPat
     ("key", "base_url", "remedy"),
     [
         ("clé", "http://127.0.0.1:1/v1", "OPENAI_API_KEY contains characters"),
-        ("key", "http://[::broken/v1", "OPENAI_BASE_URL is no URL"),
+        ("key", "http://[::broken/v1", "OPENAI_BASE_URL is not a URL"),
         ("key", "no-scheme", "Check the network, and OPENAI_BASE_URL"),
     ],
 )
@@ -149,7 +149,7 @@ async def test_half_a_character_is_refused_before_it_is_sent() -> None:
 
 async def test_the_time_limit_holds_over_retries_and_their_waits() -> None:
     script = Script(rules=lambda _: error_reply(429, retry_after_ms=60_000))
-    client = rule_client(script)  # made, and so imported, before the time runs
+    client = rule_client(script)  # made, and so imported, before the time starts
     with pytest.raises(ModelError, match=r"within 1 s") as raised:
         await ChatModel(client=client, model="m", timeout=1).complete(QUESTION)
     assert raised.value.retryable

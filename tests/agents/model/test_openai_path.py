@@ -1,4 +1,4 @@
-"""The OpenAI path against the default client, its network mocked by respx."""
+"""The OpenAI path with the default client, whose network respx mocks."""
 
 from __future__ import annotations
 
@@ -195,7 +195,7 @@ async def test_a_stream_that_falls_silent(network: respx.MockRouter) -> None:
     with pytest.raises(ModelError, match="did not answer in time") as raised:
         await model().complete(QUESTION)
     assert raised.value.retryable
-    assert route.call_count == 1  # what was shown cannot be taken back by asking again
+    assert route.call_count == 1  # asking again could not take back what was shown
 
 
 async def test_a_connection_lost_in_the_middle(network: respx.MockRouter) -> None:
@@ -217,21 +217,21 @@ async def test_a_connection_lost_in_the_middle(network: respx.MockRouter) -> Non
         pytest.param(DONE, "sent no answer", False, id="only the end mark"),
         pytest.param(sse({"choices": []}), "sent no answer", False, id="no choices"),
         pytest.param(sse({}), "sent no answer", False, id="an empty chunk"),
-        pytest.param(b"data: {nope\n\n", "no chat-completions stream", False, id="no JSON"),
-        pytest.param(b"data: 42\n\n", "no chat-completions stream", False, id="a number"),
-        pytest.param(b"data: [[]]\n\n", "no chat-completions stream", False, id="a list"),
-        pytest.param(b"data: " + b"[" * 9999 + b"\n\n", "no chat-completions", False, id="too deep"),
-        pytest.param(b"data: \xff\xfe\n\n", "no chat-completions stream", False, id="no UTF-8"),
-        pytest.param(sse({"choices": "x"}), "no chat-completions stream", False, id="choices are text"),
-        pytest.param(sse({"choices": [7]}), "no chat-completions stream", False, id="a choice is a number"),
-        pytest.param(sse(delta(content=5)), "no chat-completions stream", False, id="text is a number"),
-        pytest.param(sse(delta(content="\ud83d")), "no chat-completions", False, id="half a character"),
-        pytest.param(sse(delta(tool_calls="x")), "no chat-completions stream", False, id="calls are text"),
+        pytest.param(b"data: {nope\n\n", "not a chat-completions stream", False, id="no JSON"),
+        pytest.param(b"data: 42\n\n", "not a chat-completions stream", False, id="a number"),
+        pytest.param(b"data: [[]]\n\n", "not a chat-completions stream", False, id="a list"),
+        pytest.param(b"data: " + b"[" * 9999 + b"\n\n", "not a chat-completions", False, id="too deep"),
+        pytest.param(b"data: \xff\xfe\n\n", "not a chat-completions stream", False, id="no UTF-8"),
+        pytest.param(sse({"choices": "x"}), "not a chat-completions stream", False, id="choices are text"),
+        pytest.param(sse({"choices": [7]}), "not a chat-completions stream", False, id="a choice is a number"),
+        pytest.param(sse(delta(content=5)), "not a chat-completions stream", False, id="text is a number"),
+        pytest.param(sse(delta(content="\ud83d")), "not a chat-completions", False, id="half a character"),
+        pytest.param(sse(delta(tool_calls="x")), "not a chat-completions stream", False, id="calls are text"),
         pytest.param(sse(delta(content="Hel")), "cut off", True, id="no finish reason"),
         pytest.param(sse(delta(content="Hel"), delta(content="lo"))[:-20], "cut off", True, id="cut in a chunk"),
-        pytest.param(sse(end()), "answered nothing", True, id="nothing said"),
-        pytest.param(sse(delta(content=" \n"), end()), "answered nothing", True, id="only spaces"),
-        pytest.param(sse(end("tool_calls")), "answered nothing", True, id="calls announced, none made"),
+        pytest.param(sse(end()), "gave an empty answer", True, id="nothing said"),
+        pytest.param(sse(delta(content=" \n"), end()), "gave an empty answer", True, id="only spaces"),
+        pytest.param(sse(end("tool_calls")), "gave an empty answer", True, id="calls announced, none made"),
         pytest.param(sse(delta(content="Hel"), end("length")), "length limit", False, id="too long"),
         pytest.param(sse(delta(content="Hel"), end("content_filter")), "filter", False, id="filtered"),
         pytest.param(

@@ -1,4 +1,4 @@
-"""Rules behind the real client: what they are shown, and that their answers arrive as a server's would."""
+"""Rules behind the real client: what they are shown, and that their answers arrive like a server's."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ async def test_errors_of_rules_meet_the_clients_own_retries() -> None:
 
 async def test_a_raw_reply_goes_out_as_it_is() -> None:
     raw = RawReply(headers={"content-type": "text/event-stream"}, pieces=(b"data: {no", b"pe\n\n"), pause=0.001)
-    with pytest.raises(ModelError, match="no chat-completions stream"):
+    with pytest.raises(ModelError, match="not a chat-completions stream"):
         await model_of(Script(raw)).complete(MESSAGES)
 
 

@@ -32,7 +32,7 @@ ROUNDS = 6
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What a message of the person came to."""
+    """What the agent did about a message of the person."""
 
     calls: list[tuple[str, dict[str, Any]]]
     text: str
@@ -54,7 +54,7 @@ class Person:
         self._said: list[Message] = [{"role": "system", "content": SYSTEM}]
 
     async def say(self, *texts: str) -> Answer:
-        """What the agent calls and then says; a hand-over ends it without a text."""
+        """What the agent calls and then says; a hand-over ends the turn without a text."""
         self._said += ({"role": "user", "content": text} for text in texts)
         calls: list[tuple[str, dict[str, Any]]] = []
         for _ in range(ROUNDS):
@@ -76,7 +76,7 @@ class Person:
         return await self._tools[tool].call(json.dumps(arguments), self._context())
 
     async def booked(self) -> list[tuple[str, str, str]]:
-        """Service, provider and local start of all that is booked, by time."""
+        """Service, provider and local start of all booked appointments, by time."""
         rows = await self._pool.fetch(
             """SELECT s.name AS service, p.name AS provider,
                       to_char(lower(a.during) AT TIME ZONE p.time_zone, 'YYYY-MM-DD"T"HH24:MI') AS start
@@ -109,7 +109,7 @@ class Person:
 
 @pytest.fixture
 async def pool(dsn: str) -> AsyncIterator[Pool]:
-    """The demo business's database; it is closed at Christmas, in whatever year this runs."""
+    """The demonstration's database; the business is closed at Christmas, whatever year this runs in."""
     async with asyncpg.create_pool(dsn, min_size=0, max_size=5) as opened:
         await seed_demo(opened)
         await opened.execute(

@@ -1,4 +1,4 @@
-"""Conversations over several messages: what was said before completes what is said now."""
+"""Conversations over several messages: earlier messages complete the last one."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Which role the rehearsal plays in a request, and what it does as router, concierge and unknown agent."""
+"""Which role the rehearsal model plays in a request, and what it does as router, concierge and unknown agent."""
 
 import asyncio
 import json

@@ -72,7 +72,7 @@ class Business:
         return [(row["device_id"], row["name"], row["starts"]) for row in rows]
 
     async def until_it_waits(self, task: asyncio.Task[Any]) -> None:
-        """Until the server shows that somebody waits for another's transaction."""
+        """Returns when the server shows that a transaction is waiting for another one."""
         async with asyncio.timeout(10):
             while not await self.pool.fetchval(
                 """SELECT EXISTS (SELECT FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
@@ -89,24 +89,24 @@ class Business:
         return ToolContext(device_id=device, now=self.now, values={}, transaction=transaction)
 
     async def call(self, device: str, tool: str, **arguments: Any) -> Any:
-        """What the model is given back; it has to be JSON."""
+        """The result that the model is shown; it has to be JSON."""
         result = await self.tools[tool].call(json.dumps(arguments), self.context(device))
         return json.loads(json.dumps(result))
 
     async def refused(self, device: str, tool: str, **arguments: Any) -> dict[str, Any]:
-        """What the model is shown of a refusal."""
+        """The refusal, as the model is shown it."""
         with pytest.raises(ToolRefused) as refused:
             await self.call(device, tool, **arguments)
         return refused.value.shown()
 
     async def refusal(self, device: str, tool: str, **arguments: Any) -> str:
-        """The sentence of a refusal."""
+        """The sentence of the refusal."""
         return str((await self.refused(device, tool, **arguments))["error"])
 
 
 @pytest.fixture
 async def business(dsn: str) -> AsyncIterator[Business]:
-    """Nobody works there yet."""
+    """A business where nobody works yet."""
     pool = await asyncpg.create_pool(dsn, min_size=0, max_size=10)
     yield Business(pool)
     await pool.close()

@@ -127,7 +127,7 @@ async def test_booking_moving_and_cancelling_at_random_loses_and_doubles_nothing
     ]
 
     async def live(device: str) -> set[str]:
-        """What this device was told that it has."""
+        """The appointments that this device was told it has."""
         rng = random.Random(device)  # noqa: S311
         mine: dict[str, str] = {}
         for _ in range(12):

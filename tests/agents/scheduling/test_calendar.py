@@ -1,4 +1,4 @@
-"""The arithmetic of opening hours and local time, on ordinary days and on those that clocks change."""
+"""The arithmetic of opening hours and local time, on ordinary days and on days when the clocks change."""
 
 import random
 from datetime import UTC, date, datetime, timedelta
@@ -179,8 +179,8 @@ def test_an_appointment_over_the_change_of_clocks_keeps_its_length() -> None:
 @pytest.mark.parametrize(
     ("day", "hours", "expected"),
     [
-        (date(2026, 3, 29), (150, 240), ("03:00+0200", "03:45+0200", 4)),  # opens in the gap: after it
-        (date(2026, 3, 29), (60, 150), ("01:00+0100", "01:45+0100", 4)),  # closes in the gap: where it begins
+        (date(2026, 3, 29), (150, 240), ("03:00+0200", "03:45+0200", 4)),  # opens in the gap, so after it
+        (date(2026, 3, 29), (60, 150), ("01:00+0100", "01:45+0100", 4)),  # closes in the gap, so when it begins
         (date(2026, 10, 25), (150, 240), ("02:30+0200", "03:45+0100", 10)),  # opens the first time
         (date(2026, 10, 25), (60, 150), ("01:00+0200", "02:15+0100", 10)),  # closes the second time
     ],

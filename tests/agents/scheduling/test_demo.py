@@ -1,4 +1,4 @@
-"""The made-up catalogue: there once, however many start at the same time."""
+"""The made-up catalogue is filled once, however many processes start at the same time."""
 
 from __future__ import annotations
 

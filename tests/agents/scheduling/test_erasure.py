@@ -1,4 +1,4 @@
-"""Of a device that is erased no trace stays: its past appointments are deleted, those to come are cancelled."""
+"""An erased device leaves no trace: its past appointments are deleted, and those to come are cancelled."""
 
 import json
 from datetime import timedelta
@@ -40,7 +40,7 @@ async def booked(business: Business) -> Business:
 
 
 async def rows(business: Business) -> list[tuple[Any, ...]]:
-    """Whose, how it stands, and whether it is still to come, by time."""
+    """Device, status, and whether it is still to come, for each appointment, by time."""
     return [tuple(row) for row in await business.pool.fetch(ROWS)]
 
 

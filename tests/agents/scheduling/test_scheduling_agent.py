@@ -1,4 +1,4 @@
-"""What the scheduling agent is made of; its conversations are tested with the manager."""
+"""The parts of the scheduling agent; its conversations are tested with the manager."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
