@@ -12,14 +12,14 @@ from moorline_checkpoint.saver import DeviceCheckpointer
 
 @dataclass
 class Watched:
-    """A checkpointer on a pool of the test's, and what it has run."""
+    """A checkpointer on a pool of the test's own, and the statements it has run."""
 
     saver: DeviceCheckpointer
     statements: list[str] = field(default_factory=list)
     errors: list[BaseException] = field(default_factory=list)
 
     def note(self, run: LoggedQuery) -> None:
-        """Remembers a statement that was run."""
+        """Records a statement that was run."""
         self.statements.append(run.query)
         if run.exception is not None:
             self.errors.append(run.exception)
@@ -43,7 +43,7 @@ async def watched(dsn: str) -> AsyncIterator[Watched]:
 
 @pytest.fixture
 async def connection(dsn: str) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
-    """A connection beside the checkpointer's, to look at rows and to change them."""
+    """A connection besides the checkpointer's, to look at rows and to change them."""
     connection = await asyncpg.connect(dsn)
     yield connection
     await connection.close()

@@ -1,4 +1,4 @@
-"""asyncpg asks the server about no type of ours: its own look-up would run what anybody planted in `public`."""
+"""asyncpg never asks the server about our types: its own look-up would run what anybody planted in `public`."""
 
 import asyncpg
 import pytest
@@ -7,7 +7,7 @@ from moorline_checkpoint.array_types import ARRAYS, KnownArrays, described
 from moorline_checkpoint.saver import DeviceCheckpointer
 from tests.checkpoint.checkpoints import config, put
 
-# The look-up compares an oid with 0, for which pg_catalog has no operator of just these types.
+# The look-up compares an oid with 0, and pg_catalog has no operator for exactly these types.
 PLANT = """
 CREATE FUNCTION public.planted(oid, integer) RETURNS boolean LANGUAGE plpgsql AS 'BEGIN RAISE ''planted''; END';
 CREATE OPERATOR public.<> (LEFTARG = oid, RIGHTARG = integer, FUNCTION = public.planted);

@@ -1,4 +1,4 @@
-"""While the database takes no connections, attempts to connect are few, and those who ask are told at once."""
+"""While the database takes no connections, attempts to connect are few, and callers are told at once."""
 
 import asyncio
 import socket
@@ -18,14 +18,14 @@ from tests.faults.proxy import proxied
 
 @pytest.fixture
 def refusing_dsn() -> str:
-    """Nobody listens there."""
+    """Nobody listens on this port."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     return f"postgresql://postgres@127.0.0.1:{port}/postgres"
 
 
 async def pauses(dsn: str, failures: int) -> list[float]:
-    """Seconds that have to pass after each of so many failures."""
+    """Seconds that have to pass after each number of failures."""
     backoff, found = Backoff(), []
     for _ in range(failures):
         with pytest.raises(OSError, match="Connect call failed"):
@@ -40,7 +40,7 @@ async def test_pauses_grow_up_to_a_limit_and_are_never_the_same(refusing_dsn: st
     several = await asyncio.gather(*(pauses(refusing_dsn, 6) for _ in range(3)))
     for number, found in enumerate(zip(*several, strict=True)):
         longest = min(FIRST * 2**number, LONGEST)
-        assert min(found) >= longest * 0.3  # half of it, less what connecting took
+        assert min(found) >= longest * 0.3  # half of it, less the time to connect
         assert len({round(pause, 4) for pause in found}) == 3
 
 
@@ -80,7 +80,7 @@ async def test_a_mistake_of_configuration_is_not_waited_for(dsn: str) -> None:
 
 @asynccontextmanager
 async def slamming() -> AsyncIterator[tuple[str, list[float]]]:
-    """A server that closes every connection at once, and when it did."""
+    """A server that closes every connection at once, and the times at which it did."""
     attempts: list[float] = []
 
     def slam(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -105,10 +105,10 @@ async def test_many_callers_make_few_attempts_and_none_waits_long() -> None:
         await asyncio.gather(*(call(saver) for _ in range(200)))
     assert len(waited) == 600
     assert max(waited) < 2 * LONGEST + 1
-    assert len(attempts) <= 5 * 12  # by at most five at a time
+    assert len(attempts) <= 5 * 12  # at most five at a time
 
 
-async def test_who_waits_for_his_turn_to_ask_is_told_with_those_who_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_tasks_that_wait_to_ask_are_told_with_those_that_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoint_store, "MEMBERS", 5)
     async with slamming() as (dsn, _), DeviceCheckpointer.from_conn_string(dsn) as saver:
         for _ in range(3):

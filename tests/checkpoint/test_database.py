@@ -1,4 +1,4 @@
-"""Event loops, lost connections, deadlines, and errors in our own words."""
+"""Event loops, lost connections, deadlines, and our own errors."""
 
 import asyncio
 import gc
@@ -20,7 +20,7 @@ from tests.checkpoint.checkpoints import config, put
 
 
 async def backends(dsn: str) -> int:
-    """How many connections to the test's database there are, beside the one that asks."""
+    """The number of connections to the test's database, besides the one that asks."""
     connection = await asyncpg.connect(dsn)
     try:
         return int(
@@ -33,7 +33,7 @@ async def backends(dsn: str) -> int:
 
 
 async def turn(saver: DeviceCheckpointer, thread: str) -> int:
-    """Adds one to what the thread has counted, and gives that back."""
+    """Adds one to the thread's count and returns it."""
     found = await saver.aget_tuple(config(thread))
     counted = found.checkpoint["channel_values"]["n"] if found else 0
     await put(saver, found.config if found else config(thread), {"n": counted + 1})
@@ -104,7 +104,7 @@ async def no_backends(dsn: str) -> None:
 
 
 def freeze_until_connections_are_lost(dsn: str) -> None:
-    """Stops the event loop while the server drops its connections, so that the loop has noticed nothing of it."""
+    """Blocks the event loop while the server drops its connections, so that the loop has not noticed."""
 
     async def drop() -> None:
         connection = await asyncpg.connect(dsn)
@@ -300,7 +300,7 @@ async def test_a_statement_is_one_send_on_a_warm_connection(dsn: str, statement_
 
 
 async def test_a_pooler_that_loses_prepared_statements_is_named(dsn: str, saver: DeviceCheckpointer) -> None:
-    """What a pooler in transaction mode does to them, done by hand."""
+    """Does by hand what a pooler in transaction mode does to them."""
     database: Database = saver.database
     await saver.aget_tuple(config("device"))
     async with database.connection() as connection:

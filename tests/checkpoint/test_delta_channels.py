@@ -1,4 +1,4 @@
-"""Channels kept as deltas: their history is read in one statement, and pruning never loses any of it."""
+"""Channels stored as deltas: their history is read in one statement, and pruning never loses any of it."""
 
 import operator
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ class State(TypedDict):
 
 
 def build(saver: DeviceCheckpointer, schema: Any = State) -> Any:
-    """Two nodes that speak at once, then one that answers; every third turn something rare."""
+    """Two nodes that speak at the same time, then one that answers; every third turn has something rare."""
 
     def answer(state: Any) -> dict[str, Any]:
         update: dict[str, Any] = {"said": [f"answer {state['turns']}"], "turns": 1}

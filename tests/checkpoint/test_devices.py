@@ -1,4 +1,4 @@
-"""Which device IDs are admitted, and how they appear in logs."""
+"""Which device IDs are accepted."""
 
 from uuid import UUID
 

@@ -30,7 +30,7 @@ class Said(TypedDict):
 
 
 def echo(saver: BaseCheckpointSaver[str]) -> Any:
-    """A graph of two nodes, each of which says something to what was said."""
+    """A graph of two nodes, each of which answers what was said."""
     builder = StateGraph(Said)
     builder.add_node("first", lambda state: {"said": [f"first heard {state['said'][-1]}"]})
     builder.add_node("second", lambda state: {"said": [f"second heard {len(state['said'])}"]})
@@ -235,7 +235,7 @@ def test_the_types_of_a_graphs_schemas_come_back_where_langgraph_is_told_to_be_s
 
 
 class Reversing:
-    """A cipher that hides nothing from whoever looks twice."""
+    """A cipher that keeps nothing secret."""
 
     def encrypt(self, plaintext: bytes) -> tuple[str, bytes]:
         return "reversed", plaintext[::-1]

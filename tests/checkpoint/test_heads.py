@@ -1,4 +1,4 @@
-"""Which checkpoint is the latest: the recorded head, where the device's row names one."""
+"""Which checkpoint is the latest: the recorded head, if the device's row has one."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""What PostgreSQL cannot store as text is packed, and comes back."""
+"""What PostgreSQL cannot store as text is packed, and comes back unchanged."""
 
 import json
 import math
@@ -33,7 +33,7 @@ def test_any_text_comes_back_and_no_two_become_one(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(10))
 def test_any_json_comes_back(seed: int) -> None:
     chance = random.Random(seed)  # noqa: S311
-    # Two surrogates that meet are one character to JSON, so here none do.
+    # JSON takes two adjacent surrogates for one character, so none are adjacent here.
     text = [random_text(chance).replace("\ud800\udfff", "") for _ in range(3)]
     value = {text[0]: [text[1], {text[2]: None, "n": 1.5, "t": True}], "plain": 3}
 

@@ -51,7 +51,7 @@ async def test_all_of_a_checkpointer_works_without_a_statement_cache(pooled_dsn:
 
 
 async def test_with_a_statement_cache_it_works_or_says_what_to_set(pooled_dsn: str) -> None:
-    """It works where PgBouncer (from 1.21 on) keeps track of prepared statements."""
+    """It works with PgBouncer 1.21 or newer, which tracks prepared statements."""
     async with DeviceCheckpointer.from_conn_string(pooled_dsn, pool_size=10) as saver:
 
         async def read(thread: str) -> None:
@@ -62,4 +62,4 @@ async def test_with_a_statement_cache_it_works_or_says_what_to_set(pooled_dsn: s
         try:
             await asyncio.gather(*(read(f"thread-{n}") for n in range(10)))
         except ConfigurationError as error:
-            assert "statement_cache_size" in str(error)  # noqa: PT017 - one of two right outcomes
+            assert "statement_cache_size" in str(error)  # noqa: PT017 - one of two correct outcomes

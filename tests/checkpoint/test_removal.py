@@ -1,4 +1,4 @@
-"""Erasing, deleting, copying and pruning: what goes, what stays, and what may happen at the same time."""
+"""Erasing, deleting, copying and pruning: what is removed, what stays, and what may happen at the same time."""
 
 import asyncio
 from typing import Any
@@ -25,7 +25,8 @@ INSERT INTO appointments (device_id, provider_id, service_id, during)
 
 
 async def fill(connection: "asyncpg.Connection[asyncpg.Record]", device: str) -> None:
-    """A row of the device in every table of conversations but the checkpoint tables, and in `appointments`."""
+    """Inserts a row of the device into every table of conversations except the checkpoint tables, and into
+    `appointments`."""
     for statement in FILL.split(";")[:-1]:
         await connection.execute(statement, device)
 
@@ -67,7 +68,8 @@ async def test_erasing_a_device_leaves_no_row_of_it_and_every_row_of_others(
 
 
 async def waiting_for_a_lock(connection: "asyncpg.Connection[asyncpg.Record]", waiting: int = 1) -> None:
-    """Returns when that many wait for a lock in this database. Not inside a transaction, which sees one moment."""
+    """Returns when that many sessions wait for a lock in this database. Do not call it inside a transaction, whose view
+    of them never changes."""
     while waiting != await connection.fetchval(  # noqa: ASYNC110 - the server cannot call us
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
     ):

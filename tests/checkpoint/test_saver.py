@@ -197,7 +197,7 @@ async def test_storing_and_reading_take_one_statement_each(watched: Watched) -> 
         lambda: saver.aget_delta_channel_history(config=stored, channels=["channel-1", "channel-2"]),
     ]
     for call in calls:
-        await call()  # asyncpg asks once a connection what an array of bytes is
+        await call()  # asyncpg asks once on each connection what an array of bytes is
         run.clear()
         await call()
         assert len(run) == 1
@@ -224,7 +224,7 @@ async def test_setup_makes_a_schema_of_another_name(empty_dsn: str) -> None:
 async def test_setup_makes_the_tables_of_conversations_and_no_others(empty_dsn: str) -> None:
     connection = await asyncpg.connect(empty_dsn)
     try:
-        # Somebody's own: the checkpointer has nothing to do with it.
+        # The caller's own namespace: the checkpointer has nothing to do with it.
         await connection.execute("CREATE TABLE appointments (theirs text)")
         async with DeviceCheckpointer.from_conn_string(empty_dsn) as saver:
             await saver.setup()

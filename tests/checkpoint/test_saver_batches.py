@@ -1,4 +1,4 @@
-"""What many threads store and read at one moment goes to the database together, and each has an outcome of its own."""
+"""What many threads store and read at the same moment goes to the database together, and each has its own outcome."""
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
@@ -17,7 +17,7 @@ from tests.checkpoint.checkpoints import config, put
 from tests.checkpoint.conftest import Watched
 
 THREADS = [f"thread-{n}" for n in range(100)]
-TOO_LONG = Random(0).randbytes(4000).hex()  # noqa: S311 - chance that can be repeated, no secret
+TOO_LONG = Random(0).randbytes(4000).hex()  # noqa: S311 - repeatable, no secret
 """A thread ID that no index of the database holds."""
 
 
@@ -33,7 +33,7 @@ async def writes(saver: DeviceCheckpointer, stored: RunnableConfig) -> list[tupl
 
 @asynccontextmanager
 async def held_up(dsn: str) -> AsyncIterator[None]:
-    """What stores a checkpoint meanwhile is on its way until the block ends."""
+    """A task that stores a checkpoint meanwhile is on its way until the block ends."""
     connection = await asyncpg.connect(dsn)
     try:
         async with connection.transaction():
@@ -44,7 +44,7 @@ async def held_up(dsn: str) -> AsyncIterator[None]:
 
 
 async def on_its_way(connection: "asyncpg.Connection[asyncpg.Record]", statements: int = 1) -> None:
-    """Comes back when so many statements wait at the server."""
+    """Returns when so many statements wait at the server."""
     waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
     async with asyncio.timeout(30):
         while await connection.fetchval(waiting) != statements:  # noqa: ASYNC110 - the server cannot call us
@@ -53,7 +53,7 @@ async def on_its_way(connection: "asyncpg.Connection[asyncpg.Record]", statement
 
 async def test_a_hundred_threads_take_a_handful_of_statements(watched: Watched) -> None:
     saver, run = watched.saver, watched.statements
-    await put(saver, config("warm"), {"c": 1})  # asyncpg asks once a connection what an array of bytes is
+    await put(saver, config("warm"), {"c": 1})  # asyncpg asks once on each connection what an array of bytes is
     await saver.aget_tuple(config("warm"))
     run.clear()
 
@@ -205,7 +205,7 @@ async def test_two_processes_on_the_same_threads_never_wait_for_each_other_cross
     assert len(watched.statements) < 20  # none was sent again, thread by thread
 
 
-async def test_who_is_cancelled_before_it_went_out_stored_nothing(
+async def test_a_task_cancelled_before_its_item_went_out_stored_nothing(
     dsn: str, saver: DeviceCheckpointer, connection: "asyncpg.Connection[asyncpg.Record]"
 ) -> None:
     async with held_up(dsn):
@@ -222,7 +222,7 @@ async def test_who_is_cancelled_before_it_went_out_stored_nothing(
     assert [await state(saver, thread) for thread in THREADS] == [None, {"c": 1}] * 50
 
 
-async def test_who_is_cancelled_on_the_way_ends_when_it_is_known_what_became_of_it(
+async def test_a_task_cancelled_while_its_item_is_on_its_way_ends_when_the_outcome_is_known(
     dsn: str, saver: DeviceCheckpointer, connection: "asyncpg.Connection[asyncpg.Record]"
 ) -> None:
     async with held_up(dsn):

@@ -1,4 +1,4 @@
-"""Session locks: taken, kept, expired, cleared, swept and listed, and what the log says of it."""
+"""Session locks: taken, kept, expired, cleared, swept, listed and logged."""
 
 import asyncio
 import logging
@@ -17,7 +17,7 @@ DEVICE = "device-1"
 
 
 async def let_pass(connection: "asyncpg.Connection[asyncpg.Record]", seconds: int, device: str = DEVICE) -> None:
-    """Moves the device's times back, as if that long had passed."""
+    """Moves the device's times back, as if that much time had passed."""
     await connection.execute(
         "UPDATE conversation_states SET locked_at = locked_at - $2::interval,"
         " last_active_at = last_active_at - $2::interval WHERE device_id = $1",

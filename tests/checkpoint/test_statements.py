@@ -1,4 +1,4 @@
-"""The SQL of the package: every statement fits the schema, and the hot ones go by their keys."""
+"""The SQL of the package: every statement fits the schema, and the hot ones use their keys."""
 
 import re
 from pathlib import Path
@@ -53,7 +53,7 @@ async def functions(connection: "asyncpg.Connection[asyncpg.Record]") -> list[st
 async def test_a_condition_that_statements_share_is_the_same_in_functions(
     connection: "asyncpg.Connection[asyncpg.Record]",
 ) -> None:
-    """Functions have them written out: a statement about a device's lock or claim that says it in other words fails."""
+    """Functions have the fragments written out: one that writes such a condition in any other way fails."""
     shared = {fragment.name: written_out(fragment.sql) for fragment in fragments(STATEMENTS)}
     last_used, time_to_live = shared["last_used"], shared["time_to_live"]
     live = shared["lock_is_live"].replace("@moment", "moment")
@@ -66,7 +66,7 @@ async def test_a_condition_that_statements_share_is_the_same_in_functions(
         for condition in seen:
             seen[condition] += rest.count(condition)
             rest = rest.replace(condition, "")
-        # Only when the device was last used is asked without asking whether its lock is live.
+        # Only the time of the device's last use is read without also asking whether its lock is live.
         rest = rest.replace(f"used_at := {last_used}", "")
         assert "session_ttl::" not in rest
         assert "last_active_at, s.locked_at" not in rest
@@ -109,7 +109,7 @@ async def test_reading_goes_by_the_keys_however_much_is_stored(
     await gone(dsn)  # what it read is counted by then
     await execute(dsn, "SELECT pg_stat_reset()")
 
-    # A statement in a function is planned anew five times, and then perhaps no more.
+    # A statement in a function gets five custom plans, and then perhaps a generic one.
     for _ in range(8):
         stored = await put(saver, config("device"), {"a": 1})
         await saver.aget_tuple(config("device"))

@@ -1,4 +1,4 @@
-"""Rows that somebody else wrote run no code."""
+"""Rows written by somebody else never run code."""
 
 import json
 import pickle
@@ -17,7 +17,7 @@ from tests.checkpoint.checkpoints import config, put
 
 
 class Touch:
-    """Pickles as a call that makes a file."""
+    """Pickles as a call that creates a file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -27,7 +27,7 @@ class Touch:
 
 
 def hostile_rows(path: Path) -> dict[str, tuple[str, bytes]]:
-    """By a name, the type and the content of rows that make a file where they are believed."""
+    """By name, the type and content of rows that create a file if they are trusted."""
     code = f"open({str(path)!r}, 'w').close()"
     calls: dict[str, tuple[int, tuple[object, ...]]] = {
         "one argument": (0, ("builtins", "eval", code)),
@@ -51,7 +51,7 @@ def hostile_rows(path: Path) -> dict[str, tuple[str, bytes]]:
 
 @pytest.mark.parametrize("name", [name for name in hostile_rows(Path()) if name != "method"])
 def test_the_rows_are_hostile(name: str, tmp_path: Path) -> None:
-    """Else the test below would show nothing. Methods are refused even by LangGraph's lenient default."""
+    """Otherwise the test below would prove nothing. Methods are refused even by LangGraph's lenient default."""
     lenient = JsonPlusSerializer(pickle_fallback=True, allowed_msgpack_modules=True, allowed_json_modules=True)
     lenient.loads_typed(hostile_rows(tmp_path / "touched")[name])
 
@@ -74,7 +74,7 @@ async def test_a_hostile_row_runs_no_code(
 
     for row in hostile_rows(tmp_path / "touched").values():
         await connection.execute(change, *row)
-        # What is not handed on as plain data is refused: no checkpoint, or a serialisation that is not in use.
+        # What is not returned as plain data is refused: it is not a checkpoint, or its serialisation is not in use.
         with suppress(MoorlineError, NotImplementedError):
             await saver.aget_tuple(stored)
         with suppress(MoorlineError, NotImplementedError):

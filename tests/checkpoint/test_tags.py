@@ -1,4 +1,4 @@
-"""What stands for a device in logs: the same everywhere, and nothing that leads to the device without the key."""
+"""Device tags in logs: the same everywhere, and of no use for finding the device without the key."""
 
 import logging
 import re

@@ -1,4 +1,4 @@
--- Everything a schema holds, a line of text each.
+-- Everything in a schema, one line of text for each object.
 SELECT line FROM (
     SELECT format('relation %s kind %s options %s', c.relname, c.relkind, c.reloptions) AS line
         FROM pg_class c WHERE c.relnamespace = $1::regnamespace

@@ -1,4 +1,4 @@
-"""What the tests of migrations share: a connection, psql, backends that came before us, and a schema as text."""
+"""What the tests of migrations share: a connection, psql, earlier backends' tables, and a schema as text."""
 
 import asyncio
 import subprocess
@@ -26,7 +26,7 @@ Waiters = Callable[[int], Awaitable[None]]
 
 @pytest.fixture
 async def connection(empty_dsn: str) -> "AsyncIterator[Connection[Record]]":
-    """A connection to the test's database, which has nothing in it yet."""
+    """A connection to the test's database, which is still empty."""
     connection = await asyncpg.connect(empty_dsn)
     yield connection
     await connection.close()
@@ -34,11 +34,11 @@ async def connection(empty_dsn: str) -> "AsyncIterator[Connection[Record]]":
 
 @pytest.fixture
 def waiters(connection: "Connection[Record]") -> Waiters:
-    """Comes back once that many sessions wait for a lock that the test's connection holds."""
+    """Returns once that many sessions wait for a lock that the test's connection holds."""
 
     async def wait(count: int) -> None:
         async with asyncio.timeout(30):
-            while await connection.fetchval(WAITING) < count:  # noqa: ASYNC110 - the server does not call us
+            while await connection.fetchval(WAITING) < count:  # noqa: ASYNC110 - the server cannot call us
                 await asyncio.sleep(0.02)
 
     return wait
@@ -46,13 +46,13 @@ def waiters(connection: "Connection[Record]") -> Waiters:
 
 @pytest.fixture
 def backend() -> Callable[[str], str]:
-    """The SQL that makes the tables of a backend, by its name."""
+    """The SQL that creates a backend's tables, by the backend's name."""
     return lambda name: (HERE / "backends" / f"{name}.sql").read_text()
 
 
 @pytest.fixture
 def catalog() -> Catalog:
-    """Everything the schema of a connection's database holds, a line of text each."""
+    """Everything in the schema of a connection's database, one line of text for each object."""
 
     async def read(connection: "Connection[Record]", schema: str = "public") -> list[str]:
         return [row["line"] for row in await connection.fetch(CATALOG, schema)]
@@ -62,7 +62,7 @@ def catalog() -> Catalog:
 
 @pytest.fixture
 def psql(empty_dsn: str) -> Callable[..., "subprocess.CompletedProcess[str]"]:
-    """Runs psql, stopping at the first error, on the test's database; it takes psql's arguments and its input."""
+    """Runs psql on the test's database, with these arguments and this input; stops at the first error."""
 
     def run(*arguments: str, stdin: str = "") -> "subprocess.CompletedProcess[str]":
         command = [str(PSQL), "--no-psqlrc", "--set=ON_ERROR_STOP=1", "--quiet", *arguments, empty_dsn]
@@ -73,7 +73,7 @@ def psql(empty_dsn: str) -> Callable[..., "subprocess.CompletedProcess[str]"]:
 
 @pytest.fixture
 def private_server() -> Iterator[PostgresServer]:
-    """A PostgreSQL of the test's own, to be configured, stopped and broken."""
+    """A PostgreSQL of the test's own that it may configure, stop and break."""
     with tempfile.TemporaryDirectory(prefix="moorline-") as folder:
         server = get_server(Path(folder) / "data", cleanup_mode=None)
         yield server

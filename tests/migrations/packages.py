@@ -1,4 +1,4 @@
-"""Packages of .sql files, as a team has them, made in a folder of the test's."""
+"""Packages of .sql files, like a team's own, created in the test's folder."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -40,7 +40,7 @@ $$;
 
 @pytest.fixture
 def make_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakePackage:
-    """Makes the package `clinic_….NAME.sql` of the files given (`0001_bills` and so on); says what it is called."""
+    """Creates the package `clinic_….NAME.sql` from the given files (`0001_bills` and so on) and returns its name."""
     root = f"clinic_{uuid4().hex}"
     monkeypatch.syspath_prepend(tmp_path)
 

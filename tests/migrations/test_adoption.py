@@ -1,6 +1,6 @@
-"""A conversation_states that a backend had before is adopted: nothing of it is lost, and the backend goes on."""
+"""A backend's existing conversation_states is adopted: nothing in it is lost, and the backend goes on."""
 
-# ruff: noqa: S608 - the names put into statements are those of the tests' own tables.
+# ruff: noqa: S608 - the names put into statements are the tests' own.
 import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
@@ -32,7 +32,7 @@ OURS = "INSERT INTO conversation_states (device_id, session_ttl) VALUES ($1, 60)
 
 
 async def contents(connection: "Connection[Record]", columns: dict[str, list[str]]) -> dict[str, list[str]]:
-    """The rows of each table as text, of the columns named; the time of a lock as the moment that it is."""
+    """The rows of each table as text, with the named columns; the time of a lock as a moment."""
     await connection.execute("SET TimeZone = 'UTC'")
     rows = {}
     for table, names in columns.items():
@@ -54,7 +54,7 @@ async def test_nothing_of_the_backend_is_lost(
     connection: "Connection[Record]", empty_dsn: str, backend: Backend, catalog: Catalog, name: str
 ) -> None:
     await connection.execute(backend(name))
-    # A lock without a time gets one, which the next test looks at.
+    # A lock without a time gets one, which the next test checks.
     untimed = "UPDATE {} SET active_agent = NULL WHERE active_agent IS NOT NULL AND locked_at IS NULL"
     if "locked_at" in (columns := await columns_of(connection))["conversation_states"]:
         await connection.execute("ALTER TABLE conversation_states DISABLE TRIGGER USER")
@@ -124,7 +124,7 @@ async def test_the_backend_with_a_uuid_key_goes_on(
     read = "SELECT current_step, active_agent, device_id FROM conversation_states WHERE id = $1"
     assert tuple(await connection.fetchrow(read, made) or ()) == ("intake", None, str(made))
     assert tuple(await connection.fetchrow(read, UUID(ONE)) or ()) == ("again", "scheduling", ONE)
-    # The backend gave no time: its new lock counts from when it was taken.
+    # The backend gave no time, so its new lock counts from when it was taken.
     assert [row["device_id"] for row in await connection.fetch(LIVE)] == [ONE, THREE, NEW]
 
 
@@ -151,7 +151,7 @@ async def test_the_backend_without_a_time_of_the_lock_goes_on(
     await connection.execute("UPDATE conversation_states SET active_agent = 'billing' WHERE device_id = $1", UUID(FOUR))
     assert [row["device_id"] for row in await connection.fetch(LIVE)] == [ONE, FOUR, NEW]
 
-    # Another agent, another lock: it counts anew.
+    # A lock of another agent starts anew.
     await connection.execute("UPDATE conversation_states SET locked_at = now() - interval '9 days'")
     assert await connection.fetch(LIVE) == []
     await connection.execute("UPDATE conversation_states SET active_agent = 'triage' WHERE device_id = $1", UUID(ONE))

@@ -1,4 +1,4 @@
-"""A team's agent brings tables of its own, in one folder of numbered .sql files."""
+"""A team's agent has tables of its own, in one folder of numbered .sql files."""
 
 import re
 from collections.abc import Awaitable, Callable
@@ -38,7 +38,7 @@ async def test_a_component_is_migrated_after_the_core_and_goes_its_own_way(
     with pytest.raises(SchemaMismatch, match=r"'billing' is at version 1 .*needs version 2.*`moorline migrate`"):
         await check(connection, components=[CORE, more])
     assert list(map(str, await migrate(empty_dsn, components=[CORE, more]))) == ["billing 0002 due"]
-    # Code of the version before goes on.
+    # The previous version of the code goes on.
     await check(connection, components=[CORE, billing])
 
 
@@ -60,7 +60,7 @@ async def test_the_table_names_of_a_component_matter_to_nobody_else(
     billing = Migrations("billing", package=make_package("billing", **{"0001_bills": BILLS}))
     with pytest.raises(SchemaMismatch, match=r"set MOORLINE_SCHEMA.*bills"):
         await migrate(empty_dsn, components=[CORE, billing])
-    # What came before it in the run stays.
+    # What the run applied before it stays.
     await check(connection, components=[CORE])
 
 

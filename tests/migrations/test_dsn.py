@@ -1,4 +1,4 @@
-"""A DSN has one meaning, whoever connects with it: settings, checkpointer or migrations."""
+"""A DSN means the same to settings, checkpointer and migrations."""
 
 import pytest
 

@@ -1,4 +1,5 @@
-"""Two roles are enough, neither of them a superuser: one owns the schema and migrates, one runs."""
+"""Two roles are enough, neither of them a superuser: one owns the schema and migrates, the other runs the
+application."""
 
 from importlib.resources import files
 from pathlib import Path
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 BACKENDS = Path(__file__).parent / "backends"
 GRANTS = (files("moorline_migrations") / "sql" / "grants.sql").read_text(encoding="utf-8")
 
-# Roles belong to the server, which the tests of a run share.
+# Roles belong to the server, which all tests of a run share.
 ROLES = """
 DO $$
 BEGIN
@@ -71,7 +72,7 @@ async def test_an_owner_migrates_and_a_lesser_role_runs(
 ) -> None:
     await connection.execute(ROLES)
     await connection.execute("GRANT CREATE, USAGE ON SCHEMA public TO moorline_owner")
-    # Nothing comes from what every role may do by default.
+    # Nothing depends on what every role may do by default.
     await connection.execute("ALTER DEFAULT PRIVILEGES FOR ROLE moorline_owner REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC")
     owner, app = as_role(empty_dsn, "moorline_owner"), as_role(empty_dsn, "moorline_app")
     if backend:

@@ -1,4 +1,4 @@
-"""A schema's name reaches SQL only if it is a plain name, and only where the token stands."""
+"""A schema's name goes into SQL only if it is a plain name, and only in place of the token."""
 
 import pytest
 

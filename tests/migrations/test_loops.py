@@ -1,4 +1,4 @@
-"""What belongs to an event loop is made once in it and ends with it, once."""
+"""What belongs to an event loop is made once and ended once, with the loop."""
 
 import asyncio
 
@@ -8,7 +8,7 @@ from moorline_migrations.loops import PerLoop
 
 
 class Things:
-    """Numbered things that are made and ended slowly enough for others to ask meanwhile."""
+    """Numbered things that are made and ended slowly, so that others can ask meanwhile."""
 
     def __init__(self) -> None:
         self.made = 0
@@ -53,7 +53,7 @@ def test_what_was_ended_is_made_anew_and_ends_only_once() -> None:
     assert things.ended == [1, 2]
 
 
-def test_the_loop_and_who_uses_it_may_end_it_at_the_same_time() -> None:
+def test_the_loop_and_its_user_may_end_it_at_the_same_time() -> None:
     things = Things()
 
     async def ask() -> None:

@@ -1,4 +1,4 @@
-"""`migrate` brings a schema to the newest version, once, whole, and whoever else runs it at the same time."""
+"""`migrate` brings a schema to the newest version, once and completely, even if others run it at the same time."""
 
 import asyncio
 import subprocess
@@ -73,7 +73,7 @@ async def test_ten_runners_at_once_apply_it_once(
     runners: list[asyncio.subprocess.Process] = []
     try:
         async with connection.transaction():
-            # Nobody gets through before all ten wait.
+            # None gets through before all ten wait.
             await connection.execute(
                 "SELECT pg_advisory_xact_lock(hashtextextended('moorline migrations of \"public\"', 0))"
             )
@@ -177,7 +177,7 @@ async def test_a_newer_version_may_refuse_older_code(connection: "Connection[Rec
     await apply_versions(connection, [*KNOWN, next_version("SELECT 1;", oldest_code=newest + 1)])
     with pytest.raises(SchemaMismatch, match=rf"'moorline' .*too new.*version {newest + 1}.*Upgrade"):
         await check(connection)
-    # Another component does not mind.
+    # Another component is not affected.
     await check(connection, components=[SCHEDULING])
 
 

@@ -1,4 +1,4 @@
-"""The questions an operator asks of the locks, as they stand in a runbook."""
+"""The queries about locks in an operator's runbook."""
 
 import asyncpg
 import pytest

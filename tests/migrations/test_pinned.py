@@ -14,7 +14,7 @@ PINNED = {
     "moorline/0001_conversations.sql": "8fd5793e761fca3324ac759f8fa49bce03f70f354510ecfb339ca748949b7823",
     "scheduling/0001_appointments.sql": "12a48e5184aee44c1511be5a2ba2f40e88820c6c179bcb3d3633a9ce90daf76c",
 }
-"""The SHA-256 of each numbered file, by its component's name and its own."""
+"""The SHA-256 of each numbered file, by the names of its component and the file."""
 
 
 def numbered(component: str, folder: Traversable) -> Iterator[tuple[str, str]]:
@@ -25,20 +25,20 @@ def numbered(component: str, folder: Traversable) -> Iterator[tuple[str, str]]:
 
 
 def complaints(pinned: Mapping[str, str], found: Mapping[str, str]) -> Iterator[str]:
-    """What is wrong with the files, and what to do about each."""
+    """What is wrong with the files, and what to do about it."""
     for name in sorted({*pinned, *found}):
         if name not in found:
             yield f"{name} is gone: databases have applied it. Put it back."
         elif name not in pinned:
-            yield f"{name} is new: when it is done, pin it here with {found[name]}; from then on it cannot change."
+            yield f"{name} is new: when it is finished, pin it here with {found[name]}; from then on it cannot change."
         elif found[name] != pinned[name]:
             yield (
-                f"{name} has changed since it landed, and databases that have applied it will never know. Put it back "
-                f"as it was, and write the change into the next numbered file of its folder, and into schema.sql."
+                f"{name} has changed since it landed, and databases that have applied it would never get the change. "
+                f"Put it back as it was, and make the change in the next numbered file of its folder and in schema.sql."
             )
 
 
-def test_what_has_landed_is_as_it_landed() -> None:
+def test_landed_files_have_not_changed() -> None:
     found = dict(pair for each in SHIPPED for pair in numbered(each.component, files(each.package)))
     assert "\n".join(complaints(PINNED, found)) == ""
 
@@ -68,7 +68,7 @@ def described(file: Path) -> None:
         (described, []),
     ],
 )
-def test_a_change_is_told_with_what_to_do(tmp_path: Path, change: Callable[[Path], None], told: list[str]) -> None:
+def test_a_complaint_says_what_to_do(tmp_path: Path, change: Callable[[Path], None], told: list[str]) -> None:
     file = tmp_path / "0001_bills.sql"
     file.write_text("SELECT 1;")
     pinned = dict(numbered("billing", tmp_path))

@@ -1,4 +1,4 @@
-"""The whole schema, as it is written down to be read, is what the numbered files make."""
+"""schema.sql describes exactly the schema that the numbered files make."""
 
 from collections.abc import Awaitable, Callable
 from importlib.resources import files

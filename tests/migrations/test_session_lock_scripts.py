@@ -1,4 +1,5 @@
-"""The session-lock columns come and go with plain psql, too: twice without harm, and back to what was."""
+"""The session-lock columns can be added and removed with plain psql: twice without harm, and back to the original
+table."""
 
 import re
 import shutil
@@ -26,7 +27,7 @@ __all__ = ["make_package"]
 BACKENDS = ["uuid_key", "uuid_device", "repeated_key"]
 SQL = files("moorline_migrations") / "sql"
 ROWS = "SELECT s::text AS row FROM conversation_states s ORDER BY s::text"
-# What makes a backend one that is adopted without a change to its values.
+# Changes to a backend that let it be adopted without changing its values.
 ADOPTABLE = {
     "uuid_key": "UPDATE conversation_states SET locked_at = now() WHERE active_agent IS NOT NULL",
     "required_column": "ALTER TABLE conversation_states ALTER COLUMN tenant DROP NOT NULL",
@@ -36,7 +37,7 @@ OURS = "INSERT INTO conversation_states (device_id) VALUES ('00000000-0000-4000-
 
 @pytest.fixture
 def run(psql: Psql, tmp_path: Path) -> Callable[..., "subprocess.CompletedProcess[str]"]:
-    """Runs one of the package's scripts by psql's \\i, alone in a folder, after some SQL."""
+    """Runs one of the package's scripts with psql's \\i, alone in a folder, after some SQL."""
 
     def run(name: str, *, first: str = "") -> "subprocess.CompletedProcess[str]":
         with as_file(SQL / name) as source:

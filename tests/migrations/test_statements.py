@@ -1,4 +1,4 @@
-"""SQL is read by name from the .sql files of a package, with its fragments in place."""
+"""SQL is read by name from the .sql files of a package, with its fragments put in."""
 
 import sys
 from pathlib import Path
@@ -10,7 +10,7 @@ from moorline_migrations.statements import Statement, fragments, load
 
 
 def package(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch, **files: str) -> str:
-    """The name of a package with these .sql files."""
+    """Creates a package with these .sql files and returns its name."""
     (folder / name).mkdir()
     for file, sql in files.items():
         (folder / name / f"{file}.sql").write_text(sql)

@@ -1,4 +1,4 @@
-"""What goes wrong between us and a database comes out as one of our errors, which says what to do."""
+"""What goes wrong between us and a database is raised as one of our errors, which says what to do."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 async def server(server_dsn: str) -> "AsyncIterator[Connection[Record]]":
-    """A connection to a database that holds nothing of ours and is not changed."""
+    """A connection to a database that has nothing of ours and is not changed."""
     connection = await asyncpg.connect(server_dsn)
     yield connection
     await connection.close()
@@ -43,7 +43,7 @@ async def connect(dsn: str, *, timeout: float = 10) -> None:
 
 @asynccontextmanager
 async def deaf_host() -> AsyncIterator[str]:
-    """A host that takes the connection and never says a word."""
+    """A host that accepts the connection and never answers."""
     until = asyncio.Event()
 
     async def listen(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

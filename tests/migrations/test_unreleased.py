@@ -1,4 +1,4 @@
-"""A database that an unreleased version made is refused by name, with the way out; nothing of it changes."""
+"""A database made by an unreleased version is refused with a way out, and left unchanged."""
 
 import subprocess
 from collections.abc import Awaitable, Callable
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Catalog = Callable[..., Awaitable[list[str]]]
 Psql = Callable[..., "subprocess.CompletedProcess[str]"]
 
-# Before there were components there was one history, and a sequence of fences.
+# Before components there was a single history, and a sequence for fences.
 BEFORE_COMPONENTS = """
 DROP TABLE moorline_schema;
 CREATE TABLE moorline_schema (

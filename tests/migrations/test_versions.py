@@ -1,4 +1,4 @@
-"""The versions come from the names of the files, and every number is there once."""
+"""The versions come from the names of the files, and every number occurs once."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A database in whose `public` a stranger planted what he could, and what the tests that are run there again need."""
+"""A database in whose `public` a stranger planted all they could, and what the tests that run there again need."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 PLANTED = (Path(__file__).parent / "planted.sql").read_text()
 
-# Roles belong to the server, which the tests of a run share. Whoever may create in public is the default before 15.
+# Roles belong to the server, which all tests of a run share. Before PostgreSQL 15 every role may create in public.
 STRANGER = """
 DO $$
 BEGIN
@@ -40,7 +40,7 @@ $$;
 GRANT CREATE, USAGE ON SCHEMA public TO PUBLIC;
 """
 
-# Tables of ours as views in a schema without operators: the tests' own SQL means what it says.
+# Our tables as views in a schema without operators, so that the tests' own SQL means what it says.
 SHOWN = """
 CREATE SCHEMA shown;
 DO $$
@@ -56,7 +56,7 @@ $$;
 
 
 async def plant(dsn: str) -> None:
-    """Lets a stranger plant in `public` whatever would be taken before what pg_catalog has."""
+    """Lets a stranger plant in `public` everything that would be preferred to what pg_catalog has."""
     names = {word for _, sql in [*definitions(), *sent()] for word in re.findall(r"[a-z_0-9]+", sql.lower())}
     owner = await asyncpg.connect(dsn)
     await owner.execute(STRANGER)
@@ -70,13 +70,13 @@ async def plant(dsn: str) -> None:
 
 @pytest.fixture(scope="session")
 def template(template: str, templates: Templates) -> str:
-    """The name of a database with our schema where things were planted, for `dsn` to clone."""
+    """The name of a database with our schema and planted objects, for `dsn` to clone."""
     return templates("moorline_planted", plant, of=template)
 
 
 @pytest.fixture
 async def connection(dsn: str) -> AsyncIterator[Connection]:
-    """A connection for the tests' own look at rows, which runs nothing that was planted."""
+    """A connection with which the tests look at rows, which runs nothing planted."""
     connection = await asyncpg.connect(dsn, server_settings={"search_path": "shown"})
     yield connection
     await connection.close()
@@ -84,7 +84,7 @@ async def connection(dsn: str) -> AsyncIterator[Connection]:
 
 @pytest.fixture
 async def probe(dsn: str, catalog: Connection) -> AsyncIterator[Probe]:
-    """Judges our SQL where things were planted."""
+    """Judges our SQL in a database with planted objects."""
     ours = await asyncpg.connect(dsn)
     yield Probe(ours, catalog)
     await ours.close()
@@ -92,7 +92,7 @@ async def probe(dsn: str, catalog: Connection) -> AsyncIterator[Probe]:
 
 @pytest.fixture
 async def catalog(dsn: str) -> AsyncIterator[Connection]:
-    """A connection that finds nothing but what is in pg_catalog."""
+    """A connection that finds only what is in pg_catalog."""
     connection = await asyncpg.connect(dsn, server_settings={"search_path": "pg_catalog"})
     yield connection
     await connection.close()
@@ -100,13 +100,13 @@ async def catalog(dsn: str) -> AsyncIterator[Connection]:
 
 @pytest.fixture
 def planted_dsn(server_dsn: str, templates: Templates) -> Iterator[str]:
-    """A fresh database where things were planted before we come."""
+    """A fresh database where objects were planted before our schema was made."""
     with fresh_database(server_dsn, templates("moorline_planted_empty", plant)) as fresh:
         yield fresh
 
 
 class PlantedBusiness(Business):
-    """Its tools find what was planted, and the tests' own statements do not."""
+    """Its tools find what was planted; the tests' own statements do not."""
 
     def __init__(self, pool: Pool, tools: Pool) -> None:
         super().__init__(pool)

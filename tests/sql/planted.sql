@@ -1,9 +1,9 @@
--- Plants in public what a stranger can, if he may create there: operators, functions and casts that fit the types below
--- better than what pg_catalog has. Each raises when it is run.
+-- Plants in public what a stranger who may create there can plant: operators, functions and casts that fit the types
+-- below better than what pg_catalog has. Each raises when it is run.
 --
--- PostgreSQL takes what fits the operands' types exactly, in whatever schema of the search_path it is, and only of two
--- that fit equally well the one of pg_catalog. An untyped literal is first taken for the type of the operand beside it,
--- as an argument for text. What pg_catalog cannot serve at all is not planted: no statement of ours could mean it.
+-- PostgreSQL prefers what fits the operands' types exactly, in any schema of the search_path; pg_catalog comes first
+-- only among equal fits. An untyped literal is first taken to have the type of the other operand, or text as an
+-- argument. Where pg_catalog has nothing at all, nothing is planted, because no statement of ours could mean it.
 -- Functions get the names in the setting planting.names.
 SET search_path = pg_catalog;
 
@@ -27,7 +27,7 @@ WHERE t.oid = ANY (
     OR t.oid IN (
         SELECT c.reltype FROM pg_class c WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p'));
 
--- Which types are taken for a parameter without being asked.
+-- The types that are implicitly converted to a parameter's.
 CREATE TEMPORARY TABLE taken AS
 SELECT m.type, p.oid AS param
 FROM met m
@@ -67,11 +67,11 @@ BEGIN
         WHERE NOT EXISTS (
                 SELECT FROM pg_operator o
                 WHERE o.oprname = c.name AND o.oprleft = coalesce(c.l, 0) AND o.oprright = c.r)
-            -- Of rows, only comparisons with their like.
+            -- Of rows, only comparisons with rows of the same type.
             AND (c.l = c.r AND c.name <> '||'
                 OR NOT EXISTS (SELECT FROM met m WHERE m.is_composite AND m.type IN (c.l, c.r)))
     LOOP
-        -- What pg_catalog gives for it; for a type with itself, also for a literal on either side.
+        -- What pg_catalog's operator returns; for a type with itself, also with a literal on either side.
         result := NULL;
         meant := ARRAY[format('%s OPERATOR(pg_catalog.%s) NULL::%s', 'NULL::' || pair.l, pair.name, pair.r)];
         IF pair.l = pair.r THEN
@@ -102,7 +102,7 @@ BEGIN
 END
 $operators$;
 
--- With one parameter or two in every combination, with more by one at a time.
+-- For one or two parameters all combinations, for more one parameter at a time.
 DO $functions$
 DECLARE
     wanted record;
@@ -181,7 +181,7 @@ BEGIN
 END
 $functions$;
 
--- Casts only from and to a type of his own.
+-- Casts only from and to a type of the stranger's own.
 CREATE TYPE public.planted AS (secret text);
 DO $casts$
 DECLARE

@@ -1,7 +1,7 @@
-"""What a cluster of PostgreSQL servers (Citus) refuses, or does silently wrong, in a statement.
+"""What a cluster of PostgreSQL servers (Citus) refuses in a statement, or silently does wrong.
 
-Each rule was tried on a real cluster. A function or statement that keeps to them runs there and costs nothing on one
-server. Where a rule says "function", it means a statement inside one, too.
+Each rule was tried on a real cluster. Functions and statements that follow them run there, at no cost on a single
+server. A rule about functions holds for the statements inside them, too.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SEQUENCES = {"nextval", "currval", "setval", "lastval"}
 
 @dataclass(frozen=True)
 class Finding:
-    """A rule and where it is broken."""
+    """A rule and the place where it is broken."""
 
     rule: str
     place: str
@@ -31,7 +31,7 @@ class Finding:
 
 
 def of_file(place: str, text: str) -> Iterator[Finding]:
-    """What is wrong with what an SQL text makes, but for the bodies of its functions."""
+    """What is wrong in an SQL text, apart from the bodies of its functions."""
     for line, sql in statements(text):
         where = f"{place} line {line}"
         [raw] = parse_sql(sql)
@@ -41,13 +41,13 @@ def of_file(place: str, text: str) -> Iterator[Finding]:
 
 
 def of_function(place: str, function: Function) -> Iterator[Finding]:
-    """What is wrong with the statements of a function."""
+    """What is wrong in the statements of a function."""
     for part in function.parts():
         yield from _of(f"{place} line {part.line}", part.sql, FUNCTIONS | STATEMENTS)
 
 
 def of_statement(place: str, sql: str) -> Iterator[Finding]:
-    """What is wrong with a statement that is sent by itself."""
+    """What is wrong in a statement that is sent by itself."""
     if len(list(statements(sql))) != 1:
         yield Finding("one command at a time", place, sql)
     yield from _of(place, sql, SENT | STATEMENTS)
@@ -197,7 +197,7 @@ def _lateral_limit_without_device(node: Any) -> bool:
 
 
 def _is_given(node: Any) -> bool:
-    """A parameter, a variable or a literal, and nothing of an outer row."""
+    """A parameter, a variable or a literal, and nothing from an outer row."""
     if isinstance(node, ast.TypeCast):
         return _is_given(node.arg)
     return isinstance(node, ast.ParamRef | ast.A_Const) or (isinstance(node, ast.ColumnRef) and len(node.fields) == 1)

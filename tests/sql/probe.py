@@ -1,7 +1,7 @@
 """Finds every expression of a function or statement that would run an operator or function planted in `public`.
 
-PostgreSQL itself says so: each statement is made the body of a function in standard SQL (BEGIN ATOMIC …), which is
-resolved when it is made, and what it was resolved to is in pg_depend. So code that no test runs is judged too.
+PostgreSQL itself decides: each statement becomes the body of a function in standard SQL (BEGIN ATOMIC …), whose names
+are resolved when it is created, with the result in pg_depend. So code that no test runs is judged, too.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PLANTED = """
     WHERE 'stranger'::regrole IN (p.proowner, o.oprowner)
     ORDER BY 1
 """
-# Functions that take any number of arguments of any types: every call of one could be fitted better.
+# Functions that take any number of arguments of any types: something could be planted that fits any call better.
 OPEN = """SELECT DISTINCT p.proname::text FROM pg_proc p WHERE p.provariadic = '"any"'::regtype"""
 PARAMETERS = "SELECT parameter_types::pg_catalog.text[] FROM pg_catalog.pg_prepared_statements WHERE from_sql"
 DROP = """
@@ -49,7 +49,7 @@ MISFIT = re.compile(r"Final statement returns (?P<type>.+) instead of .+ at colu
 
 @dataclass(frozen=True)
 class Hole:
-    """An expression and what it would run, or why it could not be judged."""
+    """An expression and what it would run, or why it cannot be judged."""
 
     place: str
     expression: str
@@ -60,9 +60,9 @@ class Hole:
 
 
 class Probe:
-    """Judges functions and statements in a database where things were planted.
+    """Judges functions and statements in a database with planted objects.
 
-    `connection` finds names as ours do; `catalog` has nothing but pg_catalog in its search_path.
+    `connection` finds names as ours do; `catalog` has only pg_catalog in its search_path.
     """
 
     def __init__(self, connection: Connection, catalog: Connection) -> None:
@@ -71,7 +71,7 @@ class Probe:
         self._open: set[str] = set()
 
     async def statement(self, place: str, sql: str) -> list[Hole]:
-        """The holes of a statement as asyncpg sends it: with $1, $2, …, whose types the server finds."""
+        """The holes in a statement as asyncpg sends it, with $1, $2, … whose types the server infers."""
         try:
             await self._connection.execute(f"PREPARE planted_statement AS {sql}")
         except asyncpg.PostgresError as error:
@@ -83,9 +83,9 @@ class Probe:
     async def function(
         self, place: str, function: Function, *, until: str | None = None, table: str | None = None
     ) -> list[Hole]:
-        """The holes of a function up to the expression that contains `until`, but for SQL that it puts together.
+        """The holes in a function up to the expression that contains `until`, except in SQL that it builds from text.
 
-        A trigger's is judged as one of `table`.
+        A trigger function is judged as one of `table`.
         """
         variables = function.variables() if function.language == "plpgsql" else function.parameters
         if table is not None:
@@ -107,7 +107,7 @@ class Probe:
 
     async def _judge(self, place: str, sql: str, parameters: dict[str, str]) -> list[Hole]:
         if not isinstance(parse_sql(sql)[0].stmt, QUERIES):
-            return []  # what it makes is judged by what that depends on
+            return []  # what it creates is judged by its dependencies
         await self._find_open_functions()
         holes = [
             Hole(place, sql, f"public.{name}(whatever it is called with)")
@@ -124,7 +124,7 @@ class Probe:
             self._open = {row["proname"] for row in await self._catalog.fetch(OPEN)}
 
     async def _make(self, sql: str, parameters: dict[str, str], returns: str) -> None:
-        """Makes the probe anew."""
+        """Creates the probe anew."""
         await self._catalog.execute(DROP)
         declared = ", ".join(f'"{name}" {type_}' for name, type_ in parameters.items())
         await self._connection.execute(
@@ -133,7 +133,7 @@ class Probe:
         )
 
     async def _shape(self, sql: str, parameters: dict[str, str]) -> str:
-        """A composite type like the rows of a query: told of another, the server says what it is."""
+        """A composite type like the rows of a query: given a wrong one, the server says what is right."""
         names = _columns(parse_sql(sql)[0].stmt)
         types = ["tid"] * len(names)
         while True:

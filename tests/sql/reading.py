@@ -1,4 +1,4 @@
-"""Our SQL as PostgreSQL's own parser reads it: the files, the functions in them, the statements in those."""
+"""Our SQL as PostgreSQL's own parser reads it: the files, the functions in them, and the statements in those."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ META = re.compile(r"^\\.*$", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Part:
-    """A statement or expression (as a SELECT) of a function, and the record variable that its rows go to."""
+    """A statement or expression (as a SELECT) of a function, and the record variable that takes its rows."""
 
     line: int
     sql: str
@@ -46,7 +46,7 @@ class Function:
     settings: tuple[str, ...]
 
     def parts(self) -> Iterator[Part]:
-        """What it runs, in order."""
+        """The statements that it runs, in order."""
         if self.language != "plpgsql":
             yield from (Part(line, sql) for line, sql in statements(self.body))
             return
@@ -59,7 +59,7 @@ class Function:
             yield Part(line, text, record)
 
     def variables(self) -> dict[str, str]:
-        """Its parameters and variables in PL/pgSQL, with their types as they are declared."""
+        """Its parameters and PL/pgSQL variables, with their declared types."""
         found = self.parameters | {"found": "boolean"}
         for kind, datum in (next(iter(item.items())) for item in self._parsed()["datums"]):
             name = datum.get("refname", "")
@@ -80,21 +80,21 @@ class Function:
 
 
 def definitions() -> Iterator[tuple[str, str]]:
-    """The files that make tables and functions, psql's scripts included: path and text, in the schema `public`."""
+    """The files that create tables and functions, including psql scripts: path and text, for the schema `public`."""
     root = Path(str(files("moorline_migrations")))
     for file in sorted(root.rglob("*.sql")):
         yield file.relative_to(root.parent).as_posix(), in_schema(file.read_text(encoding="utf-8"), "public")
 
 
 def sent() -> Iterator[tuple[str, str]]:
-    """The statements that are sent by themselves: where they stand, and their text."""
+    """The statements that are sent by themselves: their places and texts."""
     for package in (CHECKPOINTER, SCHEDULING):
         for name, statement in load(package, "public").items():
             yield f"{package} {name}", statement.sql
 
 
 def statements(text: str) -> Iterator[tuple[int, str]]:
-    """The statements of an SQL text, each with its line; psql's own commands are passed over."""
+    """The statements of an SQL text, each with its line; psql's own commands are skipped."""
     text = META.sub("", text)
     for raw in parse_sql(text):
         start = raw.stmt_location
@@ -104,7 +104,7 @@ def statements(text: str) -> Iterator[tuple[int, str]]:
 
 
 def functions(text: str) -> Iterator[Function]:
-    """The functions that an SQL text makes, and its DO blocks."""
+    """The functions that an SQL text creates, and its DO blocks."""
     for line, sql in statements(text):
         [raw] = parse_sql(sql)
         if isinstance(raw.stmt, ast.CreateFunctionStmt):
@@ -122,7 +122,7 @@ def function(definition: str) -> Function:
     assert isinstance(create, ast.CreateFunctionStmt)
     options = [(option.defname, option.arg) for option in create.options]
     [language] = [arg.sval for name, arg in options if name == "language"]
-    # A body in standard SQL was no string, and none of ours is such.
+    # A body in standard SQL is not a string; we have none of these.
     body = next((arg[0].sval for name, arg in options if name == "as"), "")
     return Function(
         name=create.funcname[-1].sval,
@@ -138,7 +138,7 @@ def function(definition: str) -> Function:
 
 
 def nodes(*trees: Any) -> Iterator[Any]:
-    """The nodes of some parse trees, themselves included."""
+    """All nodes of some parse trees, including the roots."""
     for tree in trees:
         if isinstance(tree, tuple):
             yield from nodes(*tree)
@@ -148,14 +148,14 @@ def nodes(*trees: Any) -> Iterator[Any]:
 
 
 def calls(*trees: Any) -> Iterator[tuple[str, ...]]:
-    """The functions called in some parse trees, each with its schema where one is given."""
+    """The functions called in some parse trees, each with its schema if one is given."""
     for node in nodes(*trees):
         if isinstance(node, ast.FuncCall):
             yield tuple(part.sval for part in node.funcname)
 
 
 def _expressions(node: Any, line: int = 0, record: str = "") -> Iterator[tuple[int, dict[str, Any], str]]:
-    """Every expression of a statement tree; a query comes before what goes on with its rows."""
+    """Every expression of a statement tree; a query comes before what uses its rows."""
     if isinstance(node, list):
         for item in node:
             yield from _expressions(item, line)

@@ -1,7 +1,8 @@
-"""Nothing that a stranger plants in `public` runs as ours.
+"""Nothing that a stranger plants in `public` runs with our rights.
 
-Whoever may create in a schema of the search_path can make an operator or function that fits better than pg_catalog's,
-and with it runs his code with the rights of whoever uses it. Ours fit exactly or are written with their schema.
+A role that may create in a schema of the search_path can make an operator or function that fits better than
+pg_catalog's, and so run its code with the rights of every user of it. Our operators and functions fit exactly or are
+written with their schema.
 """
 
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from moorline_migrations import SHIPPED, migrate, script
 from tests.sql.probe import Connection, Hole, Probe
 from tests.sql.reading import definitions, function, functions, sent, statements
 
-# The functions of a database as they are there, those included that were put together by an adoption.
+# The functions in a database, including those that an adoption built.
 OURS = """
     SELECT pg_get_functiondef(p.oid) AS definition
     FROM pg_proc p
@@ -46,7 +47,7 @@ def told(holes: list[Hole]) -> str:
 
 
 async def test_what_is_planted_is_taken(dsn: str, probe: Probe, catalog: Connection) -> None:
-    """Else all that follows would prove nothing."""
+    """Otherwise the other tests would prove nothing."""
     assert await catalog.fetchval("SELECT count(*) FROM pg_operator WHERE oprowner = 'stranger'::regrole") > 1500
     assert await catalog.fetchval("SELECT count(*) FROM pg_proc WHERE proowner = 'stranger'::regrole") > 2000
     assert await catalog.fetchval("SELECT count(*) FROM pg_cast WHERE casttarget = 'public.planted'::regtype") > 30
@@ -93,7 +94,7 @@ async def test_no_function_runs_what_is_planted(probe: Probe, catalog: Connectio
 
 @pytest.mark.parametrize("path", SCRIPTS)
 async def test_no_block_of_a_script_runs_what_is_planted(probe: Probe, path: str) -> None:
-    """Up to where it shuts out all but pg_catalog until its transaction ends."""
+    """Up to the point where it sets the search_path to pg_catalog until its transaction ends."""
     blocks = [each for each in functions(dict(definitions())[path]) if each.name.startswith("DO")]
     assert blocks
     holes = [hole for each in blocks for hole in await probe.function(path, each, until=SHUT)]
@@ -101,12 +102,12 @@ async def test_no_block_of_a_script_runs_what_is_planted(probe: Probe, path: str
 
 
 async def test_a_migration_shuts_out_what_is_planted_before_anything_else(probe: Probe) -> None:
-    """Numbered files, and what comes before and after each, run in the transaction of the first."""
+    """Numbered files, and what runs before and after each, run in the transaction of the first."""
     run = [sql for _, sql in statements(script(components=SHIPPED))]
     [shut, *_] = [place for place, sql in enumerate(run) if SHUT in sql]
     assert run[0].startswith("BEGIN")
     before = [each for sql in run[1:shut] for each in functions(sql)]
-    assert len(before) == shut - 1  # a block that refuses what it cannot carry over
+    assert len(before) == shut - 1  # a block that refuses a database it cannot carry over
     holes = [hole for each in before for hole in await probe.function("before", each)]
     assert not holes, told(holes)
 
@@ -115,7 +116,7 @@ async def test_a_migration_shuts_out_what_is_planted_before_anything_else(probe:
 async def test_a_schema_made_where_things_are_planted_depends_on_none(
     planted_dsn: str, backend: Callable[[str], str], name: str | None
 ) -> None:
-    """Nor does what an adoption adds to a backend's table, with its triggers."""
+    """Neither does what an adoption adds to a backend's table, including its triggers."""
     if name:
         own = await asyncpg.connect(planted_dsn)
         await own.execute(backend(name))

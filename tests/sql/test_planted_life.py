@@ -1,6 +1,7 @@
-"""A life of conversations and appointments where a stranger has planted what he could: nothing of his is run.
+"""Conversations and appointments, from beginning to end, where a stranger has planted all they could: none of it is
+run.
 
-All that he planted raises, so it is enough that everything goes on.
+Everything planted raises, so it is enough that everything works.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Tests of turns again, where a stranger has planted what would be taken before what pg_catalog has.
+"""Tests of turns again, where a stranger has planted what would be preferred to what pg_catalog has.
 
-One for each thing that can be done to a turn; what no test does is judged in `test_planted`.
+One test for each operation on a turn; code that no test runs is judged in `test_planted`.
 """
 
 from tests.turns.test_claims import (  # noqa: F401
@@ -12,10 +12,10 @@ from tests.turns.test_claims import (  # noqa: F401
     test_a_message_that_was_set_aside_is_tried_again_after_those_that_wait,
     test_a_message_whose_waiter_died_is_left_behind_too,
     test_a_transaction_keeps_others_out_as_long_as_it_lasts,
-    test_an_abandoned_turn_is_finished_by_whoever_comes_next,
+    test_an_abandoned_turn_is_finished_by_the_next_claim,
 )
 from tests.turns.test_merge import (  # noqa: F401
     test_a_crashed_set_is_run_again_whole,
     test_consecutive_messages_are_one_turn_and_all_get_its_reply,
 )
-from tests.turns.test_queue import test_a_busy_device_refuses_who_would_not_wait_and_stores_nothing  # noqa: F401
+from tests.turns.test_queue import test_a_busy_device_rejects_a_caller_that_does_not_wait_and_stores_nothing  # noqa: F401

@@ -1,4 +1,4 @@
-"""All of our SQL keeps to what a cluster of servers runs as one server does; each rule is shown what breaks it."""
+"""All of our SQL runs on a cluster of servers as it does on one; each rule is shown an example that breaks it."""
 
 from collections.abc import Iterator
 
@@ -9,18 +9,18 @@ from tests.sql.portable import DEFINITIONS, FUNCTIONS, SENT, STATEMENTS, Finding
 from tests.sql.reading import definitions, functions, sent
 
 EXCEPTIONS = {
-    # The catalogue lives in one place, on one server, and nothing of a turn waits for its numbers.
+    # The catalogue is in one place, on one server, and no turn waits for its numbers.
     "no sequences": "moorline_migrations/sql/scheduling/",
-    # A DO block runs where it is sent, and what it sets is meant for the changes of the schema that it makes there.
+    # A DO block runs where it is sent, and its settings are for its own changes of the schema there.
     "set_config in a statement of its own": " DO in line ",
 }
-"""Where a rule may be broken."""
+"""Places where a rule may be broken."""
 
 BODY = "CREATE FUNCTION f(device text, list text[]) RETURNS void LANGUAGE plpgsql AS $$ {} $$"
 
 
 def body(text: str) -> str:
-    """A function that does that."""
+    """SQL of a function with this body."""
     return BODY.format(f"DECLARE moment timestamptz; one text; BEGIN {text} END")
 
 
@@ -140,7 +140,7 @@ EXAMPLES = [
     ),
     ("columns by name", "SELECT * FROM t", "SELECT t.a, count(*) FROM t GROUP BY t.a"),
     ("columns by name", "UPDATE t SET a = 1 RETURNING t.*", "UPDATE t SET a = 1 RETURNING t.a"),
-    # A row of a table into a variable of that type is meant whole.
+    # A whole row is selected into a variable of the table's row type.
     (
         "columns by name",
         body("PERFORM * FROM t;"),

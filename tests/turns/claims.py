@@ -28,7 +28,7 @@ def message(
     values: Mapping[str, Any] | None = None,
     on_busy: OnBusy = "wait",
 ) -> IncomingMessage:
-    """A message of `d1`, whose text is its ID where nothing else is said."""
+    """A message of `d1`, whose text is its ID by default."""
     return IncomingMessage(
         device_id=device,
         message_id=message_id,
@@ -40,19 +40,19 @@ def message(
 
 
 async def begin(turns: Turns, incoming: IncomingMessage, claim_id: UUID | None = None) -> OpenTurn | QueueAnswer:
-    """Begins with a new claim where none is given."""
+    """Begins with a new claim if none is given."""
     return await turns.begin(incoming, claim_id=claim_id or uuid4())
 
 
 async def claim(turns: Turns, incoming: IncomingMessage) -> OpenTurn:
-    """Begins a turn that is there to be had."""
+    """Begins a turn that can be claimed at once."""
     turn = await begin(turns, incoming)
     assert isinstance(turn, OpenTurn)
     return turn
 
 
 def record(turn: OpenTurn, reply: str = "reply", *, interrupt: Mapping[str, Any] | None = None) -> TurnRecord:
-    """What a turn came to that said `reply`."""
+    """The record of a turn that replied `reply`."""
     return TurnRecord(turn_no=turn.turn_no, agent=None, reply=reply, handoffs=(), usage={}, interrupt=interrupt)
 
 
@@ -69,7 +69,7 @@ def ids(turn: OpenTurn) -> list[str]:
 
 
 async def expire_lease(connection: Connection, device: str = "d1") -> None:
-    """From now on the process that holds the device is taken for dead."""
+    """Lets the lease of the process that holds the device end, as if it had died."""
     done = await connection.execute(
         "UPDATE conversation_states SET lease_until = clock_timestamp() - interval '1 second'"
         " WHERE device_id = $1 AND lease_until IS NOT NULL",
@@ -79,7 +79,7 @@ async def expire_lease(connection: Connection, device: str = "d1") -> None:
 
 
 async def expire_waiter(connection: Connection, message_id: str, device: str = "d1") -> None:
-    """From now on the process that waits with this message is taken for dead."""
+    """Lets the waiter's lease of this message end, as if its process had died."""
     done = await connection.execute(
         "UPDATE conversation_messages SET waiter_until = clock_timestamp() - interval '1 second'"
         " WHERE device_id = $1 AND message_id = $2 AND status = 'waiting'",

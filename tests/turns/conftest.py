@@ -1,4 +1,4 @@
-"""Processes that share a database, faked in one: each worker has its own turns and its own connections."""
+"""Several processes on one database, simulated in one: each worker has its own turns and connections."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
@@ -33,7 +33,7 @@ def turns(worker: Workers) -> Turns:
 
 @pytest.fixture
 async def connection(dsn: str) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
-    """A connection beside the workers', to look at rows and to change them."""
+    """A connection besides the workers', to look at rows and to change them."""
     connection = await asyncpg.connect(dsn)
     yield connection
     await connection.close()

@@ -1,4 +1,4 @@
-"""What the server has counted of those who have gone."""
+"""The server's statistics, which are complete only when sessions have ended."""
 
 import asyncio
 
@@ -11,7 +11,7 @@ OTHERS = """
 
 
 async def gone(dsn: str) -> None:
-    """Comes back when nobody else is connected to the database: then the server has counted all that was done."""
+    """Returns when nobody else is connected to the database: then the server has counted everything."""
     async with asyncio.timeout(30):
         while (await execute(dsn, OTHERS))[0]["count"]:  # noqa: ASYNC110 - the server cannot call us
             await asyncio.sleep(0.01)

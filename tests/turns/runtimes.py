@@ -1,4 +1,4 @@
-"""Runtimes whose agent does what it is told, and the world that it does it to."""
+"""Runtimes whose agent does what it is told, and the world that its tools affect."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from .claims import Connection, expire_lease
 
 
 class Thing(BaseModel):
-    """What a tool is called for."""
+    """The argument of the tools."""
 
     what: str
 
 
 class World:
-    """What agents do something to: rows in `bookings`, and calls to somebody outside.
+    """The world that agents affect: rows in `bookings`, and calls to somebody outside.
 
-    `book` writes a row, `ring` and `chime` call outside, where `chime` may be called twice; each refuses what is in
-    `refused`, and a call for what is in `failing` raises after it was made.
+    `book` writes a row; `ring` and `chime` call outside, and `chime` may be called twice. Each refuses what is in
+    `refused`; a call for something in `failing` raises after it was made.
     """
 
     def __init__(self) -> None:
@@ -72,8 +72,8 @@ class World:
 
 
 def obedient(request: ModelRequest) -> ModelReply:
-    """Calls the tool that the message's first word names, for each of its other words, and then says what that gave;
-    says of any other message how many it has been shown."""
+    """If a message's first word names a tool, calls it for each of the other words and then says the results; otherwise
+    says how many messages it was shown."""
     shown = request.messages
     said = [index for index, message in enumerate(shown) if message["role"] == "user"]
     text = shown[said[-1]]["content"] or ""
@@ -87,7 +87,7 @@ def obedient(request: ModelRequest) -> ModelReply:
 
 
 class Stall:
-    """Rules that stop for ever, or until `go_on` is set, before they answer what `at` says."""
+    """Rules that stop for ever, or until `go_on` is set, before they answer the message that `at` describes."""
 
     def __init__(self, at: Callable[[ModelRequest], bool] = lambda _: True) -> None:
         self.reached, self.go_on = asyncio.Event(), asyncio.Event()
@@ -101,7 +101,7 @@ class Stall:
 
 
 def after_tools(request: ModelRequest) -> bool:
-    """Whether the model is told what its calls gave."""
+    """Whether the model is shown the results of its calls."""
     return request.messages[-1]["role"] == "tool"
 
 
@@ -137,7 +137,7 @@ async def say(
 async def crashed(
     stack: AsyncExitStack, dsn: str, connection: Connection, text: str, message_id: str, **others: object
 ) -> None:
-    """A worker has answered a message up to its last word, and died."""
+    """Makes a worker run a message up to its last word and die."""
     stall = Stall(after_tools if text.split(maxsplit=1)[0] in ("book", "ring", "chime") else lambda _: True)
     dying = await stack.enter_async_context(runtime(dsn, stall, **others))  # type: ignore[arg-type]  # passed on
     task = asyncio.create_task(say(dying, text, message_id))
@@ -162,7 +162,7 @@ async def execute(dsn: str, sql: str, *arguments: object) -> list[asyncpg.Record
 
 
 async def in_queue(dsn: str, number: int) -> None:
-    """Comes back when so many messages wait for their turn, in all workers together."""
+    """Returns when so many messages wait for their turn, in all workers together."""
     count = "SELECT count(*) FROM conversation_messages WHERE status = 'waiting' AND waiter_until > clock_timestamp()"
     async with asyncio.timeout(30):
         while (await execute(dsn, count))[0]["count"] != number:  # noqa: ASYNC110 - the server cannot call us

@@ -1,4 +1,4 @@
-"""Long random conversations, whose every reply tells all that its agent was shown."""
+"""Long random conversations in which every reply says everything that its agent was shown."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ SAYINGS = (
     *(f"hand over to {name}" for name in NAMES),
     *("mood glad", "bye", "start over", "start over", "fail", "hand over to nails and fail"),
 )
-"""What is said: a mood is remembered by the diary alone; on `fail` the agent fails with whom the message ends."""
+"""What is said: only the diary remembers a mood; on `fail` the agent that the message ends with fails."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """A message, or an erasure where nothing is said, in one of the processes."""
+    """A message, or an erasure if there is no text, in one of the processes."""
 
     device: str
     said: str | None
@@ -43,8 +43,8 @@ class Step:
 
 
 def conversation(seed: int, length: int, *, processes: int = 3) -> list[Step]:
-    """Two devices talk, in any process; now and then one is erased."""
-    chance = Random(seed)  # noqa: S311 - chance that can be repeated, no secret
+    """Two devices talk, in any of the processes; now and then one of them is erased."""
+    chance = Random(seed)  # noqa: S311 - repeatable, no secret
     return [
         Step(
             device=f"d{chance.randrange(2)}",
@@ -60,7 +60,7 @@ def checksum(shown: object) -> str:
 
 
 def candid(request: ModelRequest) -> Reply:
-    """Does what it is told, and says who it is and what it was shown."""
+    """Does what it is told, and says its name and what it was shown."""
     words = (next(m["content"] for m in reversed(request.messages) if m["role"] == "user") or "").split()
     if "route" in request.functions:
         return ModelReply(calls=(Call(name="route", arguments={"agent": "hair"}),))
@@ -80,7 +80,7 @@ def extended(said: Sequence[BaseMessage], updates: Sequence[Any]) -> list[BaseMe
 
 
 class Diary(TypedDict, total=False):
-    """Deltas that are stored whole now and then, and plain values of which one seldom changes."""
+    """Delta channels that are stored whole now and then, and plain values, one of which seldom changes."""
 
     messages: Annotated[list[BaseMessage], DeltaChannel(extended, snapshot_frequency=3)]
     mood: str
@@ -98,7 +98,7 @@ def write(state: Diary) -> dict[str, Any]:
 
 
 def agents() -> list[AgentProtocol]:
-    """Two agents of the kit, and a graph of somebody else's."""
+    """Two agents of the kit, and a graph of the user's own."""
     diary = StateGraph(Diary).add_node("write", write).add_edge(START, "write").compile()
     return [
         *(Agent(name=name, description=name, instructions=name) for name in NAMES[:2]),
@@ -107,20 +107,20 @@ def agents() -> list[AgentProtocol]:
 
 
 def process(dsn: str, *, keep_turns: int = 1000) -> Moorline:
-    """A runtime of its own, which holds nothing yet."""
+    """A new runtime, which has nothing cached yet."""
     settings = Settings(database_url=dsn, keep_turns=keep_turns, model_retries=0)
     return Moorline(settings, agents=agents(), client=lambda: rule_client(candid))
 
 
 @asynccontextmanager
 async def processes(dsn: str, number: int, *, keep_turns: int = 1000) -> AsyncIterator[list[Moorline]]:
-    """Runtimes that stay, and hold what they come to know."""
+    """Runtimes that stay open and keep what they have cached."""
     async with AsyncExitStack() as stack:
         yield [await stack.enter_async_context(process(dsn, keep_turns=keep_turns)) for _ in range(number)]
 
 
 async def take(moorline: Moorline, step: Step) -> str:
-    """What comes of a step."""
+    """The outcome of a step."""
     if step.said is None:
         await moorline.erase(step.device)
         return "erased"
@@ -131,7 +131,7 @@ async def take(moorline: Moorline, step: Step) -> str:
 
 
 async def told_coldly(dsn: str, steps: Sequence[Step], *, keep_turns: int = 1000) -> list[str]:
-    """What comes of the steps if every one is taken in a process that knows nothing."""
+    """The outcomes of the steps, each taken in a process with nothing cached."""
     replies = []
     for step in steps:
         async with process(dsn, keep_turns=keep_turns) as moorline:
@@ -140,7 +140,7 @@ async def told_coldly(dsn: str, steps: Sequence[Step], *, keep_turns: int = 1000
 
 
 async def told_warmly(dsn: str, steps: Sequence[Step], number: int, *, keep_turns: int = 1000) -> list[str]:
-    """What comes of the steps in processes that stay."""
+    """The outcomes of the steps in processes that stay."""
     async with processes(dsn, number, keep_turns=keep_turns) as moorlines:
         return [await take(moorlines[step.process % number], step) for step in steps]
 

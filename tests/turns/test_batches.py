@@ -1,4 +1,4 @@
-"""What many devices want at one moment goes to the database as one statement; nobody suffers from his neighbours."""
+"""What many devices want at the same moment goes to the database as one statement, and no item affects another."""
 
 import asyncio
 from collections import Counter
@@ -31,20 +31,20 @@ HANDFUL = len(DEVICES) // LARGEST + 3
 
 NAMES = load(STATEMENTS, "public")
 
-TOO_LONG = Random(0).randbytes(4000).hex()  # noqa: S311 - chance that can be repeated, no secret
+TOO_LONG = Random(0).randbytes(4000).hex()  # noqa: S311 - repeatable, no secret
 """A device ID that no index of the database holds."""
 
 
 @asynccontextmanager
 async def held_up(connection: Connection) -> AsyncIterator[None]:
-    """What claims a turn meanwhile is on its way until the block ends."""
+    """A task that claims a turn meanwhile is on its way until the block ends."""
     async with connection.transaction():
         await connection.execute("LOCK TABLE conversation_messages IN ACCESS EXCLUSIVE MODE")
         yield
 
 
 async def on_its_way(dsn: str) -> None:
-    """Comes back when a statement waits at the server."""
+    """Returns when a statement waits at the server."""
     waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
     async with asyncio.timeout(30):
         while (await execute(dsn, waiting))[0]["count"] != 1:  # noqa: ASYNC110 - the server cannot call us
@@ -67,7 +67,7 @@ async def test_a_hundred_devices_begin_and_commit_in_a_handful_of_statements(dsn
         assert Counter(device for group in grouped for device in group) == Counter(DEVICES)
 
 
-async def test_no_group_is_larger_than_it_may_be(dsn: str) -> None:
+async def test_no_batch_is_larger_than_it_may_be(dsn: str) -> None:
     async with proxied(dsn) as proxy:
         database = Database(proxy.dsn)
         turns = Turns(database, default_ttl=60)
@@ -94,7 +94,7 @@ async def test_a_commit_that_fails_fails_alone(turns: Turns) -> None:
     assert [len(await turns.transcript(turn.device_id)) for turn in opened] == [int(n != 4) for n in range(10)]
 
 
-async def test_who_is_cancelled_before_he_is_sent_leaves_nothing(
+async def test_a_task_cancelled_before_its_item_is_sent_leaves_nothing(
     dsn: str, turns: Turns, connection: Connection
 ) -> None:
     await answer(turns, message("warm"))
@@ -113,7 +113,7 @@ async def test_who_is_cancelled_before_he_is_sent_leaves_nothing(
     assert await connection.fetchval("SELECT count(*) FROM conversation_states WHERE device_id = 'second'") == 0
 
 
-async def test_who_is_cancelled_on_his_way_ends_when_he_has_come_back(
+async def test_a_task_cancelled_while_its_item_is_on_its_way_ends_when_the_batch_is_back(
     dsn: str, turns: Turns, connection: Connection
 ) -> None:
     await answer(turns, message("warm"))
@@ -140,13 +140,13 @@ async def test_what_a_cancelled_caller_won_is_withdrawn(dsn: str, connection: Co
             await on_its_way(dsn)
             saying.cancel()
             await asyncio.wait([saying])
-        # It may still be on its way back; whoever comes next gets the device all the same, and the first turn.
+        # It may still be on its way back; the next message gets the device all the same, and the first turn.
         assert await say(moorline, "next", "m2") == "2: next"
         assert (await statuses(connection))["m1"] == ("waiting", 0)
         assert await connection.fetchval("SELECT claim_id FROM conversation_states") is None
 
 
-def test_a_loop_that_ends_with_somebody_on_his_way_leaves_the_next_loop_alone(dsn: str) -> None:
+def test_a_loop_that_ends_with_an_item_on_its_way_leaves_the_next_loop_alone(dsn: str) -> None:
     database = Database(dsn)
     turns = Turns(database, default_ttl=60)
 
@@ -170,7 +170,7 @@ def test_a_loop_that_ends_with_somebody_on_his_way_leaves_the_next_loop_alone(ds
     asyncio.run(go_on())
 
 
-async def test_two_loops_side_by_side_share_what_is_known_and_no_group(dsn: str) -> None:
+async def test_two_loops_at_once_share_the_cache_but_no_batch(dsn: str) -> None:
     database = Database(dsn)
     turns = Turns(database, default_ttl=60)
     both = Barrier(2)
@@ -218,7 +218,7 @@ async def test_a_row_that_is_locked_for_long_is_given_up_and_holds_nobody_up(
     assert (await answer(turns, message("m1", device="d2"))).turn_no == 2
 
 
-async def test_while_the_store_is_away_each_of_a_group_gets_an_error_of_his_own(dsn: str) -> None:
+async def test_while_the_store_is_away_each_item_of_a_batch_gets_its_own_error(dsn: str) -> None:
     async with proxied(dsn) as proxy:
         database = Database(proxy.dsn)
         turns = Turns(database, default_ttl=60)

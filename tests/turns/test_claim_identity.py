@@ -1,4 +1,4 @@
-"""A claim is its ID: neither the clock, nor an erasure, nor an equal fence makes a stale turn pass for the open one."""
+"""A claim is its ID: neither the clock nor an erasure nor an equal fence lets a stale turn pass for the open one."""
 
 import pytest
 
@@ -21,7 +21,7 @@ async def erase(dsn: str, device: str = "d1") -> None:
 
 
 async def refused(turns: Turns, turn: OpenTurn) -> None:
-    """Whatever the stale turn tries is refused."""
+    """Everything that the stale turn tries is refused."""
     with pytest.raises(StaleTurn):
         await turns.commit(turn, record(turn, "stale"))
     with pytest.raises(StaleTurn):
@@ -102,7 +102,7 @@ async def test_a_turn_whose_device_was_erased_leaves_nothing(dsn: str, turns: Tu
 
 
 async def left(turns: Turns, message_id: str, head: str, body: bytes) -> None:
-    """A turn that leaves this head."""
+    """Runs a turn that leaves this head."""
     turn = await claim(turns, message(message_id))
     turn.set_lock("desk", None)
     turn.put(CheckpointRow("desk", head, None, "bytes", body, "{}", "{}"), ())
@@ -112,7 +112,7 @@ async def left(turns: Turns, message_id: str, head: str, body: bytes) -> None:
 async def test_a_cached_head_is_dropped_where_the_fence_went_back(
     dsn: str, turns: Turns, worker: Workers, connection: Connection
 ) -> None:
-    """A database that fell back may have lost turns since, and have others under the same names."""
+    """A database that fell back may have lost turns and have other ones under the same numbers."""
     await answer(turns, message("m0"))
     await connection.execute("UPDATE conversation_states SET fence = $1", await microseconds(connection) + HOUR)
     await left(turns, "m1", "head", b"lost")

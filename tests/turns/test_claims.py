@@ -1,4 +1,4 @@
-"""Claim, lease and fence: one turn of a device at a time, and a turn that was taken over changes nothing."""
+"""Claim, lease and fence: a device has one turn at a time, and a turn that was taken over changes nothing."""
 
 import asyncio
 from uuid import uuid4
@@ -126,7 +126,7 @@ async def test_a_commit_asked_again_is_the_same_commit(turns: Turns) -> None:
     assert [entry.record.turn_no for entry in await turns.transcript("d1")] == [1]
     later = await answer(turns, message("m2"))
     assert later.turn_no == 2
-    await turns.commit(turn, record(turn))  # however late
+    await turns.commit(turn, record(turn))  # no matter how late
     assert [entry.record.turn_no for entry in await turns.transcript("d1")] == [1, 2]
 
 
@@ -240,7 +240,7 @@ async def test_a_message_whose_waiter_died_is_left_behind_too(
     first = await claim(turns, message("m1"))
     assert await begin(worker(), message("m2")) == Waiting()
     await turns.commit(first, record(first))
-    assert await turns.begin_orphaned("d1") is None  # its waiter may be alive
+    assert await turns.begin_orphaned("d1") is None  # its caller may be alive
     await expire_waiter(connection, "m2")
     assert await turns.orphaned() == ["d1"]
     found = await turns.begin_orphaned("d1")
@@ -275,7 +275,7 @@ async def test_a_failure_that_nobody_was_told_of_is_left_behind_and_holds_nobody
 
 
 @pytest.mark.parametrize(("give_back", "attempts"), [(True, 2), (False, 3)])
-async def test_an_abandoned_turn_is_finished_by_whoever_comes_next(
+async def test_an_abandoned_turn_is_finished_by_the_next_claim(
     turns: Turns, worker: Workers, connection: Connection, give_back: bool, attempts: int
 ) -> None:
     await claim(worker(), message("m1"))
@@ -285,7 +285,7 @@ async def test_an_abandoned_turn_is_finished_by_whoever_comes_next(
     await turns.abandon(left, give_back=give_back)  # its answer was lost
     again = await claim(worker(), message("m2"))
     assert (ids(again), again.attempts) == (["m1"], attempts)
-    await turns.abandon(left, give_back=give_back)  # another has it by now
+    await turns.abandon(left, give_back=give_back)  # another process has it by now
     assert await turns.heartbeat(again)
     assert await begin(turns, message("m2")) == Waiting()
 

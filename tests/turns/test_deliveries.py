@@ -1,4 +1,4 @@
-"""A message is answered once, however often, wherever and in whatever company it is delivered."""
+"""A message is answered once, however often, wherever and together with whatever it is delivered."""
 
 import asyncio
 import logging
@@ -173,7 +173,7 @@ async def test_a_message_that_takes_too_long_every_time_is_set_aside(dsn: str) -
             await say(moorline, "hello", "m1")
 
 
-async def test_a_busy_device_refuses_who_would_not_wait(dsn: str, moorline: Moorline) -> None:
+async def test_a_busy_device_rejects_a_caller_that_does_not_wait(dsn: str, moorline: Moorline) -> None:
     stall = Stall()
     async with runtime(dsn, stall) as first:
         running = asyncio.create_task(say(first, "hello", "m1"))
@@ -269,7 +269,9 @@ async def test_neither_of_two_workers_takes_more_than_eight_turns_running_while_
         assert any(text.startswith("theirs") for text in said[start : start + 9])
 
 
-async def test_who_gives_up_waiting_holds_nobody_up(dsn: str, moorline: Moorline, connection: Connection) -> None:
+async def test_a_caller_that_gives_up_waiting_holds_nobody_up(
+    dsn: str, moorline: Moorline, connection: Connection
+) -> None:
     stall = Stall()
     async with runtime(dsn, stall) as first:
         running = asyncio.create_task(say(first, "hello", "m1"))
@@ -283,7 +285,7 @@ async def test_who_gives_up_waiting_holds_nobody_up(dsn: str, moorline: Moorline
             await cancelled
         stall.go_on.set()
         await running
-        async with asyncio.timeout(5):  # the places would be theirs for 15 s
+        async with asyncio.timeout(5):  # they would keep their places for 15 s
             assert await say(first, "next", "m4") == "2: next"
         assert await statuses(connection) == {
             "m1": ("done", 1),
@@ -294,8 +296,8 @@ async def test_who_gives_up_waiting_holds_nobody_up(dsn: str, moorline: Moorline
         assert await say(moorline, "impatient", "m2") == "3: impatient"
 
 
-async def test_who_comes_again_with_an_early_place_is_answered_at_once(dsn: str) -> None:
-    """Its place in the queue is earlier than its call's among the calls that wait in this process."""
+async def test_a_message_sent_again_with_an_early_place_is_answered_at_once(dsn: str) -> None:
+    """Its place in the queue is earlier than its call's place among the calls that wait in this process."""
     stall = Stall(lambda request: request.messages[-1]["content"] == "first")
 
     def failing_once(request: ModelRequest) -> object:
@@ -305,7 +307,7 @@ async def test_who_comes_again_with_an_early_place_is_answered_at_once(dsn: str)
         return stall(request)
 
     failed: list[bool] = []
-    async with runtime(dsn, failing_once) as moorline:  # type: ignore[arg-type]  # what stall gives is a reply
+    async with runtime(dsn, failing_once) as moorline:  # type: ignore[arg-type]  # stall's result is a reply
         with pytest.raises(AgentError):
             await say(moorline, "again", "m1")
         running = asyncio.create_task(say(moorline, "first", "m2"))

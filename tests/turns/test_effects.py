@@ -1,4 +1,4 @@
-"""What tools do to the world happens once, wherever a turn is cut off and however often it is run."""
+"""An effect happens once, wherever a turn is cut off and however often it runs."""
 
 import asyncio
 import json
@@ -24,7 +24,7 @@ from .runtimes import Stall, Thing, World, after_tools, crashed, execute, in_que
 
 @pytest.fixture(autouse=True)
 def _no_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process that is taken for dead does not take its lease back."""
+    """A process that is taken for dead does not renew its lease."""
     monkeypatch.setattr(execution, "HEARTBEAT", 3600)
 
 
@@ -45,7 +45,7 @@ async def booked(dsn: str) -> list[str]:
 
 
 async def journal(connection: Connection) -> list[tuple[str, str, bool]]:
-    """Kind, name and whether there is a result, of all entries."""
+    """Of all journal entries: kind, name, and whether there is a result."""
     rows = await connection.fetch("SELECT kind, name, result FROM conversation_effects ORDER BY message_id, position")
     return [(row["kind"], row["name"], row["result"] is not None) for row in rows]
 
@@ -165,7 +165,7 @@ async def test_an_outside_effect_that_may_be_repeated_is_with_the_same_key(
 
 
 async def agents_of(connection: Connection) -> list[tuple[str, str, str | None]]:
-    """Kind, name and agent of all entries."""
+    """Of all journal entries: kind, name and agent."""
     rows = await connection.fetch("SELECT kind, name, agent FROM conversation_effects ORDER BY message_id, position")
     return [(row["kind"], row["name"], row["agent"]) for row in rows]
 
@@ -206,7 +206,7 @@ async def test_every_entry_says_whose_it_is(
 async def test_a_rerun_that_begins_with_an_effect_goes_to_the_agent_whose_effect_it_was(
     stack: AsyncExitStack, dsn: str, connection: Connection, world: World
 ) -> None:
-    """A graph of the user's own calls a tool without asking a model of ours."""
+    """A graph of the user's own calls a tool without asking our model."""
     book = next(tool for tool in world.tools() if tool.name == "book")
     reached, go_on = asyncio.Event(), asyncio.Event()
     stalls: list[asyncio.Event] = []
@@ -307,7 +307,7 @@ async def test_a_model_that_answers_otherwise_on_a_rerun_is_not_asked(
 async def test_effects_of_a_burst_that_failed_are_not_repeated_by_any_of_its_messages(
     stack: AsyncExitStack, dsn: str, connection: Connection, world: World
 ) -> None:
-    """The set stays together, so its messages have one journal."""
+    """The merged messages stay together, so they have one journal."""
     stall = Stall(lambda request: request.messages[-1]["content"] == "hello")
 
     def failing(request: ModelRequest) -> Any:

@@ -1,4 +1,4 @@
-"""What a turn that failed leaves: the error says whether what its tools did stands, and how the turn is finished."""
+"""What a failed turn leaves: the error says whether its effects stand, and how the turn is finished."""
 
 import asyncio
 from typing import Any
@@ -32,7 +32,7 @@ def world() -> World:
 
 @pytest.fixture(autouse=True)
 def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a busy machine, too, a failed turn is released before its caller is told."""
+    """Even on a busy machine a failed turn is released before its caller is told."""
     for module in ("background", "turn_queue"):
         monkeypatch.setattr(f"moorline.{module}.GRACE", 30)
 
@@ -77,7 +77,7 @@ async def test_the_error_gives_the_id_with_which_the_turn_is_finished_and_nothin
 
 @pytest.mark.parametrize("text", ["hello", "book table"])
 async def test_a_turn_whose_tools_did_nothing_says_so(dsn: str, world: World, text: str) -> None:
-    """The model failed at once; or the tool refused, or raised, and what it had done was rolled back."""
+    """The model failed at once, or the tool refused, or it raised and was rolled back."""
 
     def fails(request: ModelRequest) -> ModelReply:
         if text == "hello" or after_tools(request):
@@ -161,7 +161,7 @@ async def test_what_was_done_for_a_device_that_was_erased_meanwhile_is_not_denie
 
 
 async def test_what_the_database_refused_in_the_end_was_not_done(dsn: str, world: World) -> None:
-    """Though the journal was written in the same transaction."""
+    """Even though the journal was written in the same transaction."""
     await execute(dsn, "ALTER TABLE bookings ADD UNIQUE (what) DEFERRABLE INITIALLY DEFERRED")
     await execute(dsn, "INSERT INTO bookings VALUES ('d2', 'table')")
     async with runtime(dsn, world=world) as moorline:

@@ -1,4 +1,4 @@
-"""What a process has in hand of a device it does not read again; and it is never wrong for it."""
+"""A process does not read again what it has cached of a device, and the cache is never wrong."""
 
 import gc
 
@@ -19,11 +19,11 @@ READS = """
     SELECT sum(seq_scan + idx_scan) AS reads FROM pg_stat_user_tables
     WHERE relname IN ('conversation_checkpoints', 'conversation_values')
 """
-"""Without conversation_writes, whose index each commit asks whether a write is there already."""
+"""conversation_writes is left out: each commit looks in its index for existing writes."""
 
 
 async def reads(dsn: str) -> int:
-    """How often state has been read."""
+    """The number of reads of state."""
     await gone(dsn)
     return int((await execute(dsn, READS))[0]["reads"])
 
@@ -51,7 +51,7 @@ async def test_a_process_that_was_not_the_last_reads_again_and_is_shown_all(dsn:
 
 
 @pytest.mark.parametrize("seed", range(2))
-async def test_whoever_takes_a_turn_is_shown_what_one_is_shown_who_knows_nothing(dsn: str, seed: int) -> None:
+async def test_a_process_with_a_cache_is_shown_what_a_fresh_one_is_shown(dsn: str, seed: int) -> None:
     steps = conversation(seed, 90)
     cold = await told_coldly(dsn, steps)
     for device in {step.device for step in steps}:
@@ -59,7 +59,7 @@ async def test_whoever_takes_a_turn_is_shown_what_one_is_shown_who_knows_nothing
             await moorline.erase(device)
     warm = await told_warmly(dsn, steps, 3)
     assert list(differences(cold, warm, steps)) == []
-    # It was a conversation: everybody spoke, and somebody failed.
+    # It was a real conversation: every agent spoke, and one failed.
     assert {reply.split()[0].strip(",") for reply in cold} >= {"hair", "nails", "diary", "ModelError", "erased"}
 
 
@@ -73,7 +73,7 @@ async def test_a_history_that_is_stored_whole_now_and_then_is_known_whole(dsn: s
 
 
 async def left(turns: Turns, device: str, size: int) -> OpenTurn:
-    """A turn that leaves a head of so many bytes."""
+    """Runs a turn that leaves a head of so many bytes."""
     turn = await claim(turns, message(device=device))
     turn.set_lock("desk", None)
     value = ValueRow("desk", "history", "1", "bytes", bytes(size))
@@ -90,7 +90,7 @@ async def test_what_is_known_stays_within_its_bounds(turns: Turns, monkeypatch: 
         cache.put(await left(turns, device, size))
         held = [one for one in devices if cache.get(one)]
         assert len(held) * size <= head_cache.LIMIT
-        # The last ones, in the order in which they were used.
+        # The last ones, in order of use.
         assert held == devices[devices.index(device) + 1 - len(held) : devices.index(device) + 1]
     assert len(held) > 5
     cache.put(await left(turns, "large", head_cache.LIMIT))
@@ -138,8 +138,8 @@ async def test_the_writes_of_a_history_keep_their_order(turns: Turns) -> None:
 
 
 def holds(secret: bytes) -> bool:
-    """Whether the process holds rows with this in them."""
-    gc.unfreeze()  # the first turn of a process freezes what is alive, which is not listed then
+    """Whether the process has rows with this text in memory."""
+    gc.unfreeze()  # the first turn of a process freezes what is alive, which is then not listed
     gc.collect()
     rows = [one for one in gc.get_objects() if isinstance(one, HeadRows)]
     blobs = [write.blob for one in rows for write in one.head.writes]

@@ -1,4 +1,4 @@
-"""A device's row that is locked holds up nobody else; whoever asks again gets through, with what is true by then."""
+"""A locked row of a device holds up no other device; a retry gets through and sees the current state."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -27,7 +27,7 @@ async def hold(connection: Connection, device: str = "d1") -> None:
 
 
 async def asked(dsn: str, statement: str, sessions: int = 1) -> None:
-    """Comes back when so many sessions of the database have asked in vain, by the statement that they ran last."""
+    """Returns when the last statement of so many sessions has found the row locked."""
     vain = f"""
         SELECT count(*) FROM pg_stat_activity
         WHERE datname = current_database() AND state = 'idle' AND query LIKE '%moorline_{statement}_%'
@@ -41,7 +41,7 @@ async def asked(dsn: str, statement: str, sessions: int = 1) -> None:
 
 
 async def lock_waits(dsn: str, number: int) -> None:
-    """Comes back when the server shows so many sessions of the database that wait for a lock."""
+    """Returns when the server shows so many sessions of the database that wait for a lock."""
     waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
     async with asyncio.timeout(30):
         while (await execute(dsn, waiting))[0]["count"] != number:  # noqa: ASYNC110 - the server cannot call us
@@ -76,7 +76,7 @@ async def test_a_begin_after_a_commit_that_was_held_up_starts_from_what_that_lef
     assert isinstance(replayed, Replayed)
 
 
-async def test_a_locked_device_holds_up_no_other_of_its_group(turns: Turns, connection: Connection) -> None:
+async def test_a_locked_device_holds_up_no_other_of_its_batch(turns: Turns, connection: Connection) -> None:
     await answer(turns, message("m1"))
     await hold(connection)
     others = [message("m1", device=f"other {number}") for number in range(20)]
@@ -125,7 +125,7 @@ async def test_a_commit_that_was_held_up_by_an_erasure_is_stale_and_brings_nothi
     dsn: str, turns: Turns, connection: Connection
 ) -> None:
     turn = await claim(turns, message("m1"))
-    # The erasure has the device's row, and waits for this one.
+    # The erasure has locked the device's row, and waits for this one.
     await connection.execute("BEGIN")
     await connection.fetch("SELECT FROM conversation_messages FOR UPDATE")
     async with DeviceCheckpointer.from_conn_string(dsn) as saver:
@@ -163,7 +163,7 @@ async def test_an_erasure_holds_off_the_first_message_of_a_device_too(
 
 @pytest.mark.parametrize("seed", range(3))
 async def test_whatever_happens_to_a_device_at_once_nothing_deadlocks(dsn: str, worker: Workers, seed: int) -> None:
-    chance = Random(seed)  # noqa: S311 - chance that can be repeated, no secret
+    chance = Random(seed)  # noqa: S311 - repeatable, no secret
     workers = [worker() for _ in range(4)]
 
     async def happen(turns: Turns, number: int) -> None:
@@ -199,7 +199,7 @@ async def test_whatever_happens_to_a_device_at_once_nothing_deadlocks(dsn: str, 
 
 
 async def test_merged_and_withdrawn_at_once_nothing_deadlocks(dsn: str, turns: Turns, worker: Workers) -> None:
-    """A claim of many messages and the withdrawals of those meet on the same rows."""
+    """A claim of many messages and their withdrawals use the same rows."""
     for round_ in range(10):
         first = await claim(turns, message(f"{round_} first"))
         waiting = [message(f"{round_} {number}", on_busy="merge") for number in range(6)]

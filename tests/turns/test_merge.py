@@ -1,4 +1,4 @@
-"""Messages that wait side by side and may be merged are answered by one turn, all with its reply."""
+"""Adjacent waiting messages that may be merged are answered by one turn, all with its reply."""
 
 import pytest
 
@@ -17,7 +17,7 @@ def merged(message_id: str, **others: object) -> IncomingMessage:
 
 
 async def in_queue(turns: Turns, *waiting: IncomingMessage) -> None:
-    """These messages wait, in this order, and nobody runs."""
+    """Lets these messages wait, in this order, with no turn open."""
     running = await claim(turns, message("m0"))
     for one in waiting:
         assert await begin(turns, one) == Waiting()
@@ -25,7 +25,7 @@ async def in_queue(turns: Turns, *waiting: IncomingMessage) -> None:
 
 
 async def in_queue_after_a_question(turns: Turns, *waiting: IncomingMessage) -> None:
-    """As `in_queue`, and the last turn asked `i`."""
+    """Like `in_queue`, after a turn that asked with the interrupt `i`."""
     asked = await claim(turns, message("question"))
     await turns.commit(asked, record(asked, interrupt={"id": "i", "value": "which?"}))
     running = await claim(turns, message("m0"))

@@ -1,4 +1,5 @@
-"""The tables of conversations can be spread by device: every statement of a turn finds its rows by that key alone."""
+"""The tables of conversations can be partitioned by device: every statement of a turn finds its rows by that key
+alone."""
 
 import re
 from pathlib import Path
@@ -24,7 +25,7 @@ DEVICES = [f"d{number}" for number in range(12)]
 
 
 def partitioned(found: re.Match[str]) -> str:
-    """The table as one that is spread over partitions by device."""
+    """SQL that partitions the table by device."""
     name, columns = found[1], found[2]
     spread = f"CREATE TABLE @schema.{name} ({columns}\n) PARTITION BY HASH (device_id);"
     parts = (

@@ -1,4 +1,4 @@
-"""However much is stored, a turn goes by the keys of its device, and its updates stay within their pages."""
+"""However much is stored, a turn uses the keys of its device, and its updates stay within their pages."""
 
 from typing import Any
 
@@ -55,14 +55,14 @@ READ = """
             SELECT sum(i.idx_tup_read) FROM pg_stat_user_indexes i WHERE i.relid = t.relid) AS entries
     FROM pg_stat_user_tables t WHERE t.relname LIKE 'conversation\\_%'
 """
-"""By table: how often it was read from end to end, how often by an index, and how many entries of its indexes."""
+"""By table: the number of sequential scans, of index scans, and of index entries read."""
 
 ROUNDS = 12
-"""Statements in functions are planned anew for five runs and then perhaps no more."""
+"""Statements in functions get custom plans for five runs, and then perhaps a generic one."""
 
 
 async def test_a_turn_reads_by_the_keys_of_its_device(dsn: str) -> None:
-    """As the server counts what ran, inside of functions too."""
+    """By the server's counts, which include what runs inside functions."""
     async with process(dsn) as moorline:
         for said in ("hello", "how are you", "and now"):
             await take(moorline, Step("d1", said, 0))
@@ -73,7 +73,7 @@ async def test_a_turn_reads_by_the_keys_of_its_device(dsn: str) -> None:
     await execute(dsn, "SELECT pg_stat_reset()")
     async with DeviceCheckpointer.from_conn_string(dsn, pool_size=1) as saver:
         for number in range(ROUNDS):
-            # A worker that knows nothing, so that Begin brings all; every other turn prunes.
+            # A worker with nothing cached, so that Begin brings everything; every other turn prunes.
             turns = Turns(saver.database, default_ttl=60, keep_turns=2)
             turn = await claim(turns, message(f"m{number}"))
             assert turn.prefetched[""].delta_channels
@@ -98,8 +98,8 @@ async def test_a_turn_reads_by_the_keys_of_its_device(dsn: str) -> None:
 
 
 async def test_a_history_is_read_step_by_step(dsn: str) -> None:
-    """Each step by the key of its checkpoint: not all checkpoints of the device for each of them."""
-    length = 25  # of which nothing is stored whole yet
+    """Each step reads one checkpoint by its key, not all checkpoints of the device."""
+    length = 25  # none of it is stored whole yet
     async with runtime(dsn, keep_turns=1000) as moorline:
         for _ in range(length):
             await say(moorline, "hello")
@@ -136,7 +136,7 @@ async def test_no_index_has_what_a_hot_turn_changes(turns: Turns, connection: Co
     await turns.commit(turn, record(turn))
     after = await rows()
     for table in CHANGED:
-        # A message's row is new with the turn.
+        # The message's row is new in this turn.
         steps = [(running, after)] if table == "conversation_messages" else [(before, running), (running, after)]
         changed = {name for old, new in steps for name in new[table] if old[table][name] != new[table][name]}
         assert len(changed) > 3
@@ -144,7 +144,7 @@ async def test_no_index_has_what_a_hot_turn_changes(turns: Turns, connection: Co
 
 
 async def test_updates_of_hot_turns_stay_within_their_pages(dsn: str) -> None:
-    """In full tables, where no vacuum makes room meanwhile."""
+    """In full tables, with no vacuum that makes room meanwhile."""
     for table in CHANGED:
         await execute(dsn, f"ALTER TABLE {table} SET (autovacuum_enabled = off)")
     for statement in FILL.split(";")[:2]:
@@ -167,5 +167,5 @@ async def test_updates_of_hot_turns_stay_within_their_pages(dsn: str) -> None:
         "conversation_messages": 100,
     }
     for row in counted:
-        # As long as anybody reads anywhere in the database, also the server itself, a page cannot be cleaned.
+        # While anybody reads anywhere in the database, even the server itself, a page cannot be cleaned.
         assert row["hot"] >= row["updates"] * 0.95, row["name"]

@@ -1,4 +1,4 @@
-"""Checkpoints of long ago go, and nobody who reads on ever misses them."""
+"""Old checkpoints are removed, and no later read misses them."""
 
 from collections import Counter
 from typing import Any, TypedDict
@@ -35,8 +35,8 @@ async def sizes(connection: Connection) -> Counter[str]:
 
 
 def plain() -> GraphAgent:
-    """A graph that stores all it knows with every turn; a message that begins with `ask` makes it ask, two graphs
-    further down."""
+    """A graph that stores all its state with every turn; a message that begins with `ask` makes it ask, two subgraphs
+    down."""
 
     class Asked(TypedDict, total=False):
         text: str
@@ -83,7 +83,7 @@ async def test_what_deltas_start_from_stays_as_well(dsn: str) -> None:
 
 
 async def diary_at(saver: DeviceCheckpointer, own_id: str) -> list[str]:
-    """What the diary held at one of its checkpoints."""
+    """The diary's state at one of its checkpoints."""
     config: RunnableConfig = {"configurable": {"thread_id": "d1", "checkpoint_ns": "diary", "checkpoint_id": own_id}}
     found = await saver.aget_tuple(config)
     assert found is not None
@@ -111,7 +111,7 @@ async def test_every_checkpoint_of_the_last_turns_has_the_value_it_had(dsn: str)
 
 
 @pytest.mark.parametrize("keep_turns", [1, 3])
-async def test_whoever_reads_on_is_shown_what_is_shown_where_all_is_kept(dsn: str, keep_turns: int) -> None:
+async def test_agents_are_shown_the_same_as_without_pruning(dsn: str, keep_turns: int) -> None:
     steps = conversation(keep_turns, 60)
     pruned = await told_coldly(dsn, steps, keep_turns=keep_turns)
     for device in {step.device for step in steps}:
@@ -124,7 +124,7 @@ async def test_whoever_reads_on_is_shown_what_is_shown_where_all_is_kept(dsn: st
 async def test_an_agent_that_was_not_used_for_long_knows_all_it_knew(dsn: str) -> None:
     said = [
         *("hello", "hand over to nails", "hello", "hand over to diary", "mood glad", "start over"),
-        *["hello"] * 70,  # so many that the history of hair is stored whole meanwhile
+        *["hello"] * 70,  # enough for the history of hair to be stored whole meanwhile
         *("hand over to nails", "start over", "hand over to diary", *["and now"] * 12),
     ]
     steps = [Step("pruned", text, 0) for text in said]
@@ -168,7 +168,7 @@ async def test_only_messages_and_turns_become_more(dsn: str, connection: Connect
 
 
 async def test_checkpoints_of_no_turn_stay(dsn: str) -> None:
-    """Those of a copied conversation, which goes on from where the original stood."""
+    """Those of a copied conversation, which continues where the original ended."""
     outside = "SELECT checkpoint_id FROM conversation_checkpoints WHERE turn_no IS NULL ORDER BY checkpoint_id"
     async with plain_process(dsn, 2) as moorline, DeviceCheckpointer.from_conn_string(dsn) as saver:
         for _ in range(3):

@@ -1,4 +1,4 @@
-"""The queue of a device: in order of arrival, fair between workers, and nobody waits for who has gone."""
+"""The queue of a device: in order of arrival, fair between workers, and nobody waits for a caller that has gone."""
 
 import asyncio
 import re
@@ -18,7 +18,7 @@ from .claims import Connection, answer, begin, claim, expire_lease, expire_waite
 from .conftest import Workers
 
 RUNNING_TURNS = 8
-"""How many turns running a worker may take while another waits."""
+"""How many turns in a row a worker may take while another one waits."""
 
 
 async def test_messages_are_claimed_in_the_order_of_their_arrival(turns: Turns, worker: Workers) -> None:
@@ -31,7 +31,7 @@ async def test_messages_are_claimed_in_the_order_of_their_arrival(turns: Turns, 
 
     answered = []
     for _ in asking:
-        # Everybody asks, the last one first; only the first in order is let in.
+        # All ask, the last one first; only the first in order is let in.
         found = [(asker, await begin(asker, waiting)) for asker, waiting in reversed(asking)]
         [(asker, turn)] = [(asker, turn) for asker, turn in found if isinstance(turn, OpenTurn)]
         answered.extend(ids(turn))
@@ -64,7 +64,7 @@ async def test_no_worker_takes_more_than_eight_turns_running_while_another_waits
                 asking.remove((asker, waiting))
                 break
     blocks = [(name, len(list(turns_of))) for name, turns_of in groupby(order)]
-    # By arrival all of theirs come last; one of them is let in whenever ours had eight.
+    # By arrival all of theirs come last; one of them is let in after every eight of ours.
     assert blocks == [("ours", 8), ("theirs", 1), ("ours", 8), ("theirs", 1), ("ours", 5), ("theirs", 10)]
     texts = [entry.texts[0] for entry in await turns.transcript("d1")]
     assert [text for text in texts if text.startswith("ours")] == [waiting.text for waiting in ours]
@@ -113,7 +113,7 @@ async def test_asking_again_keeps_the_place(turns: Turns, connection: Connection
     assert await begin(turns, message("m3")) == Waiting()
 
 
-async def test_who_withdraws_gives_the_place_up_at_once(turns: Turns, connection: Connection) -> None:
+async def test_a_withdrawal_gives_the_place_up_at_once(turns: Turns, connection: Connection) -> None:
     running = await claim(turns, message("m1"))
     await begin(turns, message("m2"))
     await begin(turns, message("m3"))
@@ -131,7 +131,7 @@ async def test_a_withdrawal_leaves_turns_that_run_or_are_over_alone(turns: Turns
     assert await statuses(connection) == before
 
 
-async def test_a_busy_device_refuses_who_would_not_wait_and_stores_nothing(
+async def test_a_busy_device_rejects_a_caller_that_does_not_wait_and_stores_nothing(
     turns: Turns, worker: Workers, connection: Connection
 ) -> None:
     running = await claim(turns, message("m1"))
@@ -141,7 +141,7 @@ async def test_a_busy_device_refuses_who_would_not_wait_and_stores_nothing(
     assert isinstance(await begin(turns, message("m2", on_busy="reject")), OpenTurn)
 
 
-async def test_a_device_whose_row_is_held_refuses_who_would_not_wait_at_once(
+async def test_a_device_whose_row_is_locked_rejects_at_once_a_caller_that_does_not_wait(
     turns: Turns, worker: Workers, connection: Connection
 ) -> None:
     running = await claim(turns, message("m1"))
@@ -186,7 +186,7 @@ async def test_the_policies_are_the_same_here_and_in_the_schema(connection: Conn
 
 
 async def took(connection: Connection, *seconds: float) -> None:
-    """From now on these are what the device's last turns took, the newest first."""
+    """Makes the device's last turns have taken these times, newest first."""
     for number, each in enumerate(seconds):
         await connection.execute(
             "UPDATE conversation_turns SET started_at = committed_at - $2::float8 * interval '1 second'"
@@ -197,7 +197,7 @@ async def took(connection: Connection, *seconds: float) -> None:
 
 
 async def runs_since(connection: Connection, seconds: float) -> None:
-    """The open turn was claimed so long ago."""
+    """Makes the open turn have been claimed so long ago."""
     await connection.execute(
         "UPDATE conversation_states SET claimed_at = clock_timestamp() - $1::float8 * interval '1 second'", seconds
     )
@@ -209,7 +209,9 @@ async def retry_after(turns: Turns) -> float:
     return busy.retry_after
 
 
-async def test_who_is_refused_is_told_when_the_turn_will_probably_be_over(turns: Turns, connection: Connection) -> None:
+async def test_a_rejected_caller_is_told_when_the_turn_will_probably_be_over(
+    turns: Turns, connection: Connection
+) -> None:
     for number in range(7):
         await answer(turns, message(f"m{number}"))
     await took(connection, 2, 3, 4, 5, 6, 1000, 1000)  # the last five count
@@ -224,12 +226,12 @@ async def test_who_is_refused_is_told_when_the_turn_will_probably_be_over(turns:
     assert LEASE_SECONDS - 5 < await retry_after(turns) <= LEASE_SECONDS
 
 
-async def test_who_is_refused_by_a_new_device_is_told_three_seconds(turns: Turns) -> None:
+async def test_a_caller_rejected_by_a_new_device_is_told_three_seconds(turns: Turns) -> None:
     await claim(turns, message("m1"))
     assert 2 < await retry_after(turns) <= 3
 
 
-async def test_a_device_with_a_queue_refuses_who_would_not_wait(turns: Turns, connection: Connection) -> None:
+async def test_a_device_with_a_queue_rejects_a_caller_that_does_not_wait(turns: Turns, connection: Connection) -> None:
     running = await claim(turns, message("m1"))
     await begin(turns, message("m2"))
     await turns.commit(running, record(running))
@@ -254,12 +256,12 @@ async def test_a_message_that_comes_again_and_would_not_wait_is_refused_like_a_n
     )
 
 
-async def test_a_message_that_runs_is_waited_for_even_by_who_would_not_wait(turns: Turns, worker: Workers) -> None:
+async def test_even_reject_waits_for_its_own_message_that_runs(turns: Turns, worker: Workers) -> None:
     await claim(turns, message("m1"))
     assert await begin(worker(), message("m1", on_busy="reject")) == Waiting()
 
 
-async def test_a_message_that_waits_is_waited_for_even_by_who_would_not_wait(turns: Turns, worker: Workers) -> None:
+async def test_even_reject_waits_for_its_own_message_that_waits(turns: Turns, worker: Workers) -> None:
     await claim(turns, message("m1"))
     await begin(turns, message("m2"))
     assert await begin(worker(), message("m2", on_busy="reject")) == Waiting()

@@ -1,6 +1,6 @@
-"""What a crashed process left behind is finished first, by whoever comes next, and nothing of it shows before that.
+"""What a crashed process left behind is finished by the next claim, before anything else, and is invisible until then.
 
-A crash is faked: a process stops before it commits, and its lease is taken away.
+A crash is simulated: a process stops before it commits, and its lease is ended.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ Crash = Callable[..., object]
 
 @pytest.fixture(autouse=True)
 def _no_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process that is taken for dead does not take its lease back."""
+    """A process that is taken for dead does not renew its lease."""
     monkeypatch.setattr(execution, "HEARTBEAT", 3600)
 
 
@@ -163,7 +163,7 @@ async def test_a_recovery_that_meets_a_failing_model_costs_no_attempt_and_does_n
 async def test_an_answer_to_nothing_that_crashed_is_no_error_of_the_next_message(
     dsn: str, connection: Connection, worker: Workers
 ) -> None:
-    """The last turn asked, but its agent was changed since and does not wait any more."""
+    """The last turn asked, but its agent has changed since and no longer waits."""
     asked = await claim(worker(), message("m0"))
     await worker().commit(asked, record(asked, interrupt={"id": "gone", "value": "which?"}))
     await claim(worker(), message(resume=Resume(interrupt_id="gone", value=1)))

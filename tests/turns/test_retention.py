@@ -1,4 +1,4 @@
-"""What is older than an operator wants it kept goes; what somebody still needs stays."""
+"""What is older than the operator wants to keep is removed; what is still needed stays."""
 
 import asyncio
 import logging
@@ -42,13 +42,13 @@ AGE = """
 
 
 async def age(connection: Connection, *, days: int = DAYS + 1, device: str = "d1") -> None:
-    """All that was done so far was done so many days earlier."""
+    """Moves everything so far so many days into the past."""
     for statement in AGE.split(";")[:-1]:
         await connection.execute(statement, device, timedelta(days=days))
 
 
 async def rows(connection: Connection, device: str = "d1") -> dict[str, int]:
-    """Rows by table, where there are any."""
+    """Rows by table, of tables that have any."""
     counts = {
         table: await connection.fetchval(f"SELECT count(*) FROM conversation_{table} WHERE device_id = $1", device)  # noqa: S608
         for table in TABLES
@@ -81,7 +81,7 @@ async def test_of_a_device_out_of_use_only_the_lock_stays(dsn: str, database: Da
         assert await connection.fetch(LOCK) == locked
         assert (await moorline.session("d1")) is not None
         assert await remove_older(database, days=DAYS) == 0
-        # This process had its memory in hand.
+        # This process had its state cached.
         reply = await say(moorline, "hello", "m1")
         assert (reply, reply.replayed, reply.turn_no) == ("1: hello", False, 3)
         assert await say(moorline, "hello", "m3", device="d2") == "3: hello"
@@ -99,7 +99,7 @@ async def test_what_agents_of_a_device_in_use_remember_stays(
         assert await remove_older(database, days=DAYS) == 12
         assert await statuses(connection) == {"new": ("done", 1)}
         assert [entry.record.turn_no for entry in await moorline.transcript("d1")] == [7]
-        # All of it is what the history is made of.
+        # The history is made of all of it.
         assert (await rows(connection))["writes"] == whole
     async with runtime(dsn) as moorline:
         assert await say(moorline, "hello") == "8: hello"
@@ -175,7 +175,7 @@ async def test_a_message_that_somebody_waits_with_stays_with_what_its_turn_stand
         await age(connection)
         before = await rows(connection)
         await remove_older(database, days=DAYS)
-        # Nobody has come back with the second one since it failed.
+        # The second one has not been sent again since it failed.
         assert await statuses(connection) == {"m3": ("waiting", 0)}
         assert (await rows(connection))["checkpoints"] == before["checkpoints"]
         await connection.execute("UPDATE conversation_messages SET waiter_until = now()")
@@ -186,7 +186,7 @@ async def test_a_message_that_somebody_waits_with_stays_with_what_its_turn_stand
 async def test_a_message_goes_with_all_that_its_tools_noted(
     turns: Turns, database: Database, connection: Connection
 ) -> None:
-    """Delivered again it is a new one, whose notes begin anew."""
+    """Delivered again it is a new message, with a new journal."""
     for attempt in range(3):
         failing = await claim(turns, message("dead"))
         async with turns.transaction(failing) as transaction:
@@ -202,7 +202,7 @@ async def test_a_message_goes_with_all_that_its_tools_noted(
     await turns.commit(again, record(again))
 
 
-async def test_it_goes_in_small_pieces_and_past_whoever_is_busy(
+async def test_it_goes_in_small_pieces_and_skips_busy_devices(
     turns: Turns, database: Database, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(retention, "TURNS", 3)
@@ -249,7 +249,7 @@ async def test_threads_of_graphs_that_take_no_turns_stay(dsn: str, database: Dat
 
 @pytest.fixture
 def quiet() -> Iterator[None]:
-    """The log as it was, after commands."""
+    """Restores the logging set-up after commands."""
     logger = logging.getLogger("moorline")
     level, handlers = logger.level, [*logger.handlers]
     yield

@@ -1,4 +1,4 @@
-"""While a release rolls out, this code runs on the next version of the schema beside code that already uses that."""
+"""While a release rolls out, this code runs on the next version of the schema, beside code that already uses it."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -17,11 +17,11 @@ from .claims import Connection, answer, begin, claim, expire_lease, ids, message
 from .runtimes import World, execute, runtime, say
 
 NEXT = Path(__file__).parent / "next_version"
-"""What a next version may do to the schema: columns, an index, a function replaced, one with a successor."""
+"""What a next version may do to the schema: add columns and an index, replace a function, add a successor of one."""
 
 
 class Newer:
-    """A process of the next version, by the function that is new there."""
+    """Acts as a process of the next version, by calling the function that is new there."""
 
     def __init__(self, turns: Turns, connection: Connection) -> None:
         self._turns = turns
@@ -81,7 +81,7 @@ async def test_this_code_finishes_what_a_newer_process_left(turns: Turns, connec
 
 
 async def test_a_turn_that_is_open_while_the_schema_changes_is_committed(dsn: str, turns: Turns) -> None:
-    """By processes whose statements were prepared before."""
+    """By processes that prepared their statements before."""
     await answer(turns, message("m0"))
     turn = await claim(turns, message("m1"))
     [version] = read(NEXT, component="moorline")

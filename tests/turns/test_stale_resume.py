@@ -1,4 +1,4 @@
-"""An answer to an interrupt that waits for none is refused by Begin: nothing is stored, and no attempt used up."""
+"""An answer to an interrupt that waits for none is refused by Begin: nothing is stored, and no attempt is used."""
 
 from uuid import uuid4
 

@@ -1,5 +1,5 @@
 # ruff: noqa: TRY301, PT012 - what stands in a block is what the tests are about
-"""What tools do to the database: a block is kept as a whole or not at all, and nothing of a tool outlives its call."""
+"""What tools do to the database: a block is kept completely or not at all, and nothing of a tool outlives its call."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -54,7 +54,7 @@ def doing(body: Body, effect: Effect = "database") -> Agent:
 
 
 def obedient(request: ModelRequest) -> ModelReply:
-    """Calls the tool for `act`, and says what that gave; answers anything else."""
+    """Calls the tool for `act` and says its result; answers anything else."""
     if after_tools(request):
         return ModelReply(text=str(request.messages[-1]["content"]))
     acts = request.messages[-1]["content"] == "act"
@@ -62,7 +62,7 @@ def obedient(request: ModelRequest) -> ModelReply:
 
 
 async def act(dsn: str, body: Body, effect: Effect = "database", **settings: Any) -> Reply:
-    """What the model is told that the tool gave."""
+    """The reply, which is the tool's result as the model was shown it."""
     async with runtime(dsn, obedient, agent=doing(body, effect), **settings) as moorline:
         return await say(moorline, "act", "m1")
 
@@ -72,7 +72,7 @@ async def booked(dsn: str) -> list[str]:
 
 
 async def results(dsn: str) -> list[str]:
-    """What is journaled of effects."""
+    """The journaled results of effects."""
     return [row["result"] for row in await execute(dsn, "SELECT result::text FROM conversation_effects")]
 
 
@@ -294,7 +294,7 @@ async def test_a_block_that_is_left_open_fails_the_call(dsn: str) -> None:
     assert await booked(dsn) == []
 
 
-# What a tool may not do
+# What a tool must not do
 
 FORBIDDEN = [
     "COMMIT",
@@ -401,7 +401,7 @@ OUTLIVING = {
 }
 
 SESSION = {
-    # asyncpg switches jit off while it looks up types, and on again.
+    # asyncpg turns jit off while it looks up types, and back on.
     "settings": "SELECT name || '=' || setting FROM pg_settings WHERE source = 'session' AND name <> 'jit'",
     "user": "SELECT current_user || session_user WHERE current_user || session_user <> 'postgrespostgres'",
     "locks": "SELECT objid::text FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()",
@@ -424,7 +424,7 @@ async def test_nothing_of_a_tool_outlives_it(dsn: str, what: str, fails: bool) -
     await execute(dsn, "CREATE SEQUENCE numbers")
     backends: list[int] = []
     async with runtime(dsn, obedient, agent=doing(body), pool_max=1) as moorline:
-        # As another user, the turn fails as well: it may not write its journal.
+        # As another user the turn fails as well, because it may not write its journal.
         with pytest.raises(MoorlineError) if fails or what in ("a role", "a user") else nullcontext():
             await say(moorline, "act")
         async with moorline._backend.saver.database.connection() as connection:

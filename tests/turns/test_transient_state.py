@@ -1,4 +1,4 @@
-"""What a turn leaves behind that waits for nothing: what the next one needs, and no more."""
+"""A turn that waits for no answer leaves what the next one needs, and no more."""
 
 from typing import Annotated, Any, TypedDict
 
@@ -20,7 +20,7 @@ from .talks import extended
 METADATA = '{"step":1,"parents":{"":"0"},"counters_since_delta_snapshot":{"history":[1,1]}}'
 QUESTION = {"id": "1", "value": "really?"}
 WRITTEN = (("~2", "t1", 0), ("~1", "t2", 1), ("~1", "t2", 0))
-"""The path, task and place of each write."""
+"""The path, task and index of each write."""
 IN_ORDER = [b"~1 t2 0", b"~1 t2 1", b"~2 t1 0"]
 
 
@@ -98,7 +98,7 @@ async def test_tasks_are_named_next_to_those_that_are_stored(turns: Turns, dsn: 
 
 
 class Party(TypedDict, total=False):
-    """Deltas, of which several are written in one step."""
+    """Delta channels with several writes in one step."""
 
     messages: Annotated[list[BaseMessage], DeltaChannel(extended)]
 
@@ -116,7 +116,7 @@ def tell(state: Party) -> dict[str, Any]:
 
 
 def process(dsn: str) -> Moorline:
-    """Three answer at once, one of them after a question; then all that was ever said is told."""
+    """Three nodes answer at once, one of them after a question; then everything ever said is repeated."""
     graph = StateGraph(Party).add_node("tell", tell)
     for name in "abc":
         graph.add_node(name, guest(name)).add_edge(START, name).add_edge(name, "tell")

@@ -1,4 +1,4 @@
-"""What a message has done whose turn failed afterwards: the device's next turns are told, until it is finished."""
+"""Effects of a message whose turn failed: the device's next turns are told of them until the message is finished."""
 
 from uuid import uuid4
 
@@ -18,14 +18,14 @@ BEGUN = JournalEntry(kind="outside", agent="desk", name="ring", intent="{}")
 
 
 def told(message_id: str = "m1", entry: JournalEntry = RUNG) -> UnfinishedEffect:
-    """What the next turn is told of an entry."""
+    """What the next turn is told of a journal entry."""
     return UnfinishedEffect(
         message_id=message_id, agent=entry.agent, name=entry.name, intent=entry.intent, result=entry.result
     )
 
 
 async def fail(turns: Turns, turn: OpenTurn, *entries: JournalEntry, counts: bool = False) -> bool:
-    """The turn journals this, and fails; whether it is said that effects stand."""
+    """Journals this in the turn, lets it fail, and returns whether effects stand."""
     async with turns.transaction(turn) as transaction:
         await transaction.note(len(turn.journal), entries)
     return await turns.release(turn, notify=turn.messages[0].id, failure="AgentError", give_back=not counts)
@@ -88,7 +88,7 @@ async def test_a_turn_that_was_taken_over_says_what_stands(
     assert await turns.release(stale, notify="m1", failure="late", give_back=False)
 
 
-async def test_who_withdraws_learns_whether_an_earlier_attempt_did_something(
+async def test_a_withdrawal_says_whether_an_earlier_attempt_did_something(
     turns: Turns, worker: Workers, connection: Connection
 ) -> None:
     await fail(turns, await claim(turns, message("m1")), RUNG, counts=True)

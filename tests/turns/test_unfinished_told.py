@@ -1,4 +1,4 @@
-"""An agent is told what it has done for a message whose turn failed, until that message is finished or set aside."""
+"""An agent is told what it did for a message whose turn failed, until that message is finished or set aside."""
 
 from dataclasses import replace
 
@@ -22,7 +22,7 @@ async def _bookings(dsn: str) -> None:
 
 
 def unlucky(request: ModelRequest) -> ModelReply:
-    """Fails when the tools have run for a message that says book or ring, and else answers; a router routes by the
+    """Fails after the tools have run for a message that says book or ring, and answers any other; a router goes by the
     first word."""
     said = [message["content"] or "" for message in request.messages if message["role"] == "user"][-1]
     if "route" in request.functions:

@@ -1,4 +1,4 @@
--- A backend that writes a row a visit: the key is a text with as many rows as there were visits.
+-- A backend that writes one row for each visit: its key is a text that occurs as often as there were visits.
 CREATE TABLE conversation_states (
     id                 bigserial PRIMARY KEY,
     patient_profile_id varchar(64) NOT NULL,

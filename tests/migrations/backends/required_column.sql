@@ -1,4 +1,4 @@
--- A backend whose every row needs a value that only it knows.
+-- A backend whose rows need a value that only the backend knows.
 CREATE TABLE conversation_states (
     device_id text PRIMARY KEY,
     tenant    text NOT NULL,

@@ -1,4 +1,4 @@
--- A backend that calls its uuid key device_id, has no time of a lock, and names the agent in a text.
+-- A backend whose uuid key is called device_id, whose locks have no time, and which names the agent in a text column.
 CREATE TABLE conversation_states (
     device_id    uuid PRIMARY KEY,
     active_agent text,

@@ -1,4 +1,4 @@
--- A backend keyed by a uuid that it makes itself, with another table pointing to it and a trigger of its own.
+-- A backend with a uuid key that it makes itself, another table that refers to it, and a trigger of its own.
 CREATE TABLE conversation_states (
     id           uuid PRIMARY KEY DEFAULT gen_random_uuid(),
     current_step varchar(100) NOT NULL DEFAULT 'greeting',

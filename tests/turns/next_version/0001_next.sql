@@ -1,4 +1,4 @@
--- What a next version of the schema may do while code of this one runs.
+-- What the next version of the schema may do while code of this version runs.
 
 ALTER TABLE @schema.conversation_states ADD COLUMN region text;
 
@@ -12,7 +12,7 @@ ALTER TABLE @schema.conversation_checkpoints ADD COLUMN size integer;
 
 CREATE INDEX conversation_turns_by_time ON @schema.conversation_turns (device_id, committed_at);
 
--- Replaced under its name: older code goes on calling it.
+-- Replaced under the same name: older code goes on calling it.
 CREATE OR REPLACE FUNCTION @schema.moorline_asks(device text, last_turn_no bigint, interrupt_id text) RETURNS boolean
 LANGUAGE plpgsql STABLE
 AS $$
