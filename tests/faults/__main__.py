@@ -1,4 +1,4 @@
-"""Runs the fault laboratory round after round, each with the next seed, and tells how it goes."""
+"""Runs the fault laboratory round after round, each with the next seed, and reports the results."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ import pytest
 
 HERE = Path(__file__).parent
 COLUMNS = ("operations", "turns", "violations")
-"""The figures that have a column of their own in the table."""
+"""The figures that have their own columns in the table."""
 SHOWN = 12
-"""Lines of a failure."""
+"""Lines that are shown of a failure."""
 WITHOUT = ("test_checker.py", "test_history.py")
 """Tests of the laboratory itself."""
 
@@ -37,7 +37,7 @@ class Tally:
     figures: dict[str, float | str] = field(default_factory=dict)
 
     def add(self, figures: Mapping[str, object]) -> None:
-        """Counts are added up, measures kept at their worst, and "7 of 7" is added part by part."""
+        """Counts are added up, measures keep their worst value, and "7 of 7" is added part by part."""
         for name, value in figures.items():
             before = self.figures.get(name)
             if isinstance(value, str):
@@ -53,14 +53,14 @@ class Tally:
         return _told(self.figures)
 
     def row(self) -> str:
-        """Of the table, after the fault's name."""
+        """The rest of its line in the table, after the fault's name."""
         columns = "".join(f"{self.figures.get(name, ''):>12}" for name in COLUMNS)
         others = {name: value for name, value in self.figures.items() if name not in COLUMNS}
         return f"{self.runs:6}{self.failed:8}{columns}  {self.skipped if not self.runs else _told(others)}"
 
 
 class Progress:
-    """Says which fault is on and what it came to, and ends the run when the time is up."""
+    """Reports which fault is running and its result, and ends the run when the time is up."""
 
     def __init__(self, *, first: int, until: float) -> None:
         self.tallies: defaultdict[str, Tally] = defaultdict(Tally)
@@ -72,7 +72,7 @@ class Progress:
 
     @property
     def failed(self) -> int:
-        """Runs that showed a violation, or broke."""
+        """Runs with a violation, or that broke."""
         return sum(tally.failed for tally in self.tallies.values())
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
@@ -82,7 +82,7 @@ class Progress:
             _say(f"{report.nodeid}\n{report.longreprtext}")
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """What is long and the same for each seed comes last, in the first round, and not at all in the others."""
+        """Long tests that are the same for every seed come last, and only in the first round."""
         items.sort(key=lambda item: item.get_closest_marker("laboratory") is not None)
         if self.seed != self.first:
             items[:] = [item for item in items if item.get_closest_marker("laboratory") is None]
@@ -94,7 +94,7 @@ class Progress:
         _say(f"seed {self.seed:<4} {_fault(item.nodeid):78}", end="")
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """After setting up, running and taking down each."""
+        """After set-up, run and teardown of each."""
         if report.when == "teardown" and time.monotonic() > self.until and self._session is not None:
             self._session.shouldstop = "the time is up"
         tally = self.tallies[_fault(report.nodeid)]
@@ -149,7 +149,7 @@ def main() -> int:
             break
     _summarize(progress, time.monotonic() - begun)
     if progress.failed:
-        _say(f"The logs of rounds that failed: {logs}")
+        _say(f"The logs of failed rounds: {logs}")
     else:
         shutil.rmtree(logs)
     return 1 if progress.failed or not progress.tallies else 0

@@ -1,4 +1,4 @@
-"""What the server knows of the connections to a test's database."""
+"""The server's view of the connections to a test's database."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ OTHERS = "datname = current_database() AND backend_type = 'client backend' AND p
 
 
 async def states(dsn: str) -> list[str]:
-    """The state of each connection but the one that asks: `active`, `idle`, `idle in transaction`, …"""
+    """The state of each connection except the one that asks: `active`, `idle`, `idle in transaction`, …"""
     return [row["state"] for row in await _ask(dsn, f"SELECT state FROM pg_stat_activity WHERE {OTHERS}")]  # noqa: S608
 
 
 async def kill(dsn: str) -> int:
-    """Ends all connections but the one that asks, and comes back when they have ended; how many they were."""
+    """Ends all connections except the one that asks, waits until they have ended, and returns how many there were."""
     sql = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {OTHERS}"  # noqa: S608
     ended = len(await _ask(dsn, sql))
     await none_left(dsn)
@@ -26,14 +26,14 @@ async def kill(dsn: str) -> int:
 
 
 async def none_left(dsn: str) -> None:
-    """Comes back when there is no connection any more, which takes the server a moment; fails after 10 s."""
+    """Waits until no connection is left, which takes the server a moment; fails after 10 s."""
     left = await leaked(dsn)
     assert not left, f"connections were left: {left}"
 
 
 async def leaked(dsn: str, *, allowed: str = "") -> list[str]:
-    """The state of each connection that is still there, and not in the state that is allowed, after 10 s; it comes back
-    as soon as there is none."""
+    """Waits up to 10 s until no connection is left in any but the allowed state, and returns the states of those that
+    are."""
     deadline = time.monotonic() + 10
     while left := [state for state in await states(dsn) if state != allowed]:
         if time.monotonic() > deadline:
@@ -44,13 +44,13 @@ async def leaked(dsn: str, *, allowed: str = "") -> list[str]:
 
 @asynccontextmanager
 async def leaving_nothing(dsn: str) -> AsyncIterator[None]:
-    """Fails if what the block opened leaves a connection, or a transaction that is open and idle."""
+    """Fails if the block leaves a connection, or an idle transaction."""
     yield
     await none_left(dsn)
 
 
 async def all_idle(dsn: str) -> int:
-    """Comes back when no connection is in a transaction or at work any more, and says how many there are; fails after
+    """Waits until no connection is working or in a transaction, and returns how many connections there are; fails after
     10 s."""
     left = await leaked(dsn, allowed="idle")
     assert not left, f"connections did not come to rest: {left}"

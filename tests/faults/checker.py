@@ -1,4 +1,4 @@
-"""The checker: thirteen invariants over what a run left behind, each a function that yields its violations."""
+"""The checker: thirteen invariants of what a run left behind, each a function that yields its violations."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from tests.faults.history import Event
 from tests.faults.recorded import Recorded
 
 LAST = 5
-"""Operations of each worker that have to succeed once the fault is over."""
+"""The last operations of each worker, which have to succeed once the fault is over."""
 
 ENOUGH = 20
-"""Messages that an agent's bounded history holds in any case, whatever else is in it."""
+"""Messages that an agent's bounded history always keeps, whatever else is in it."""
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """A run, and what is put together from it for more than one invariant."""
+    """A run, and what more than one invariant derives from it."""
 
     recorded: Recorded
 
@@ -48,7 +48,7 @@ class Evidence:
 
     @cached_property
     def acknowledged(self) -> Sequence[Event]:
-        """The answers whose turns have to be there: nobody erased the device while they were asked for or since."""
+        """The answers whose turns have to be there: the device was not erased while they were asked for, or since."""
         asked: dict[tuple[str, str, str], float] = {}
         kept = []
         for event in self.events("invoke", "ok"):
@@ -64,22 +64,22 @@ class Evidence:
 
 
 def violations(recorded: Recorded) -> list[str]:
-    """All that the run violates, each line with its invariant before the colon."""
+    """All violations in the run, each line with its invariant before the colon."""
     evidence = Evidence(recorded)
     return [f"{name}: {what}" for name, check in INVARIANTS.items() for what in check(evidence)]
 
 
 def acknowledged_turns_are_kept(evidence: Evidence) -> Iterator[str]:
-    """Whoever was answered was answered by a turn that is stored, with that number, reply and message."""
+    """Every answer comes from a stored turn with its number, reply and message."""
     replies = {(turn.device, turn.turn_no): turn.reply for turn in evidence.recorded.turns}
     numbers = {(row.device, row.message): row.turn_no for row in evidence.recorded.messages}
     for ok in evidence.acknowledged:
         if numbers.get((ok.device, ok.message)) != ok.turn_no:
-            yield f"{ok.message} of {ok.device} was answered in turn {ok.turn_no} and is not there"
+            yield f"{ok.message} of {ok.device} was answered in turn {ok.turn_no}, but is not stored"
         answers = ((ok.turn_no, ok.reply), *ok.recovered)
         for number, reply in answers:
             if number is not None and replies.get((ok.device, number)) != reply:
-                yield f"turn {number} of {ok.device} was given out by {ok.worker} and is not stored like that"
+                yield f"turn {number} of {ok.device} was returned by {ok.worker}, but is not stored like that"
 
 
 def messages_happen_once(evidence: Evidence) -> Iterator[str]:
@@ -106,7 +106,7 @@ def messages_happen_once(evidence: Evidence) -> Iterator[str]:
 
 
 def turns_have_their_messages(evidence: Evidence) -> Iterator[str]:
-    """No turn and no message is there that nobody sent."""
+    """No stored turn or message is one that nobody sent."""
     texts = {(event.device, event.message): event.text for event in evidence.events("invoke")}
     for row in evidence.recorded.messages:
         if texts.get((row.device, row.message)) != row.text:
@@ -118,7 +118,7 @@ def turns_have_their_messages(evidence: Evidence) -> Iterator[str]:
 
 
 def reads_are_prefixes(evidence: Evidence) -> Iterator[str]:
-    """Each reply was given with exactly the messages and answers in sight that its agent had before it."""
+    """The agent that gave a reply was shown exactly its own earlier messages and answers."""
     for said in evidence.said:
         where = f"turn {said.turn.turn_no} of {said.turn.device}"
         if said.read is None:
@@ -133,7 +133,7 @@ def reads_are_prefixes(evidence: Evidence) -> Iterator[str]:
 
 
 def order_follows_real_time(evidence: Evidence) -> Iterator[str]:
-    """A message that was sent after another one's answer comes later in the log."""
+    """A message sent after another one's answer comes later in the transcript."""
     acknowledged: dict[str, list[tuple[float, int]]] = defaultdict(list)
     for ok in evidence.acknowledged:
         acknowledged[ok.device].append((ok.at, ok.turn_no or 0))
@@ -157,7 +157,7 @@ def turns_do_not_overlap(evidence: Evidence) -> Iterator[str]:
 
 
 def fences_hold(evidence: Evidence) -> Iterator[str]:
-    """Fences rise with the turns; nothing carries a fence that was not committed, or not in time."""
+    """Fences rise with the turns; no stored row has a fence that was not committed, or not in time."""
     recorded = evidence.recorded
     yield from _superseded(evidence)
     committed = {(turn.device, turn.fence): turn.turn_no for turn in recorded.turns}
@@ -191,7 +191,7 @@ def _superseded(evidence: Evidence) -> Iterator[str]:
 
 
 def locks_carry_over(evidence: Evidence) -> Iterator[str]:
-    """The agent of a turn is the one that the turn before it left the lock to, unless it was handed over."""
+    """The agent of a turn is the one to which the turn before it left the lock, unless the message was handed over."""
     for device, turns in evidence.conversations.items():
         for said in turns:
             if said.turn.agent != said.agents[-1]:
@@ -229,7 +229,7 @@ def numbers_agree(evidence: Evidence) -> Iterator[str]:
 
 
 def bookings_are_single(evidence: Evidence) -> Iterator[str]:
-    """One booking a slot, one a message; what was said to be booked is, and nothing else is."""
+    """One booking for each slot and for each message; exactly what replies say was booked is booked."""
     for before, after in pairwise(sorted(evidence.recorded.appointments, key=lambda a: (a.provider, a.starts))):
         if before.provider == after.provider and after.starts < before.ends:
             yield f"{before.device} and {after.device} have the same slot"
@@ -248,7 +248,7 @@ def bookings_are_single(evidence: Evidence) -> Iterator[str]:
 
 
 def devices_keep_apart(evidence: Evidence) -> Iterator[str]:
-    """A device sees and holds messages of its own only."""
+    """A device sees and stores only its own messages."""
     owners: dict[str, set[str]] = defaultdict(set)
     for device, message in evidence.invoked:
         owners[message].add(device)
@@ -263,7 +263,7 @@ def devices_keep_apart(evidence: Evidence) -> Iterator[str]:
 
 
 def workers_succeed_again(evidence: Evidence) -> Iterator[str]:
-    """The last operations of each worker succeed at the first go once the fault is over."""
+    """Once the fault is over, the last operations of each worker succeed at the first attempt."""
     lost = {event.worker for event in evidence.events("failpoint") if event.error == "SIGKILL"}
     for worker in sorted({event.worker for event in evidence.events("ready")} - lost):
         outcomes: dict[str, list[str]] = defaultdict(list)
@@ -275,7 +275,7 @@ def workers_succeed_again(evidence: Evidence) -> Iterator[str]:
 
 
 def erased_stays_erased(evidence: Evidence) -> Iterator[str]:
-    """Nothing that was over when an erasure began is there again, and nobody who asked after it was shown it."""
+    """Nothing that was finished when an erasure began comes back, and no later message is shown it."""
     last: dict[tuple[str, str], dict[str, Event]] = defaultdict(dict)
     asked: dict[tuple[str, str, str], float] = {}
     shown: list[tuple[str, float, frozenset[str]]] = []

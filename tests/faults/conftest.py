@@ -1,4 +1,4 @@
-"""Laboratories, each on a fresh database, and what a run shows for itself."""
+"""Laboratories, each on a fresh database, and the figures of a run."""
 
 import asyncio
 import os
@@ -23,20 +23,19 @@ SMALL = 200
 
 @pytest.fixture
 def seed() -> int:
-    """Of all chance in a test: `FAULTS_SEED`, else 1."""
+    """The seed of everything random in a test: `FAULTS_SEED`, else 1."""
     return int(os.environ.get("FAULTS_SEED", "1"))
 
 
 @pytest.fixture
 def busy(request: pytest.FixtureRequest) -> float:
-    """Seconds that a machine which is busy with other tests may add to a figure; the long faults have it to
-    themselves."""
+    """Seconds that a machine busy with other tests may add to a figure; the long faults run alone."""
     return 0.0 if request.node.get_closest_marker("laboratory") else 4.0
 
 
 @pytest.fixture
 def report(record_property: Callable[[str, object], None]) -> Report:
-    """Takes the figures of a run by name, for whoever runs the laboratory."""
+    """Takes the figures of a run by name, to be reported."""
 
     def take(**figures: object) -> None:
         for name, value in figures.items():
@@ -60,21 +59,21 @@ def reached(dsn: str, way: str) -> Iterator[Way]:
 
 @pytest.fixture
 def laboratory(dsn: str, reached: Way, seed: int, tmp_path: Path) -> Iterator[Laboratory]:
-    """On a database of the run's server."""
+    """A laboratory on a database of the run's server."""
     with _laboratory(dsn, reached, seed, tmp_path) as laboratory:
         yield laboratory
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    """One to be stopped and started."""
+    """A server to be stopped and started."""
     with _folder() as folder, Server.running(folder / "data") as server:
         yield server
 
 
 @pytest.fixture
 def server_laboratory(server: Server, way: str, seed: int, tmp_path: Path) -> Iterator[Laboratory]:
-    """On a database of the server that is to be stopped."""
+    """A laboratory on a database of the server that is to be stopped."""
     with (
         server.database() as dsn,
         _reached(dsn, way) as reached,
@@ -85,11 +84,11 @@ def server_laboratory(server: Server, way: str, seed: int, tmp_path: Path) -> It
 
 @pytest.fixture(scope="module")
 def small_server() -> Iterator[Server]:
-    """One on a disk that is soon full."""
+    """A server on a disk that is soon full."""
     with _folder() as folder:
         mount = ["mount", "-t", "tmpfs", "-o", f"size={SMALL}m,mode=755", "tmpfs", str(folder)]
         if shutil.which("mount") is None or subprocess.run(mount, capture_output=True, check=False).returncode:
-            pytest.skip("no small file system can be mounted here: that takes the rights of root")
+            pytest.skip("no small file system can be mounted here: that needs root")
         try:
             with Server.running(folder / "data") as server:
                 yield server
@@ -99,7 +98,7 @@ def small_server() -> Iterator[Server]:
 
 @pytest.fixture
 def small_laboratory(small_server: Server, way: str, seed: int, tmp_path: Path) -> Iterator[Laboratory]:
-    """On a database of the server on the small disk."""
+    """A laboratory on a database of the server with the small disk."""
     with (
         small_server.database() as dsn,
         _reached(dsn, way) as reached,
@@ -129,7 +128,7 @@ def _laboratory(dsn: str, reached: Way, seed: int, folder: Path) -> Iterator[Lab
 
 @contextmanager
 def _folder() -> Iterator[Path]:
-    """Its name is short: the path of a Unix socket must fit into some 100 bytes."""
+    """Its name is short because the path of a Unix socket must fit into some 100 bytes."""
     folder = Path(tempfile.mkdtemp(prefix="moorline-"))
     try:
         yield folder

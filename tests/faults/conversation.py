@@ -1,4 +1,5 @@
-"""What a device's committed turns say, put together from the rows: who took part, and what each should have read."""
+"""What a device's committed turns say, derived from the rows: which agents took part, and what each should have
+read."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from tests.faults.model import Read, digest, ends_session, routed
 from tests.faults.recorded import Recorded, Turn
 
 Entries = tuple[tuple[str, str], ...]
-"""Of each message, its ID and the digest of the answer that the agent itself gave to it."""
+"""For each message its ID and the digest of the agent's own answer to it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,23 +24,23 @@ class Said:
     messages: tuple[str, ...]
     texts: tuple[str, ...]
     read: Read | None
-    """None where the reply is not one of the model's."""
+    """None if the reply is not one of the model's."""
     holder: str | None
-    """The agent that the turns before it leave the lock to: before its first run that had an effect, if it had to be
-    run again after that, as a turn goes on the way it went."""
+    """The agent to which the turns before it left the lock. A rerun after an effect takes the route of its first run,
+    so for it the turns before that run count."""
     agents: tuple[str, ...]
-    """Those that took part, the first one first."""
+    """The agents that took part, in order."""
     known: Entries
     """What the answering agent knew when the turn began."""
 
     @property
     def leaves(self) -> str | None:
-        """The agent that it leaves the lock to."""
+        """The agent to which it leaves the lock."""
         return None if ends_session(self.texts[-1]) else self.turn.agent
 
 
 def conversations(recorded: Recorded) -> Mapping[str, Sequence[Said]]:
-    """By device, its turns in order. A turn without messages, which another invariant reports, is left out."""
+    """By device, its turns in order. A turn without messages is left out; another invariant reports it."""
     messages = defaultdict(list)
     for row in recorded.messages:
         messages[row.device, row.turn_no].append(row)
@@ -77,11 +78,11 @@ def conversations(recorded: Recorded) -> Mapping[str, Sequence[Said]]:
 
 @dataclass(frozen=True, kw_only=True)
 class Erasure:
-    """When a device was erased, on the logs' clock: what was over before `began` is gone."""
+    """When a device was erased, on the logs' clock: what was finished before `began` is gone."""
 
     began: float
     ended: float
-    """Infinite where it was not acknowledged."""
+    """Infinite if it was not acknowledged."""
 
 
 def erasures(recorded: Recorded) -> Mapping[str, Sequence[Erasure]]:
@@ -95,7 +96,7 @@ def erasures(recorded: Recorded) -> Mapping[str, Sequence[Erasure]]:
 
 
 def read_of(reply: str) -> Read | None:
-    """What a reply tells; None where it is not one of the model's."""
+    """What a reply says; None if it is not one of the model's."""
     try:
         return Read.of(reply)
     except (ValueError, KeyError, TypeError):

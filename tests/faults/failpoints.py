@@ -1,4 +1,4 @@
-"""Where a worker is killed or stopped: around turns, model and tools, from the outside of the product."""
+"""Where a worker is killed or stopped: around turns, model and tools, from outside the product."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Place = Literal[
     "after_model",
     "before_effect",
     "after_effect",
-    "after_journal",  # a transaction of the turn's is committed: an effect with its entry, or an intent, or a result
+    "after_journal",  # a transaction of the turn is committed: an effect with its entry, an intent, or a result
     "before_commit",
     "after_commit_before_reply",
 ]
@@ -40,7 +40,7 @@ Place = Literal[
 
 @dataclass(frozen=True, kw_only=True)
 class Failpoint:
-    """At the `hit`-th passing of `at` in turns of the message (None: of any) the worker gets the signal."""
+    """The worker gets the signal when it passes `at` for the `hit`-th time in turns of the message (None: of any)."""
 
     at: Place
     message: str | None = None
@@ -49,14 +49,14 @@ class Failpoint:
 
 
 class Failpoints:
-    """A worker's failpoints; each goes off once."""
+    """A worker's failpoints; each fires once."""
 
     def __init__(self, failpoints: Sequence[Failpoint], log: Log) -> None:
         self._left = {point: point.hit for point in failpoints}
         self._log = log
 
     def passing(self, at: Place, message: str) -> None:
-        """Called where the worker passes in a turn of the message."""
+        """Called when the worker passes the point in a turn of the message."""
         for point in [point for point in self._left if point.at == at and point.message in (None, message)]:
             self._left[point] -= 1
             if not self._left[point]:
@@ -65,7 +65,7 @@ class Failpoints:
                 os.kill(os.getpid(), signal.Signals[point.signal])
 
     def model(self, rules: Rules, *, thinking: Callable[[], float]) -> Rules:
-        """The rules, which take some seconds to answer and pass a failpoint then."""
+        """The rules, which take some time to answer and then pass a failpoint."""
 
         async def answer(request: ModelRequest) -> ModelReply:
             await asyncio.sleep(thinking())
@@ -77,7 +77,7 @@ class Failpoints:
         return answer
 
     def agent(self, agent: Agent) -> Agent:
-        """The agent, whose tools with effects pass a failpoint before and after."""
+        """The agent, whose tools with effects pass a failpoint before and after each call."""
         return replace(agent, tools=[self._tool(tool) if tool.effect != "none" else tool for tool in agent.tools])
 
     def _tool(self, tool: Tool) -> Tool:
@@ -93,7 +93,7 @@ class Failpoints:
 
 
 class WatchedTurns(Turns):
-    """Turns that tell the log what they do and pass failpoints."""
+    """Turns that log what they do and pass failpoints."""
 
     def __init__(self, database: Database, *, default_ttl: int, log: Log, failpoints: Failpoints) -> None:
         super().__init__(database, default_ttl=default_ttl)

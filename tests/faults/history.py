@@ -1,4 +1,4 @@
-"""The operation log: what each worker asked for and what came of it, a JSON line an event.
+"""The operation log: what each worker asked for and the outcome, one JSON line for each event.
 
 A line is written by one system call before the worker goes on, so a killed worker's log ends with the last thing it
 did. `at` is the machine's monotonic clock, which all processes share.
@@ -17,19 +17,19 @@ Kind = Literal[
     "ready",  # the worker takes orders
     "invoke",  # a message is sent, or sent again
     "ok",  # it was answered
-    "fail",  # it was not, and its commit had not begun
-    "info",  # it was not, and whether it will be is not known
+    "fail",  # it was not answered, and its commit had not begun
+    "info",  # it was not answered, and whether it will be is unknown
     "dead",  # it was set aside
     "erase",  # a device is being erased
     "erased",  # it is
     "begun",  # a turn was claimed
     "commit",  # a turn is being committed
     "committed",  # it is
-    "stale",  # its commit, or a transaction under its fence, was refused
-    "outside",  # an effect happened outside of the database
+    "stale",  # its commit, or a transaction under its claim, was refused
+    "outside",  # an effect happened outside the database
     "failpoint",  # the worker is about to be killed or stopped here
     "crashed",  # the worker itself is broken
-    "finished",  # the worker did all it was ordered to
+    "finished",  # the worker did everything it was ordered to do
 ]
 
 
@@ -43,20 +43,20 @@ class Event:
     event: Kind
     device: str = ""
     message: str = ""
-    """The message's ID; of a turn, that of its first message."""
+    """The message's ID; for a turn, that of its first message."""
     messages: tuple[str, ...] = ()
     text: str = ""
-    """Of an invocation."""
+    """The ID of an invocation."""
     turn_no: int | None = None
     fence: int | None = None
     reply: str | None = None
     replayed: bool = False
     recovered: tuple[tuple[int, str], ...] = ()
-    """Turn number and reply of each crashed turn that was finished on the way."""
+    """Turn number and reply of each crashed turn that was finished first."""
     moment: str | None = None
-    """The database's clock at a claim, in ISO 8601."""
+    """The database's time at a claim, in ISO 8601."""
     key: str | None = None
-    """Of an effect outside: what the other side tells calls apart by."""
+    """The idempotency key of an outside effect."""
     idempotent: bool = False
     error: str | None = None
 
@@ -69,7 +69,7 @@ class Log:
         self._worker = worker
 
     def write(self, event: Kind, **fields: Any) -> None:
-        """Appends an event of now."""
+        """Appends an event that happens now."""
         line = {"worker": self._worker, "at": time.monotonic(), "wall": time.time(), "event": event, **fields}
         os.write(self._file, json.dumps(line).encode() + b"\n")
 

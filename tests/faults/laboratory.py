@@ -1,4 +1,4 @@
-"""The laboratory: starts workers on a database, lets something go wrong, and looks at what is left."""
+"""The laboratory: starts workers on a database, makes something go wrong, and checks what is left."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from tests.faults.recorded import Recorded, record
 from tests.faults.worker import Orders
 
 PATIENCE = 60.0
-"""Seconds until something that has to happen counts as not happening."""
+"""Seconds after which something that has to happen counts as failed."""
 
 _processes = multiprocessing.get_context("forkserver")
-# Imported once, with what may be the main module: a worker is there in a moment instead of in three seconds.
+# Imported once, and with what may be the main module: a worker then starts at once instead of in three seconds.
 _processes.set_forkserver_preload([worker.__name__, "pytest"])
 
 
@@ -39,7 +39,7 @@ class Way:
     dsn: str
     statement_cache_size: int
     pooled: bool = False
-    """Whether a pooler has connections of its own to the server, which outlive its clients'."""
+    """Whether a pooler has its own connections to the server, which outlive its clients'."""
 
 
 class Running:
@@ -59,7 +59,7 @@ class Running:
 
     @property
     def exit_code(self) -> int | None:
-        """As `Popen.returncode`; None while it lives."""
+        """Like `Popen.returncode`; None while it lives."""
         code: int | None = self._forked.exitcode if self._process is None else self._process.poll()
         return code
 
@@ -73,19 +73,19 @@ class Laboratory:
     """One fault on one fresh database."""
 
     def __init__(self, *, way: Way, dsn: str, folder: Path, seed: int) -> None:
-        """`dsn` is the database without whatever is in the way of the workers."""
+        """`dsn` reaches the database directly, without what is put in the workers' way."""
         self.dsn = dsn
         self.way = way
-        """How the workers that are started from now on reach it."""
+        """How workers that are started from now on reach the database."""
         self.seed = seed
         self.workers: list[Running] = []
         self.day = (datetime.now(UTC) + timedelta(days=30)).date().isoformat()
-        """On which there is something to book."""
+        """The day on which there is something to book."""
         self._folder = folder
         self._logs = Logs(folder)
 
     async def prepare(self) -> None:
-        """Something to book."""
+        """Creates something to book."""
         connection = await asyncpg.connect(self.dsn)
         try:
             await connection.execute(_CATALOGUE)
@@ -93,7 +93,7 @@ class Laboratory:
             await connection.close()
 
     def start(self, name: str, *, environment: Mapping[str, str] | None = None, **orders: Any) -> Running:
-        """Starts a worker; `environment` is for one that has to be a process from its very beginning."""
+        """Starts a worker; with an `environment` it is a new process instead of a fork."""
         told = Orders(
             name=name,
             dsn=self.way.dsn,
@@ -111,7 +111,7 @@ class Laboratory:
         return tuple(event for event in self._logs.events() if not kinds or event.event in kinds)
 
     async def until(self, condition: Callable[[], bool], what: str) -> None:
-        """Waits for it; a worker that breaks ends the wait."""
+        """Waits for it; a broken worker ends the wait."""
         deadline = time.monotonic() + PATIENCE
         while not condition():
             self._check_workers()
@@ -123,8 +123,8 @@ class Laboratory:
         await self.until(lambda: len(self.events("ready")) == len(self.workers), "the workers to be ready")
 
     async def finish(self) -> Recorded:
-        """The fault is over: lets every worker prove that and end, has what killed ones left behind finished, and takes
-        down what is there then."""
+        """Once the fault is over: lets every worker prove that and end, has what killed workers left behind finished,
+        and records what is there then."""
         await self.ready()
         healed_at = time.monotonic()
         await self._end()
@@ -132,14 +132,14 @@ class Laboratory:
             self.start("wr1", recovers=True)
             while await self._open_turns():
                 self._check_workers()
-                assert time.monotonic() < healed_at + PATIENCE, "what was left behind is not recovered"
+                assert time.monotonic() < healed_at + PATIENCE, "what was left behind was not recovered"
                 await asyncio.sleep(0.05)
             await self._end()
         left = await leaked(self.dsn, allowed="idle" if self.way.pooled else "")
         return await record(self.dsn, events=self.events(), healed_at=healed_at, leaked=len(left))
 
     def kill(self) -> None:
-        """Whatever still runs."""
+        """Kills the workers that still run."""
         for running in self.workers:
             running.signal(signal.SIGKILL)
 
@@ -167,7 +167,7 @@ class Laboratory:
 
 
 def verify(recorded: Recorded) -> dict[str, int]:
-    """Asserts that nothing is violated; what the run amounted to."""
+    """Asserts that nothing is violated, and returns the figures of the run."""
     found = violations(recorded)
     assert not found, f"{len(found)} violations\n" + "\n".join(found[:20])
     assert not recorded.leaked, f"{recorded.leaked} connections leaked"

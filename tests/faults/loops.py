@@ -2,8 +2,8 @@
 
     DATABASE_URL=… OPENAI_BASE_URL=… python -m tests.faults.loops 500
 
-It prints a JSON line now and then, and at the end: how many loops there were, its memory in KiB, its open files, and
-how many runtimes are still in memory.
+It prints a JSON line now and then, and at the end: the number of loops, its memory in KiB, its open files, and the
+number of runtimes still in memory.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ SAMPLES = 10
 
 
 def main(loops: int) -> None:
-    """So many loops, with a turn of one of five devices in each."""
+    """Runs so many loops, with a turn of one of five devices in each."""
     for number in range(1, loops + 1):
         text, device = f"hello {number}", f"d{number % 5}"
         reply = asyncio.run(run_manager(text, {"device_id": device}))
         assert reply == text, reply
         if number % (loops // SAMPLES) == 0:
-            print(json.dumps(_sample(number)), flush=True)  # noqa: T201 - this is what it is for
+            print(json.dumps(_sample(number)), flush=True)  # noqa: T201 - printing is its purpose
 
 
 def _sample(number: int) -> dict[str, int]:

@@ -1,7 +1,7 @@
-"""The workers' model and agents: plain rules whose every reply tells what the model was shown.
+"""The workers' model and agents: plain rules; every reply says what the model was shown.
 
-A message is `<message ID> <verb> [argument]`. What a reply says it has seen is the conversation as it was read, so
-that each reply is a read that can be compared with what is stored.
+A message is `<message ID> <verb> [argument]`. A reply lists the conversation as the model was shown it, so each reply
+is a read that can be compared with what is stored.
 """
 
 from __future__ import annotations
@@ -32,27 +32,27 @@ DOER = {"ring": ECHO, "chime": ECHO, "book": SCHEDULING}
 
 @dataclass(frozen=True, kw_only=True)
 class Read:
-    """What a reply tells."""
+    """What a reply says."""
 
     by: str
     """The agent."""
     seen: tuple[tuple[str, str], ...]
-    """Of each message that was shown, its ID and the digest of the answer to it, "" where it had none."""
+    """For each message that was shown its ID and the digest of the answer to it, "" if it had none."""
     did: str | None
-    """What the message's tool call came to."""
+    """The result of the message's tool call."""
     whole: bool
     """Whether each tool call that was shown had its result."""
 
     @classmethod
     def of(cls, reply: str) -> Read:
-        """Raises `ValueError` or `KeyError` for a reply that is none of this model's."""
+        """Raises `ValueError` or `KeyError` for a reply that is not this model's."""
         told = json.loads(reply)
         seen = tuple((message, answer) for message, answer in told["seen"])
         return cls(by=told["by"], seen=seen, did=told["did"], whole=told["whole"])
 
 
 def digest(reply: str) -> str:
-    """Short, and another one for another reply."""
+    """A short digest, different for different replies."""
     return sha256(reply.encode()).hexdigest()[:12]
 
 
@@ -62,7 +62,7 @@ def routed(text: str) -> str:
 
 
 def ends_session(text: str) -> bool:
-    """Whether the agent lets the session go after this message."""
+    """Whether the agent releases the session after this message."""
     return text.split()[1] == "bye"
 
 
@@ -94,20 +94,22 @@ def rules(request: ModelRequest) -> ModelReply:
 
 
 def token(request: ModelRequest) -> str:
-    """The ID of the message that is being answered, the last one of merged ones."""
+    """The ID of the message that is being answered; of merged ones, the last."""
     return _told(request).split()[0]
 
 
 class Token(BaseModel):
-    """What an effect outside is told: for which message it happens."""
+    """The argument of an outside effect: the message for which it happens."""
 
     token: str
 
 
 def agents(*, outside: Callable[[str, str, str, bool], None]) -> Sequence[Agent]:
-    """A sticky echo with two tools that act outside of the database, and the scheduling agent that ships.
+    """An echo agent that keeps the session, with two tools that act outside the database, and the shipped scheduling
+    agent.
 
-    `outside` is told device, message, idempotency key, and whether the tool is idempotent, when one of them acts.
+    When one of the tools acts, `outside` is called with the device, the message, the idempotency key, and whether the
+    tool is idempotent.
     """
 
     @tool(effect="outside")
@@ -135,7 +137,7 @@ def _spans(begins: Sequence[int], end: int) -> list[tuple[int, int]]:
 
 
 def _seen(part: Sequence[Message]) -> tuple[str, str]:
-    """A message's ID and the digest of the last thing said in answer to it."""
+    """A message's ID and the digest of the last answer to it."""
     said = [message["content"] for message in part if message["role"] == "assistant" and message["content"]]
     return (part[0]["content"] or "").split()[0], digest(said[-1]) if said else ""
 

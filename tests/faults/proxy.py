@@ -1,7 +1,7 @@
 """A proxy in front of PostgreSQL that counts what clients send and makes the network fail.
 
-It understands as much of the wire protocol as that takes. It is reached by TCP without TLS, and talks to the server
-or the pooler through its Unix socket.
+It understands just enough of the wire protocol. Clients reach it by TCP without TLS; it reaches the server or the
+pooler through a Unix socket.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ from moorline_migrations.statements import load
 Direction = Literal["both", "to_server", "to_client"]
 
 SOON = 0.01
-"""Seconds between a send and the reset of a connection at most."""
+"""The most seconds between a send and the reset of a connection."""
 
 _NAMES = {statement.sql: name for name, statement in load(STATEMENTS, "public").items()}
 _STARTUP = 196608  # the protocol's version; other numbers in its place are requests for something else
 _ARRAY = struct.Struct(">iii8x")  # dimensions, whether it has NULLs, type of the elements; length and lower bound
 _TEXT = 25  # the type's OID
-_RESET = struct.pack("ii", 1, 0)  # closing a socket that lingers for 0 s tells the other side by a reset
+_RESET = struct.pack("ii", 1, 0)  # closing a socket that lingers for 0 s sends a reset
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Send:
-    """What a client sent in one go and then waited for: a simple query, or messages up to a Sync or Flush."""
+    """What a client sent before it waited for an answer: a simple query, or messages up to a Sync or Flush."""
 
     statement: str
     """The name of one of the checkpointer's statements, else the SQL."""
     prepares: bool = False
     """Whether it was only prepared, not run."""
     devices: tuple[str, ...] = ()
-    """The statement's first argument, which is the device, or all devices, in what runs in a turn."""
+    """The statement's first argument: in a turn, the device or all devices."""
 
 
 def _never(_: Send) -> bool:
@@ -60,21 +60,21 @@ class Proxy:
         self._listener: asyncio.Server | None = None
         self._links: dict[asyncio.Task[None], _Link] = {}
         self.sends: list[Send] = []
-        """All that clients sent after they had logged in."""
+        """Everything that clients sent after they had logged in."""
         self.loses_answer: Callable[[Send], bool] = _never
-        """Asked for each send that runs something, before it is passed on: whether the server does it, but the client
-        is never told and loses its connection instead."""
+        """Called for each send that runs something, before it is passed on. True: the server does it, but the client
+        loses its connection instead of getting the answer."""
         self.after_send: Callable[[], None] = _nothing
         """Called for each send before it is passed on."""
         self.delay = 0.0
-        """Seconds that everything takes in each direction."""
+        """Seconds of delay in each direction."""
         self.gates = {"to_server": asyncio.Event(), "to_client": asyncio.Event()}
         for gate in self.gates.values():
             gate.set()
 
     @property
     def dsn(self) -> str:
-        """The database as it is reached through the proxy."""
+        """The DSN of the database through the proxy."""
         return f"postgresql://postgres@127.0.0.1:{self._port}{self._server.path}?sslmode=disable"
 
     @property
@@ -83,22 +83,22 @@ class Proxy:
         return len(self._links)
 
     async def open(self) -> None:
-        """Lets clients connect; the port stays the same from the first time on."""
+        """Lets clients connect; the port never changes."""
         self._listener = await asyncio.start_server(self._connected, "127.0.0.1", self._port)
         self._port = self._listener.sockets[0].getsockname()[1]
 
     async def close(self) -> None:
-        """Refuses connections from now on and resets those that there are."""
+        """Refuses connections from now on and resets the existing ones."""
         if self._listener is not None:
             self._listener.close()
         for gate in self.gates.values():
             gate.set()
-        while self._links:  # one that was just being accepted comes only now
+        while self._links:  # one that was just being accepted appears only now
             self.reset()
             await asyncio.wait(self._links, timeout=SOON)
 
     def reset(self, chance: Random | None = None) -> None:
-        """Resets every connection; with `chance` one of them, if there is one."""
+        """Resets every connection; with `chance` a random one, if there is any."""
         links = list(self._links.values())
         for link in links if chance is None else links and [chance.choice(links)]:
             link.abort()
@@ -112,8 +112,8 @@ class Proxy:
 
     @contextmanager
     def black_hole(self, direction: Direction = "both") -> Iterator[None]:
-        """While the block runs connections are accepted, but nothing comes through, not even that a side has gone.
-        Connections that were in the hole are reset at its end, and what they held is lost."""
+        """While the block runs, connections are accepted but nothing comes through, not even that one side has gone. At
+        the end those connections are reset, and what they carried is lost."""
         gates = [gate for name, gate in self.gates.items() if direction in ("both", name)]
         for gate in gates:
             gate.clear()
@@ -126,8 +126,8 @@ class Proxy:
 
     @contextmanager
     def resetting(self, *, seed: int, every: int) -> Iterator[None]:
-        """While the block runs some connection is reset soon after a send, on average after one of `every`."""
-        chance = Random(seed)  # noqa: S311 - a fault that can be repeated, no secret
+        """While the block runs, a random connection is reset soon after about one of `every` sends."""
+        chance = Random(seed)  # noqa: S311 - repeatable, no secret
 
         def perhaps() -> None:
             if chance.random() * every < 1:
@@ -140,7 +140,7 @@ class Proxy:
             self.after_send = _nothing
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """To the server."""
+        """Connects to the server."""
         folder = parse_qs(self._server.query)["host"][0]
         return await asyncio.open_unix_connection(f"{folder}/.s.PGSQL.5432")
 
@@ -163,7 +163,7 @@ async def proxied(dsn: str) -> AsyncIterator[Proxy]:
 
 
 class _Link:
-    """One client's connection, and the server's end of it."""
+    """One client's connection, and the matching one to the server."""
 
     def __init__(self, proxy: Proxy, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._proxy = proxy
@@ -242,7 +242,7 @@ class _Link:
             self._loses_answer = not send.prepares and self._proxy.loses_answer(send)
 
     def _send(self, frames: list[bytes]) -> Send | None:
-        """What these messages ask for; None for a goodbye."""
+        """What these messages ask for; None if they end the session."""
         parsed = text = ""
         devices: tuple[str, ...] = ()
         runs = False
@@ -267,8 +267,8 @@ async def _frame(reader: asyncio.StreamReader) -> bytes:
 
 
 def _first_argument(bind: bytes) -> tuple[str, ...]:
-    """The first argument of the rest of a Bind message, a text or an array of texts: formats, then arguments, each list
-    after its length."""
+    """The first argument in the rest of a Bind message, a text or an array of texts: formats, then arguments, each list
+    preceded by its length."""
     at = 2 + 2 * int.from_bytes(bind[:2], "big")
     if not int.from_bytes(bind[at : at + 2], "big"):
         return ()
@@ -287,6 +287,6 @@ def _first_argument(bind: bytes) -> tuple[str, ...]:
 
 
 def _sized(data: bytes, at: int) -> bytes | None:
-    """The value there, after its length; None for NULL."""
+    """The value at that point, preceded by its length; None for NULL."""
     size = int.from_bytes(data[at : at + 4], "big", signed=True)
     return None if size < 0 else data[at + 4 : at + 4 + size]

@@ -60,7 +60,7 @@ class Turn:
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """A row of `conversation_checkpoints`; of its values and writes there is one more each, with the same fence."""
+    """A row of `conversation_checkpoints`. Its values and writes have rows of their own, with the same fence."""
 
     device: str
     ns: str
@@ -71,7 +71,7 @@ class Checkpoint:
 
 @dataclass(frozen=True, kw_only=True)
 class Stored:
-    """What is stored of a device in values and writes under one fence."""
+    """What a device has in values and writes under one fence."""
 
     device: str
     fence: int | None
@@ -118,11 +118,11 @@ class Recorded:
     effects: tuple[Effect, ...]
     appointments: tuple[Appointment, ...]
     leaked: int
-    """Connections that are still there, or with a pooler those that are not idle, when all workers have ended."""
+    """Connections that are left (with a pooler: that are not idle) when all workers have ended."""
 
 
 async def record(dsn: str, *, events: tuple[Event, ...], healed_at: float, leaked: int) -> Recorded:
-    """Reads the database, all of it as of one moment."""
+    """Reads the whole database in one snapshot."""
     connection = await asyncpg.connect(dsn)
     try:
         async with connection.transaction(isolation="repeatable_read", readonly=True):

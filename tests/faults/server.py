@@ -1,4 +1,5 @@
-"""A PostgreSQL of a test's own, as safe as it comes (fsync on), to be stopped and started under its clients."""
+"""A PostgreSQL of a test's own, with its safe defaults (fsync on), that can be stopped and started under its
+clients."""
 
 from __future__ import annotations
 
@@ -19,18 +20,18 @@ from moorline_migrations import SHIPPED, migrate
 
 
 class Server:
-    """The cluster in a folder. Its parent folder has to have a short name: a socket's path is bounded."""
+    """The cluster in a folder. Its parent folder must have a short name, because a socket's path is bounded."""
 
     def __init__(self, cluster: Cluster, token: int) -> None:
         self.disk = cluster.folder.parent
-        """Where it may write."""
+        """The parent folder, where it may write."""
         self._cluster = cluster
         self._token = token
 
     @classmethod
     @contextmanager
     def running(cls, folder: Path) -> Iterator[Self]:
-        """A new cluster whose server is started, and stopped at the end."""
+        """A new cluster, whose server is started now and stopped at the end."""
         cluster = Cluster.at(folder)
         token = os.open(folder.parent / "server.lock", os.O_RDWR | os.O_CREAT, 0o600)
         server = cls(cluster, token)
@@ -44,20 +45,20 @@ class Server:
 
     @contextmanager
     def database(self) -> Iterator[str]:
-        """The DSN of a fresh database with our schema; it is not dropped."""
+        """The DSN of a new database with our schema, which is never dropped."""
         name = f"test_{uuid.uuid4().hex}"
         asyncio.run(self._execute(f"CREATE DATABASE {name}"))
         asyncio.run(migrate(self._dsn(name), components=SHIPPED))
         yield self._dsn(name)
 
     async def start(self) -> float:
-        """When it accepted connections, on the monotonic clock."""
+        """Starts the server and returns when it accepted connections, on the monotonic clock."""
         accepting = asyncio.create_task(self._accepting())
         await asyncio.to_thread(self._cluster.start, token=self._token)
         return await accepting
 
     async def stop(self, mode: Literal["fast", "immediate"]) -> None:
-        """`immediate` is as good as pulling the plug: the next start recovers from the log."""
+        """`immediate` is like a power failure: the next start recovers from the log."""
         await asyncio.to_thread(self._stop, mode)
 
     @property
@@ -88,6 +89,6 @@ class Server:
 
     def _stop(self, mode: str) -> None:
         account = self._cluster.account
-        command = [*self._cluster.stop_command(), "-m", mode]  # the last mode given is the one that counts
+        command = [*self._cluster.stop_command(), "-m", mode]  # the last mode given counts
         as_account = account.process if account else {}
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd="/", **as_account)

@@ -1,4 +1,4 @@
-"""An event loop whose steps are counted, so that a task can be cancelled at any of them."""
+"""An event loop that counts its steps, so that a task can be cancelled at any of them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 class Steps(selectors.DefaultSelector):
-    """A loop's selector, which each step of the loop asks once, when it has nothing left to do but to wait."""
+    """A loop's selector, which each step of the loop calls once, when there is nothing left to do but wait."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -17,7 +17,7 @@ class Steps(selectors.DefaultSelector):
         self._task: asyncio.Task[Any] | None = None
 
     def cancel(self, task: asyncio.Task[Any], *, after: int) -> None:
-        """Cancels the task after so many more steps, or never if it is done before."""
+        """Cancels the task after so many more steps, unless it is done before."""
         self._task, self._left = task, after
         task.add_done_callback(self._forget)
 
@@ -34,7 +34,7 @@ class Steps(selectors.DefaultSelector):
 
 
 def run(main: Callable[[Steps], Coroutine[Any, Any, None]]) -> None:
-    """Runs it in a loop whose steps it can count."""
+    """Runs it in a loop that counts its steps."""
     steps = Steps()
     with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(steps)) as runner:
         runner.run(main(steps))

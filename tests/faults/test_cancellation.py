@@ -1,4 +1,4 @@
-"""A caller that is cancelled at any step of a turn: the turn is finished or let go, and nothing of it is left over."""
+"""A caller may be cancelled at any step of a turn: the turn is finished or released, and nothing of it is left over."""
 
 import asyncio
 from collections import Counter
@@ -24,7 +24,7 @@ STRIDES = [
     pytest.param({"hot": 7, "lost": 13}, id="some steps"),
     pytest.param({"hot": 1, "lost": 1}, id="every step", marks=pytest.mark.laboratory),
 ]
-"""From one step at which a caller is cancelled to the next."""
+"""The distance between the steps at which callers are cancelled."""
 
 
 @pytest.mark.parametrize("stride", STRIDES)
@@ -42,8 +42,8 @@ def test_a_caller_that_is_cancelled_leaves_one_turn_or_none(
     connections: Literal["hot", "lost"],
     report: Report,
 ) -> None:
-    """Whatever came of the turn, nobody has to wait for a lease, the connections are all there, and the message that
-    is delivered again is answered once and has one effect. `lost`: the turn finds that its connections are gone."""
+    """Whatever became of the turn, nobody has to wait for a lease, all connections are free, and the message, delivered
+    again, is answered once and has one effect. `lost`: the turn finds its connections gone."""
     every = stride[connections]
     first = chance_of(seed, reached.dsn.partition(":")[0], text, on_cancel).randrange(every)
 
@@ -73,7 +73,7 @@ def test_a_caller_that_is_cancelled_leaves_one_turn_or_none(
 
 
 async def release(dsn: str) -> None:
-    """Comes back when nothing is claimed and nothing waits any more, which takes no lease."""
+    """Returns when nothing is claimed and nothing waits, which must not take a lease."""
     async with asyncio.timeout(LEASE_SECONDS / 3):
         while await execute(dsn, HELD):  # noqa: ASYNC110 - the server cannot call us
             await asyncio.sleep(0.01)
@@ -87,7 +87,7 @@ HELD = """
 
 
 async def all_there(dsn: str, moorline: Moorline) -> None:
-    """All connections of the pool can be had at once, and none is in a transaction."""
+    """All connections of the pool can be acquired at once, and none is in a transaction."""
     async with AsyncExitStack() as stack, asyncio.timeout(5):
         for _ in range(POOL):
             await stack.enter_async_context(moorline._backend.saver.database.connection())

@@ -1,4 +1,4 @@
-"""The checker finds nothing in a good history, and each small break that is made in it on purpose."""
+"""The checker finds nothing in a good history, and finds each small break that is made in it on purpose."""
 
 import asyncio
 import json
@@ -25,7 +25,7 @@ ERASED = "erased-now-and-then"
 
 @pytest.fixture(scope="module")
 def good(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recorded]:
-    """Two workers on four devices, one that erases another, and one that is killed and recovered."""
+    """Two workers on four devices, one of which is erased; one worker is killed, and its turn recovered."""
     with server.database() as dsn:
         yield asyncio.run(history(dsn, tmp_path_factory.mktemp("good")))
 
@@ -49,7 +49,7 @@ async def history(dsn: str, folder: Path) -> Recorded:
             lost = [ok for ok in oks if ok.device == ERASED and ok.at < max(erased, default=0)]
             return len(oks) > 100 and len(bookings) > 1 and len(acted) > 1 and len(lost) > 0
 
-        await laboratory.until(plenty, "a history with all that there is to break")
+        await laboratory.until(plenty, "a history with everything that can be broken")
         return await laboratory.finish()
     finally:
         laboratory.kill()
@@ -81,7 +81,7 @@ def with_turn(good: Recorded, old: Turn, **changes: Any) -> Recorded:
 
 
 def with_read(good: Recorded, change: Callable[[dict[str, Any]], object]) -> Recorded:
-    """The read of a turn that saw several messages is another one."""
+    """A turn that saw several messages has read other ones."""
     turn = [turn for turn in good.turns if turn.device == "device-0" and turn.reply.count("m-") > 3][-1]
     read = json.loads(turn.reply)
     change(read)
@@ -169,7 +169,7 @@ def read_half_a_call(good: Recorded) -> Recorded:
 
 
 def answered_out_of_order(good: Recorded) -> Recorded:
-    """A message is sent only after the next one was answered, and is before it in the log all the same."""
+    """A message is sent only after the next one was answered, yet comes before it in the transcript."""
     turn = last_turn(good)
     earlier = next(row for row in good.messages if (row.device, row.turn_no) == (turn.device, turn.turn_no - 1))
     last = messages_of(good, turn)[0]
@@ -190,7 +190,7 @@ def fence_went_back(good: Recorded) -> Recorded:
 
 
 def superseded(good: Recorded) -> Recorded:
-    """Another process had claimed just before a turn was committed."""
+    """Another process had claimed the device just before a turn was committed."""
     turn = last_turn(good)
     begun = some_event(good, "begun", device=turn.device)
     moment = (turn.committed_at - timedelta(microseconds=1)).isoformat()
@@ -307,7 +307,7 @@ def back_again(good: Recorded) -> Recorded:
 
 
 def remembered(good: Recorded) -> Recorded:
-    """The values of a turn after the erasure still have what was erased in them."""
+    """The values of a turn after the erasure still contain what was erased."""
     row = [row for row in good.stored if row.device == ERASED][-1]
     tokens = row.tokens | {erased_message(good).message}
     return replace(good, stored=instead(good.stored, row, replace(row, tokens=tokens)))

@@ -1,4 +1,5 @@
-"""Connections: few, held by nobody who thinks or waits, none leaked, and a store that goes away and comes back."""
+"""Connections: few are enough, none is held while a turn thinks or waits, and none leaks when the store goes away and
+comes back."""
 
 import asyncio
 import json
@@ -37,7 +38,7 @@ async def _nothing_is_left(dsn: str) -> AsyncIterator[None]:
 
 @pytest.fixture
 def _busy_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """How long so many take is not what a test is about."""
+    """How long so many turns take is not what the tests are about."""
     monkeypatch.setattr(database, "ACQUIRE_TIMEOUT", 60)
 
 
@@ -69,7 +70,7 @@ async def test_five_hundred_turns_in_flight_need_five_connections_and_hold_none_
         assert await all_idle(dsn) <= 5
         running = await execute(dsn, "SELECT FROM conversation_messages WHERE status = 'running'")
         assert len(running) == 500
-        await moorline.session("d1")  # there is a connection to be had
+        await moorline.session("d1")  # a connection is free
         go_on.set()
         assert {str(reply) for reply in await asyncio.gather(*turns)} == {"1: hello"}
         assert await all_idle(dsn) <= 5
@@ -87,7 +88,7 @@ async def test_messages_that_wait_hold_no_connection_and_ask_seldom(dsn: str) ->
         started = time.monotonic()
         await asyncio.sleep(1)
         passed = time.monotonic() - started
-        # The first asks every 100 ms; each of the others every 5 s.
+        # The first asks every 100 ms, each of the others every 5 s.
         assert len([send for send in proxy.sends if send.statement == "begin"]) <= passed * (10 + 50 / 5) + 2
         stall.go_on.set()
         await asyncio.gather(running, *waiting)
@@ -98,7 +99,7 @@ async def test_a_call_outside_holds_no_connection(dsn: str) -> None:
 
     @tool(effect="outside")
     async def ring(thing: Thing, context: ToolContext) -> str:
-        """Calls somebody, who takes his time."""
+        """Calls somebody who takes some time."""
         reached.set()
         await go_on.wait()
         return thing.what
@@ -117,7 +118,7 @@ async def test_a_database_effect_holds_one_for_its_own_transaction(dsn: str) -> 
 
     @tool(effect="database")
     async def book(thing: Thing, context: ToolContext) -> str:
-        """Takes its time within its transaction."""
+        """Takes some time in its transaction."""
         if reached.is_set():
             return "nothing"
         async with context.transaction() as connection:
@@ -158,7 +159,7 @@ def with_tool(single: Tool) -> Agent:
 
 
 def calling(name: str) -> Callable[[ModelRequest], ModelReply]:
-    """Calls the tool once, and is done then."""
+    """Calls the tool once, and then is done."""
 
     def rules(request: ModelRequest) -> ModelReply:
         if request.messages[-1]["role"] == "tool":
@@ -203,7 +204,7 @@ async def test_many_event_loops_in_one_process_leave_nothing_behind(
 
 
 def freeze(dsn: str) -> None:
-    """Stops the event loop while the server ends all connections: the loop has noticed nothing of it."""
+    """Blocks the event loop while the server ends all connections, so that the loop has not noticed."""
     thread = threading.Thread(target=lambda: asyncio.run(kill(dsn)))
     thread.start()
     thread.join()
@@ -238,13 +239,13 @@ async def test_a_process_that_was_frozen_in_a_turn_finishes_it(dsn: str, text: s
         assert await running == f"1: {text.rsplit(maxsplit=1)[-1]}"
 
 
-async def test_one_connection_that_broke_costs_no_other_that_is_in_use(dsn: str) -> None:
-    """One that was idle may have been lost with it, and is replaced before it is used."""
+async def test_a_broken_connection_costs_no_other_that_is_in_use(dsn: str) -> None:
+    """An idle one may have been lost with it, and is replaced before it is used."""
     busy, go_on = asyncio.Barrier(4), asyncio.Event()
 
     @tool(effect="database")
     async def book(thing: Thing, context: ToolContext) -> str:
-        """Takes its time within its transaction."""
+        """Takes some time in its transaction."""
         if context.device_id != "unlucky":
             async with context.transaction() as connection:
                 await connection.execute("SELECT")
@@ -278,18 +279,18 @@ async def test_one_connection_that_broke_costs_no_other_that_is_in_use(dsn: str)
         assert len(before) == 5
         assert len(in_use) == 3
         assert in_use <= await processes(dsn)
-        assert len(before - await processes(dsn)) == 2  # the one that broke, and the one that was idle
+        assert len(before - await processes(dsn)) == 2  # the broken one and the idle one
 
 
 async def all_open(moorline: Moorline, connections: int) -> None:
-    """So many are used at once."""
+    """Uses so many connections at once."""
     async with AsyncExitStack() as stack:
         for _ in range(connections):
             await stack.enter_async_context(moorline._backend.saver.database.connection())
 
 
 async def processes(dsn: str, state: str = "idle") -> set[int]:
-    """The server's, of the connections that are in that state."""
+    """The server's process IDs of the connections in that state."""
     rows = await execute(dsn, f"SELECT pid FROM pg_stat_activity WHERE {OTHERS} AND state = $1", state)  # noqa: S608
     return {row["pid"] for row in rows}
 
@@ -300,7 +301,7 @@ async def proxy(dsn: str) -> AsyncIterator[Proxy]:
         yield proxy
 
 
-async def test_a_store_that_is_down_is_told_at_once_to_everybody(dsn: str, proxy: Proxy) -> None:
+async def test_everybody_is_told_at_once_that_the_store_is_down(dsn: str, proxy: Proxy) -> None:
     async def ask(moorline: Moorline, device: str) -> float:
         started = time.monotonic()
         with pytest.raises(StoreUnavailable):
@@ -329,13 +330,13 @@ async def test_a_turn_whose_store_goes_away_is_told_and_the_message_comes_again(
             with pytest.raises(StoreUnavailable):
                 await running
             assert time.monotonic() - started < 2 * LONGEST + 1.5
-        async with asyncio.timeout(10):  # its lease would be 15 s: it is let go as soon as the store is back
+        async with asyncio.timeout(10):  # its lease would be 15 s, but it is released as soon as the store is back
             assert await say(moorline, "hello", "m1") == "1: hello"
     [turn] = await execute(dsn, "SELECT attempts FROM conversation_turns")
     assert turn["attempts"] == 1
 
 
-async def test_outages_are_no_attempts_of_the_message(dsn: str, proxy: Proxy) -> None:
+async def test_an_outage_does_not_count_as_an_attempt(dsn: str, proxy: Proxy) -> None:
     async with runtime(proxy.dsn, stall := Stall()) as moorline:
         for _ in range(4):
             stall.reached.clear()

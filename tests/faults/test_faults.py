@@ -1,4 +1,4 @@
-"""What workers do while they are killed, stopped, cut off, crowded and erased: after each, nothing is violated."""
+"""Workers are killed, stopped, cut off and crowded, and devices erased: after each fault, nothing is violated."""
 
 import asyncio
 import signal
@@ -19,7 +19,7 @@ from tests.faults.victims import recoveries, struck, victims
 from tests.faults.worker import Errand, chance_of
 
 LEASE_SECONDS = 2.0
-"""Seconds, where it is not the product's own."""
+"""Seconds of the lease, in tests that do not use the product's own."""
 
 SPELL = 1.5
 """Seconds that workers wander while something goes wrong."""
@@ -36,7 +36,7 @@ async def test_killed_anywhere(laboratory: Laboratory, report: Report) -> None:
     for victim in hit:
         victim.start(laboratory, signal="SIGKILL", lease=LEASE_SECONDS)
     strikes = await struck(laboratory, hit)
-    # What was on its way is delivered again, and the devices are talked to by others.
+    # What was on its way is delivered again, and other workers send to the devices.
     left = tuple(errand for victim in hit for errand in victim.errands)
     laboratory.start("wa1", errands=left, lease=LEASE_SECONDS)
     laboratory.start("wa2", devices=tuple(victim.device for victim in hit), lease=LEASE_SECONDS)
@@ -55,10 +55,10 @@ async def test_killed_anywhere(laboratory: Laboratory, report: Report) -> None:
 async def test_a_killed_workers_turn_is_finished_when_its_lease_is_over(
     laboratory: Laboratory, lease: float, busy: float, report: Report
 ) -> None:
-    """At the latest a second after that, or after it is asked for if that is later.
+    """At the latest a second after that, or after the next message if that is later.
 
-    Those that are stopped hold the device's row in a tool's transaction, which the server ends before the product's
-    own lease of 15 s is over.
+    Stopped workers may hold the device's row in a tool's transaction, which the server ends before the product's own
+    lease of 15 s is over.
     """
     hit = victims(laboratory, "after_begin", "before_effect", "after_effect", "before_commit")
     stopped = [victim for victim in hit if "effect" in victim.at and victim.verb == "book"] if lease == 15 else []
@@ -84,7 +84,7 @@ async def test_a_killed_workers_turn_is_finished_when_its_lease_is_over(
 
 
 async def test_stopped_past_the_lease(laboratory: Laboratory, report: Report) -> None:
-    """A worker that wakes after another has claimed can neither commit nor have an effect."""
+    """A worker that wakes after another one's claim can neither commit nor have an effect."""
     hit = [v for v in victims(laboratory) if v.verb != "book" and v.at != "after_commit_before_reply"]
     running = [victim.start(laboratory, signal="SIGSTOP", lease=LEASE_SECONDS) for victim in hit]
     strikes = await struck(laboratory, hit)
@@ -129,7 +129,7 @@ KILL = """
 
 
 async def test_everything_at_once(laboratory: Laboratory, seed: int, report: Report) -> None:
-    """Workers are killed wherever they are and others take their places, while connections break."""
+    """Workers are killed at any point and others take their places, while connections break."""
     chance = chance_of(seed)
     for name in ("wa1", "wa2"):
         laboratory.start(name, devices=devices(6), lease=LEASE_SECONDS)
@@ -174,7 +174,7 @@ async def test_each_message_five_times(laboratory: Laboratory, seed: int, report
 
 
 async def test_fifty_at_once(laboratory: Laboratory, report: Report) -> None:
-    """On one device, in four processes: all are answered, in order of their arrival in each process."""
+    """On one device, in four processes: all are answered, those of each process in order of arrival."""
     workers = ("wa1", "wa2", "wa3", "wa4")
     for number, name in enumerate(workers):
         ids = [f"m-{name}-{100 + n}" for n in range(50)[number::4]]
@@ -237,7 +237,7 @@ async def test_two_connections_for_two_hundred_turns(laboratory: Laboratory, rep
 
 @pytest.mark.skipif(LIBFAKETIME is None, reason="libfaketime is not installed")
 async def test_wrong_clocks(laboratory: Laboratory, report: Report) -> None:
-    """The database's clock decides everything; theirs are a day ahead and a day behind."""
+    """The database's clock decides everything; the workers' clocks are a day ahead and a day behind."""
     for name, offset in (("wa1", "+25h"), ("wa2", "-25h")):
         environment = {"LD_PRELOAD": str(LIBFAKETIME), "FAKETIME": offset, "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
         laboratory.start(name, environment=environment, devices=devices(4), lease=LEASE_SECONDS)
@@ -258,7 +258,7 @@ async def test_erased_during_turns(laboratory: Laboratory, report: Report) -> No
 
 
 async def test_erased_under_a_stopped_turn(laboratory: Laboratory, report: Report) -> None:
-    """The turn that it stopped in becomes stale, whatever it was about to write."""
+    """The turn in which it was stopped becomes stale, whatever it was about to write."""
     hit = [v for v in victims(laboratory) if v.verb != "book" and v.at != "after_commit_before_reply"]
     running = [victim.start(laboratory, signal="SIGSTOP", lease=LEASE_SECONDS) for victim in hit]
     strikes = await struck(laboratory, hit)

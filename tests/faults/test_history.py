@@ -1,11 +1,11 @@
-"""The logs of workers are read while they grow, whatever line a worker was killed in."""
+"""Workers' logs are read while they grow, even if a worker was killed while it wrote a line."""
 
 from pathlib import Path
 
 from tests.faults.history import Log, Logs
 
 
-def test_a_line_that_its_worker_was_killed_in_is_left_out(tmp_path: Path) -> None:
+def test_a_line_whose_worker_was_killed_while_writing_it_is_left_out(tmp_path: Path) -> None:
     Log(tmp_path / "wa1.jsonl", "wa1").write("invoke", device="d1", message="m1", text="hello")
     whole = (tmp_path / "wa1.jsonl").read_bytes()
     Log(tmp_path / "wa2.jsonl", "wa2").write("ready")

@@ -1,4 +1,4 @@
-"""Workers behind a network that fails them: it resets, swallows and refuses, and keeps answers to itself."""
+"""Workers behind a failing network: it resets, swallows and refuses, and withholds answers."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -15,7 +15,7 @@ from tests.faults.test_proxy import HOLES
 from tests.faults.worker import chance_of
 
 Fault = Callable[[Proxy, Random], Awaitable[int]]
-"""Lasts for a spell, and says how often it struck."""
+"""Lasts for a while, and returns how often it struck."""
 
 
 async def resets(proxy: Proxy, chance: Random) -> int:

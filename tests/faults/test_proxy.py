@@ -1,4 +1,4 @@
-"""On the wire: how often a turn is waited for, and that no answer that gets lost makes a second turn or loses one."""
+"""On the wire: how many sends a turn takes, and that a lost answer neither makes a second turn nor loses one."""
 
 import asyncio
 import time
@@ -24,7 +24,7 @@ LOST_ANSWERS = [100, pytest.param(1000, marks=pytest.mark.laboratory)]
 """How many acknowledgements are lost in a test."""
 
 AT_ONCE = 20
-"""Turns that are on their way at a time where there are many."""
+"""Turns in flight at once in tests with many."""
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ async def test_the_proxy_counts_what_is_waited_for(proxy: Proxy) -> None:
 async def test_sends_of_a_hot_turn(proxy: Proxy, statement_cache_size: int, sends: list[str]) -> None:
     async with runtime(proxy.dsn, pool_max=1, statement_cache_size=statement_cache_size) as moorline:
         await say(moorline, "hello")
-        for number in range(2, 70):  # beyond the turn at which an agent's history is stored whole
+        for number in range(2, 70):  # past the turn at which an agent's history is stored whole
             proxy.sends.clear()
             assert (await say(moorline, "hello")).turn_no == number
             assert named(proxy.sends) == sends
@@ -82,7 +82,7 @@ async def test_sends_of_a_turn_with_an_effect(proxy: Proxy) -> None:
 
 
 def first_answers(statement: str, times: int = 1) -> Callable[[Send], bool]:
-    """The first answers that each device gets to a statement are lost, and with them those of others that share it."""
+    """The first answers to each device's statement are lost, and with them those of others in the same batch."""
     lost: Counter[str] = Counter()
 
     def loses(send: Send) -> bool:
@@ -95,7 +95,7 @@ def first_answers(statement: str, times: int = 1) -> Callable[[Send], bool]:
 
 
 async def to_many(number: int, deliver: Callable[[str], Awaitable[Reply]]) -> list[Reply]:
-    """What each of so many devices is answered, `AT_ONCE` at a time."""
+    """The answers to so many devices, `AT_ONCE` at a time."""
     some = asyncio.Semaphore(AT_ONCE)
 
     async def one(device: str) -> Reply:
@@ -106,7 +106,7 @@ async def to_many(number: int, deliver: Callable[[str], Awaitable[Reply]]) -> li
 
 
 async def redeliver(moorline: Moorline, text: str, message_id: str, device: str) -> Reply:
-    """Sends a message again for as long as the store was to blame, as a webhook is."""
+    """Sends a message again as long as the store was to blame, as a webhook would."""
     while True:
         try:
             return await say(moorline, text, message_id, device)
@@ -161,7 +161,7 @@ async def test_acknowledgements_that_stay_lost_are_told_and_the_message_comes_ag
     assert [row["count"] for row in booked] == [1] * 30
 
 
-async def test_a_claim_whose_answers_stay_lost_is_no_attempt_however_often(dsn: str, proxy: Proxy) -> None:
+async def test_a_claim_whose_answers_stay_lost_never_counts_as_an_attempt(dsn: str, proxy: Proxy) -> None:
     async with runtime(proxy.dsn) as moorline:
         for _ in range(5):
             proxy.loses_answer = first_answers("begin", times=2)
@@ -272,7 +272,7 @@ async def test_a_black_hole_that_outlasts_a_statement_is_a_store_that_is_down(
 
 
 async def once(dsn: str, moorline: Moorline, text: str = "book table") -> None:
-    """The message `m1` is answered now, and was once."""
+    """The message `m1` is answered now, and has been answered exactly once."""
     reply = await say(moorline, text, "m1", timeout=30)
     assert reply == f"2: {text.removeprefix('book ')}"
     assert (await say(moorline, text, "m1")).replayed

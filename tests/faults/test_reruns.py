@@ -1,4 +1,4 @@
-"""A turn that failed after its effect is run again when others have come between: it finishes what it began."""
+"""A turn that failed after its effect is run again after other turns: it finishes what it began."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,7 +18,7 @@ from tests.faults.model import Read, agents, rules
 
 
 class OnceLost(Turns):
-    """The commit of one message's turn does not get through, once."""
+    """The commit of one message's turn fails once."""
 
     lost: str | None = "m-a1-2"
 

@@ -81,11 +81,11 @@ async def test_disk_full(small_laboratory: Laboratory, small_server: Server, rep
 
 
 def fill(file: Path) -> None:
-    """Until nothing more goes onto its disk."""
+    """Until nothing more fits on its disk."""
     with file.open("wb", buffering=0) as ballast:
         for size in (2**20, 2**12):
             try:
                 while True:
                     ballast.write(bytes(size))
             except OSError as error:
-                assert error.errno == ENOSPC  # noqa: PT017 - which is what it waits for
+                assert error.errno == ENOSPC  # noqa: PT017 - this is what it waits for

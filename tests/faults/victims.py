@@ -1,4 +1,4 @@
-"""Workers that are hit in the middle of a turn, one at each place where that can make a difference."""
+"""Workers that are hit in the middle of a turn, one at each point where that can make a difference."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ PLACES: tuple[tuple[Place, str, int], ...] = (
     ("before_commit", "book", 1),
     ("after_commit_before_reply", "say", 1),
 )
-"""Failpoint, what the message says that is hit, and the how manieth passing of its turn it is."""
+"""The failpoint, what the message that is hit says, and at which passing in its turn."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Victim:
-    """A worker with a device of its own, which it sends three messages; it is hit in the turn of the second."""
+    """A worker with a device of its own, to which it sends three messages; it is hit in the turn of the second."""
 
     number: int
     at: Place
@@ -45,12 +45,12 @@ class Victim:
 
     @property
     def name(self) -> str:
-        """The worker's."""
+        """The worker's name."""
         return f"v{self.number}"
 
     @property
     def device(self) -> str:
-        """That nobody else has."""
+        """A device that nobody else has."""
         return f"victim-{self.number}"
 
     @cached_property
@@ -72,7 +72,7 @@ class Victim:
 
 
 def victims(laboratory: Laboratory, *places: Place) -> list[Victim]:
-    """One for each of the places, all by default."""
+    """One for each of the points, by default all."""
     chosen = [place for place in PLACES if not places or place[0] in places]
     return [
         Victim(number=number, at=at, verb=verb, hit=hit, day=laboratory.day)
@@ -81,14 +81,14 @@ def victims(laboratory: Laboratory, *places: Place) -> list[Victim]:
 
 
 async def struck(laboratory: Laboratory, hit: Sequence[Victim]) -> dict[str, Event]:
-    """Waits until all of them were; by message, the event."""
+    """Waits until all of them were hit; returns the events by message."""
     await laboratory.until(lambda: len(laboratory.events("failpoint")) == len(hit), "all victims to be hit")
     events = {event.worker: event for event in laboratory.events("failpoint")}
     return {victim.struck: events[victim.name] for victim in hit}
 
 
 def recoveries(strikes: dict[str, Event], events: Sequence[Event]) -> dict[str, float]:
-    """By message that was hit, the seconds until its turn was committed, if it was after that."""
+    """By message that was hit, the seconds until its turn was committed, if that happened afterwards."""
     found: dict[str, float] = {}
     for event in events:
         for message in set(event.messages) & strikes.keys() - found.keys():

@@ -1,9 +1,9 @@
-"""A worker: a process that sends messages to devices through a runtime of its own until it is told that enough is.
+"""A worker: a process that sends messages to devices through its own runtime until it is told to stop.
 
     python -m tests.faults.worker '{"name": "wa1", "dsn": "postgresql://…", "log": "/…/wa1.jsonl", …}'
 
-It runs its errands all at once, wanders over its devices until it gets SIGTERM, finishes what it has begun, does the
-last operations that show that all is well again, and ends. What it was and was not answered is in its log.
+It runs its errands all at once, wanders over its devices until it gets SIGTERM, finishes what it has begun, does its
+last operations, which show that all is well again, and ends. Its log has every outcome.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from random import Random
 
 import anyio._backends._asyncio  # noqa: F401 - as the next
-import openai.resources.chat  # noqa: F401 - imported late by whoever needs it; a worker that is forked has it
+import openai.resources.chat  # noqa: F401 - imported lazily elsewhere; a forked worker already has it
 
 import moorline.execution
 import moorline.waiters
@@ -34,7 +34,7 @@ from tests.faults.history import Log
 from tests.faults.model import agents, rules
 
 VERBS = ("say", "say", "say", "say", "ring", "chime", "book", "pass echo", "pass scheduling", "bye")
-"""What a wandering worker says, each as likely as its share."""
+"""What a wandering worker says, each with its share."""
 
 BUSY = ("wait", "wait", "wait", "wait", "merge", "reject")
 
@@ -53,18 +53,18 @@ class Orders:
     """What a worker is told, as JSON."""
 
     name: str
-    """Letters, then digits: its messages are called `m-<name>-<number>`."""
+    """Letters, then digits; its messages are called `m-<name>-<number>`."""
     dsn: str
     log: str
     seed: int = 1
     statement_cache_size: int = 100
     lease: float = 15.0
-    """Seconds; the product's other times are shortened with it."""
+    """Seconds; the product's other times are scaled with it."""
     errands: tuple[Errand, ...] = ()
     devices: tuple[str, ...] = ()
-    """Those to wander over; none: it waits after its errands."""
+    """The devices to wander over; if there are none, it waits after its errands."""
     tasks: int = 3
-    """How many messages it has on their way at a time while it wanders."""
+    """How many messages it has in flight at once while it wanders."""
     thinking: float = 0.01
     """Seconds that its model takes on average."""
     day: str = "2030-01-01"
@@ -74,18 +74,18 @@ class Orders:
     erases: bool = False
     """Whether it erases devices now and then while it wanders."""
     recovers: bool = False
-    """Whether it finishes what others leave behind, on any device, until it is told that enough is."""
+    """Whether it finishes what others leave behind, on any device, until it is told to stop."""
     failpoints: tuple[Failpoint, ...] = ()
     pool_max: int = 5
     timeout: float = 60.0
 
     def to_json(self) -> str:
-        """For the command line."""
+        """Its text for the command line."""
         return json.dumps(asdict(self))
 
     @classmethod
     def of_json(cls, text: str) -> Orders:
-        """What `to_json` made."""
+        """The orders in a text that `to_json` made."""
         told = json.loads(text)
         told["errands"] = tuple(Errand(**errand) for errand in told["errands"])
         told["failpoints"] = tuple(Failpoint(**point) for point in told["failpoints"])
@@ -93,12 +93,12 @@ class Orders:
 
 
 def chance_of(seed: int, *names: str) -> Random:
-    """A source of chance of one's own, the same in each run with the seed."""
-    return Random(" ".join((str(seed), *names)))  # noqa: S311 - a fault that can be repeated, no secret
+    """A random generator of its own, the same in each run with this seed."""
+    return Random(" ".join((str(seed), *names)))  # noqa: S311 - repeatable, no secret
 
 
 class Worker:
-    """Its tasks share a runtime, a log, and one source of chance."""
+    """Its tasks share a runtime, a log and a random generator."""
 
     def __init__(self, orders: Orders, moorline: Moorline, watched: WatchedTurns, log: Log) -> None:
         self._orders = orders
@@ -110,7 +110,7 @@ class Worker:
         self.enough = asyncio.Event()
 
     async def work(self) -> None:
-        """All that it was ordered to."""
+        """Does everything it was ordered to do."""
         self._log.write("ready")
         for device in self._orders.erase:
             await self._erase(device)
@@ -175,7 +175,7 @@ class Worker:
 
 
 def run(orders_json: str) -> None:
-    """A worker's whole life."""
+    """Runs a worker from start to end."""
     orders = Orders.of_json(orders_json)
     log = Log(Path(orders.log), orders.name)
     try:
@@ -214,7 +214,7 @@ async def _work(orders: Orders, log: Log) -> None:
 
 
 def _shorten(lease: float) -> None:
-    """All times of the product in proportion to the lease."""
+    """Scales all times of the product with the lease."""
     turns.WAITER_SECONDS *= lease / turns.LEASE_SECONDS
     moorline.waiters.RENEW *= lease / turns.LEASE_SECONDS
     vars(moorline.execution)["HEARTBEAT"] *= lease / turns.LEASE_SECONDS
@@ -222,7 +222,7 @@ def _shorten(lease: float) -> None:
 
 
 def _told(error: BaseException) -> str:
-    """The error with what caused it."""
+    """The error with its causes."""
     return repr(error) if error.__cause__ is None else f"{error!r} from {_told(error.__cause__)}"
 
 
