@@ -1,4 +1,4 @@
-"""Measures Moorline and its neighbours, every row of docs/benchmarks in one run."""
+"""Measures Moorline and its neighbours: every row of docs/benchmarks in one run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def main() -> int:
     """The exit status: 0 if everything was measured, met or missed."""
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
     parser.add_argument("--only", metavar="NAME,…", help=f"of {', '.join(MEASURES)}")
-    parser.add_argument("--quick", action="store_true", help="less of everything, to see roughly where it stands")
+    parser.add_argument("--quick", action="store_true", help="fewer turns and devices, for a rough result")
     parser.add_argument("--against", metavar="REVISION", help="only compare this checkout with another revision of it")
     parser.add_argument("--rounds", type=int, help="runs of each contestant (default: 5, quick 2)")
     parser.add_argument(
@@ -48,7 +48,7 @@ def main() -> int:
             except CalledProcessError as error:
                 lab.say(f"broke: {error}")
                 report.failed.append(name)
-            if folder:  # after each, so that a run that is stopped leaves what it found
+            if folder:  # after each measurement, so that an interrupted run leaves its results
                 report.write(folder)
     sys.stdout.write(f"\n{report.table()}\n")
     if folder:

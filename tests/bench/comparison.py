@@ -27,13 +27,13 @@ SENDS = "tests.bench.measures.sends:hot"
 
 @dataclass(frozen=True)
 class Tree:
-    """A checkout whose code is run in the environment of this one."""
+    """A checkout whose code runs in this checkout's environment."""
 
     folder: Path
 
     @property
     def environment(self) -> dict[str, str]:
-        """Its packages come before those that are installed."""
+        """The environment variables that put its packages before the installed ones."""
         return {**os.environ, "PYTHONPATH": os.pathsep.join(str(self.folder / package) for package in PACKAGES)}
 
     def migrate(self, dsn: str) -> None:
@@ -43,7 +43,7 @@ class Tree:
 
 @contextmanager
 def checked_out(revision: str) -> Iterator[Tree]:
-    """The revision in a folder of its own, while the block runs."""
+    """Checks the revision out into a folder of its own, while the block runs."""
     with TemporaryDirectory(prefix="bench-") as folder:
         tree = Path(folder) / "tree"
         git = ["git", "-C", str(ROOT), "worktree"]
@@ -55,7 +55,7 @@ def checked_out(revision: str) -> Iterator[Tree]:
 
 
 def compare(lab: Lab, revision: str) -> str:
-    """A table of what both trees gave."""
+    """A table of the results of both trees."""
     with checked_out(revision) as other:
         trees = {"here": Tree(ROOT), revision: other}
         runs = {

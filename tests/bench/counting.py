@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def counted(dsn: str) -> Iterator[tuple[str, Callable[[], int]]]:
-    """The DSN through a proxy, and a function that tells how many sends have gone through it so far."""
+    """The DSN through a proxy, and a function that returns how many sends have gone through it so far."""
     processes = multiprocessing.get_context("spawn")
     count = processes.Value("q", 0)
     ours, theirs = processes.Pipe()
@@ -45,7 +45,7 @@ def _proxy(dsn: str, told: Connection, count: Synchronized[int]) -> None:
 
 
 async def alone(dsn: str) -> None:
-    """Comes back when nobody else is connected to the database: only then has every process told its statistics."""
+    """Returns when no one else is connected to the database: only then has every process reported its statistics."""
     others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
     async with asyncio.timeout(30):
         while (await fetch(dsn, others))[0]["count"]:  # noqa: ASYNC110 - the server cannot call us
@@ -59,6 +59,6 @@ async def flushes(dsn: str) -> int:
 
 
 async def transactions(dsn: str) -> int:
-    """How many transactions were committed in the database, those that only read included."""
+    """How many transactions were committed in the database, including those that only read."""
     rows = await fetch(dsn, "SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()")
     return int(rows[0]["xact_commit"])

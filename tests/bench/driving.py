@@ -1,4 +1,4 @@
-"""Drives a contestant inside a process of its own, and takes the time."""
+"""Runs a contestant in a process of its own, and takes the time."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from tests.bench.contestants import CONTESTANTS, Turn
 from tests.bench.conversation import QUESTION, check
 
 REOPENED = 3
-"""Devices whose conversations are gone on with after the contestant was closed and opened again."""
+"""Devices whose conversations continue after the contestant was closed and opened again."""
 
 
 async def speed(
     *, contestant: str, dsn: str, devices: int, turns: int, model_seconds: float = 0.0, spread: float = 0.0
 ) -> dict[str, float]:
-    """So many turns of each of so many devices at once, after a first turn of each that is not counted.
+    """Runs the turns of all devices at once, after a first turn of each that is not counted.
 
     `spread` seconds is the time over which the devices begin; 0 lets all begin at the same moment.
     """
@@ -44,7 +44,7 @@ async def speed(
 
 
 async def drive(turn: Turn, devices: Sequence[str], *, first: int, turns: int, spread: float = 0.0) -> list[float]:
-    """Turns of all devices at once, those of one device one after another; the seconds that each took.
+    """Runs the turns of all devices at once, those of one device one after another; returns the seconds each took.
 
     `first` is the number of each device's next turn: every reply is checked.
     """
@@ -63,7 +63,7 @@ async def drive(turn: Turn, devices: Sequence[str], *, first: int, turns: int, s
 
 
 async def at_once(number: int, turns: Iterable[Coroutine[Any, Any, None]]) -> None:
-    """Waits for all of them, of which so many are on their way at a time."""
+    """Runs all of them, `number` at a time."""
     left = iter(turns)
 
     async def some() -> None:

@@ -1,4 +1,4 @@
-"""What a benchmark finds: a figure of several runs, and what it shall reach."""
+"""The result of a benchmark: a figure from several runs, and the bound it should keep."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ class Figure:
 
     @property
     def met(self) -> bool | None:
-        """None where nothing is to be reached."""
+        """Whether the bound is kept; None if there is none."""
         if self.at_least is not None:
             return self.value >= self.at_least
         return None if self.at_most is None else self.value <= self.at_most
 
     @property
     def score(self) -> tuple[float, float, float] | None:
-        """How far the bound is kept, 1 being just so and more being better: the lowest, the median, the highest."""
+        """How well the bound is kept (1 is just kept, more is better): the lowest, the median, the highest."""
         if self.at_least:
             low, middle, high = (value / self.at_least for value in (min(self.values), self.value, max(self.values)))
         elif self.at_most:
@@ -45,5 +45,5 @@ class Figure:
 
 
 def ratios(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, ...]:
-    """Run by run: each of ours against the neighbour's that ran beside it."""
+    """The ratios run by run: each of ours against the neighbour's run of the same round."""
     return tuple(mine / other for mine, other in zip(ours, theirs, strict=True))

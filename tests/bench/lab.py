@@ -15,18 +15,18 @@ from typing import Any
 from tests.bench.server import Databases
 
 Results = dict[str, list[dict[str, float]]]
-"""What the runs of each contestant gave, by round."""
+"""The results of each contestant's runs, by round."""
 
 
 @dataclass(kw_only=True)
 class Lab:
-    """What a measurement works with."""
+    """What a measurement needs: databases, rounds, and a way to run things."""
 
     databases: Databases
     rounds: int
     quick: bool
     raw: dict[str, Any]
-    """Everything that any run gave, by measurement."""
+    """The results of all runs, by measurement."""
     measurement: str = ""
 
     def size(self, full: int, quick: int) -> int:
@@ -34,23 +34,23 @@ class Lab:
         return quick if self.quick else full
 
     def database(self) -> AbstractContextManager[str]:
-        """A fresh database's DSN."""
+        """The DSN of a fresh database."""
         return self.databases.fresh()
 
     def call(self, function: Callable[..., Any], **arguments: Any) -> Any:
-        """What an asynchronous function gives in a fresh process."""
+        """The result of an asynchronous function in a fresh process."""
         return self.call_in(f"{function.__module__}:{function.__name__}", **arguments)
 
     def call_in(
         self, function: str, *, folder: Path | None = None, environment: dict[str, str] | None = None, **arguments: Any
     ) -> Any:
-        """The same by the function's name, in a folder and an environment of its own."""
+        """The same for a function given by name, in its own folder and environment."""
         command = [sys.executable, "-m", "tests.bench.worker", function, json.dumps(arguments)]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=folder, env=environment)
         return json.loads(done.stdout.splitlines()[-1])
 
     def alternate(self, runs: Mapping[str, Callable[[], dict[str, float]]]) -> Results:
-        """Each of the runs once a round, in the order given, so that all meet the same machine."""
+        """Each of the runs once per round, in the order given, so that all run under the same conditions."""
         results: Results = {name: [] for name in runs}
         self.raw[self.measurement] = results
         for number in range(1, self.rounds + 1):
@@ -62,7 +62,7 @@ class Lab:
         return results
 
     def say(self, text: str) -> None:
-        """A line of progress."""
+        """Prints a line of progress."""
         sys.stderr.write(f"{self.measurement:12} {text}\n")
         sys.stderr.flush()
 

@@ -1,4 +1,4 @@
-"""Where a benchmark ran: facts without which its figures say little."""
+"""Where a benchmark ran: the facts about the machine that give its figures meaning."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ OURS = ("langgraph", "langgraph-checkpoint", "langchain-core", "asyncpg", "opena
 
 
 def facts(databases: Databases) -> dict[str, str]:
-    """By what they are facts of."""
+    """The facts, by name."""
     neighbours = sorted({package for contestant in CONTESTANTS.values() for package in contestant.packages})
     settings = databases.settings("server_version", "fsync", "synchronous_commit", "wal_sync_method", "shared_buffers")
     return {

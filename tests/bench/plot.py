@@ -1,4 +1,4 @@
-"""Draws how far each figure keeps its bound."""
+"""Draws how well each figure keeps its bound."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HEIGHT = 0.45
 
 
 def plot(figures: Sequence[Figure], path: Path) -> None:
-    """A bar a figure: 1 is just the bound, to the right is better; its line shows the spread of the runs."""
+    """One bar per figure: 1 is the bound, further right is better; the line on it shows the spread of the runs."""
     bounded = [(figure, score) for figure in reversed(figures) if (score := figure.score) is not None]
     if not bounded:
         return

@@ -1,6 +1,6 @@
 """Writes down what a benchmark found. Everything is made from the results of its runs; nothing is written by hand.
 
-`python -m tests.bench.report docs/benchmarks` makes table and plot once more from the results that lie there.
+`python -m tests.bench.report docs/benchmarks` makes the table and the plot again from the results in that folder.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tests.bench.measures import MEASURES
 PLOT = "benchmarks.png"
 
 REASONS = "missed.md"
-"""What people have to say about figures that are missed, in the same folder; it goes into the page as it is."""
+"""A file in the same folder that explains missed figures; it goes into the page as it is."""
 
 BOUND = ("path", "what", "at", "median", "lowest to highest", "", "seen")
 SHOWN = ("path", "what", "", "", "", "", "seen")
@@ -27,7 +27,7 @@ SHOWN = ("path", "what", "", "", "", "", "seen")
 
 @dataclass(kw_only=True)
 class Report:
-    """All that one run of the benchmark gave, by measurement."""
+    """All results of one run of the benchmark, by measurement."""
 
     facts: Mapping[str, str]
     figures: dict[str, list[Figure]]
@@ -36,7 +36,7 @@ class Report:
     """Measurements that broke."""
 
     def write(self, folder: Path) -> None:
-        """`results.json`, the table in `README.md` and the plot, in a folder that is made if need be."""
+        """Writes `results.json`, the table in `README.md` and the plot to a folder, which is made if necessary."""
         from tests.bench.plot import plot
 
         folder.mkdir(parents=True, exist_ok=True)
@@ -59,7 +59,7 @@ class Report:
         return cls(facts=results["facts"], figures=figures, raw=results["runs"], failed=results["failed"])
 
     def table(self) -> str:
-        """What shall be reached, and what is shown besides, in Markdown."""
+        """The figures with a bound, and those without, as Markdown."""
         bound = [figure for figure in self._all() if figure.met is not None]
         shown = [figure for figure in self._all() if figure.met is None]
         tables = [_table(BOUND, bound), f"{sum(bool(figure.met) for figure in bound)} of {len(bound)} figures are met."]
@@ -92,14 +92,14 @@ PAGE = """\
 {facts}
 
 ## How
-All run against one PostgreSQL in turn, ours and the neighbours', round after round. Each run is a fresh process, on a
-fresh database where its measurement does not say otherwise, with the same event loop. The median of the rounds counts;
-a ratio is taken between runs of one round.
+Moorline and its neighbours run in turn against one PostgreSQL, round after round. Each run is a fresh process with the
+same event loop, on a fresh database unless its measurement says otherwise. The median of the rounds counts; ratios are
+taken between runs of the same round.
 
-Nobody pays for HTTP: a scripted model stands at each framework's own interface to models (a `Model`, a
-`BaseChatModel` of LangChain, a `Model` of openai-agents). It says how many of the person's messages it was shown, and
-every reply is checked for that; after a run whatever is durable is opened anew, and has to go on where it was.
-Neighbours use a pool of 20 connections, Moorline its default settings and `MOORLINE_GC_FREEZE=true`.
+No run includes HTTP: a scripted model implements each framework's own model interface (a `Model`, a `BaseChatModel` of
+LangChain, a `Model` of openai-agents). It says how many of the person's messages it was shown, and every reply is
+checked for that; after a run, whatever is durable is reopened and has to continue where it was. Neighbours use a pool
+of 20 connections, Moorline its default settings and `MOORLINE_GC_FREEZE=true`.
 
 {about}
 

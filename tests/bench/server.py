@@ -1,4 +1,4 @@
-"""The PostgreSQL that everybody is measured on: one server of its own, default settings, durable."""
+"""The PostgreSQL for all measurements: a server of its own, with default settings, durable."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Databases:
 
     @contextmanager
     def fresh(self) -> Iterator[str]:
-        """The DSN of a database with our schema, whose making is off the server's hands; dropped at the end."""
+        """The DSN of a database with our schema, after the server has finished making it; dropped at the end."""
         with self.empty() as dsn:
             asyncio.run(migrate(dsn, components=SHIPPED))
             execute(dsn, "CHECKPOINT")
@@ -43,7 +43,7 @@ class Databases:
             execute(self._dsn, f"DROP DATABASE {name} WITH (FORCE)")
 
     def settings(self, *names: str) -> dict[str, str]:
-        """What the server says of itself."""
+        """The server's values of these settings."""
         return {name: execute(self._dsn, "SELECT current_setting($1) AS value", name)[0]["value"] for name in names}
 
     def flush_seconds(self) -> float:

@@ -1,4 +1,4 @@
-"""What the database of Moorline's tables takes on disk."""
+"""The size of Moorline's tables on disk."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from tests.bench.conversation import QUESTION, answer
 from tests.bench.server import execute
 
 ITSELF = len(QUESTION) + len(answer(10))
-"""Bytes of a question and its answer, which have to be stored whatever else is."""
+"""Bytes of a question and its answer, which have to be stored in any case."""
 
 TABLES = """
 SELECT relname AS name, pg_total_relation_size(relid) AS bytes, n_dead_tup AS dead, autovacuum_count AS vacuums
@@ -17,16 +17,16 @@ ORDER BY relname
 
 
 def tables(dsn: str) -> dict[str, dict[str, int]]:
-    """Of each table: its bytes with indexes, its dead rows, and how often autovacuum has come by."""
+    """For each table: its bytes with indexes, its dead rows, and how often autovacuum has run on it."""
     return {row["name"]: {name: row[name] for name in ("bytes", "dead", "vacuums")} for row in execute(dsn, TABLES)}
 
 
 def total(dsn: str) -> int:
-    """Bytes of all tables with their indexes, dead rows and free space included."""
+    """Bytes of all tables with their indexes, including dead rows and free space."""
     return sum(table["bytes"] for table in tables(dsn).values())
 
 
 def packed(dsn: str) -> int:
-    """The same after dead rows and free space were thrown out."""
+    """The same after dead rows and free space were removed."""
     execute(dsn, "VACUUM FULL ANALYZE")
     return total(dsn)

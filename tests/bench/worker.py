@@ -1,8 +1,8 @@
-"""The fresh process of one run: calls an asynchronous function and prints what it gives as a line of JSON.
+"""The fresh process of one run: calls an asynchronous function and prints its result as a line of JSON.
 
     python -m tests.bench.worker tests.bench.driving:speed '{"contestant": "moorline", …}'
 
-The event loop is uvloop's where it is installed, for everybody.
+The event loop is uvloop if that is installed, for every contestant.
 """
 
 from __future__ import annotations

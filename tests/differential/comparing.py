@@ -19,7 +19,7 @@ from .playing import HANDED_ROUND, Played
 
 
 def differences(steps: Sequence[Step], before: Played, flat: Played) -> Iterator[str]:
-    """In words, what is not the same, step by step."""
+    """The differences in words, step by step."""
     for place, (step, one, other) in enumerate(zip(steps, before.steps, flat.steps, strict=True)):
         for what in one:
             yield from _difference(f"step {place}, {what} of {step}", one[what], other[what])

@@ -1,4 +1,4 @@
-"""Random conversations: what is said in which process, and what goes wrong meanwhile."""
+"""Random conversations: what is said in which process, and what goes wrong at the same time."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from typing import Any, Literal
 from .world import AGENTS, GRAPHS, KIT, Fault
 
 PROCESSES: tuple[str | None, ...] = (None, None, "nails", "diary", "hair")
-"""The agent that each process lacks."""
+"""The agent that is missing in each process."""
 
 WHOLE = (0, 1)
-"""Processes that lack none."""
+"""The processes that have all agents."""
 
 Kind = Literal["say", "again", "resume", "die", "burst", "recover", "requeue", "cold", "expire", "edit", "erase"]
 
@@ -32,7 +32,7 @@ KINDS: dict[Kind, int] = {
     "edit": 4,
     "erase": 1,
 }
-"""How often each happens."""
+"""How often each kind of step happens."""
 
 THINGS = ("cup", "book", "lamp", "noodles", "nothing", "fail1", "fail2", "fail3")
 
@@ -44,12 +44,12 @@ class Step:
     kind: Kind
     process: int = 0
     texts: tuple[str, ...] = ()
-    """What is said; several where they come at once."""
+    """What is said; several texts are messages that come at once."""
     values: Mapping[str, Any] = field(default_factory=dict)
     faults: Mapping[int, Fault] = field(default_factory=dict)
     answer: Any = None
     agent: str = ""
-    """Whose history is edited."""
+    """The agent whose history is edited."""
     streamed: bool = False
     answers: bool = False
     """Whether the answer is given instead, if a question waits for one."""

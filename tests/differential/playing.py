@@ -1,4 +1,4 @@
-"""Playing a conversation on one of the graphs, and what has come of it."""
+"""Plays a conversation on one of the graphs, and collects what came of it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ FORMS = ("before", "flat")
 
 HANDED_ROUND = "handed over"
 KINDS_OF_FAILURE = (HANDED_ROUND, "without answering", "did something else then", "gave an empty answer")
-"""By which the errors of agents are told apart, whose words may change."""
+"""Texts that tell the errors of agents apart; the rest of their wording may differ."""
 
 EFFECTS = """
 SELECT message_id, position, agent, kind, name, intent::text, result::text, turn_no
@@ -53,7 +53,7 @@ class Flat(Moorline):
     """The runtime, with the model of the conversations."""
 
     def __init__(self, settings: Settings, *, without: str | None, lasting: bool = True) -> None:
-        """One that is not `lasting` loses what it has claimed as soon as its lease is over."""
+        """A runtime that is not `lasting` loses its claims as soon as their leases expire."""
         super().__init__(settings, agents=agents(without=without))
         self._model = cast("Any", Obedient())
         self._lasting = lasting
@@ -88,7 +88,7 @@ class Flat(Moorline):
 
 
 class Mortal(Execution):
-    """Execution in a process whose heart has stopped."""
+    """Execution in a process that sends no heartbeats."""
 
     async def _beat(self, turn: object) -> None:
         pass
@@ -138,12 +138,12 @@ async def _keep(connection: object) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Played:
-    """What has come of a conversation."""
+    """The result of a conversation."""
 
     steps: list[Any] = field(default_factory=list)
-    """By step: what was answered, who holds the session, what the journal holds."""
+    """For each step: the answer, who holds the session, and what is in the journal."""
     shown: list[tuple[str, Any]]
-    """What every model and foreign graph was shown, in order."""
+    """What every model and every graph agent was shown, in order."""
     did: list[Any]
     transcript: list[Any]
 
@@ -176,7 +176,7 @@ class _Player:
         self._dying: list[tuple[asyncio.Event, asyncio.Task[Any]]] = []
 
     async def take(self, step: Step) -> dict[str, Any]:
-        """What comes of a step, and what is stored after it."""
+        """Takes a step, and returns its result and what is stored after it."""
         process = self._stage.processes[step.process]
         shown = len(self.world.shown)
         self.world.expect(step.faults)
@@ -236,7 +236,7 @@ class _Player:
         return [[entry.texts, _record(entry.record)] for entry in entries]
 
     async def bury(self) -> None:
-        """Lets what died come to its end."""
+        """Lets the turns that died come to their end."""
         for go_on, task in self._dying:
             go_on.set()
             await asyncio.wait([task])
@@ -301,7 +301,7 @@ class _Player:
                 await tasks[-1]
         self.world.go_on.set()
         came = await asyncio.gather(*tasks)
-        # Which of those that were merged has run them all is chance.
+        # It is random which of the merged messages' calls has run them all.
         return [{**each, "replayed": None} if isinstance(each, dict) else each for each in came]
 
     async def _merging(self, process: Flat, message: tuple[str, str, Mapping[str, Any]]) -> Any:
@@ -362,7 +362,7 @@ def _entry(row: asyncpg.Record) -> list[Any]:
 
 
 def _failure(error: MoorlineError) -> list[Any]:
-    """What went wrong, and why; not in what words, in which there are IDs."""
+    """What went wrong, and why, but not the wording, which contains IDs."""
     cause = error.__cause__
     if type(error) is AgentError and cause is None:
         return [type(error).__name__, next((kind for kind in KINDS_OF_FAILURE if kind in str(error)), str(error))]

@@ -1,7 +1,7 @@
 """A reference implementation to compare with, not to be used: the manager as it was when each agent was a graph of its
 own, run inside of a node of the manager's.
 
-It runs on the real runtime and differs from it in nothing but the graph. What an agent's steps are made of (asking the
+It runs on the real runtime and differs from it only in the graph. What an agent's steps are made of (asking the
 model, looking up a tool) is the kit's; which node does what, what is state and where it is kept is this module's.
 """
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class SoFar:
-    """What a turn has come to so far."""
+    """The outcome of a turn so far."""
 
     agent: str | None = None
     reply: str = ""
@@ -145,7 +145,7 @@ class KitSubgraph:
 
 
 class OtherSubgraph:
-    """A graph of somebody else's."""
+    """Any other LangGraph graph."""
 
     def __init__(self, agent: GraphAgent) -> None:
         self.graph = agent.graph.copy({"checkpointer": True, "name": agent.name})

@@ -1,5 +1,5 @@
-"""The manager graph does what the graph of before did: the same replies, journals, transcripts, sessions, effects, and
-the same shown to every model, in random conversations."""
+"""In random conversations, the manager graph does the same as the earlier graph: the same replies, journals,
+transcripts, sessions and effects, and every model is shown the same."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from .conversations import conversation
 from .playing import FORMS, Stage, play, stage
 
 AT_ONCE = 24
-"""Conversations that are played at one time."""
+"""Conversations that are played at the same time."""
 
 SHOWN = 3
-"""Differences that are told of a conversation."""
+"""How many differences are reported of a conversation."""
 
 COVERING = (40, 52, 55, 95)
 """Short conversations in which, with the first five, everything happens that shall."""
@@ -39,7 +39,7 @@ def plan(seed: int) -> tuple[int, int, int]:
 
 
 async def compare(stages: list[Stage], seed: int, length: int, away: int, tally: Counter[str]) -> str | None:
-    """What is not the same in a conversation, if anything."""
+    """The differences in a conversation; None if there are none."""
     steps = conversation(seed, length=length, away=away)
     before, flat = await asyncio.gather(*(play(each, seed, steps) for each in stages))
     tally.update(happened(steps, before))

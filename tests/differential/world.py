@@ -1,6 +1,6 @@
 """What surrounds a conversation: agents that do what a message tells them, the model behind them, and what they did.
 
-A message is a program, as JSON: whom the router shall pick (`route`), and for each agent what it shall do on each of
+A message is a program, as JSON: which agent the router picks (`route`), and for each agent what it does on each of
 its parts of the turn (`parts`), a list of model answers that are lists of tool calls. Everything that happens depends
 on what is shown alone, so two graphs that show the same do the same.
 """
@@ -45,7 +45,7 @@ AGENTS = (*KIT, *GRAPHS)
 
 
 class Died(Exception):
-    """Ends what stopped for good, long after."""
+    """Ends what stopped for good, long afterwards."""
 
 
 @dataclass(kw_only=True)
@@ -65,12 +65,12 @@ class World:
     _tries: Counter[str] = field(default_factory=Counter)
 
     def expect(self, faults: Mapping[int, Fault]) -> None:
-        """From now on these go wrong, counted in moments from here."""
+        """Sets what goes wrong from now on, by the number of moments from here."""
         self._faults, self._moments = dict(faults), 0
         self.stopped, self.go_on = asyncio.Event(), asyncio.Event()
 
     async def moment(self, *, model: bool = False, stop: bool = True) -> None:
-        """Something may go wrong here."""
+        """A moment at which something may go wrong."""
         self._moments += 1
         fault = self._faults.get(self._moments)
         if fault in ("stop", "die") and stop:
@@ -151,7 +151,7 @@ async def ring(thing: Thing, context: ToolContext) -> dict[str, str]:
 
 @tool(effect="outside", idempotent=True)
 async def chime(thing: Thing, context: ToolContext) -> dict[str, str]:
-    """Calls somebody, twice if need be."""
+    """Calls somebody, twice if necessary."""
     return await _call("chime", thing, context)
 
 
@@ -163,7 +163,7 @@ def checksum(shown: object) -> str:
 
 
 def program_of(text: str) -> dict[str, Any]:
-    """What a message tells its agents; anything else than a program tells them nothing."""
+    """What a message tells its agents to do; a message that is not a program tells them nothing."""
     try:
         program = json.loads(text)
     except ValueError:
@@ -283,7 +283,7 @@ class Asked(TypedDict, total=False):
 
 
 def memo() -> GraphAgent:
-    """It keeps no session, and a graph inside of it asks."""
+    """An agent that keeps no session, and asks from a graph inside it."""
 
     async def ask(state: Asked) -> dict[str, Any]:
         return {"answer": interrupt({"memo": state["question"]})}
@@ -303,7 +303,7 @@ def memo() -> GraphAgent:
 
 
 def agents(*, without: str | None = None) -> list[AgentProtocol]:
-    """All agents of the conversations but one."""
+    """All agents of the conversations, except `without`."""
 
     def told(name: str) -> Callable[[ToolContext], str]:
         return lambda context: f"{name} {json.dumps(dict(context.values), sort_keys=True)}"

@@ -1,7 +1,7 @@
-"""The rehearsal model: plain rules in the place of a model, for when there is no key.
+"""The rehearsal model: plain rules in place of a model, for use without a key.
 
-It sees what a model sees and nothing else, answers in English, always the same to the same request, and keeps
-nothing between two of them.
+It sees what a model sees and nothing else, answers in English, gives the same answer to the same request, and keeps
+nothing between requests.
 """
 
 from __future__ import annotations
@@ -29,5 +29,5 @@ def rehearse(request: ModelRequest) -> ModelReply:
 
 
 def rehearsal_client() -> AsyncOpenAI:
-    """A real OpenAI client whose model is the rehearsal."""
+    """A real OpenAI client whose model is the rehearsal model."""
     return rule_client(rehearse)

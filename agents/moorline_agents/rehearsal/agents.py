@@ -21,7 +21,7 @@ SCHEDULING = "scheduling"
 
 
 def agents_of(function: Mapping[str, Any] | None) -> tuple[str, ...]:
-    """The agents that `route` or `hand_over` offers, none where the function is not offered."""
+    """The agents that `route` or `hand_over` offers; none if the function is not offered."""
     if function is None:
         return ()
     properties = function.get("parameters", {}).get("properties", {})
@@ -29,8 +29,8 @@ def agents_of(function: Mapping[str, Any] | None) -> tuple[str, ...]:
 
 
 def picked(agents: tuple[str, ...], said: Said) -> str | None:
-    """Whom of `agents` the message is for: one it names, who makes appointments if it is about these, or the
-    concierge, or whoever is there; None if nobody is."""
+    """The one of `agents` that the message is for: one that it names, the one for appointments if it is about these, or
+    else the concierge or any other; None if there is none."""
     for agent in agents:
         if re.search(rf"\b{re.escape(agent.lower())}\b", said.text):
             return agent

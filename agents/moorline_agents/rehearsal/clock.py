@@ -1,4 +1,4 @@
-"""Which time of day a text speaks of: one time, or a part of the day."""
+"""Finds the time of day that a text names: a single time, or a part of the day."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _PREFIXES = (
 
 
 def _any(words: Iterable[str]) -> str:
-    """A pattern of any of `words`, the longest first."""
+    """A pattern that matches any of `words`, the longest first."""
     return "|".join(re.escape(word) for word in sorted(words, key=len, reverse=True))
 
 
@@ -72,7 +72,7 @@ def part_of_day(text: str) -> Clock:
 
 
 def find_clock(text: str, part: Clock) -> Clock:
-    """The times that `text` (in lower case, without its day) names, else `part`, the part of day it names."""
+    """The times that `text` (in lower case, without its day) names, or else `part`, the part of the day it names."""
     read = Clock()
     open_range = False
     alone = _ALONE.fullmatch(text) is not None
@@ -90,7 +90,7 @@ def find_clock(text: str, part: Clock) -> Clock:
 
 
 def _is_time(match: re.Match[str], *, open_range: bool) -> bool:
-    """A number alone is a time only after a word that says so."""
+    """Whether a match is a time: a number alone is one only after a word that says so."""
     if match["hour"] is None or match["minute"] or match["spoken"] or match["half"]:
         return True
     if match["oclock"] is not None:

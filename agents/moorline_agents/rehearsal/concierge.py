@@ -1,4 +1,4 @@
-"""The rehearsal of the concierge: small talk, and to the right agent with everything else."""
+"""The rehearsal of the concierge: makes small talk, and hands everything else over to the right agent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a request holds, read for the rules: what was said, what tools answered, and what the time is."""
+"""Reads a request for the rules: what the person said, what tools returned, and what time it is."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NOW = re.compile(r"^Now: (?P<iso>\S+)|\bNow it is (?P<spoken>\w+ \d+ \w+ \d+, \
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """What a tool answered."""
+    """The result of a tool."""
 
     tool: str
     arguments: Mapping[str, Any]
@@ -27,21 +27,21 @@ class Result:
 
     @property
     def error(self) -> str | None:
-        """Why the tool did not do it; None if it did."""
+        """Why the tool refused; None if it did not."""
         error = self.content.get("error")
         return None if error is None else str(error)
 
     @property
     def code(self) -> str | None:
-        """The kind of that error, where it is told."""
+        """The kind of refusal, if it has one."""
         code = self.content.get("code")
         return code if isinstance(code, str) else None
 
 
 def now_of(request: ModelRequest) -> datetime | None:
-    """The local time that the system text tells, None where it does not.
+    """The local time in the system text; None if there is none.
 
-    It is told as a line `Now: <ISO time> …` or as `Now it is Sunday 22 November 2026, 15:44`.
+    It has the form of a line `Now: <ISO time> …`, or of `Now it is Sunday 22 November 2026, 15:44`.
     """
     match = _NOW.search(request.system)
     if match is None:
@@ -55,7 +55,7 @@ def now_of(request: ModelRequest) -> datetime | None:
 
 
 def events_of(request: ModelRequest) -> Iterator[str | Result]:
-    """What happened, in order: texts of the person (those not answered in between as one) and results."""
+    """What happened, in order: texts of the person (joined if no answer came in between) and results."""
     calls: dict[str, tuple[str, Mapping[str, Any]]] = {}
     texts: list[str] = []
     for message in request.messages:
@@ -75,12 +75,12 @@ def events_of(request: ModelRequest) -> Iterator[str | Result]:
 
 
 def last_text(request: ModelRequest) -> str:
-    """What the person said last, "" if nothing."""
+    """What the person said last; "" if nothing."""
     return next((event for event in reversed(list(events_of(request))) if isinstance(event, str)), "")
 
 
 def latest_results(request: ModelRequest) -> list[Result]:
-    """What the tools answered since anybody spoke; empty when it is the person who spoke last."""
+    """The results of tools since the last text; empty if the person spoke last."""
     results: list[Result] = []
     waiting = 0
     for message in reversed(request.messages):

@@ -1,4 +1,4 @@
-"""When a text speaks of, seen from a given now."""
+"""Finds the day and time that a text names, relative to a given time."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class When:
         return self.day is not None or bool(self.clock) or self.soonest
 
     def then(self, later: When) -> When:
-        """What is meant once `later` is said too: it replaces what it speaks of, and leaves the rest."""
+        """What is meant after `later` was said too: it replaces the parts it names, and leaves the rest."""
         return When(
             day=later.day or self.day,
             clock=later.clock or self.clock,
@@ -40,7 +40,7 @@ class When:
 
 
 def find_when(text: str, now: datetime) -> When:
-    """When `text` (plain, see `words.plain`) speaks of; `now` is a local time."""
+    """The day and time that `text` (plain, see `words.plain`) names; `now` is a local time."""
     text = _GREETING.sub(" ", text)
     day, rest = find_day(text, now.date())
     if day is None and re.search(r"\bthis (?:morning|afternoon|evening)\b", text):

@@ -1,4 +1,4 @@
-"""Which day a text speaks of, seen from a given today."""
+"""Finds the day that a text names, relative to a given day."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _WEEKDAY_NAMES = (
     ("wednesday", "wed"),
     ("thursday", "thurs", "thur", "thu"),
     ("friday", "fri"),
-    ("saturday",),  # not sat and sun, which are words of their own
+    ("saturday",),  # not sat and sun, which are also ordinary words
     ("sunday",),
 )
 _WEEKDAYS = {name: number for number, names in enumerate(_WEEKDAY_NAMES) for name in names}
@@ -44,7 +44,7 @@ _SHORTEST_MONTH = 28
 
 
 def find_day(text: str, today: date) -> tuple[date | None, str]:
-    """The day that `text` (in lower case) names, None for none, and the text without it."""
+    """The day that `text` (in lower case) names, or None, and the text without it."""
     for pattern, meaning in _READINGS:
         for match in pattern.finditer(text):
             try:
@@ -83,7 +83,7 @@ def _dated(day: int, month: int, year: str | None, today: date) -> date:
 
 
 def _of_month(match: re.Match[str], today: date) -> date:
-    """The 3rd: of this month, or of the next one that has such a day still to come."""
+    """For "the 3rd": the next day with that number, in this month or a later one."""
     number, month = int(match[1]), today.replace(day=1)
     for _ in range(_DECEMBER):
         day = month + timedelta(days=number - 1)
@@ -103,7 +103,7 @@ def _relative(match: re.Match[str], today: date) -> date:
 
 
 def _ahead(match: re.Match[str], today: date) -> date:
-    """In two weeks; with a weekday, that day of the week then."""
+    """For "in two weeks"; with a weekday, that day of that week."""
     count, unit = value(match["count"]), match["unit"]
     if unit == "month":
         day = today
@@ -129,7 +129,7 @@ def _in_week_of(day: date, weekday: str) -> date:
 
 
 def _period(match: re.Match[str], today: date) -> date:
-    """A week, a weekend or a month stands for its first day that is still to come."""
+    """A week, a weekend or a month stands for its first day that is not over."""
     which, period = match[1], match[2]
     if period == "month":
         return today if which == "this" else _next_month(today)
@@ -137,7 +137,7 @@ def _period(match: re.Match[str], today: date) -> date:
     return max(today, _in_week_of(today if which == "this" else today + _WEEK, first))
 
 
-# In this order: a reading that takes more of the text in comes before one that would take a part of it.
+# The order matters: a pattern that matches more of the text comes before one that would match only part of it.
 _READINGS: tuple[tuple[re.Pattern[str], Callable[[re.Match[str], date], date]], ...] = tuple(
     (re.compile(pattern), meaning)
     for pattern, meaning in (

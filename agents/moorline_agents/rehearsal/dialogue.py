@@ -1,4 +1,4 @@
-"""Where a conversation about appointments stands, worked out anew from all that was said in it."""
+"""The state of a conversation about appointments, derived each time from everything said in it."""
 
 from __future__ import annotations
 
@@ -38,38 +38,38 @@ _BOOKING = frozenset({Intent.BOOK, Intent.FIND})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wish:
-    """What the person wants done and has said about it so far."""
+    """What the person wants done, and what they have said about it so far."""
 
     goal: Intent
     texts: tuple[str, ...] = ()
     when: When = field(default_factory=When)
     """The time they want."""
     about: When = field(default_factory=When)
-    """What they said of when the appointment is that they mean."""
+    """What they said about the time of the existing appointment that they mean."""
     place: int | None = None
-    """Which appointment of a list they mean."""
+    """Which appointment in a list they mean."""
     offer: Offer | None = None
     """The offered time they chose."""
     agreed: bool = False
-    """Whether the last message said yes to what was asked."""
+    """Whether the last message said yes to the question."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dialogue:
-    """What is known after everything that was said. Each step gives a new one."""
+    """What is known from everything said so far. Each step gives a new one."""
 
     now: datetime | None
     said: Said = field(default_factory=lambda: read(""))
     """The person's last message."""
     when: When = field(default_factory=When)
-    """When that spoke of."""
+    """The day and time that this message names."""
     wish: Wish | None = None
     services: tuple[Service, ...] | None = None
-    """None until a tool told them; so with the other two."""
+    """None until a tool has returned them; the same goes for the next two."""
     visits: tuple[Visit, ...] | None = None
     offers: tuple[Offer, ...] = ()
     last_reference: str | None = None
-    """Of the appointment that was booked or moved last."""
+    """The reference of the appointment that was booked or moved last."""
 
     @property
     def declines(self) -> bool:
@@ -81,7 +81,7 @@ class Dialogue:
 
     @property
     def answers(self) -> bool:
-        """Whether the last message says anything that a wish is made of."""
+        """Whether the last message says anything that adds to a wish."""
         services = self.services or ()
         providers = [name for service in services for name in service.providers]
         return bool(
@@ -92,7 +92,7 @@ class Dialogue:
         )
 
     def heard(self, text: str) -> Dialogue:
-        """After the person said `text`."""
+        """The dialogue after the person said `text`."""
         said = read(text)
         when = find_when(said.text, self.now) if self.now else When()
         place = _place(said.text)
@@ -109,7 +109,7 @@ class Dialogue:
         return replace(here, wish=here._detailed(wish, said, when, place))
 
     def learned(self, result: Result) -> Dialogue:
-        """After a tool answered."""
+        """The dialogue after a tool returned `result`."""
         if result.error is not None:
             return self._refused(result)
         learned = self
@@ -153,13 +153,13 @@ class Dialogue:
         return last if last and len(meant) > 1 and _IT.search(wish.texts[0]) else meant
 
     def _service_meant(self, wish: Wish, visits: tuple[Visit, ...]) -> str | None:
-        """The service of the appointment that is meant, "" for one that nobody here has, None if not said."""
+        """The service of the appointment that is meant; "" for an unknown one, None if none was named."""
         known = [visit.service for visit in visits] + [service.name for service in self.services or ()]
         unknown = any(read(text).treatment for text in wish.texts)
         return _latest(wish.texts, known) or ("" if unknown else None)
 
     def service(self) -> Service | None:
-        """The service that is to be booked, as far as it was named, or the only one there is."""
+        """The service to book: the one that was named, or the only one there is."""
         services = self.services or ()
         name = _latest(self.wish.texts if self.wish else (), [service.name for service in services])
         if name is None and len(services) == 1:
@@ -175,7 +175,7 @@ class Dialogue:
         return None
 
     def _wish(self, said: Said) -> Wish | None:
-        """The open wish, the one that this message begins, or none."""
+        """The open wish, or the one that this message begins; None if there is neither."""
         goal, wish = said.intent, self.wish
         if wish is not None:
             adjusts = goal is Intent.MOVE and wish.goal in _BOOKING and not _OF_MINE.search(said.text)
@@ -215,7 +215,7 @@ class Dialogue:
         return replace(wish, when=wish.when.then(when), offer=None)
 
     def _split(self, text: str) -> tuple[When, When]:
-        """When the appointment is that shall be moved, and to when."""
+        """The time of the appointment to be moved, and its new time."""
         if self.now is None:
             return When(), When()
         match = _TARGET.match(text)
@@ -252,20 +252,20 @@ class Dialogue:
 
 
 def dialogue_of(events: Iterable[str | Result], now: datetime | None) -> Dialogue:
-    """Where the conversation stands after `events`."""
+    """The state of the conversation after `events`."""
     dialogue = Dialogue(now=now)
     for event in events:
         if isinstance(event, str):
             dialogue = dialogue.heard(event)
             continue
-        # An answer kept from a version whose tools answered in another shape is passed over.
+        # A stored result of an earlier version, whose tools returned another shape, is skipped.
         with suppress(LookupError, TypeError, ValueError):
             dialogue = dialogue.learned(event)
     return dialogue
 
 
 def _place(text: str) -> int | None:
-    """Which of a list the text means: 0 the first, -1 the last."""
+    """Which item of a list the text means: 0 is the first, -1 the last."""
     match = _ORDINAL.search(text)
     if match is None:
         return None

@@ -1,4 +1,4 @@
-"""The rehearsal of an agent that no rules were written for: it shows what it heard."""
+"""The rehearsal of an agent without rules of its own: it repeats what it heard."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SHOWN = 200
 
 
 def reply(request: ModelRequest) -> ModelReply:
-    """Ends the session at a goodbye, hands over what is about appointments, else says what was heard."""
+    """Ends the session at a goodbye, hands over what is about appointments, and otherwise repeats what it heard."""
     text = " ".join(last_text(request).split())
     said = read(text)
     spoken = bool(latest_results(request)) or request.tool_choice == "none"

@@ -1,4 +1,4 @@
-"""What a person wants, as far as their words alone tell."""
+"""What a person wants, going by their words alone."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from enum import Enum
 from moorline_agents.rehearsal.dates import find_when
 from moorline_agents.rehearsal.words import plain
 
-_ANY_DAY = datetime(2000, 1, 3)  # whether a time is spoken of depends on no day
+_ANY_DAY = datetime(2000, 1, 3)  # any day will do: it does not affect whether a text names a time
 
 
 class Intent(Enum):
@@ -25,7 +25,7 @@ class Intent(Enum):
 
 
 class Tone(Enum):
-    """What one message is besides, or instead, of asking for something."""
+    """What a message says besides, or instead of, asking for something."""
 
     FAREWELL = "farewell"
     THANKS = "thanks"
@@ -127,7 +127,7 @@ class Said:
     visit: bool
     """Whether it speaks of appointments."""
     treatment: bool
-    """Whether it speaks of what appointments are commonly for."""
+    """Whether it mentions something that appointments are commonly for."""
     speaks_of_time: bool
     question: bool
     tones: frozenset[Tone]
@@ -135,7 +135,7 @@ class Said:
 
 
 def read(message: str) -> Said:
-    """What `message` asks for and how."""
+    """Reads what `message` asks for, and how."""
     text = plain(message)
     found = (intent for intent, pattern in _INTENTS if pattern.search(text))
     return Said(
@@ -153,7 +153,7 @@ def read(message: str) -> Said:
 def about_appointments(said: Said) -> bool:
     """Whether the message is the scheduling agent's business, going by the message alone.
 
-    The router, the concierge and the scheduling agent all ask this, so none hands back what it was handed.
+    The router, the concierge and the scheduling agent all use it, so none hands back what was handed to it.
     """
     if said.intent is not None or said.visit or said.treatment:
         return True

@@ -9,10 +9,10 @@ _WORDS = (
 _VALUES = {word: value for value, word in enumerate(_WORDS)} | {"a": 1, "an": 1, "a couple of": 2}
 
 COUNT = rf"(?:\d{{1,3}}|a couple of|an?|{'|'.join(_WORDS[1:])})"
-"""A pattern of how many there are of something."""
+"""A pattern for a count of something."""
 
 HOUR = rf"(?:\d{{1,2}}|{'|'.join(_WORDS[1:])})"
-"""A pattern of an hour on the clock."""
+"""A pattern for an hour on the clock."""
 
 
 def value(word: str) -> int:

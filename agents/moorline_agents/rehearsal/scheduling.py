@@ -1,4 +1,4 @@
-"""The rehearsal of the scheduling agent: which tool it calls next, or what it says."""
+"""The rehearsal of the scheduling agent: decides which tool it calls next, or what it says."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def reply(request: ModelRequest) -> ModelReply:
 
 
 def _at_once(dialogue: Dialogue, request: ModelRequest) -> ModelReply:
-    """What comes of the person's last message."""
+    """The answer to the person's last message."""
     said = dialogue.said
     if dialogue.declines:
         return _call(END_SESSION) if END_SESSION in request.functions else _say(_goodbye(said))
@@ -60,8 +60,8 @@ def _at_once(dialogue: Dialogue, request: ModelRequest) -> ModelReply:
 
 
 def _is_elsewhere(dialogue: Dialogue) -> bool:
-    """Whether the message is another agent's business: the router would not have sent it here, and it is
-    neither small talk nor an answer to what was asked."""
+    """Whether the message is another agent's business: the router would not have sent it here, and it is neither small
+    talk nor an answer to a question."""
     said = dialogue.said
     if about_appointments(said):
         return False
@@ -82,7 +82,7 @@ def _small_talk(said: Said) -> str:
 
 
 def _toward(dialogue: Dialogue, wish: Wish) -> ModelReply:
-    """The next step to what is wished."""
+    """The next step towards the wish."""
     if wish.goal in (Intent.BOOK, Intent.FIND):
         return _toward_booking(dialogue, wish)
     if dialogue.visits is None:
@@ -104,7 +104,7 @@ def _cancel(visit: Visit) -> Call:
 
 
 def _is_target(wish: Wish) -> bool:
-    """Whether the time that was said can only be the one an appointment is to be moved to."""
+    """Whether the time that was named can only be the new time of an appointment."""
     return wish.goal is Intent.MOVE and bool(wish.about) and not wish.when
 
 
@@ -167,7 +167,7 @@ def _search(when: When) -> dict[str, Any]:
 
 
 def _after(dialogue: Dialogue, results: Sequence[Result]) -> ModelReply:
-    """What comes of the tools' answers."""
+    """The answer to the tools' results."""
     refused = next((result for result in results if result.error is not None), None)
     text = _told(dialogue, results) if refused is None else _sorry(refused, dialogue)
     if text is not None:
@@ -176,7 +176,7 @@ def _after(dialogue: Dialogue, results: Sequence[Result]) -> ModelReply:
 
 
 def _told(dialogue: Dialogue, results: Sequence[Result]) -> str | None:
-    """What the person is told of the answers; None if they were only a step on the way."""
+    """What the person is told about the results; None if they were only a step on the way."""
     result, asked = results[-1], dialogue.said.intent
     text = None
     match result.tool:
@@ -227,7 +227,7 @@ def _free(dialogue: Dialogue, result: Result) -> str:
 
 
 def _sorry(refused: Result, dialogue: Dialogue) -> str:
-    """What the person is told of a refusal, and asked."""
+    """What the person is told and asked after a refusal."""
     if refused.code in _OWN_FAULTS:
         return _OTHER_WORDS
     if refused.code == "no_appointment":

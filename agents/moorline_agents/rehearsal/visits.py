@@ -1,4 +1,4 @@
-"""Services, free times and appointments, as the scheduling tools' answers tell of them."""
+"""Services, free times and appointments, as the results of the scheduling tools hold them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Visit:
 
 
 def services_of(content: Mapping[str, Any]) -> tuple[Service, ...]:
-    """What an answer of `find_slots` says is offered."""
+    """The services in a result of `find_slots`."""
     return tuple(
         Service(name=each["service"], minutes=each["minutes"], providers=tuple(each["providers"]))
         for each in content.get("services", ())
@@ -52,7 +52,7 @@ def services_of(content: Mapping[str, Any]) -> tuple[Service, ...]:
 
 
 def offers_of(content: Mapping[str, Any]) -> tuple[Offer, ...]:
-    """The free times in an answer of a tool, also one that refuses."""
+    """The free times in a tool's result or refusal."""
     return tuple(
         Offer(
             start=slot["start"],
@@ -64,12 +64,12 @@ def offers_of(content: Mapping[str, Any]) -> tuple[Offer, ...]:
 
 
 def visits_of(content: Mapping[str, Any]) -> tuple[Visit, ...]:
-    """The appointments in an answer of a tool, also one that refuses."""
+    """The appointments in a tool's result or refusal."""
     return tuple(visit_of(each) for each in content.get("appointments", ()))
 
 
 def visit_of(appointment: Mapping[str, Any]) -> Visit:
-    """One appointment of a tool's answer."""
+    """One appointment in a tool's result."""
     return Visit(
         reference=appointment["reference"],
         service=appointment["service"],

@@ -19,13 +19,13 @@ _GENERIC = frozenset({"check", "time", "times", "appointment", "appointments", "
 
 
 def plain(text: str) -> str:
-    """`text` in lower case, without apostrophes and odd spaces; only its beginning if it is very long."""
+    """`text` in lower case, without apostrophes and extra spaces; cut off if it is very long."""
     folded = unicodedata.normalize("NFKC", text[:_LONGEST]).lower()
     return re.sub(r"\s+", " ", _APOSTROPHES.sub("", folded)).strip()
 
 
 def named(text: str, names: Iterable[str]) -> str | None:
-    """The name that the plain `text` most likely means; the later one of the text if two fit equally well."""
+    """The name that the plain `text` most likely means; if two fit equally well, the later one in the text."""
     words = _words(text)
     scored = [(*_fit(words, name), name) for name in names]
     best = max(scored, default=(0.0, 0, ""), key=lambda fit: fit[:2])
@@ -33,7 +33,7 @@ def named(text: str, names: Iterable[str]) -> str | None:
 
 
 def person(text: str, names: Iterable[str]) -> str | None:
-    """The name of which the plain `text` has a whole word; titles do not count."""
+    """The name that shares a whole word with the plain `text`; titles do not count."""
     words = set(_words(text))
     return next((name for name in names if words & set(_words(name)) - _TITLES), None)
 
@@ -43,7 +43,7 @@ def _words(text: str) -> list[str]:
 
 
 def _fit(words: list[str], name: str) -> tuple[float, int]:
-    """How well the best word fits a word of the name, from 0 to 1, and where in the text it is."""
+    """How well the best word fits a word of the name, from 0 to 1, and where it is in the text."""
     best = (0.0, 0)
     wanted = _words(name)
     pairs = ["".join(pair) for pair in pairwise(words)]
@@ -57,7 +57,7 @@ def _fit(words: list[str], name: str) -> tuple[float, int]:
 
 
 def _shared(word: str, other: str) -> int:
-    """How many letters the two have in common from the beginning, 0 if they are too few to tell."""
+    """How many letters the two words share at the beginning; 0 if these are too few to tell."""
     count = 0
     for mine, theirs in zip(word, other, strict=False):
         if mine != theirs:

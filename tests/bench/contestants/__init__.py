@@ -1,4 +1,4 @@
-"""Who is measured. Each is opened on a database and then takes turns; all are asked in the same way."""
+"""The contestants. Each is opened on a database and then takes turns; all are called in the same way."""
 
 from __future__ import annotations
 
@@ -9,37 +9,37 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 
 Turn = Callable[[str, str], Awaitable[str]]
-"""Takes a device and what the person says there, and gives the reply."""
+"""Takes a device and a message, and returns the reply."""
 
 CONNECTIONS = 20
-"""In the pools of the neighbours. Moorline keeps to its own default."""
+"""The size of the neighbours' pools. Moorline uses its own default."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Contestant:
-    """Where its function `name(dsn, model_seconds)` is, and what it is made of."""
+    """A contestant: where its function `name(dsn, model_seconds)` is, and which packages it needs."""
 
     module: str
     name: str
     packages: tuple[str, ...]
-    """What has to be installed, by the names of the package index."""
+    """The packages that have to be installed, by their names on the package index."""
     durable: bool = True
-    """Whether its conversations outlive its process."""
+    """Whether its conversations survive its process."""
 
     def open(self, dsn: str, model_seconds: float) -> AbstractAsyncContextManager[Turn]:
-        """Imports it, and nobody else."""
+        """Imports and opens this contestant only."""
         module = import_module(f"{__name__}.{self.module}")
         opened: AbstractAsyncContextManager[Turn] = getattr(module, self.name)(dsn, model_seconds)
         return opened
 
     @property
     def installed(self) -> bool:
-        """Whether all of its packages are there."""
+        """Whether all of its packages are installed."""
         return all(map(installed_version, self.packages))
 
 
 def installed_version(package: str) -> str | None:
-    """None for a package that is not there."""
+    """The version of a package; None if it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:

@@ -46,7 +46,7 @@ def on(saver: BaseCheckpointSaver[Any]) -> Turn:
 
 @asynccontextmanager
 async def on_moorline(dsn: str, model_seconds: float) -> AsyncIterator[Turn]:
-    """On ours, as it comes."""
+    """On our saver, with its defaults."""
     from moorline_checkpoint.saver import DeviceCheckpointer
 
     async with DeviceCheckpointer.from_conn_string(dsn) as saver:
@@ -56,7 +56,7 @@ async def on_moorline(dsn: str, model_seconds: float) -> AsyncIterator[Turn]:
 
 @asynccontextmanager
 async def in_memory(dsn: str, model_seconds: float) -> AsyncIterator[Turn]:
-    """On a dictionary of this process."""
+    """On a dictionary in this process."""
     yield on(InMemorySaver())
 
 

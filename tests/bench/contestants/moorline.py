@@ -1,4 +1,4 @@
-"""Moorline as its users have it in a process of its own (`MOORLINE_GC_FREEZE`): two agents. The first turn of a device
+"""Moorline as its users run it in a process of its own (`MOORLINE_GC_FREEZE`): two agents. The first turn of a device
 is routed and takes the lock; every later one goes straight to the agent that holds it."""
 
 # ruff: noqa: ARG002 - a model is given more than a scripted one looks at
@@ -23,7 +23,7 @@ HOLDER = "orders"
 
 
 class Model:
-    """Answers after so many seconds, without HTTP."""
+    """Answers after a fixed number of seconds, without HTTP."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
@@ -68,7 +68,7 @@ async def runtime(dsn: str, model_seconds: float) -> AsyncIterator[Moorline]:
 
 @asynccontextmanager
 async def opened(dsn: str, model_seconds: float) -> AsyncIterator[Turn]:
-    """Turns by `Moorline.run`, each with a message ID of its own, as a webhook brings it."""
+    """Turns by `Moorline.run`, each with its own message ID, as from a webhook."""
     async with runtime(dsn, model_seconds) as moorline:
 
         async def turn(device: str, text: str) -> str:

@@ -1,6 +1,6 @@
 """The OpenAI Agents SDK with its session on SQLAlchemy and asyncpg.
 
-It does not remember who holds a conversation, so its caller is taken to know: each turn goes straight to the agent.
+It does not remember which agent holds a conversation, so we assume its caller does: each turn goes straight to it.
 """
 
 # ruff: noqa: ARG002 - a model is given more than a scripted one looks at
@@ -23,7 +23,7 @@ from tests.bench.conversation import answer
 
 
 class Scripted(Model):
-    """Answers after so many seconds, without HTTP."""
+    """Answers after a fixed number of seconds, without HTTP."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
@@ -43,12 +43,12 @@ class Scripted(Model):
         return ModelResponse(output=[message], usage=usage, response_id=None)
 
     def stream_response(self, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
-        raise NotImplementedError  # the base class demands it; nothing is streamed here
+        raise NotImplementedError  # the base class requires it; nothing is streamed here
 
 
 @asynccontextmanager
 async def opened(dsn: str, model_seconds: float) -> AsyncIterator[Turn]:
-    """With its tables made, and without traces, which would go to OpenAI."""
+    """Opened with its tables made, and without traces, which would be sent to OpenAI."""
     set_tracing_disabled(True)
     agent = Agent(name="orders", instructions="You take orders.", model=Scripted(model_seconds))
     url = make_url(dsn).set(drivername="postgresql+asyncpg")

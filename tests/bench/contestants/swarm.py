@@ -26,7 +26,7 @@ HOLDER = "orders"
 
 
 class Model(BaseChatModel):
-    """Hands over to an agent, or answers after so many seconds, without HTTP."""
+    """Hands over to an agent, or answers after a fixed number of seconds, without HTTP."""
 
     seconds: float = 0.0
     hands_over_to: str | None = None
@@ -45,7 +45,7 @@ class Model(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        raise NotImplementedError  # the base class demands it; swarm is only awaited here
+        raise NotImplementedError  # the base class requires it; the swarm is only awaited here
 
     async def _agenerate(
         self,
@@ -96,7 +96,7 @@ def on(saver: BaseCheckpointSaver[Any], model_seconds: float) -> Turn:
 
 @asynccontextmanager
 async def in_memory(dsn: str, model_seconds: float) -> AsyncIterator[Turn]:
-    """On a dictionary of this process."""
+    """On a dictionary in this process."""
     yield on(InMemorySaver(), model_seconds)
 
 

@@ -14,7 +14,7 @@ from tests.bench.figures import Figure
 from tests.bench.lab import Lab
 
 LOOK = 0.02
-"""Seconds between two looks at the server."""
+"""Seconds between two checks of the server."""
 
 COUNT = """
 SELECT count(*) FROM pg_stat_activity
@@ -23,7 +23,7 @@ WHERE datname = current_database() AND backend_type = 'client backend' AND pid <
 
 
 async def in_flight(*, dsn: str, devices: int, model_seconds: float) -> dict[str, float]:
-    """The most connections, and the most turns that were begun and not yet answered."""
+    """The highest number of connections, and of turns that were begun and not yet answered."""
     names = [f"device-{number}" for number in range(devices)]
     watch = await asyncpg.connect(dsn)
     open_turns = most_turns = most = 0

@@ -1,6 +1,6 @@
-"""A turn where 1,000,000 devices are stored, against one where 1,000 are. The stored devices are copies, in every
-table, of the rows that a real first turn left. Devices chosen by chance, which the process has never met, take their
-second turn one after another; what counts is the median."""
+"""A turn with 1,000,000 devices stored, against one with 1,000. The stored devices are copies, in every table, of the
+rows that a real first turn left. Random devices, which the process has never seen, take their second turn one after
+another; what counts is the median."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ WHERE c.table_schema = 'public' AND t.table_type = 'BASE TABLE' AND c.column_nam
         WHERE d.table_schema = 'public' AND d.table_name = c.table_name AND d.column_name = 'device_id')
 GROUP BY c.table_name
 """
-"""A statement a table of devices: copies the rows of the device $2 to $1 others, whose IDs are UUIDs."""
+"""One statement per table with devices: copies the rows of the device $2 to $1 others, whose IDs are UUIDs."""
 
 
 async def begin(*, dsn: str) -> None:
@@ -46,7 +46,7 @@ async def begin(*, dsn: str) -> None:
 
 
 async def second_turns(*, dsn: str, numbers: list[int]) -> dict[str, float]:
-    """The median time of the second turns of the devices with these numbers, after some of a new device."""
+    """The median time of the second turns of the devices with these numbers, after some turns of a new device."""
     digests = (hashlib.md5(str(number).encode(), usedforsecurity=False) for number in numbers)
     devices = [str(UUID(digest.hexdigest())) for digest in digests]
     times = []
@@ -88,7 +88,7 @@ def measure(lab: Lab) -> list[Figure]:
 
 
 def _rounds(lab: Lab, dsn: str, stored: int) -> Callable[[], dict[str, float]]:
-    """Each run takes devices that no earlier one took."""
+    """Runs of which each uses devices that no earlier one has used."""
     left = list(range(stored))
     random.Random(stored).shuffle(left)  # noqa: S311 - no secret
     sample = 1000 // lab.rounds

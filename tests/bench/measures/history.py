@@ -1,13 +1,13 @@
 """What a long conversation costs: 8 devices at turn 5,000 against 8 at turn 10.
 
-Time: turns one after another, in a runtime that is opened anew five times; of each device a first turn, whose state
-the process has to read, and a second one right after it. What counts are the medians; a round is the middle one of
-three such processes, long and short conversations by turns.
+Time: turns one after another, in a runtime that is reopened five times; each device takes a first turn, whose state the
+process has to read, and a second one right after it. What counts are the medians; a round is the middle one of three
+such processes, alternating long and short conversations.
 
 Bytes: how much all tables and indexes grow over 1,200 turns, without the question and the answer themselves: at the
 beginning 40 devices from turn 10 to turn 40, at the end the 8 devices on from turn 5,000. Both sizes are taken after
-VACUUM FULL, so that they do not hang on when autovacuum last came by; what dead rows add until then is told beside,
-and `tables` shows what remains of them in the long run."""
+VACUUM FULL, so that they do not depend on when autovacuum last ran; what dead rows add until then is shown beside them,
+and `tables` shows how many of them remain in the long run."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from tests.bench.sizes import ITSELF, packed, total
 
 DEVICES = 8
 PROCESSES = 3
-"""That time turns, in each round."""
+"""Processes that time turns, in each round."""
 OPENINGS = 5
-"""Of the runtime, in each process."""
+"""How often each process opens the runtime."""
 EARLY = 10
 """The turn at which a conversation is short."""
 GROWING, GROWN = 40, 30
@@ -35,7 +35,7 @@ GROWING, GROWN = 40, 30
 
 
 async def converse(*, dsn: str, devices: int, first: int, turns: int) -> None:
-    """Turns that nobody times."""
+    """Turns that are not timed."""
     async with CONTESTANTS["moorline"].open(dsn, 0.0) as turn:
         await drive(turn, [f"device-{number}" for number in range(devices)], first=first, turns=turns)
 
@@ -57,7 +57,7 @@ async def timed(*, dsn: str, first: int) -> dict[str, float]:
 
 
 class Long:
-    """The database of long conversations; they go on from round to round."""
+    """The database of long conversations, which continue from round to round."""
 
     def __init__(self, lab: Lab, dsn: str) -> None:
         self._lab, self._dsn, self._next = lab, dsn, 1

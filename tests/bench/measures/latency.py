@@ -1,6 +1,6 @@
-"""100 devices with a model that takes 0.5 s: what a person waits, against the 0.5 s that nobody can beat. Each device
-takes 10 turns, the next as soon as it is answered. Once the devices begin one after another within 0.5 s, as people
-would, and once all at the same moment, so that their turns go on to arrive in heaps."""
+"""100 devices with a model that takes 0.5 s: how long a person waits, against the 0.5 s that are the least possible.
+Each device takes 10 turns, the next one as soon as it is answered. In one run the devices begin one after another
+within 0.5 s, as people would; in the other all begin at the same moment, so that their turns keep arriving in heaps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The resident memory of one process that has served 1,000 turns, one of each of 1,000 devices, and then goes on to
+"""The resident memory of one process that has served 1,000 turns, one for each of 1,000 devices, and then continues to
 100,000 turns of the same devices."""
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tests.bench.figures import Figure
 from tests.bench.lab import Lab
 
 AT_ONCE = 100
-"""Turns on their way at a time."""
+"""Turns that run at the same time."""
 
 
 async def growth(*, dsn: str, devices: int, turns: int) -> dict[str, float]:

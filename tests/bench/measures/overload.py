@@ -1,4 +1,4 @@
-"""500 devices at once with a model that takes 0.5 s, which would be 1,000 turns a second, more than one core can do."""
+"""500 devices at once with a model that takes 0.5 s: that would be 1,000 turns per second, more than a core can do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Contestants that do the same, one after another, and how they compare."""
+"""Runs contestants one after another on the same work, and compares them."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ def run_of(lab: Lab, contestant: str, **arguments: Any) -> Callable[[], dict[str
 
 
 def versus(results: Results, ours: str, theirs: str) -> tuple[float, ...]:
-    """Turns a second of one against another's."""
+    """The ratios of one contestant's turns per second to another's."""
     return ratios(*([run["turns_per_second"] for run in results[name]] for name in (ours, theirs)))
 
 
 def rates(results: Results, contestant: str) -> str:
-    """A contestant's turns a second and processor time, told."""
+    """A contestant's turns per second and processor time, as text."""
     rate, cpu = (median(run[name] for run in results[contestant]) for name in ("turns_per_second", "cpu_ms_per_turn"))
     return f"{rate:.0f}/s ({cpu:.1f} ms CPU a turn)"

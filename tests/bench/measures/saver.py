@@ -1,5 +1,5 @@
 """A plain LangGraph graph of two nodes with the checkpointer dropped in, default durability: 100 threads at once take
-10 turns each, against LangGraph's own savers. Nothing of it is about agents or turns."""
+10 turns each, against LangGraph's own savers. It involves no agents and no turns of Moorline."""
 
 from __future__ import annotations
 

@@ -38,8 +38,8 @@ async def crowd(*, dsn: str, devices: int, turns: int) -> dict[str, float]:
 async def flushed(*, dsn: str, devices: int, turns: int) -> dict[str, float]:
     """Flushes of many devices' turns at once, straight to the server.
 
-    Processes of the server tell their statistics when they end at the latest: the runtime is opened anew for the
-    turns that count, and what its opening costs is counted with them.
+    The server's processes report their statistics at the latest when they end. So the runtime is reopened for the
+    turns that count, and opening it is counted with them.
     """
     names = [f"device-{number}" for number in range(devices)]
     moorline = CONTESTANTS["moorline"]

@@ -1,5 +1,5 @@
-"""A fresh process to its first reply, by `run_manager` with the rehearsal model; the server runs and its schema is
-there. Against a process that only imports what every agent runtime has to. Both count until they print."""
+"""The time of a fresh process to its first reply, by `run_manager` with the rehearsal model, on a running server with
+the schema in place; against a process that only imports what every agent runtime has to. Both end when they print."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from moorline import run_manager
 print(asyncio.run(run_manager("hello", {"device_id": sys.argv[1], "message_id": "m1"})))
 """
 TRIES = 3
-"""Processes in a run; their median counts, since a start is short."""
+"""Processes in a run; their median counts, because a start is short."""
 
 
 def measure(lab: Lab) -> list[Figure]:

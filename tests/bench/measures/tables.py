@@ -1,6 +1,6 @@
-"""What autovacuum makes of it, with the server's default settings: the tables with their indexes after 10,000 and after
-100,000 turns on 100 devices, at full speed, once. The bytes a turn are those between, dead rows and free space
-included."""
+"""The size of the tables with autovacuum at the server's default settings, including indexes, after 10,000 and after
+100,000 turns on 100 devices, at full speed, once. The bytes per turn are the growth between the two, including dead
+rows and free space."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""Sticky turns to a sub-agent with a model that answers at once: 100 devices at once take 10 turns each. In a first
-turn, which is not counted, each device is routed (Moorline), handed over (swarm) or just begun (openai-agents)."""
+"""Turns that go straight to the active agent, with a model that answers at once: 100 devices at once take 10 turns
+each. In a first turn, which does not count, each device is routed (Moorline), handed over (swarm) or just begun
+(openai-agents)."""
 
 from __future__ import annotations
 
