@@ -65,7 +65,7 @@ async def test_a_moorline_that_is_not_open_says_so(open_moorline: Open) -> None:
 
 async def test_a_moorline_is_opened_once_at_a_time(open_moorline: Open) -> None:
     async with open_moorline() as moorline:
-        with pytest.raises(UsageError, match="open already"):
+        with pytest.raises(UsageError, match="already open"):
             await moorline.__aenter__()
         assert await moorline.run("hair please", {"device_id": "d1"}) == "hair 1: hair please"
     async with moorline:
