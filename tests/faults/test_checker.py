@@ -240,6 +240,11 @@ def state_of_an_older_turn(good: Recorded) -> Recorded:
     return replace(good, checkpoints=instead(good.checkpoints, row, replace(row, turn_no=(row.turn_no or 0) - 1)))
 
 
+def head_of_another_graph(good: Recorded) -> Recorded:
+    state = good.states[0]
+    return replace(good, states=instead(good.states, state, replace(state, heads=(*state.heads, ("echo", "1")))))
+
+
 def left_open(good: Recorded) -> Recorded:
     return replace(good, states=instead(good.states, good.states[0], replace(good.states[0], open=True)))
 
@@ -336,7 +341,7 @@ BREAKS: dict[str, Sequence[Break]] = {
         fence_never_given,
     ),
     "locks_carry_over": (answered_by_another, held_by_another),
-    "numbers_agree": (one_turn_more, state_of_an_older_turn, left_open, active_at_another_time),
+    "numbers_agree": (one_turn_more, state_of_an_older_turn, head_of_another_graph, left_open, active_at_another_time),
     "bookings_are_single": (slot_sold_twice, booked_twice_for_a_key, booking_lost),
     "devices_keep_apart": (shown_anothers, holds_anothers),
     "workers_succeed_again": (still_failing, not_at_the_first_go, gone_silent),
