@@ -7,6 +7,7 @@ httpx2.alias_httpx()
 
 import asyncio
 import fcntl
+import logging
 import shutil
 import signal
 import tempfile
@@ -75,6 +76,16 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     if (folder / "data").exists():
         _server(folder).stop()
     shutil.rmtree(folder)
+
+
+@pytest.fixture(autouse=True)
+def logs_as_they_were() -> Iterator[None]:
+    """Undoes what a command does to the logging of its process."""
+    logger = logging.getLogger("moorline")
+    level, handlers = logger.level, [*logger.handlers]
+    yield
+    logger.setLevel(level)
+    logger.handlers[:] = handlers
 
 
 @pytest.fixture(scope="session")

@@ -72,6 +72,7 @@ async def test_a_saver_reads_the_key_with_the_first_lock_that_it_logs(
     watched: Watched, caplog: pytest.LogCaptureFixture
 ) -> None:
     saver, statements = watched.saver, watched.statements
+    caplog.set_level(logging.WARNING)
     await saver.set_session_lock(DEVICE, "scheduling")
     assert not any("moorline_keys" in statement for statement in statements)
     caplog.set_level(logging.INFO)

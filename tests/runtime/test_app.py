@@ -1,7 +1,6 @@
 """All commands use one app: a team's own `Moorline`, named on the command line or in the environment."""
 
 import asyncio
-import logging
 import os
 import re
 import subprocess
@@ -60,7 +59,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Package
 
 
 @pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch) -> Iterator[Command]:
+def command(monkeypatch: pytest.MonkeyPatch) -> Command:
     """Runs a command and returns its standard output."""
 
     def run(*arguments: str, status: int = 0, said: str | None = None, **environment: str) -> str:
@@ -68,11 +67,7 @@ def command(monkeypatch: pytest.MonkeyPatch) -> Iterator[Command]:
         assert result.exit_code == status, result.output + repr(result.exception)
         return result.stdout
 
-    logger = logging.getLogger("moorline")
-    level, handlers = logger.level, [*logger.handlers]
-    yield run
-    logger.setLevel(level)
-    logger.handlers[:] = handlers
+    return run
 
 
 def test_every_command_finds_the_same_agents(package: Package, command: Command, empty_dsn: str) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import io
-import logging
 import os
 import pty
 import re
@@ -52,7 +51,7 @@ def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def moorline(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Call]:
+def moorline(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
     """Runs the command line in this process, which saves the seconds that importing it takes."""
 
     def call(*arguments: str, said: str = "", **settings: str) -> Done:
@@ -70,11 +69,7 @@ def moorline(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
             case code:
                 return Done(status=int(code or 0), out=out, err=err)
 
-    logger = logging.getLogger("moorline")
-    level, handlers = logger.level, [*logger.handlers]
-    yield call
-    logger.setLevel(level)
-    logger.handlers[:] = handlers
+    return call
 
 
 def in_a_process(*arguments: str, said: str = "", **settings: str) -> Done:

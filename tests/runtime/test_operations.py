@@ -1,8 +1,7 @@
 """What an operator can do about turns: list them, finish those that were left behind, erase a device."""
 
 import asyncio
-import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from uuid import uuid4
 
 import asyncpg
@@ -18,7 +17,7 @@ Command = Callable[..., str]
 
 
 @pytest.fixture
-def command(dsn: str) -> Iterator[Command]:
+def command(dsn: str) -> Command:
     """Runs a command on the test's database and returns its standard output."""
 
     def run(*arguments: str, status: int = 0) -> str:
@@ -26,11 +25,7 @@ def command(dsn: str) -> Iterator[Command]:
         assert result.exit_code == status, result.output
         return result.stdout
 
-    logger = logging.getLogger("moorline")
-    level, handlers = logger.level, [*logger.handlers]
-    yield run
-    logger.setLevel(level)
-    logger.handlers[:] = handlers
+    return run
 
 
 async def execute(dsn: str, statement: str) -> None:

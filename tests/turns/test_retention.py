@@ -1,8 +1,7 @@
 """What is older than the operator wants to keep is removed; what is still needed stays."""
 
 import asyncio
-import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from datetime import timedelta
 
 import asyncpg
@@ -247,17 +246,6 @@ async def test_threads_of_graphs_that_take_no_turns_stay(dsn: str, database: Dat
         assert await rows(connection) == before
 
 
-@pytest.fixture
-def quiet() -> Iterator[None]:
-    """Restores the logging set-up after commands."""
-    logger = logging.getLogger("moorline")
-    level, handlers = logger.level, [*logger.handlers]
-    yield
-    logger.setLevel(level)
-    logger.handlers[:] = handlers
-
-
-@pytest.mark.usefixtures("quiet")
 def test_the_command_says_how_many_rows_went_and_without_the_setting_keeps_all(dsn: str) -> None:
     async def prepare() -> None:
         database = Database(dsn)
