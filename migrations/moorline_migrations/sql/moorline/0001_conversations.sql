@@ -433,10 +433,12 @@ BEGIN
     IF pg_catalog.pg_typeof(key) OPERATOR(pg_catalog.=) 'pg_catalog.text'::regtype THEN
         RETURN device;
     END IF;
-    key := device;
+    BEGIN
+        key := device;
+    EXCEPTION WHEN invalid_text_representation OR string_data_right_truncation THEN
+        RETURN NULL;
+    END;
     RETURN device;
-EXCEPTION WHEN invalid_text_representation OR string_data_right_truncation THEN
-    RETURN NULL;
 END
 $$;
 
@@ -1568,6 +1570,7 @@ CREATE FUNCTION @schema.moorline_checkpoints(devices text[], namespaces text[], 
     write_blobs bytea[]
 )
 LANGUAGE plpgsql STABLE
+SET plan_cache_mode = force_generic_plan
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -1594,6 +1597,7 @@ CREATE FUNCTION @schema.moorline_put(
     w_type text[], w_blob bytea[], w_replaces boolean[]
 ) RETURNS SETOF text
 LANGUAGE plpgsql VOLATILE
+SET plan_cache_mode = force_generic_plan
 AS $$
 DECLARE
     device text;
@@ -1611,17 +1615,17 @@ BEGIN
         ORDER BY n.device
     LOOP
         key := @schema.moorline_key(device);
+        -- Most devices of a plain saver have no row, and one look finds that out.
+        PERFORM 1
+            FROM @schema.conversation_states s
+            WHERE s.device_id OPERATOR(pg_catalog.=) key AND s.heads ?| namespaces;
+        CONTINUE WHEN NOT FOUND;
         SELECT s.* INTO state
             FROM @schema.conversation_states s
             WHERE s.device_id OPERATOR(pg_catalog.=) key AND s.heads ?| namespaces
             FOR UPDATE SKIP LOCKED;
         IF NOT FOUND THEN
-            IF EXISTS (
-                SELECT 1 FROM @schema.conversation_states s
-                WHERE s.device_id OPERATOR(pg_catalog.=) key AND s.heads ?| namespaces)
-            THEN
-                locked := pg_catalog.array_append(locked, device);
-            END IF;
+            locked := pg_catalog.array_append(locked, device);
             CONTINUE;
         END IF;
         SELECT pg_catalog.jsonb_object_agg(n.ns, n.id) INTO moved
