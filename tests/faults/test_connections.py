@@ -197,9 +197,11 @@ async def test_many_event_loops_in_one_process_leave_nothing_behind(
     assert samples[-1]["loops"] == loops
     assert {sample["runtimes"] for sample in samples} == {0}
     assert len({sample["files"] for sample in samples}) == 1
-    warm, last = samples[2], samples[-1]
-    report(turns=loops, memory_growth_kib=last["memory"] - warm["memory"])
-    assert last["memory"] - warm["memory"] < 2048 + 8 * loops  # KiB
+    # What a loop leaves in reference cycles is collected now and then: memory levels off after some 200 loops.
+    warm, last = samples[len(samples) // 2], samples[-1]
+    growth = last["memory"] - warm["memory"]
+    report(turns=loops, memory_growth_kib=growth)
+    assert growth < 2048 + 4 * (last["loops"] - warm["loops"])  # KiB
     assert len(await execute(dsn, "SELECT FROM conversation_turns")) == loops
 
 
