@@ -318,7 +318,7 @@ async def test_everybody_is_told_at_once_that_the_store_is_down(dsn: str, proxy:
                 assert max(waited) < 2 * LONGEST + 1
         started = time.monotonic()
         assert await say(moorline, "hello") == "2: hello"
-        assert time.monotonic() - started < LONGEST + 0.5
+        assert time.monotonic() - started < LONGEST + 2
 
 
 async def test_a_turn_whose_store_goes_away_is_told_and_the_message_comes_again(dsn: str, proxy: Proxy) -> None:
@@ -331,7 +331,7 @@ async def test_a_turn_whose_store_goes_away_is_told_and_the_message_comes_again(
             started = time.monotonic()
             with pytest.raises(StoreUnavailable):
                 await running
-            assert time.monotonic() - started < 2 * LONGEST + 1.5
+            assert time.monotonic() - started < 2 * LONGEST + 3
         async with asyncio.timeout(10):  # its lease would be 15 s, but it is released as soon as the store is back
             assert await say(moorline, "hello", "m1") == "1: hello"
     [turn] = await execute(dsn, "SELECT attempts FROM conversation_turns")
@@ -411,4 +411,4 @@ async def test_a_runtime_that_cannot_be_opened_leaves_nothing(proxy: Proxy) -> N
         with pytest.raises(StoreUnavailable):
             async with runtime(proxy.dsn):
                 pytest.fail("it was opened")
-        assert time.monotonic() - started < 2 * LONGEST + 1
+        assert time.monotonic() - started < 2 * LONGEST + 3

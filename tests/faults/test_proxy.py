@@ -224,7 +224,7 @@ async def test_a_turn_that_begins_in_a_black_hole_ends_in_time(dsn: str, proxy: 
             started = time.monotonic()
             with pytest.raises(TurnTimeout):
                 await say(moorline, "book table", "m1", timeout=1)
-            assert time.monotonic() - started < 1 + GRACE + 1
+            assert time.monotonic() - started < 1 + GRACE + 3
         await once(dsn, moorline)
 
 
@@ -244,7 +244,7 @@ async def test_a_turn_that_ends_in_a_black_hole_ends_in_time(
             started = time.monotonic()
             with pytest.raises(TurnTimeout):
                 await running
-            assert time.monotonic() - started < 1 + GRACE + 1
+            assert time.monotonic() - started < 1 + GRACE + 3
         await once(dsn, moorline, text)
 
 

