@@ -167,3 +167,22 @@ async def in_queue(dsn: str, number: int) -> None:
     async with asyncio.timeout(30):
         while (await execute(dsn, count))[0]["count"] != number:  # noqa: ASYNC110 - the server cannot call us
             await asyncio.sleep(0.01)
+
+
+async def failed_burst(dsn: str, world: World) -> list[Reply | BaseException]:
+    """What the callers of `m1` and `m2` get, which are answered in one turn that books a table and then fails."""
+    stall = Stall(lambda request: request.messages[-1]["content"] == "hello")
+
+    def failing(request: ModelRequest) -> Any:
+        if after_tools(request):
+            raise LookupError
+        return stall(request)
+
+    async with runtime(dsn, failing, world=world) as moorline:
+        running = asyncio.create_task(say(moorline, "hello", "m0"))
+        await stall.reached.wait()
+        burst = [asyncio.create_task(say(moorline, "book table", f"m{n}", on_busy="merge")) for n in (1, 2)]
+        await in_queue(dsn, 2)
+        stall.go_on.set()
+        await running
+        return await asyncio.gather(*burst, return_exceptions=True)

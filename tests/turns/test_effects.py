@@ -19,7 +19,18 @@ from moorline_agents.tools import ToolContext, tool
 from moorline_agents.transport import Call, ModelReply, ModelRequest, rule_client
 
 from .claims import Connection, expire_lease
-from .runtimes import Stall, Thing, World, after_tools, crashed, execute, in_queue, obedient, runtime, say
+from .runtimes import (
+    Stall,
+    Thing,
+    World,
+    after_tools,
+    crashed,
+    execute,
+    failed_burst,
+    obedient,
+    runtime,
+    say,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -308,21 +319,7 @@ async def test_effects_of_a_burst_that_failed_are_not_repeated_by_any_of_its_mes
     stack: AsyncExitStack, dsn: str, connection: Connection, world: World
 ) -> None:
     """The merged messages stay together, so they have one journal."""
-    stall = Stall(lambda request: request.messages[-1]["content"] == "hello")
-
-    def failing(request: ModelRequest) -> Any:
-        if after_tools(request):
-            raise LookupError
-        return stall(request)
-
-    async with runtime(dsn, failing, world=world) as moorline:
-        running = asyncio.create_task(say(moorline, "hello", "m0"))
-        await stall.reached.wait()
-        burst = [asyncio.create_task(say(moorline, "book table", f"m{n}", on_busy="merge")) for n in (1, 2)]
-        await in_queue(dsn, 2)
-        stall.go_on.set()
-        await running
-        assert [type(error) for error in await asyncio.gather(*burst, return_exceptions=True)] == [AgentError] * 2
+    assert [type(error) for error in await failed_burst(dsn, world)] == [AgentError] * 2
     assert await booked(dsn) == ["table"]
     async with runtime(dsn, world=world) as moorline:
         second = await say(moorline, "book table", "m2")

@@ -1,7 +1,6 @@
 """What a failed turn leaves: the error says whether its effects stand, and how the turn is finished."""
 
 import asyncio
-from typing import Any
 from uuid import UUID
 
 import pytest
@@ -22,7 +21,7 @@ from moorline_agents.transport import ModelReply, ModelRequest
 
 from ..faults.proxy import proxied
 from .claims import Connection
-from .runtimes import Stall, World, after_tools, execute, in_queue, obedient, runtime, say
+from .runtimes import Stall, World, after_tools, execute, failed_burst, obedient, runtime, say
 
 
 @pytest.fixture
@@ -205,21 +204,7 @@ async def test_a_stream_that_fails_tells_the_same(dsn: str, world: World) -> Non
 
 
 async def test_each_caller_of_a_burst_is_told_of_its_own_message(dsn: str, world: World) -> None:
-    stall = Stall(lambda request: request.messages[-1]["content"] == "hello")
-
-    def failing(request: ModelRequest) -> Any:
-        if after_tools(request):
-            raise LookupError
-        return stall(request)
-
-    async with runtime(dsn, failing, world=world) as moorline:
-        running = asyncio.create_task(say(moorline, "hello", "m0"))
-        await stall.reached.wait()
-        burst = [asyncio.create_task(say(moorline, "book table", f"m{n}", on_busy="merge")) for n in (1, 2)]
-        await in_queue(dsn, 2)
-        stall.go_on.set()
-        await running
-        errors = await asyncio.gather(*burst, return_exceptions=True)
+    errors = await failed_burst(dsn, world)
     told = [(error.message_id, error.effects_kept) for error in errors if isinstance(error, MoorlineError)]
     assert told == [("m1", True), ("m2", True)]
 
