@@ -1,0 +1,1 @@
+-- Bounds on what is stored, and rows that cost less. The head of schema.sql explains the tables and columns.
