@@ -8,17 +8,21 @@ class InvalidDeviceID(MoorlineError, ValueError):
 
 
 class SessionBusy(MoorlineError):
-    """Another turn of this device is running; send the message again in `retry_after` seconds."""
+    """Another turn of this device is running and the message does not wait, or as many messages wait as may
+    (`MOORLINE_QUEUE_MAX`). Send it again in `retry_after` seconds."""
 
     retryable = True
 
-    def __init__(self, retry_after: float) -> None:
-        super().__init__(retry_after)
+    def __init__(self, retry_after: float, *, full: bool = False) -> None:
+        super().__init__(retry_after, full)
         self.retry_after = retry_after
+        self.full = full
+        """Whether as many messages of the device wait as may."""
 
     def __str__(self) -> str:
         again = "" if self.message_id is None else f" with message_id {self.message_id!r}"
-        return f"Another turn of this device is running; send the message again in {self.retry_after:.1f} s{again}."
+        why = "As many messages of this device wait as may" if self.full else "Another turn of this device is running"
+        return f"{why}; send the message again in {self.retry_after:.1f} s{again}."
 
 
 class ErasureFailed(MoorlineError):

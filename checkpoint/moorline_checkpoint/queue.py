@@ -25,8 +25,11 @@ class Waiting:
 
 @dataclass(frozen=True, kw_only=True)
 class Busy:
-    """Another turn of the device is running, or another message is first, and the caller does not wait."""
+    """Another turn of the device is running, or another message is first, and the message does not wait: its caller
+    does not want it to, or as many wait as may."""
 
+    full: bool
+    """Whether it is refused because as many messages of the device wait as may."""
     retry_after: float
     """Estimated seconds: what the device's turns usually take, less the time since the running one began."""
 

@@ -44,6 +44,9 @@ MAX_ATTEMPTS = 3
 KEEP_TURNS = 20
 """Turns of a device whose last checkpoints are kept."""
 
+QUEUE_MAX = 200
+"""Messages of a device that may wait at the same time."""
+
 
 class _Claim(NamedTuple):
     """One claim of a batch, in the order in which the statement takes the columns."""
@@ -86,12 +89,15 @@ class Turns:
     Every method raises `StoreUnavailable` or `SchemaMismatch` when the database does.
     """
 
-    def __init__(self, database: Database, *, default_ttl: int, keep_turns: int = KEEP_TURNS) -> None:
+    def __init__(
+        self, database: Database, *, default_ttl: int, keep_turns: int = KEEP_TURNS, queue_max: int = QUEUE_MAX
+    ) -> None:
         """`default_ttl` seconds is the session TTL of a new device. Of each device the last checkpoints of at least the
-        last `keep_turns` turns are kept, and of fewer than twice as many."""
+        last `keep_turns` turns are kept, and of fewer than twice as many; at most `queue_max` messages wait."""
         self._database = database
         self._default_ttl = default_ttl
         self._keep_turns = keep_turns
+        self._queue_max = queue_max
         self._worker = str(uuid4())
         self._heads = HeadCache()
         self._begins = Batcher(self._begin_all)
@@ -125,8 +131,8 @@ class Turns:
                 return Replayed(record=_record(found), other_text=found["other_text"])
             case "waiting":
                 return Waiting()
-            case "busy":
-                return Busy(retry_after=found["retry_after"])
+            case "busy" | "full" as outcome:
+                return Busy(full=outcome == "full", retry_after=found["retry_after"])
             case "stale_resume":
                 return StaleResume(resume=Resume(**unpack_json(found["resume"])))
             case "dead":
@@ -174,8 +180,9 @@ class Turns:
         )
 
     async def withdraw(self, message: IncomingMessage, *, claim_id: UUID) -> bool:
-        """Gives up the message's place in the queue, and a turn that the claim won although its answer was lost. The
-        message stays stored until it is delivered again. Returns whether an earlier attempt has effects that stand."""
+        """Gives up the message's place in the queue, and a turn that the claim won although its answer was lost. A
+        message that ran before stays stored until it is delivered again. Returns whether an earlier attempt has effects
+        that stand."""
         return bool(
             await self._database.fetchval("withdraw", message.device_id, pack_text(message.message_id), claim_id)
         )
@@ -294,6 +301,7 @@ class Turns:
             LEASE_SECONDS,
             WAITER_SECONDS,
             MAX_ATTEMPTS,
+            self._queue_max,
         )
         found = {record["place"]: _Claimed(json.loads(record["answer"]), {}) for record in records}
         for record in records:

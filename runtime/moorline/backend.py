@@ -59,5 +59,10 @@ async def open_backend(settings: Settings, *, components: Sequence[Migrations] =
     except BaseException:
         await saver.close()
         raise
-    turns = Turns(saver.database, default_ttl=settings.default_session_ttl, keep_turns=settings.keep_turns)
+    turns = Turns(
+        saver.database,
+        default_ttl=settings.default_session_ttl,
+        keep_turns=settings.keep_turns,
+        queue_max=settings.queue_max,
+    )
     return Backend(saver=saver, turns=turns)

@@ -224,6 +224,7 @@ class Moorline:
             background=self._background,
             on_recovered=self._on_recovered,
             on_store_down=self.settings.on_store_down,
+            queue_max=self.settings.queue_max,
         )
         return _Opened(backend=backend, queue=queue)
 

@@ -153,6 +153,9 @@ class Settings(BaseSettings):
     on_busy: OnBusy = "wait"
     """What happens to a message that finds its device busy."""
 
+    queue_max: int = Field(default=200, ge=1, le=10_000)
+    """Messages of one device that may wait at the same time; further ones get `SessionBusy`."""
+
     on_cancel: OnCancel = "finish"
     """What happens to a turn whose caller is cancelled."""
 

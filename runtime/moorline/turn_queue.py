@@ -59,6 +59,8 @@ class TurnQueue:
     on_recovered: Callable[[str, Reply], None] | None
     """Gets the replies of crashed turns, instead of the call that finished them."""
     on_store_down: Literal["fail", "stateless"]
+    queue_max: int
+    """Messages of one device that may wait at the same time."""
     waiters: Waiters = field(default_factory=Waiters)
 
     async def answer(self, call: Call) -> Reply:
@@ -68,8 +70,11 @@ class TurnQueue:
         """
         passage = _Passage(call)
         try:
-            return await self._answer_in_the_background(call, passage)
+            with self.waiters.of(call.message.device_id).call(queue_max=self.queue_max):
+                return await self._answer_in_the_background(call, passage)
         except MoorlineError as error:
+            if isinstance(error, SessionBusy):
+                passage.may_have_run = False
             error.device_id = self.turns.tags.of(call.message.device_id)
             error.message_id = call.message.message_id
             error.effects_kept = passage.effects_kept()
@@ -179,8 +184,7 @@ class TurnQueue:
                     )
                 return reply_of(answer.record, replayed=True, recovered=passage.recovered)
             case Busy():
-                passage.may_have_run = False
-                raise SessionBusy(answer.retry_after)
+                raise SessionBusy(answer.retry_after, full=answer.full)
             case StaleResume():
                 raise stale_resume(answer.resume)
             case Dead():

@@ -1,4 +1,4 @@
-"""Waiters: the calls that wait for a device in this process, in the order in which they came.
+"""Waiters: the calls that wait for a device in this process, in the order in which they came, and how many may.
 
 The database decides whose turn it is; this only keeps the polling cheap. The first waiter of a device polls often, the
 others just often enough to keep their places in the queue. A waiter that leaves wakes the first one. A waiter that was
@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from weakref import WeakValueDictionary
 
+from moorline.errors import SessionBusy
 from moorline_checkpoint.turns import WAITER_SECONDS
 
 POLL = 0.1
@@ -19,6 +20,9 @@ POLL = 0.1
 
 RENEW = WAITER_SECONDS / 3
 """Seconds between two polls of the others."""
+
+FULL = 1.0
+"""Seconds after which a message may be sent again that was refused without asking the database."""
 
 
 class Waiter:
@@ -36,7 +40,21 @@ class DeviceWaiters:
     def __init__(self) -> None:
         self.entrance = asyncio.Lock()
         """Held while a message is put into the queue, so that messages arrive there in the order of their calls."""
+        self._calls = 0
         self._waiters: list[Waiter] = []
+
+    @contextmanager
+    def call(self, *, queue_max: int) -> Iterator[None]:
+        """Counts a call of the device for as long as the block runs. Raises `SessionBusy` if there are already so many
+        that, beside the one that runs, `queue_max` wait: the database would refuse the message, and a flood must cost
+        the process little."""
+        if self._calls > queue_max:
+            raise SessionBusy(FULL, full=True)
+        self._calls += 1
+        try:
+            yield
+        finally:
+            self._calls -= 1
 
     @contextmanager
     def join(self) -> Iterator[Waiter]:

@@ -340,6 +340,23 @@ BEGIN
 END
 $$;
 
+-- Queue full: whether as many messages of the device wait as may. Those whose caller has gone do not count: nobody
+-- takes their replies, and they must not keep others out.
+CREATE FUNCTION @schema.moorline_queue_full(device text, queue_max integer, moment timestamptz) RETURNS boolean
+LANGUAGE plpgsql STABLE
+AS $$
+BEGIN
+    RETURN (
+        SELECT pg_catalog.count(*) >= queue_max
+        FROM (
+            SELECT 1
+            FROM @schema.conversation_messages m
+            WHERE m.device_id = device AND m.queued AND m.waiter_until > moment
+            LIMIT queue_max
+        ) n);
+END
+$$;
+
 -- Claim: claims the device for its next turn, or says why not. It never waits for the device's row. Idempotent in
 -- claim: called again with the same claim it returns the same turn. A message that has to wait keeps its place in the
 -- queue for waiter_seconds; if nothing is before it, it runs at once without queueing. Without a message it only looks
@@ -353,15 +370,16 @@ $$;
 --   replayed      the message was answered before: the stored reply.
 --   waiting       the message is in the queue, or is being answered right now: ask again.
 --   busy          another turn is running and the caller does not wait; nothing was stored.
+--   full          the message would have to wait, and queue_max messages of the device wait already; nothing was stored.
 --   stale_resume  the message answers an interrupt that no longer waits for an answer; nothing was stored, and if the
 --                 message was in the queue, it has been removed.
 --   dead          the message was set aside after max_attempts.
 --   idle          there is nothing that a crashed process left.
 --   locked        another transaction has the device's row: nothing was done, ask again.
-CREATE FUNCTION @schema.moorline_claim(
+CREATE FUNCTION @schema.moorline_claim_2(
     device text, message text, claim uuid, asking_worker text, message_text text, message_resume jsonb,
     message_values jsonb, on_busy text, default_ttl integer, lease_seconds double precision,
-    waiter_seconds double precision, max_attempts integer
+    waiter_seconds double precision, max_attempts integer, queue_max integer
 ) RETURNS jsonb
 LANGUAGE plpgsql VOLATILE
 AS $$
@@ -376,7 +394,8 @@ DECLARE
     messages jsonb;
     unawaited boolean;
     busy boolean;
-    barrier bigint;
+    following @schema.conversation_messages;
+    size bigint;
     next_fence bigint;
     moment timestamptz;
     lease timestamptz;
@@ -475,6 +494,9 @@ BEGIN
             chosen := ARRAY[message];
             messages := pg_catalog.jsonb_build_array(
                 pg_catalog.jsonb_build_object('id', message, 'text', message_text));
+        ELSIF @schema.moorline_queue_full(device, queue_max, moment) THEN
+            RETURN pg_catalog.jsonb_build_object('outcome', 'full', 'retry_after',
+                @schema.moorline_retry_after(device, state.claimed_at, state.lease_until, moment));
         ELSE
             INSERT INTO @schema.conversation_messages
                 (device_id, message_id, arrival, text, resume, values, status, waiter_until, worker, merge)
@@ -482,6 +504,10 @@ BEGIN
                         waiter, asking_worker, policy.merges);
         END IF;
     ELSIF own.status = 'waiting' THEN
+        IF unawaited AND @schema.moorline_queue_full(device, queue_max, moment) THEN
+            RETURN pg_catalog.jsonb_build_object('outcome', 'full', 'retry_after',
+                @schema.moorline_retry_after(device, state.claimed_at, state.lease_until, moment));
+        END IF;
         UPDATE @schema.conversation_messages m
             SET waiter_until = waiter, worker = asking_worker
             WHERE m.device_id = device AND m.message_id = message;
@@ -546,21 +572,26 @@ BEGIN
 
         -- Messages that ran together before run together again, and with no others; they share a claim_id. Otherwise a
         -- message that merges is answered together with those after it, up to the first that does not merge, answers an
-        -- interrupt, ran before, or has other values.
+        -- interrupt, ran before, has other values, or would make the turn too large: of more than 32 messages, or more
+        -- than 32 KiB of text.
         IF first.status = 'waiting' AND first.claim_id IS NOT NULL THEN
             SELECT pg_catalog.array_agg(m.message_id) INTO chosen
                 FROM @schema.conversation_messages m
                 WHERE m.device_id = device AND m.queued AND m.claim_id = first.claim_id;
         ELSIF first.status = 'waiting' AND first.merge AND first.resume IS NULL THEN
-            SELECT pg_catalog.min(m.arrival) INTO barrier
+            size := pg_catalog.octet_length(first.text);
+            FOR following IN
+                SELECT m.*
                 FROM @schema.conversation_messages m
                 WHERE m.device_id = device AND m.queued AND m.arrival > first.arrival AND m.waiter_until > moment
-                    AND NOT (m.merge AND m.resume IS NULL AND m.claim_id IS NULL AND m.values = first.values);
-            SELECT pg_catalog.array_agg(m.message_id) INTO chosen
-                FROM @schema.conversation_messages m
-                WHERE m.device_id = device AND m.queued AND m.arrival >= first.arrival
-                    AND (barrier IS NULL OR m.arrival < barrier)
-                    AND (m.waiter_until > moment OR m.message_id = first.message_id);
+                ORDER BY m.arrival
+                LIMIT 31
+            LOOP
+                size := size + pg_catalog.octet_length(following.text);
+                EXIT WHEN size > 32768 OR NOT following.merge OR following.resume IS NOT NULL
+                    OR following.claim_id IS NOT NULL OR following.values <> first.values;
+                chosen := pg_catalog.array_append(chosen, following.message_id);
+            END LOOP;
         END IF;
 
         IF first.status = 'waiting' AND NOT coalesce(message = ANY (chosen), true) THEN
@@ -604,6 +635,21 @@ BEGIN
         RETURN @schema.moorline_claimed(device, state, moment);
     END IF;
     RETURN @schema.moorline_answer(device, state, first, messages, '[]'::jsonb, moment);
+END
+$$;
+
+-- The claim as code of version 1 calls it. Dropped by the first file whose oldest code is version 2.
+CREATE FUNCTION @schema.moorline_claim(
+    device text, message text, claim uuid, asking_worker text, message_text text, message_resume jsonb,
+    message_values jsonb, on_busy text, default_ttl integer, lease_seconds double precision,
+    waiter_seconds double precision, max_attempts integer
+) RETURNS jsonb
+LANGUAGE plpgsql VOLATILE
+AS $$
+BEGIN
+    RETURN @schema.moorline_claim_2(
+        device, message, claim, asking_worker, message_text, message_resume, message_values, on_busy, default_ttl,
+        lease_seconds, waiter_seconds, max_attempts, 200);
 END
 $$;
 
@@ -691,32 +737,45 @@ $$;
 
 -- Ancestors: the checkpoints whose writes make up the value of a delta channel at a checkpoint, nearest first, up to
 -- the first that has the channel's value stored. Each step looks its parent up by key, however few checkpoints are
--- stored: OFFSET 0 keeps the planner from reading all of them at each step.
+-- stored: OFFSET 0 keeps the planner from reading all of them at each step. A line of parents that leads back into
+-- itself is refused (ML004). It is noticed by a mark that is put down at each power of two steps (Brent).
 CREATE FUNCTION @schema.moorline_ancestors(device text, ns text, id text, delta_channel text) RETURNS text[]
 LANGUAGE plpgsql STABLE
 AS $$
+DECLARE
+    ids text[];
+    circular boolean;
 BEGIN
-    RETURN (
-        WITH RECURSIVE walk AS (
-            SELECT 0 AS depth, c.checkpoint_id, c.parent_checkpoint_id, false AS whole
-            FROM @schema.conversation_checkpoints c
-            WHERE c.device_id = device AND c.checkpoint_ns = ns AND c.checkpoint_id = id
-            UNION ALL
-            SELECT w.depth + 1, a.checkpoint_id, a.parent_checkpoint_id, EXISTS (
-                    SELECT 1
-                    FROM @schema.conversation_values v
-                    WHERE v.device_id = device AND v.checkpoint_ns = ns
-                        AND v.channel = delta_channel AND v.version = a.versions->>delta_channel)
-            FROM walk w
-            CROSS JOIN LATERAL (
-                SELECT p.checkpoint_id, p.parent_checkpoint_id, p.versions
-                FROM @schema.conversation_checkpoints p
-                WHERE p.device_id = device AND p.checkpoint_ns = ns AND p.checkpoint_id = w.parent_checkpoint_id
-                OFFSET 0
-            ) a
-            WHERE NOT w.whole
-        )
-        SELECT pg_catalog.array_agg(w.checkpoint_id ORDER BY w.depth) FROM walk w WHERE w.depth > 0);
+    WITH RECURSIVE walk AS (
+        SELECT 0 AS depth, c.checkpoint_id, c.parent_checkpoint_id, false AS whole, c.checkpoint_id AS mark,
+            false AS circular
+        FROM @schema.conversation_checkpoints c
+        WHERE c.device_id = device AND c.checkpoint_ns = ns AND c.checkpoint_id = id
+        UNION ALL
+        SELECT w.depth + 1, a.checkpoint_id, a.parent_checkpoint_id, EXISTS (
+                SELECT 1
+                FROM @schema.conversation_values v
+                WHERE v.device_id = device AND v.checkpoint_ns = ns
+                    AND v.channel = delta_channel AND v.version = a.versions->>delta_channel),
+            CASE WHEN w.depth & (w.depth + 1) = 0 THEN a.checkpoint_id ELSE w.mark END,
+            a.checkpoint_id = w.mark
+        FROM walk w
+        CROSS JOIN LATERAL (
+            SELECT p.checkpoint_id, p.parent_checkpoint_id, p.versions
+            FROM @schema.conversation_checkpoints p
+            WHERE p.device_id = device AND p.checkpoint_ns = ns AND p.checkpoint_id = w.parent_checkpoint_id
+            OFFSET 0
+        ) a
+        WHERE NOT w.whole AND NOT w.circular
+    )
+    SELECT pg_catalog.array_agg(w.checkpoint_id ORDER BY w.depth) FILTER (WHERE w.depth > 0),
+            pg_catalog.bool_or(w.circular)
+        INTO ids, circular
+        FROM walk w;
+    IF circular THEN
+        RAISE EXCEPTION USING ERRCODE = 'ML004', MESSAGE = 'a checkpoint is its own ancestor';
+    END IF;
+    RETURN ids;
 END
 $$;
 
@@ -798,10 +857,10 @@ $$;
 -- the head of the manager and that of the agent that holds the session, each with what its delta channels are made of.
 -- There is one row for each head, or a single row with only the claim's answer. A head that the caller already knows (a
 -- JSON object of heads by namespace) is left out.
-CREATE FUNCTION @schema.moorline_begin(
+CREATE FUNCTION @schema.moorline_begin_2(
     devices text[], messages text[], claims uuid[], texts text[], resumes text[], message_values text[],
     on_busy text[], known text[], asking_worker text, default_ttl integer, lease_seconds double precision,
-    waiter_seconds double precision, max_attempts integer
+    waiter_seconds double precision, max_attempts integer, queue_max integer
 ) RETURNS TABLE (
     place integer, answer jsonb,
     checkpoint_ns text, checkpoint_id text, parent_checkpoint_id text, type text, checkpoint bytea,
@@ -829,9 +888,10 @@ BEGIN
         FROM pg_catalog.unnest(devices) WITH ORDINALITY AS n (device, place)
         ORDER BY n.device, n.place
     LOOP
-        claimed := @schema.moorline_claim(
+        claimed := @schema.moorline_claim_2(
             device, messages[own], claims[own], asking_worker, texts[own], resumes[own]::jsonb,
-            message_values[own]::jsonb, on_busy[own], default_ttl, lease_seconds, waiter_seconds, max_attempts);
+            message_values[own]::jsonb, on_busy[own], default_ttl, lease_seconds, waiter_seconds, max_attempts,
+            queue_max);
         wanted := (
             SELECT pg_catalog.jsonb_object_agg(n.ns, n.head)
             FROM pg_catalog.jsonb_each_text(claimed->'heads'::text) AS n (ns, head)
@@ -856,6 +916,33 @@ BEGIN
                 FROM @schema.moorline_history(device, n.ns, n.head, coalesce(d.channels, '{}'::text[])) w
             ) h ON d.channels IS NOT NULL;
     END LOOP;
+END
+$$;
+
+-- Begin as code of version 1 calls it. Dropped by the first file whose oldest code is version 2.
+CREATE FUNCTION @schema.moorline_begin(
+    devices text[], messages text[], claims uuid[], texts text[], resumes text[], message_values text[],
+    on_busy text[], known text[], asking_worker text, default_ttl integer, lease_seconds double precision,
+    waiter_seconds double precision, max_attempts integer
+) RETURNS TABLE (
+    place integer, answer jsonb,
+    checkpoint_ns text, checkpoint_id text, parent_checkpoint_id text, type text, checkpoint bytea,
+    metadata jsonb, versions jsonb,
+    value_channels text[], value_versions text[], value_types text[], value_blobs bytea[],
+    write_tasks text[], write_idxs integer[], write_paths text[], write_channels text[], write_types text[],
+    write_blobs bytea[],
+    delta_channels text[], history_depths integer[], history_ids text[], history_tasks text[], history_idxs integer[],
+    history_paths text[], history_channels text[], history_versions text[], history_types text[],
+    history_blobs bytea[]
+)
+LANGUAGE plpgsql VOLATILE
+AS $$
+BEGIN
+    RETURN QUERY
+        SELECT b.*
+        FROM @schema.moorline_begin_2(
+            devices, messages, claims, texts, resumes, message_values, on_busy, known, asking_worker, default_ttl,
+            lease_seconds, waiter_seconds, max_attempts, 200) b;
 END
 $$;
 
@@ -1194,9 +1281,9 @@ BEGIN
 END
 $$;
 
--- Withdraw: for a message whose caller has gone before its turn began. It gives up its place in the queue. If the claim
--- was won but its answer was lost, the turn is released and does not count as an attempt. Returns whether an earlier
--- attempt at the message has effects that stand.
+-- Withdraw: for a message whose caller has gone before its turn began. It gives up its place in the queue; one
+-- that never ran is deleted. If the claim was won but its answer was lost, the turn is released and does not count as an
+-- attempt. Returns whether an earlier attempt at the message has effects that stand.
 CREATE FUNCTION @schema.moorline_withdraw(device text, message text, claim uuid) RETURNS boolean
 LANGUAGE plpgsql VOLATILE
 AS $$
@@ -1228,7 +1315,10 @@ BEGIN
         SET waiter_until = NULL
         WHERE m.device_id = device AND m.message_id = message AND m.status = 'waiting'
         RETURNING m.* INTO own;
-    IF NOT FOUND OR own.attempts = 0 AND own.error IS NULL THEN
+    IF NOT FOUND THEN
+        RETURN false;
+    ELSIF own.attempts = 0 AND own.error IS NULL THEN
+        DELETE FROM @schema.conversation_messages m WHERE m.device_id = device AND m.message_id = message;
         RETURN false;
     END IF;
     -- Effects belong to the first of the messages that were answered together.
