@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from moorline_agents.model import ChatModel as ChatModel
     from moorline_agents.model import Model as Model
     from moorline_agents.model import ToolChoice as ToolChoice
+    from moorline_agents.model_errors import ContextOverflow as ContextOverflow
     from moorline_agents.model_errors import ModelError as ModelError
     from moorline_agents.run import AgentDeps as AgentDeps
     from moorline_agents.run import RunContext as RunContext
@@ -42,7 +43,7 @@ else:
             "moorline_agents.graph_agent": ("GraphAgent",),
             "moorline_agents.messages": ("Message", "ModelAnswer", "Usage"),
             "moorline_agents.model": ("ChatModel", "Model", "ToolChoice"),
-            "moorline_agents.model_errors": ("ModelError",),
+            "moorline_agents.model_errors": ("ContextOverflow", "ModelError"),
             "moorline_agents.run": ("AgentDeps", "RunContext"),
             "moorline_agents.tools": ("Connection", "Tool", "ToolContext", "ToolRefused", "tool"),
             "moorline_migrations.components": ("Migrations",),

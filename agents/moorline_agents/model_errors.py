@@ -7,10 +7,11 @@ which are logged.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from moorline_agents.errors import AgentError
 
@@ -22,7 +23,6 @@ _REMEDIES: dict[int, str] = {
     HTTPStatus.UNAUTHORIZED: "refused the key. Check OPENAI_API_KEY",
     HTTPStatus.FORBIDDEN: "forbids this. Check that the key in OPENAI_API_KEY may use OPENAI_MODEL",
     HTTPStatus.NOT_FOUND: "does not know the model. Check OPENAI_MODEL, and OPENAI_BASE_URL if it is set",
-    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "finds the conversation too long. Show it fewer messages",
     HTTPStatus.TOO_MANY_REQUESTS: "has too many requests. Wait a little and send the message again",
 }
 _FAILING = "is failing. Wait a little and send the message again"
@@ -30,11 +30,32 @@ _REFUSED = "refused the request. Check that OPENAI_MODEL can stream and call too
 
 _OUT_OF_CREDIT = "The account of OPENAI_API_KEY is out of credit. Check its plan and billing."
 _CODES = {
-    "context_length_exceeded": "The conversation is too long for the model. Show it fewer messages, or use a "
-    "model with more room (OPENAI_MODEL).",
     "insufficient_quota": _OUT_OF_CREDIT,
     "billing_hard_limit_reached": _OUT_OF_CREDIT,
 }
+
+_OVERFLOW = (
+    "The conversation is too long for the model. Show it fewer messages, or use a model with more room (OPENAI_MODEL)."
+)
+_OVERFLOW_CODES = frozenset({"context_length_exceeded", "exceed_context_size_error", "array_above_max_length"})
+_OVERFLOW_WORDS = re.compile(
+    r"maximum (context|model|prompt) length|maximum context size|context[ _](length|window|size|limit)s?\b.{0,40}exceed"
+    r"|exceed\w*.{0,60}\b(context|model) ?_?(length|window|size|limit)|longer than the model's context"
+    r"|greater than the context length|context the overflows|context overflow|model's context length is only"
+    r"|model token limit|token limit exceeded|too many tokens|token count.{0,40}exceeds the (maximum|limit)"
+    r"|too long to fit into the model|too large for model with|(prompt|input|request) (is )?too (long|large)\b"
+    r"|input length should be|input is too large to process|reduce the length of the (messages|input|prompt)"
+    r"|must have less than \d+ tokens|max_new_tokens` must be <=|max_tokens must be at least 1, got -",
+    re.IGNORECASE | re.DOTALL,
+)
+"""What servers without a code for it say, among them vLLM, llama.cpp, LM Studio, Ollama, TGI, SGLang, Gemini, Mistral,
+xAI, Groq, Kimi, MiniMax, and proxies of Anthropic's and Amazon's models."""
+_LIMITS = re.compile(
+    r"(?:n_ctx\W{1,3}|(?:context|prompt|model) length(?: is| of)?(?: only)? \(?|available context size \("
+    r"|tokens allowed \(|model token limit: |too large for model with |tokens > |exceeds the limit of )(\d{3,9})\b",
+    re.IGNORECASE,
+)
+_LONGEST_ERROR = 4_096  # characters of an error's body that are read
 
 _SILENT = "The model server did not answer in time."
 _UNREACHABLE = "The model server cannot be reached. Check the network, and OPENAI_BASE_URL if it is set."
@@ -67,6 +88,19 @@ class ModelError(AgentError):
         """For a completion that took longer than it may in total."""
         message = f"The model gave no whole answer within {seconds:g} s."
         return cls(message, retryable=True)
+
+
+class ContextOverflow(ModelError):
+    """The request is longer than the model can take. It was refused as a whole; a shorter one may be taken.
+
+    `limit` is the most tokens that the server says it takes, None if it does not say.
+    """
+
+    retryable = False
+
+    def __init__(self, *, limit: int | None = None) -> None:
+        super().__init__(_OVERFLOW, retryable=False)
+        self.limit = limit
 
 
 @contextmanager
@@ -118,6 +152,27 @@ def _of_status(error: APIStatusError) -> ModelError:
 
 
 def _of_code(error: APIError) -> ModelError | None:
-    """The error for the server's own code, if that says more than the HTTP status, which errors in a stream lack."""
-    message = _CODES.get(error.code or "")
-    return None if message is None else ModelError(message, retryable=False)
+    """The error for what the server itself says, if that says more than the HTTP status, which errors in a stream
+    lack."""
+    message = _CODES.get(error.code) if isinstance(error.code, str) else None
+    if message is not None:
+        return ModelError(message, retryable=False)
+    return _overflow(error)
+
+
+def _overflow(error: APIError) -> ContextOverflow | None:
+    """The error for a request that is too long, by the server's code or status if there is one, else by its words."""
+    said = _said(error)
+    by_code = not _OVERFLOW_CODES.isdisjoint(code for code in (error.code, error.type) if isinstance(code, str))
+    by_status = getattr(error, "status_code", None) == HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+    if not (by_code or by_status or _OVERFLOW_WORDS.search(said)):
+        return None
+    limit = _LIMITS.search(said)
+    return ContextOverflow(limit=int(limit[1]) if limit else None)
+
+
+def _said(error: APIError) -> str:
+    """All that the server said, whatever form its error has."""
+    body: Any = error.body
+    text = body if isinstance(body, str) else json.dumps(body, ensure_ascii=False, default=str)
+    return text[:_LONGEST_ERROR]

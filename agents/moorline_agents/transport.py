@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 
     from openai import AsyncOpenAI
 
-    from moorline_agents.messages import Message, ToolCall
+    from moorline_agents.messages import Message
 
 _CALL_ID = re.compile(r"call_(\d+)")
+_READ = {"model", "messages", "tools", "tool_choice", "stream"}  # fields of a `ModelRequest`
 _PIECES = 4  # into which an answer's text and each call's arguments are split for streaming
 
 
@@ -38,6 +39,8 @@ class ModelRequest:
     tools: tuple[Mapping[str, Any], ...] = ()
     tool_choice: Any = None
     stream: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """All else that the body holds, such as `stream_options`."""
 
     @property
     def system(self) -> str:
@@ -56,6 +59,8 @@ class Call:
 
     name: str
     arguments: Mapping[str, Any] | str = field(default_factory=dict)
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of the call that OpenAI's schema does not have, such as a signature."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +72,8 @@ class ModelReply:
     usage: Usage = field(default_factory=Usage)
     finish_reason: str | None = None
     """If None, it follows from the rest of the answer."""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of the message that OpenAI's schema does not have, such as `reasoning_content`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +128,7 @@ async def respond(rules: Rules, body: bytes) -> RawReply:
         tools=tuple(parsed.get("tools", ())),
         tool_choice=parsed.get("tool_choice"),
         stream=bool(parsed.get("stream")),
+        options={name: value for name, value in parsed.items() if name not in _READ},
     )
     reply = rules(request)
     if inspect.isawaitable(reply):
@@ -153,7 +161,7 @@ class _Pieces(httpx2.AsyncByteStream):
 
 def _events(request: ModelRequest, reply: ModelReply) -> Iterator[bytes]:
     """The answer as a server streams it: the role, text and calls in pieces, the finish reason, the usage."""
-    deltas: list[dict[str, Any]] = [{"role": "assistant", "content": None if reply.text is None else ""}]
+    deltas: list[dict[str, Any]] = [{"role": "assistant", "content": None if reply.text is None else "", **reply.extra}]
     deltas += ({"content": piece} for piece in _split(reply.text or ""))
     for index, call in enumerate(_calls(request, reply)):
         head = {**call, "index": index, "function": {"name": call["function"]["name"], "arguments": ""}}
@@ -179,7 +187,7 @@ def _event(request: ModelRequest, **content: Any) -> bytes:
 
 
 def _completion(request: ModelRequest, reply: ModelReply) -> dict[str, Any]:
-    message: dict[str, Any] = {"role": "assistant", "content": reply.text}
+    message: dict[str, Any] = {"role": "assistant", "content": reply.text, **reply.extra}
     if reply.calls:
         message["tool_calls"] = _calls(request, reply)
     return {
@@ -192,7 +200,7 @@ def _completion(request: ModelRequest, reply: ModelReply) -> dict[str, Any]:
     }
 
 
-def _calls(request: ModelRequest, reply: ModelReply) -> list[ToolCall]:
+def _calls(request: ModelRequest, reply: ModelReply) -> list[dict[str, Any]]:
     """IDs continue from those in the request, so that the same request gets the same answer and no ID comes twice."""
     ids = (call["id"] for message in request.messages for call in message.get("tool_calls") or ())
     earlier = max((int(match[1]) for match in map(_CALL_ID.fullmatch, ids) if match), default=0)
@@ -201,6 +209,7 @@ def _calls(request: ModelRequest, reply: ModelReply) -> list[ToolCall]:
             "id": f"call_{number}",
             "type": "function",
             "function": {"name": call.name, "arguments": _arguments_text(call)},
+            **call.extra,
         }
         for number, call in enumerate(reply.calls, start=earlier + 1)
     ]

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
         ConfigurationError as ConfigurationError,
     )
     from moorline.errors import (
+        ContextOverflow as ContextOverflow,
+    )
+    from moorline.errors import (
         ErasureFailed as ErasureFailed,
     )
     from moorline.errors import (
@@ -93,6 +96,7 @@ else:
             "moorline.errors": (
                 "AgentError",
                 "ConfigurationError",
+                "ContextOverflow",
                 "ErasureFailed",
                 "InvalidContext",
                 "InvalidDeviceID",
