@@ -127,6 +127,11 @@ class OpenTurn:
         held, self.active_agent = self.active_agent is not None, None
         return held
 
+    def forget_state(self) -> None:
+        """The run starts from nothing, as on a new device. The commit removes what no later run can see any more."""
+        self.heads.clear()
+        self.prefetched = {}
+
     def put(self, checkpoint: CheckpointRow, values: Sequence[ValueRow]) -> None:
         """The checkpoint joins the turn and becomes the head of its namespace."""
         self.checkpoints[checkpoint.ns, checkpoint.id] = checkpoint

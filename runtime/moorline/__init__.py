@@ -74,6 +74,7 @@ if TYPE_CHECKING:
     from moorline.reply import Reply as Reply
     from moorline.runtime import Moorline as Moorline
     from moorline.settings import Settings as Settings
+    from moorline.texts import Texts as Texts
     from moorline_agents.agent import Agent as Agent
     from moorline_agents.graph_agent import GraphAgent as GraphAgent
     from moorline_agents.model import ChatModel as ChatModel
@@ -117,6 +118,7 @@ else:
             "moorline.reply": ("Interrupt", "Reply"),
             "moorline.runtime": ("Moorline",),
             "moorline.settings": ("Settings",),
+            "moorline.texts": ("Texts",),
             "moorline_agents.agent": ("Agent",),
             "moorline_agents.graph_agent": ("GraphAgent",),
             "moorline_agents.model": ("ChatModel", "Model"),

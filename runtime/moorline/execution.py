@@ -15,6 +15,7 @@ from langgraph.types import Command
 from moorline.background import Background
 from moorline.errors import InvalidMessage, StaleTurn, StoreUnavailable
 from moorline.journal import TurnJournal
+from moorline.manager import StartOver
 from moorline.results import failure_of, is_outer, record_of
 from moorline_agents.journal import Journal
 from moorline_agents.run import OnText, RunContext
@@ -39,6 +40,7 @@ class Execution:
     graph: CompiledStateGraph[Any, Any, Any, Any]
     turns: Turns
     background: Background
+    start_over: StartOver
     gc_freeze: bool = False
 
     async def execute(
@@ -116,7 +118,10 @@ class Execution:
 
     async def _input(self, turn: OpenTurn) -> Any:
         if turn.resume is None:
-            return {"texts": [message.text for message in turn.messages]}
+            texts = [message.text for message in turn.messages]
+            if self.start_over.in_any(texts):
+                turn.forget_state()
+            return {"texts": texts}
         interrupt_id = turn.resume.interrupt_id
         asked = await self.graph.aget_state({"configurable": {"thread_id": turn.device_id}})
         # The agent itself must be waiting too: one that has changed since would take itself for finished.

@@ -17,6 +17,7 @@ from langgraph.runtime import Runtime
 from langgraph.types import Command
 
 from moorline.router import Router
+from moorline.texts import Texts
 from moorline_agents.control import ROUTE
 from moorline_agents.errors import AgentError
 from moorline_agents.run import AgentDeps, AgentHost, AgentInfo, Outcome, RunContext, TurnInput
@@ -55,13 +56,20 @@ class AgentProtocol(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class StartOver:
-    """The words with which a person starts over, and the reply to them."""
+    """The words with which a person starts over, and the reply to them.
+
+    The lock is cleared then, and the run begins from nothing (see `execution`), so that no agent knows anything of what
+    was said before.
+    """
 
     words: frozenset[str]
-    reply: str = "All right, let's start over. What can I do for you?"
+    reply: str = Texts.start_over
 
     def meant_by(self, text: str) -> bool:
         return text.strip().strip(".!").casefold() in self.words
+
+    def in_any(self, texts: Sequence[str]) -> bool:
+        return any(map(self.meant_by, texts))
 
 
 class Manager:
@@ -100,20 +108,25 @@ class Manager:
     async def _route(self, state: TurnInput, *, runtime: Runtime[RunContext]) -> Command[str]:
         context = runtime.context
         device_id = context.tools.device_id
-        if any(map(self._start_over.meant_by, state["texts"])):
+        texts, update = state["texts"], {}
+        if self._start_over.in_any(texts):
             await self._saver.clear_session_lock(device_id)
-            context.progress.reply = self._start_over.reply
-            return Command(goto=END)
+            # What else was said in the same burst is answered.
+            texts = [text for text in texts if not self._start_over.meant_by(text)]
+            if not texts:
+                context.progress.reply = self._start_over.reply
+                return Command(goto=END)
+            update = {"texts": texts}
         # A rerun takes the same way as the first run, even if the session has changed hands since.
         holder = context.journal.begins_with() or await self._saver.get_session_lock(device_id)
         if holder is not None and holder in self._current:
-            return Command(goto=self._agents[self._current[holder]].entry)
+            return Command(goto=self._agents[self._current[holder]].entry, update=update)
         if holder not in (None, ROUTE):
             whose = self._saver.database.tags.of(device_id)
             logger.warning("Agent %s, which holds %s, no longer exists; routing anew.", holder, whose)
-        picked, usage = await self._router.pick(state["texts"][-1], context.journal)
+        picked, usage = await self._router.pick(texts[-1], context.journal)
         context.progress.usage += usage
-        return Command(goto=self._agents[picked].entry)
+        return Command(goto=self._agents[picked].entry, update=update)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,6 +20,7 @@ from moorline.manager import AgentProtocol, Manager, StartOver
 from moorline.reply import Reply
 from moorline.settings import Settings, load_settings
 from moorline.telling import Telling
+from moorline.texts import Texts
 from moorline.turn_queue import TurnQueue
 from moorline_agents.run import AgentDeps
 from moorline_checkpoint.devices import require_device_id
@@ -62,8 +63,10 @@ class Moorline:
         agents: Sequence[AgentProtocol] | None = None,
         client: AsyncOpenAI | Callable[[], AsyncOpenAI] | None = None,
         on_recovered: Callable[[str, Reply], None] | None = None,
+        texts: Texts = Texts(),  # noqa: B008 - frozen
     ) -> None:
-        """`agents` replace those that ship, `client` the one that the settings describe.
+        """`agents` replace those that ship, `client` the one that the settings describe. `texts` are what Moorline
+        itself says to a person.
 
         `on_recovered(device_id, reply)` gets the reply of each crashed turn that this runtime finishes; without it,
         they come in `Reply.recovered`. The callers of these turns are gone, so somebody has to send their replies.
@@ -72,6 +75,7 @@ class Moorline:
         self._agents = agents
         self._model = chat_model(self.settings, client=client)
         self._on_recovered = on_recovered
+        self._start_over = StartOver(words=self.settings.start_over, reply=texts.start_over)
         self._background = Background()
         self._entered = False
         self._opened: _Opened | None = None
@@ -213,6 +217,7 @@ class Moorline:
                 graph=self._manager(backend).compile(),
                 turns=backend.turns,
                 background=self._background,
+                start_over=self._start_over,
                 gc_freeze=self.settings.gc_freeze,
             )
         except BaseException:
@@ -246,7 +251,7 @@ class Moorline:
             agents=self._served(),
             saver=backend.saver,
             deps=AgentDeps(model=self._model, tool_rounds=self.settings.tool_rounds),
-            start_over=StartOver(words=self.settings.start_over),
+            start_over=self._start_over,
         )
 
     def _device(self, device_id: str) -> str:

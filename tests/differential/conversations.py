@@ -76,7 +76,7 @@ def _roll_call(chance: Random, numbers: Iterator[int]) -> Iterator[Step]:
     """The message goes from agent to agent, and each tells what it was shown."""
     for last in GRAPHS:
         parts = {name: [[[["hand_over", {"agent": other}]]]] for name, other in pairwise((*KIT, last))}
-        yield Step(kind="say", texts=("start over",), process=chance.choice(WHOLE))
+        yield Step(kind="expire")
         text = json.dumps({"n": next(numbers), "route": KIT[0], "parts": parts})
         yield Step(kind="say", texts=(text,), process=chance.choice(WHOLE))
 
@@ -93,7 +93,7 @@ def _doomed(chance: Random, numbers: Iterator[int]) -> Iterator[Step]:
     name = chance.choice(KIT[:2])
     rounds = [["chime", "cup"]], [["book", "fatal"]]
     text = json.dumps({"n": next(numbers), "route": name, "parts": {name: [rounds]}})
-    yield Step(kind="say", texts=("start over",))
+    yield Step(kind="expire")
     yield Step(kind="say", texts=(text,))
     for _ in range(3):
         yield Step(kind="again", process=chance.choice(WHOLE))
@@ -119,7 +119,7 @@ def _step(chance: Random, numbers: Iterator[int]) -> Step:
         case "edit":
             return Step(kind=kind, process=chance.choice(WHOLE), agent=chance.choice(KIT), texts=(f"e{next(numbers)}",))
         case _:
-            text = "Start over!" if chance.random() < 0.06 else _program(chance, numbers)
+            text = "Start over!" if chance.random() < 0.03 else _program(chance, numbers)
             faults: dict[int, Fault] = {}
             if chance.random() < 0.12:
                 faults = {chance.randint(1, 6): chance.choice(("break", "refuse", "busy"))}

@@ -83,7 +83,7 @@ class Flat(Moorline):
         if self._lasting:
             return opened
         made = opened.queue.execution
-        mortal = Mortal(graph=made.graph, turns=made.turns, background=made.background)
+        mortal = Mortal(graph=made.graph, turns=made.turns, background=made.background, start_over=made.start_over)
         return replace(opened, queue=replace(opened.queue, execution=mortal))
 
 

@@ -176,14 +176,16 @@ class ReferenceManager(Manager):
 
     async def _routed(self, state: TurnState, *, runtime: Runtime[RunContext]) -> Command[str]:
         device_id = runtime.context.tools.device_id
-        if any(map(self._start_over.meant_by, state["texts"])):
+        texts = [text for text in state["texts"] if not self._start_over.meant_by(text)]
+        if self._start_over.in_any(state["texts"]):
             await self._saver.clear_session_lock(device_id)
-            return Command(goto=END, update={"so_far": SoFar(reply=self._start_over.reply)})
+            if not texts:
+                return Command(goto=END, update={"so_far": SoFar(reply=self._start_over.reply)})
         holder = runtime.context.journal.begins_with() or await self._saver.get_session_lock(device_id)
         if holder is not None and holder in self._agents:
-            return Command(goto=holder)
-        picked, usage = await self._router.pick(state["texts"][-1], runtime.context.journal)
-        return Command(goto=picked, update={"so_far": SoFar(usage=usage)})
+            return Command(goto=holder, update={"texts": texts})
+        picked, usage = await self._router.pick(texts[-1], runtime.context.journal)
+        return Command(goto=picked, update={"texts": texts, "so_far": SoFar(usage=usage)})
 
     def _node(self, agent: AgentProtocol) -> Node:
         subgraph: Subgraph

@@ -92,23 +92,6 @@ async def test_an_agent_that_is_done_lets_the_lock_go_but_keeps_what_it_knows(op
         assert await say(moorline, "hair again") == "hair 3: hair again"
 
 
-@pytest.mark.parametrize("words", ["start over", " Start over. "])
-async def test_starting_over_drops_the_lock_and_nothing_else(open_moorline: Open, words: str) -> None:
-    async with open_moorline() as moorline:
-        await say(moorline, "hair please")
-        reply = await moorline.run(words, {"device_id": "d1"})
-        assert "start over" in reply
-        assert reply.agent is None
-        assert await moorline.session("d1") is None
-        assert await say(moorline, "hair once more") == "hair 2: hair once more"
-
-
-async def test_a_message_that_only_mentions_starting_over_resets_nothing(open_moorline: Open) -> None:
-    async with open_moorline() as moorline:
-        await say(moorline, "hair please")
-        assert await say(moorline, "can we start over with the date?") == "hair 2: can we start over with the date?"
-
-
 async def test_a_lock_of_an_agent_that_is_gone_falls_back_to_routing(open_moorline: Open) -> None:
     async with open_moorline(agents=[agent("barber"), agent("desk", keeps_session=False)]) as moorline:
         await say(moorline, "barber please")

@@ -25,10 +25,13 @@ from moorline_agents.transport import Call, ModelReply, ModelRequest, Reply, rul
 
 NAMES = ("hair", "nails", "diary")
 
+LET_GO = "(the session ends)"
+"""Is not said: the lock is cleared from outside."""
+
 SAYINGS = (
     *(("hello", "how are you", "and now")),
     *(f"hand over to {name}" for name in NAMES),
-    *("mood glad", "bye", "start over", "start over", "fail", "hand over to nails and fail"),
+    *("mood glad", "bye", LET_GO, "start over", "fail", "hand over to nails and fail"),
 )
 """What is said: only the diary remembers a mood; on `fail` the agent that the message ends with fails."""
 
@@ -124,6 +127,9 @@ async def take(moorline: Moorline, step: Step) -> str:
     if step.said is None:
         await moorline.erase(step.device)
         return "erased"
+    if step.said == LET_GO:
+        await moorline._backend.saver.clear_session_lock(step.device)
+        return "let go"
     try:
         return str(await moorline.run(step.said, {"device_id": step.device}))
     except AgentError as error:

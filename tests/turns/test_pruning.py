@@ -15,7 +15,7 @@ from moorline_checkpoint.saver import DeviceCheckpointer
 
 from .claims import Connection
 from .runtimes import execute, runtime, say
-from .talks import Step, candid, conversation, differences, extended, process, take, told_coldly, told_warmly
+from .talks import LET_GO, Step, candid, conversation, differences, extended, process, take, told_coldly, told_warmly
 
 KEPT = 5
 STATE = ("checkpoints", "values", "writes", "effects")
@@ -123,9 +123,9 @@ async def test_agents_are_shown_the_same_as_without_pruning(dsn: str, keep_turns
 
 async def test_an_agent_that_was_not_used_for_long_knows_all_it_knew(dsn: str) -> None:
     said = [
-        *("hello", "hand over to nails", "hello", "hand over to diary", "mood glad", "start over"),
+        *("hello", "hand over to nails", "hello", "hand over to diary", "mood glad", LET_GO),
         *["hello"] * 70,  # enough for the history of hair to be stored whole meanwhile
-        *("hand over to nails", "start over", "hand over to diary", *["and now"] * 12),
+        *("hand over to nails", LET_GO, "hand over to diary", *["and now"] * 12),
     ]
     steps = [Step("pruned", text, 0) for text in said]
     pruned = await told_warmly(dsn, steps[:-15], 1, keep_turns=2)

@@ -1,0 +1,21 @@
+"""What Moorline itself says to a person. Everything else that they read is an agent's."""
+
+from dataclasses import dataclass, fields
+
+
+@dataclass(frozen=True, kw_only=True)
+class Texts:
+    """The sentences that Moorline itself says to a person, so that they can be in the person's language:
+    `Moorline(texts=Texts(start_over="Gut, fangen wir von vorn an."))`.
+
+    The words with which a person starts over are a setting, `MOORLINE_START_OVER`. Raises `ValueError` for a text that
+    says nothing.
+    """
+
+    start_over: str = "All right, let's start over. What can I do for you?"
+    """The reply to a person who starts over and says nothing else."""
+
+    def __post_init__(self) -> None:
+        blank = [field.name for field in fields(self) if not getattr(self, field.name).strip()]
+        if blank:
+            raise ValueError(f"Texts: {', '.join(blank)} must say something.")
