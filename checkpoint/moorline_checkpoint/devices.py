@@ -32,8 +32,8 @@ def validate_device_id(value: object) -> str:
 def require_device_id(value: object, *, uuid_only: bool = False) -> str:
     """The device ID if it has 1 to 128 printable characters and no space, else InvalidDeviceID.
 
-    A UUID comes back in its canonical spelling, so that all its spellings are one device; with `uuid_only` it must be
-    one.
+    A UUID, also one behind a colon (`web:UUID`), comes back in its canonical spelling, so that all its spellings are
+    one device; with `uuid_only` the whole ID must be one.
     """
     if uuid_only:
         return validate_device_id(value)
@@ -43,7 +43,8 @@ def require_device_id(value: object, *, uuid_only: bool = False) -> str:
             f"The device ID ({_described(value)}) cannot be used; "
             f"send 1 to {MAX_LENGTH} printable characters without spaces."
         )
-    return str(UUID(text)) if is_uuid(text) else text
+    prefix, colon, own = text.rpartition(":")
+    return f"{prefix}{colon}{UUID(own)}" if is_uuid(own) else str(text)
 
 
 def _described(value: object) -> str:

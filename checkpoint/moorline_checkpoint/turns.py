@@ -206,10 +206,10 @@ class Turns:
             "lock_taken": turn.active_agent != turn.holder,
             "session_ttl": turn.session_ttl,
             "heads": turn.heads,
-            "messages": [pack_text(message.id) for message in turn.messages],
+            "messages": [message.id for message in turn.messages],
         }
         if turn.journaled:
-            outcome["journal_of"] = pack_text(turn.messages[0].id)
+            outcome["journal_of"] = turn.messages[0].id
         if not await self._commits.answer(_Outcome(turn, pack_json(outcome))):
             self.forget(turn.device_id)
             raise stale(self._database, turn)

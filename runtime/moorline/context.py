@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, get_args
-from uuid import uuid4
+from uuid import UUID, uuid4
 
-from moorline.errors import InvalidContext, InvalidMessage
-from moorline.settings import OnCancel, Settings
+from moorline.errors import InvalidContext, InvalidDeviceID, InvalidMessage
+from moorline.settings import CHANNEL, DEVICE_KEYS, OnCancel, Settings
+from moorline_agents.plain_json import plain_json, whole_text
 from moorline_checkpoint.devices import require_device_id
 from moorline_checkpoint.messages import IncomingMessage, OnBusy, Resume
 
@@ -24,38 +24,54 @@ MAX_MESSAGE = 100_000
 MAX_MESSAGE_ID = 200
 """Characters of a message ID."""
 
-DEVICE_KEYS = ("device_id", "user_id", "wa_id", "session_id")
-"""The keys that may hold a context's device, in the order in which they are tried."""
+MAX_JSON = 262_144
+"""Characters of JSON that the other keys of a context have together, or the value of a `Resume`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TurnContext:
     """Who is speaking, and how the turn is to be run; a plain mapping is turned into one of these.
 
-    `timeout` is in seconds, for the whole turn including waiting (None: the setting). `values` reach the agents
-    unchanged and are stored with the message until its turn ends, so they must be JSON.
+    With a `channel` the device is `channel:device_id`: the same ID on another channel is another device. `timeout` is
+    in seconds, for the whole turn including waiting (None: the setting). `values` reach the agents unchanged and are
+    stored with the message until its turn ends, so they must be JSON: at most 262,144 characters of it, nested at most
+    64 levels deep.
     """
 
     device_id: str
-    message_id: str | None = None
+    channel: str | None = None
+    message_id: str | int | None = None
     on_busy: OnBusy | None = None
     on_cancel: OnCancel | None = None
     timeout: float | None = None
     values: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, context: Mapping[str, Any] | TurnContext) -> TurnContext:
-        """The context as a `TurnContext`. Raises `InvalidContext` if it names no device."""
+    def of(cls, context: Mapping[str, Any] | TurnContext, *, device_keys: Collection[str] = DEVICE_KEYS) -> TurnContext:
+        """The context as a `TurnContext`. Raises `InvalidContext` unless it names one device, under one of
+        `device_keys` or under several of them alike."""
         if isinstance(context, TurnContext):
             return context
         if not isinstance(context, Mapping):
             raise InvalidContext(f"The context must be a mapping or a TurnContext, not {type(context).__name__}.")
-        key = next((key for key in DEVICE_KEYS if context.get(key) is not None), None)
-        if key is None:
-            raise InvalidContext(f"The context names no device: give one of {', '.join(DEVICE_KEYS)}.")
-        own = {key, "message_id", "on_busy", "on_cancel", "timeout"}
+        named = [key for key in DEVICE_KEYS if context.get(key) is not None]
+        accepted = [key for key in DEVICE_KEYS if key in device_keys]
+        if not set(named) <= set(accepted):
+            raise InvalidContext(
+                f"{' and '.join(key for key in named if key not in accepted)} cannot name the device here, only "
+                f"{', '.join(accepted)} (MOORLINE_DEVICE_KEYS)."
+            )
+        if not named:
+            raise InvalidContext(f"The context names no device: give one of {', '.join(accepted)}.")
+        device = context[named[0]]
+        if any(_canonical(context[key]) != _canonical(device) for key in named):
+            raise InvalidContext(
+                f"{' and '.join(named)} differ, and only one of them can be the device: give the one that you verified."
+            )
+        own = {named[0], "message_id", "on_busy", "on_cancel", "timeout"}
         return cls(
-            device_id=context[key],
+            device_id=device,
+            channel=context.get("channel"),
             message_id=context.get("message_id"),
             on_busy=context.get("on_busy"),
             on_cancel=context.get("on_cancel"),
@@ -84,10 +100,10 @@ def check_call(
     on_text: OnText | None = None,
 ) -> Call:
     """Raises `InvalidMessage`, `InvalidContext` or `InvalidDeviceID`; nothing has been stored by then."""
-    turn = TurnContext.of(context)
+    turn = TurnContext.of(context, device_keys=settings.device_keys)
     resume = message if isinstance(message, Resume) else None
     checked = IncomingMessage(
-        device_id=require_device_id(turn.device_id, uuid_only=settings.device_ids == "uuid"),
+        device_id=_device(turn, settings),
         message_id=_message_id(turn.message_id, resume, required=settings.require_message_id),
         text="" if isinstance(message, Resume) else _text(message),
         resume=_checked(resume),
@@ -103,13 +119,59 @@ def check_call(
     )
 
 
+def stored_device_id(device_id: object, settings: Settings) -> str:
+    """The ID of a device, as it is stored: with its channel, if it has one. Raises `InvalidDeviceID`."""
+    uuid_only = settings.device_ids == "uuid"
+    if uuid_only and isinstance(device_id, str) and CHANNEL.match(device_id):
+        channel, _, own = device_id.partition(":")
+        return f"{channel}:{require_device_id(own, uuid_only=True)}"
+    return require_device_id(device_id, uuid_only=uuid_only)
+
+
+def stored_message_id(message_id: object) -> str:
+    """The ID of a message as text. Raises `InvalidContext` if it cannot be one."""
+    text = str(message_id) if isinstance(message_id, UUID) or _is_number(message_id) else message_id
+    if not isinstance(text, str) or not text.strip() or len(text) > MAX_MESSAGE_ID:
+        raise InvalidContext(f"message_id must be text of 1 to {MAX_MESSAGE_ID} characters, or a whole number.")
+    return str(text)
+
+
+def _device(turn: TurnContext, settings: Settings) -> str:
+    own = require_device_id(turn.device_id, uuid_only=settings.device_ids == "uuid")
+    if turn.channel is None:
+        channel, colon, _ = own.partition(":")
+        if colon and channel.casefold() in settings.channels:
+            raise InvalidDeviceID(
+                "The device ID begins like one of a channel, but the context names none: pass the name of the channel "
+                "as `channel`, and the ID without it."
+            )
+        return own
+    if not isinstance(turn.channel, str) or not CHANNEL.fullmatch(f"{turn.channel}:"):
+        raise InvalidContext("channel must be 1 to 32 letters, digits, dots, hyphens or underscores.")
+    return require_device_id(f"{turn.channel}:{own}")
+
+
+def _canonical(device_id: object) -> object:
+    """What two spellings of one device ID have in common; anything else is itself."""
+    try:
+        return require_device_id(device_id)
+    except InvalidDeviceID:
+        return device_id
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 10**MAX_MESSAGE_ID
+
+
 def _checked(resume: Resume | None) -> Resume | None:
-    if resume is not None:
-        try:
-            json.dumps(resume.value, allow_nan=False)
-        except (TypeError, ValueError, RecursionError) as error:
-            raise InvalidMessage(f"The value of a Resume must be JSON ({error}).") from error
-    return resume
+    if resume is None:
+        return None
+    if not isinstance(resume.interrupt_id, str) or len(resume.interrupt_id) > MAX_MESSAGE_ID:
+        raise InvalidMessage("The interrupt_id of a Resume must be the `id` of a reply's interrupt.")
+    try:
+        return replace(resume, value=plain_json(resume.value, largest=MAX_JSON)[0])
+    except ValueError as error:
+        raise InvalidMessage(f"The value of a Resume must be JSON ({error}).") from error
 
 
 def _text(message: object) -> str:
@@ -121,7 +183,7 @@ def _text(message: object) -> str:
         raise InvalidMessage(
             f"The message has {len(message):,} characters, but only {MAX_MESSAGE:,} are allowed; send it in parts."
         )
-    return str(message)
+    return whole_text(str(message))
 
 
 def _message_id(message_id: object, resume: Resume | None, *, required: bool) -> str:
@@ -134,23 +196,24 @@ def _message_id(message_id: object, resume: Resume | None, *, required: bool) ->
                 "webhook gives the message, so that it is answered only once, however often it is delivered."
             )
         return str(uuid4())
-    if not isinstance(message_id, str) or not 0 < len(message_id) <= MAX_MESSAGE_ID or "\0" in message_id:
-        raise InvalidContext(f"message_id must be text of 1 to {MAX_MESSAGE_ID} characters.")
-    return message_id
+    return stored_message_id(message_id)
 
 
 def _json(values: Mapping[str, Any]) -> dict[str, Any]:
     """The values after a round trip through JSON, as a rerun of the turn gets them."""
-    checked = {}
+    checked, size = {}, 0
     for name, value in values.items():
         if not isinstance(name, str):
             raise InvalidContext(f"The context's keys must be text, not {type(name).__name__}.")
         try:
-            checked[name] = json.loads(json.dumps(value, allow_nan=False))
-        except (TypeError, ValueError, RecursionError) as error:
+            checked[whole_text(name)], own_size = plain_json(value, largest=MAX_JSON)
+        except ValueError as error:
             raise InvalidContext(
                 f"The context's {name!r} is not JSON ({error}); pass text, numbers, lists and mappings only."
             ) from error
+        size += len(name) + own_size
+    if size > MAX_JSON:
+        raise InvalidContext(f"The context has {size:,} characters of JSON, but only {MAX_JSON:,} are allowed.")
     return checked
 
 
@@ -165,4 +228,7 @@ def _timeout(timeout: object, settings: Settings) -> float:
         return settings.turn_timeout
     if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0:
         raise InvalidContext(f"timeout must be a positive number of seconds, not {timeout!r}.")
-    return float(timeout)
+    try:
+        return float(timeout)
+    except OverflowError:
+        raise InvalidContext("timeout must be a positive number of seconds, not one of hundreds of digits.") from None

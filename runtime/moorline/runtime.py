@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 
 from moorline.backend import Backend, open_backend
 from moorline.background import Background
-from moorline.context import Call, Resume, TurnContext, check_call
+from moorline.context import Call, Resume, TurnContext, check_call, stored_device_id, stored_message_id
 from moorline.defaults import chat_model, shipped_agents
 from moorline.errors import UsageError
 from moorline.events import Event
@@ -23,7 +23,6 @@ from moorline.telling import Telling
 from moorline.texts import Texts
 from moorline.turn_queue import TurnQueue
 from moorline_agents.run import AgentDeps
-from moorline_checkpoint.devices import require_device_id
 from moorline_checkpoint.queue import DeadLetter
 from moorline_checkpoint.turns import TranscriptEntry
 from moorline_migrations.components import CORE, Migrations, distinct
@@ -163,10 +162,10 @@ class Moorline:
         """Messages that were set aside because they failed too often, the latest first."""
         return await self._backend.turns.dead_letters()
 
-    async def requeue(self, device_id: str, message_id: str) -> Reply | None:
+    async def requeue(self, device_id: str, message_id: str | int) -> Reply | None:
         """Puts a message that was set aside back into its device's queue, behind those that wait, and returns its
         reply; None if there is no such message."""
-        message = await self._backend.turns.requeue(self._device(device_id), message_id)
+        message = await self._backend.turns.requeue(self._device(device_id), stored_message_id(message_id))
         if message is None:
             return None
         settings = self.settings
@@ -255,4 +254,4 @@ class Moorline:
         )
 
     def _device(self, device_id: str) -> str:
-        return require_device_id(device_id, uuid_only=self.settings.device_ids == "uuid")
+        return stored_device_id(device_id, self.settings)

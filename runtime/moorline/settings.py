@@ -4,7 +4,7 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import (
@@ -27,6 +27,14 @@ from moorline_migrations.identifiers import quoted
 
 OnCancel = Literal["finish", "release"]
 """What happens to a turn whose caller is cancelled."""
+
+DeviceKey = Literal["device_id", "user_id", "wa_id", "session_id"]
+
+DEVICE_KEYS: tuple[DeviceKey, ...] = get_args(DeviceKey)
+"""The keys that may hold a context's device."""
+
+CHANNEL = re.compile(r"[A-Za-z0-9._-]{1,32}:")
+"""How the ID of a device begins if it has a channel."""
 
 SERVERLESS = ("AWS_LAMBDA_FUNCTION_NAME", "VERCEL")
 """Variables that are set on platforms whose disk does not outlast a call."""
@@ -63,6 +71,12 @@ def _schema_name(name: str) -> str:
     return name
 
 
+def _channel_name(name: str) -> str:
+    if not CHANNEL.fullmatch(f"{name}:"):
+        raise ValueError("the name of a channel is 1 to 32 letters, digits, dots, hyphens or underscores")
+    return name
+
+
 def _words(value: object) -> object:
     """The environment gives words separated by commas, code gives a collection of them; case does not matter."""
     words = value.split(",") if isinstance(value, str) else value
@@ -76,6 +90,7 @@ def _upper(value: object) -> object:
 
 
 _Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+_Channel = Annotated[str, AfterValidator(_channel_name)]
 _Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -171,6 +186,16 @@ class Settings(BaseSettings):
 
     device_ids: Literal["any", "uuid"] = "any"
     """Which device IDs are accepted: any printable text without spaces, or UUIDs only."""
+
+    device_keys: Annotated[frozenset[DeviceKey], NoDecode, BeforeValidator(_words), Field(min_length=1)] = frozenset(
+        DEVICE_KEYS
+    )
+    """The keys of a context that may name its device, separated by commas; a context that uses another one is
+    refused."""
+
+    channels: Annotated[frozenset[_Channel], NoDecode, BeforeValidator(_words)] = frozenset()
+    """The names of channels, separated by commas: a device ID that begins with one of them and a colon is accepted only
+    with the context's `channel`."""
 
     require_message_id: bool = False
     """Whether a message without a `message_id` is refused: without one, a message that is sent again counts as new."""

@@ -5,11 +5,13 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 import pytest
 
-from moorline import Moorline, Settings
+from moorline import Moorline, Resume, Settings
+from moorline.context import check_call
 from moorline.errors import (
     AgentError,
     ConfigurationError,
@@ -20,10 +22,19 @@ from moorline.errors import (
     SchemaMismatch,
     StoreUnavailable,
 )
+from moorline.testing import Script
 from moorline_agents.agent import Agent
 from moorline_agents.transport import Call, ModelReply, ModelRequest, RawReply, Reply
 
 from .conftest import Open, agent, counting
+
+
+def nested(levels: int) -> Any:
+    """A list in a list in a list …"""
+    value: Any = "x"
+    for _ in range(levels):
+        value = [value]
+    return value
 
 
 @pytest.fixture
@@ -63,10 +74,21 @@ async def test_a_message_that_is_none_is_refused(talking: Moorline, message: Any
         ([], "mapping"),
         ({"device_id": "d1", "when": asyncio}, "'when' is not JSON"),
         ({"device_id": "d1", "price": float("nan")}, "'price' is not JSON"),
-        ({"device_id": "d1", "message_id": 5}, "message_id"),
+        ({"device_id": "d1", "form": nested(600)}, "'form' is not JSON .nested more than 64"),
+        ({"device_id": "d1", "form": nested(900)}, "'form' is not JSON .nested more than 64"),
+        ({"device_id": "d1", "form": nested(100_000)}, "'form' is not JSON .nested more than 64"),
+        ({"device_id": "d1", "form": "x" * 300_000}, "'form' is not JSON .300,002 characters"),
+        ({"device_id": "d1", "one": "x" * 200_000, "two": "x" * 200_000}, "400,010 characters of JSON"),
         ({"device_id": "d1", "message_id": ""}, "message_id"),
+        ({"device_id": "d1", "message_id": " \n"}, "message_id"),
+        ({"device_id": "d1", "message_id": "m" * 201}, "message_id"),
+        ({"device_id": "d1", "message_id": 10**5000}, "message_id"),
+        ({"device_id": "d1", "message_id": 1.5}, "message_id"),
+        ({"device_id": "d1", "message_id": True}, "message_id"),
         ({"device_id": "d1", "on_busy": "shout"}, "on_busy"),
         ({"device_id": "d1", "timeout": -1}, "timeout"),
+        ({"device_id": "d1", "timeout": float("nan")}, "timeout"),
+        ({"device_id": "d1", "timeout": 10**400}, "timeout"),
     ],
 )
 async def test_a_context_that_cannot_be_used_is_refused(talking: Moorline, context: Any, remedy: str) -> None:
@@ -74,11 +96,60 @@ async def test_a_context_that_cannot_be_used_is_refused(talking: Moorline, conte
         await talking.run("hello", context)
 
 
-@pytest.mark.parametrize("key", ["device_id", "user_id", "wa_id", "session_id"])
-async def test_the_device_is_found_under_each_of_its_names(open_moorline: Open, key: str) -> None:
+@pytest.mark.parametrize(
+    ("resume", "remedy"),
+    [
+        (Resume(interrupt_id="i", value=float("nan")), "must be JSON"),
+        (Resume(interrupt_id="i", value=nested(900)), "must be JSON .nested more than 64"),
+        (Resume(interrupt_id=7, value="yes"), "`id` of a reply's interrupt"),  # type: ignore[arg-type]
+        (Resume(interrupt_id="i" * 10_000, value="yes"), "`id` of a reply's interrupt"),
+    ],
+)
+async def test_an_answer_that_is_none_is_refused(talking: Moorline, resume: Resume, remedy: str) -> None:
+    with pytest.raises(InvalidMessage, match=remedy):
+        await talking.run(resume, {"device_id": "d1"})
+
+
+@pytest.mark.parametrize(
+    ("sent", "taken"),
+    [
+        ("half an emoji \ud83d", "half an emoji \ufffd"),
+        ("\ude00 the other half", "\ufffd the other half"),
+        ("both halves \ud83d\ude00", "both halves \U0001f600"),
+        ("\U0001f468\u200d\U0001f469 and a nul \0", "\U0001f468\u200d\U0001f469 and a nul \0"),
+    ],
+)
+async def test_a_text_with_half_a_character_is_answered(
+    open_moorline: Open, model: Script, sent: str, taken: str
+) -> None:
     async with open_moorline() as moorline:
-        await moorline.run("hair please", {key: "d1"})
-        assert await moorline.session("d1") is not None
+        await moorline.run("hair please", {"device_id": "d1"})
+        assert await moorline.run(sent, {"device_id": "d1"}) == f"hair 2: {taken}"
+        assert (await moorline.transcript("d1"))[-1].texts == (taken,)
+
+
+async def test_half_a_character_in_a_context_reaches_the_tools_as_a_replacement(open_moorline: Open) -> None:
+    call = check_call("hi", {"device_id": "d1", "name\ud83d": ["Jo\ud83d", "\ud83d\ude00"]}, open_moorline().settings)
+    assert call.message.values == {"name\ufffd": ["Jo\ufffd", "\U0001f600"]}
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (4711, "4711"),
+        (-10, "-10"),
+        (UUID("0f8fad5b-d9cb-469f-a165-70867728950e"), "0f8fad5b-d9cb-469f-a165-70867728950e"),
+        ("<CAHd abc=xyz@mail example.com>", "<CAHd abc=xyz@mail example.com>"),
+        ("half \ud83d", "half \ud83d"),
+        ("nul \0", "nul \0"),
+    ],
+)
+async def test_a_message_id_of_any_spelling_is_taken_as_text(open_moorline: Open, first: Any, second: str) -> None:
+    async with open_moorline() as moorline:
+        reply = await moorline.run("hair please", {"device_id": "d1", "message_id": first})
+        again = await moorline.run("hair please", {"device_id": "d1", "message_id": second})
+        other = await moorline.run("hair please", {"device_id": "d1", "message_id": f"{second}."})
+    assert (again, again.replayed, other.replayed) == (reply, True, False)
 
 
 async def test_a_database_that_does_not_answer() -> None:

@@ -214,8 +214,8 @@ async def test_messages_of_different_contexts_are_not_merged(dsn: str, moorline:
         running = asyncio.create_task(say(first, "hello", "m0"))
         await stall.reached.wait()
         burst = []
-        for number, channel in enumerate(("sms", "sms", "web", "sms"), start=1):
-            burst.append(asyncio.create_task(say(moorline, f"t{number}", on_busy="merge", channel=channel)))
+        for number, page in enumerate(("prices", "prices", "hours", "prices"), start=1):
+            burst.append(asyncio.create_task(say(moorline, f"t{number}", on_busy="merge", page=page)))
             await in_queue(dsn, number)
         stall.go_on.set()
         await asyncio.gather(running, *burst)
