@@ -101,7 +101,7 @@ async def test_another_text_under_the_same_id_gets_the_first_reply_and_is_report
         assert await say(moorline, "my secret", "m1") == first
     [warning] = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert "different text" in warning
-    assert "d1" not in warning
+    assert "d1" not in warning.split()  # the tag of a device may happen to contain it
     assert "my secret" not in caplog.text
     assert await texts(moorline) == [("hello",)]
 
