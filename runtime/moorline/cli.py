@@ -8,7 +8,7 @@ from moorline.errors import MoorlineError
 
 def main() -> None:
     """Runs the command line. A `MoorlineError` becomes a line on standard error and exit status 1."""
-    os.environ.setdefault("MOORLINE_GC_FREEZE", "true")  # this process is ours, and so are those that it starts
+    os.environ.setdefault("MOORLINE_TUNE_GC", "true")  # this process is ours, and so are those that it starts
     try:
         from moorline.commands import app  # noqa: PLC0415 (without the extra this fails, and says what to do)
     except ModuleNotFoundError as error:

@@ -217,7 +217,7 @@ class Moorline:
                 turns=backend.turns,
                 background=self._background,
                 start_over=self._start_over,
-                gc_freeze=self.settings.gc_freeze,
+                tune_gc=self.settings.tune_gc,
             )
         except BaseException:
             await backend.close()

@@ -99,7 +99,7 @@ taken between runs of the same round.
 No run includes HTTP: a scripted model implements each framework's own model interface (a `Model`, a `BaseChatModel` of
 LangChain, a `Model` of openai-agents). It says how many of the person's messages it was shown, and every reply is
 checked for that; after a run, whatever is durable is reopened and has to continue where it was. Neighbours use a pool
-of 20 connections, Moorline its default settings and `MOORLINE_GC_FREEZE=true`.
+of 20 connections, Moorline its default settings and `MOORLINE_TUNE_GC=true`.
 
 {about}
 

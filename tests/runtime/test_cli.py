@@ -47,7 +47,7 @@ def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in os.environ:
         if re.match("MOORLINE_|OPENAI_|DATABASE_URL|DEFAULT_SESSION_TTL|AWS_LAMBDA|VERCEL", name):
             monkeypatch.delenv(name)
-    monkeypatch.setenv("MOORLINE_GC_FREEZE", "false")  # this process is the tests'
+    monkeypatch.setenv("MOORLINE_TUNE_GC", "false")  # this process is the tests'
 
 
 @pytest.fixture

@@ -56,7 +56,7 @@ def test_every_setting_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch
         "MOORLINE_START_OVER": "Reset, start OVER,",
         "MOORLINE_TIME_ZONE": "Europe/Berlin",
         "MOORLINE_LOG_KEY": "a key of sixteen",
-        "MOORLINE_GC_FREEZE": "true",
+        "MOORLINE_TUNE_GC": "true",
         "MOORLINE_LOG_LEVEL": "debug",
     }
     for name, value in variables.items():
@@ -88,7 +88,7 @@ def test_every_setting_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch
         "start_over": {"reset", "start over"},
         "time_zone": "Europe/Berlin",
         "log_key": SecretStr("a key of sixteen"),
-        "gc_freeze": True,
+        "tune_gc": True,
         "log_level": "DEBUG",
     }
     assert load_settings().model_dump() == expected

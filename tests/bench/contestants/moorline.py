@@ -1,4 +1,4 @@
-"""Moorline as its users run it in a process of its own (`MOORLINE_GC_FREEZE`): two agents. The first turn of a device
+"""Moorline as its users run it in a process of its own (`MOORLINE_TUNE_GC`): two agents. The first turn of a device
 is routed and takes the lock; every later one goes straight to the agent that holds it."""
 
 # ruff: noqa: ARG002 - a model is given more than a scripted one looks at
@@ -61,7 +61,7 @@ async def runtime(dsn: str, model_seconds: float) -> AsyncIterator[Moorline]:
             model=model,
         ),
     ]
-    settings = Settings(database_url=dsn, gc_freeze=True)
+    settings = Settings(database_url=dsn, tune_gc=True)
     async with Moorline(settings, agents=agents, client=lambda: rule_client(route)) as moorline:
         yield moorline
 
