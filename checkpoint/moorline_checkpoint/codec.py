@@ -49,21 +49,35 @@ def checkpoint_id(config: RunnableConfig | None) -> str | None:
     return pack_text(named) if named else None
 
 
-def without_spent_triggers(checkpoint: Checkpoint) -> Checkpoint:
-    """The checkpoint without the versions of channels that started a node and are empty again: nothing will be compared
-    with them, and in a checkpoint that waits for nothing they are half the bytes."""
-    held = checkpoint["channel_values"]
+def left_by_turn(
+    checkpoint: Checkpoint, metadata: CheckpointMetadata, new_versions: ChannelVersions
+) -> tuple[Checkpoint, CheckpointMetadata]:
+    """What a turn has to store of a checkpoint, in a third of the bytes.
+
+    Left out are the versions of channels that are empty again, because nothing will be compared with them; the counts
+    of delta channels that were never written; the parents of the outermost graph, which has none; and which channels
+    were updated last, which only saves LangGraph a look at all of them. A channel that this run has not written keeps
+    its version even if the graph does not know it: it may be the history of an agent that is missing from the app.
+    """
+    held, counters = checkpoint["channel_values"], metadata.get("counters_since_delta_snapshot") or {}
     versions = {
         channel: version
         for channel, version in checkpoint["channel_versions"].items()
-        if channel in held or not channel.startswith(_TRIGGERS)
+        if channel in held
+        or not (channel.startswith(_TRIGGERS) or (channel in new_versions and channel not in counters))
     }
     seen = {
         node: kept
         for node, channels in checkpoint["versions_seen"].items()
         if (kept := {channel: version for channel, version in channels.items() if channel in versions})
     }
-    return {**checkpoint, "channel_versions": versions, "versions_seen": seen}
+    kept_metadata: dict[str, Any] = {key: value for key, value in metadata.items() if value or key != "parents"}
+    if counters:
+        written = {channel: count for channel, count in counters.items() if channel in versions}
+        kept_metadata["counters_since_delta_snapshot"] = written
+    left = {**checkpoint, "channel_versions": versions, "versions_seen": seen}
+    left.pop("updated_channels", None)
+    return cast("Checkpoint", left), cast("CheckpointMetadata", kept_metadata)
 
 
 def pack_checkpoint(
@@ -75,13 +89,16 @@ def pack_checkpoint(
 ) -> tuple[CheckpointRow, list[ValueRow]]:
     """The rows of a checkpoint: its own, and one for each channel value that is new with it."""
     ns, own_id, parent = namespace(config), pack_text(checkpoint["id"]), checkpoint_id(config)
-    kind, body = serde.dumps_typed({k: v for k, v in checkpoint.items() if k not in _OWN_COLUMNS})
+    body = {key: value for key, value in checkpoint.items() if key not in _OWN_COLUMNS}
+    if not body.get("versions_seen"):
+        body.pop("versions_seen", None)
+    kind, packed = serde.dumps_typed(body)
     row = CheckpointRow(
         ns=ns,
         id=own_id,
         parent=None if parent == own_id else parent,
         type=kind,
-        body=body,
+        body=packed,
         metadata=pack_json(_run_metadata(config, metadata)),
         versions=pack_json(checkpoint["channel_versions"]),
     )
@@ -141,6 +158,8 @@ def unpack_checkpoint(
             "delete it, or read an older one by its checkpoint_id."
         )
     checkpoint = {
+        "versions_seen": {},
+        "updated_channels": None,
         **body,
         "id": unpack_text(row.id),
         "channel_versions": load_json(row.versions),

@@ -14,12 +14,12 @@ from moorline_checkpoint.checkpoint_store import CheckpointStore
 from moorline_checkpoint.codec import (
     checkpoint_id,
     device_key,
+    left_by_turn,
     namespace,
     pack_checkpoint,
     pack_writes,
     unpack_checkpoint,
     unpack_history,
-    without_spent_triggers,
 )
 from moorline_checkpoint.database import Database
 from moorline_checkpoint.errors import ErasureFailed
@@ -166,7 +166,7 @@ class DeviceCheckpointer(SessionLocks, BaseCheckpointSaver[str]):
         device = device_key(config)
         turn = _turn(config)
         if turn is not None:
-            checkpoint = without_spent_triggers(checkpoint)
+            checkpoint, metadata = left_by_turn(checkpoint, metadata, new_versions)
         row, values = pack_checkpoint(self.serde, config, checkpoint, metadata, new_versions)
         if turn is not None:
             turn.put(row, values)

@@ -210,6 +210,8 @@ def running(turn: OpenTurn) -> Iterator[None]:
 
 def _alone(row: CheckpointRow) -> CheckpointRow:
     """The checkpoint without the IDs of the checkpoints around it, which are gone."""
+    if '"parents"' not in row.metadata:
+        return row
     metadata = load_json(row.metadata)
     metadata.pop("parents", None)
     return row._replace(metadata=pack_json(metadata))

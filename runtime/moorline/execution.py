@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -37,6 +37,29 @@ Transaction = Callable[[], AbstractAsyncContextManager[Connection]]
 T = TypeVar("T")
 
 
+class _Later:
+    """Runs something beside the block if that takes longer than some seconds, and cancels it when the block ends.
+
+    Most turns end before their first heartbeat, so the task for it is made only then.
+    """
+
+    def __init__(self, seconds: float, start: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self._seconds, self._start = seconds, start
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(self._seconds, self._begin)
+
+    async def __aexit__(self, *raised: object) -> None:
+        self._timer.cancel()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    def _begin(self) -> None:
+        self._task = asyncio.create_task(self._start())
+
+
 @dataclass(frozen=True, kw_only=True)
 class Execution:
     """Executes turns on one manager graph."""
@@ -66,7 +89,8 @@ class Execution:
         a failed attempt of the message; any other does not.
         """
         try:
-            async with self._heartbeat(turn):
+            # If the lease is lost all the same, the commit finds out.
+            async with _Later(HEARTBEAT, lambda: self._heartbeats(turn)):
                 record = await self.run(
                     turn, on_text, TurnJournal(turn=turn, turns=self.turns), lambda: self.turns.block(turn)
                 )
@@ -139,22 +163,13 @@ class Execution:
             raise stale_resume(turn.resume)
         return Command(resume={interrupt_id: turn.resume.value})
 
-    @asynccontextmanager
-    async def _heartbeat(self, turn: OpenTurn) -> AsyncIterator[None]:
-        """Renews the lease while the block runs. If the lease is lost all the same, the commit finds out."""
-        beating = asyncio.create_task(self._beat(turn))
-        try:
-            yield
-        finally:
-            beating.cancel()
-            await asyncio.wait([beating])
-
-    async def _beat(self, turn: OpenTurn) -> None:
+    async def _heartbeats(self, turn: OpenTurn) -> None:
+        """Renews the lease again and again."""
         standing = True
         while standing:
-            await asyncio.sleep(HEARTBEAT)
             with suppress(StoreUnavailable):
                 standing = await self.turns.heartbeat(turn)
+            await asyncio.sleep(HEARTBEAT)
 
 
 def _unfinished(turn: OpenTurn) -> tuple[UnfinishedCall, ...]:

@@ -143,6 +143,7 @@ class TurnQueue:
                     elif begun.has(call.message.message_id):
                         return await self._execute(begun, call, passage)
                     else:
+                        passage.claim_id = uuid4()  # the other one is the claim of this turn
                         reply = await self._recover(begun)
                         if reply is not None and self.on_recovered is None:
                             passage.recovered += (reply,)
@@ -154,10 +155,7 @@ class TurnQueue:
         return self._answered(begun, call, passage)
 
     async def _begin(self, call: Call, passage: _Passage) -> OpenTurn | QueueAnswer:
-        begun = await self.turns.begin(call.message, claim_id=passage.claim_id)
-        if isinstance(begun, OpenTurn):
-            passage.claim_id = uuid4()
-        return begun
+        return await self.turns.begin(call.message, claim_id=passage.claim_id)
 
     async def _withdraw(self, call: Call, passage: _Passage) -> None:
         """Gives up the call's place in the queue, and any claim that a Begin may have won without its answer

@@ -90,7 +90,7 @@ class Flat(Moorline):
 class Mortal(Execution):
     """Execution in a process that sends no heartbeats."""
 
-    async def _beat(self, turn: object) -> None:
+    async def _heartbeats(self, turn: object) -> None:
         pass
 
 
