@@ -4,7 +4,7 @@ Everything that a graph stores goes through the serializer; only what SQL has to
 readable, packed as in `packing`.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 from langchain_core.runnables import RunnableConfig
@@ -20,6 +20,7 @@ from langgraph.checkpoint.base import (
 )
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
+from moorline_checkpoint.errors import InvalidMetadata
 from moorline_checkpoint.packing import load_json, pack_json, pack_text, unpack_text
 from moorline_checkpoint.rows import CheckpointRow, DeltaRow, HistoryRows, ValueRow, WriteRow, in_order
 from moorline_migrations.errors import MoorlineError
@@ -99,7 +100,7 @@ def pack_checkpoint(
         parent=None if parent == own_id else parent,
         type=kind,
         body=packed,
-        metadata=pack_json(_run_metadata(config, metadata)),
+        metadata=pack_metadata(_run_metadata(config, metadata)),
         versions=pack_json(checkpoint["channel_versions"]),
     )
     held = checkpoint["channel_values"]
@@ -109,6 +110,17 @@ def pack_checkpoint(
         if channel in held
     ]
     return row, values
+
+
+def pack_metadata(metadata: Mapping[str, Any]) -> str:
+    """JSON text of a run's metadata, or of a filter on it. Raises `InvalidMetadata` for what JSON cannot hold."""
+    try:
+        return pack_json(metadata)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidMetadata(
+            f"The metadata of a run must be JSON, because listings filter by it: {error}. Keep other values in the "
+            "graph's state."
+        ) from error
 
 
 def pack_writes(

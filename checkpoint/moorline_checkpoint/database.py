@@ -130,6 +130,8 @@ class Database:
         """The tags of devices in logs and errors; see `device_tag`."""
         self._statements = load(STATEMENTS, schema)
         self._given = None if isinstance(source, str) else source
+        self.given_loop: asyncio.AbstractEventLoop | None = getattr(self._given, "_loop", None)
+        """The event loop of a caller's pool; nothing else may use the pool."""
         self._dsn = asyncpg_dsn(source) if isinstance(source, str) else None
         self._pool_size = pool_size
         self._statement_cache_size = statement_cache_size

@@ -7,6 +7,10 @@ class InvalidDeviceID(MoorlineError, ValueError):
     """A device ID that the rules do not accept. The text never repeats the ID."""
 
 
+class InvalidMetadata(MoorlineError, ValueError):
+    """The metadata of a run, or a filter on it, holds what JSON cannot, such as NaN. Nothing was stored."""
+
+
 class SessionBusy(MoorlineError):
     """Another turn of this device is running and the message does not wait, or as many messages wait as may
     (`MOORLINE_QUEUE_MAX`). Send it again in `retry_after` seconds."""

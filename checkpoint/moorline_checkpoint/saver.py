@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from inspect import signature
 from os import urandom
-from typing import TYPE_CHECKING, Any, NoReturn, Self, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import asyncpg
-from langgraph.checkpoint.base import BaseCheckpointSaver
-from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
 from moorline_checkpoint.checkpoint_store import CheckpointStore
 from moorline_checkpoint.codec import (
@@ -17,20 +15,23 @@ from moorline_checkpoint.codec import (
     left_by_turn,
     namespace,
     pack_checkpoint,
+    pack_metadata,
     pack_writes,
     unpack_checkpoint,
     unpack_history,
 )
 from moorline_checkpoint.database import Database
 from moorline_checkpoint.errors import ErasureFailed
-from moorline_checkpoint.packing import load_json, pack_json, pack_text
+from moorline_checkpoint.packing import load_json, pack_text
 from moorline_checkpoint.reading import StoredRows, TurnRows
+from moorline_checkpoint.serializer import StrictSerializer
 from moorline_checkpoint.sessions import DEFAULT_TTL, SessionLocks, require_ttl
+from moorline_checkpoint.sync_saver import SyncCalls, SyncSaver
 from moorline_checkpoint.turn import OpenTurn, open_turn
 from moorline_migrations.runner import apply, migrate
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Mapping, Sequence
     from types import TracebackType
 
     from asyncpg import Connection, Pool, Record
@@ -51,17 +52,7 @@ PAGE = 50
 """Checkpoints that one statement of a listing reads."""
 
 
-def _async_only(name: str) -> Callable[..., NoReturn]:
-    def refuse(self: object, *args: object, **kwargs: object) -> NoReturn:
-        raise NotImplementedError(
-            f"DeviceCheckpointer is asynchronous: await saver.a{name}(…) instead of saver.{name}(…), "
-            "and run graphs with ainvoke or astream."
-        )
-
-    return refuse
-
-
-class DeviceCheckpointer(SessionLocks, BaseCheckpointSaver[str]):
+class DeviceCheckpointer(SessionLocks, SyncSaver):
     """A LangGraph checkpointer on asyncpg, and the session lock of each device.
 
         async with DeviceCheckpointer.from_conn_string(dsn) as saver:
@@ -69,11 +60,12 @@ class DeviceCheckpointer(SessionLocks, BaseCheckpointSaver[str]):
             graph = builder.compile(checkpointer=saver)
 
     What a call has stored is durable when it returns. Any thread ID is accepted; NUL characters are kept. One object
-    serves any number of threads at once, and any event loops, one after another or at the same time.
+    serves any number of threads at once, and any event loops, one after another or at the same time. Its synchronous
+    methods work in threads that run no event loop, such as those in which LangGraph runs synchronous nodes.
 
-    Stored types are rebuilt only if LangGraph knows them to be safe. Any other type comes back as the plain data it was
-    made of, unless the given serializer allows it, or LANGGRAPH_STRICT_MSGPACK=true is set: LangGraph then allows the
-    types named in a graph's own schemas.
+    Stored types are rebuilt if they are safe or only data; see `StrictSerializer`. Any other type comes back as the
+    plain data it was made of, unless the given serializer allows it, or LANGGRAPH_STRICT_MSGPACK=true is set: LangGraph
+    then allows the types named in a graph's own schemas.
 
     Every asynchronous method raises `StoreUnavailable`, `SchemaMismatch` or `ConfigurationError` for what the
     database refuses.
@@ -93,11 +85,12 @@ class DeviceCheckpointer(SessionLocks, BaseCheckpointSaver[str]):
         of the search_path, make the pool with `connection_class=KnownArrays` from `moorline_checkpoint.array_types`:
         asyncpg's own queries would run their operators.
         """
-        super().__init__(serde=serde or JsonPlusSerializer(allowed_msgpack_modules=None))
+        super().__init__(serde=serde or StrictSerializer())
         require_ttl(default_ttl)
         self.database = source if isinstance(source, Database) else Database(source, schema=schema)
         self.default_ttl = default_ttl
         self._store = CheckpointStore(self.database)
+        self._calls = SyncCalls(self.database)
 
     @classmethod
     def from_conn_string(
@@ -130,7 +123,9 @@ class DeviceCheckpointer(SessionLocks, BaseCheckpointSaver[str]):
         await self.close()
 
     async def close(self) -> None:
-        """Closes its connections of the running event loop; those of other loops are closed with their loops."""
+        """Closes its connections of the running event loop, and those of synchronous calls; those of other loops are
+        closed with their loops."""
+        await self._calls.close()
         await self.database.close()
 
     async def setup(self) -> None:
@@ -220,7 +215,7 @@ class DeviceCheckpointer(SessionLocks, BaseCheckpointSaver[str]):
                 device,
                 ns,
                 checkpoint_id(config),
-                pack_json(filter) if filter else None,
+                pack_metadata(filter) if filter else None,
                 checkpoint_id(before),
                 *last,
                 size,
@@ -238,6 +233,7 @@ class DeviceCheckpointer(SessionLocks, BaseCheckpointSaver[str]):
         self, *, config: RunnableConfig, channels: Sequence[str]
     ) -> Mapping[str, DeltaChannelHistory]:
         """What the channels' values at a checkpoint are made of, from its ancestors."""
+        require_many(channels=channels)
         if not channels:
             return {}
         packed = [pack_text(channel) for channel in channels]
@@ -270,6 +266,7 @@ class DeviceCheckpointer(SessionLocks, BaseCheckpointSaver[str]):
 
         Without regard to what follows: a `DeltaChannel` of a thread that goes on loses what those runs wrote.
         """
+        require_many(run_ids=run_ids)
         if run_ids:
             await self.database.execute("delete_runs", [pack_text(str(run)) for run in run_ids])
 
@@ -284,26 +281,24 @@ class DeviceCheckpointer(SessionLocks, BaseCheckpointSaver[str]):
     async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
         """Removes checkpoints: all of them with "delete"; with "keep_latest" all but the latest of each namespace and
         those that the values of its `DeltaChannel`s are made of. Raises ValueError for another strategy."""
+        require_many(thread_ids=thread_ids)
         statement = {"keep_latest": "prune_to_latest", "delete": "prune_all"}.get(strategy)
         if statement is None:
             raise ValueError(f"there is no pruning strategy {strategy!r}; use 'keep_latest' or 'delete'")
         for thread_id in thread_ids:
             await self.database.execute(statement, pack_text(str(thread_id)))
 
-    get_tuple = _async_only("get_tuple")
-    list = _async_only("list")
-    put = _async_only("put")
-    put_writes = _async_only("put_writes")
-    delete_thread = _async_only("delete_thread")
-    delete_for_runs = _async_only("delete_for_runs")
-    copy_thread = _async_only("copy_thread")
-    prune = _async_only("prune")
-    get_delta_channel_history = _async_only("get_delta_channel_history")
-
     def _rows(self, config: RunnableConfig) -> StoredRows | TurnRows:
         stored = StoredRows(self.database, self._store, device_key(config))
         turn = _turn(config)
         return stored if turn is None else TurnRows(stored, turn)
+
+
+def require_many(**named: Sequence[str]) -> None:
+    """Raises TypeError for one string where several belong: its letters would be taken for them."""
+    for name, given in named.items():
+        if isinstance(given, str | bytes):
+            raise TypeError(f"{name} must be a list of strings, not one string: write {name}=[…].")
 
 
 def _turn(config: RunnableConfig) -> OpenTurn | None:

@@ -3,7 +3,14 @@
 from moorline_agents.errors import AgentError
 from moorline_agents.model_errors import ContextOverflow, ModelError
 from moorline_agents.tools import ToolRefused
-from moorline_checkpoint.errors import ErasureFailed, InvalidDeviceID, SessionBusy, StaleTurn, TransactionError
+from moorline_checkpoint.errors import (
+    ErasureFailed,
+    InvalidDeviceID,
+    InvalidMetadata,
+    SessionBusy,
+    StaleTurn,
+    TransactionError,
+)
 from moorline_migrations.errors import ConfigurationError, MoorlineError, SchemaMismatch, StoreUnavailable
 
 __all__ = [
@@ -14,6 +21,7 @@ __all__ = [
     "InvalidContext",
     "InvalidDeviceID",
     "InvalidMessage",
+    "InvalidMetadata",
     "MessageSetAside",
     "ModelError",
     "MoorlineError",

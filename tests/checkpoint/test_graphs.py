@@ -65,11 +65,6 @@ async def test_fifty_threads_converse_at_once(saver: DeviceCheckpointer) -> None
     assert said == [[f"thread-{n} {turn}" for turn in range(3)] for n in range(50)]
 
 
-async def test_a_synchronous_run_is_told_to_be_asynchronous(saver: DeviceCheckpointer) -> None:
-    with pytest.raises(NotImplementedError, match="ainvoke"):
-        await asyncio.to_thread(echo(saver).invoke, {"said": ["hello"]}, thread("a"))
-
-
 async def test_the_past_can_be_listed_read_and_branched_from(saver: DeviceCheckpointer) -> None:
     graph = echo(saver)
     for turn in ("one", "two"):
@@ -176,6 +171,9 @@ async def test_messages_come_back_as_messages(dsn: str) -> None:
 class Booking:
     day: str
 
+    def __post_init__(self) -> None:
+        self.day = self.day.lower()
+
 
 async def test_a_type_of_the_applications_comes_back_if_it_is_allowed(dsn: str) -> None:
     allowing = JsonPlusSerializer(allowed_msgpack_modules=[Booking])
@@ -206,6 +204,9 @@ from moorline_checkpoint.saver import DeviceCheckpointer
 @dataclass
 class Booking:
     day: str
+
+    def __post_init__(self):
+        self.day = self.day.lower()
 
 class State(TypedDict):
     booking: Booking

@@ -210,3 +210,18 @@ async def test_a_copy_is_whole_and_lives_on_its_own(saver: DeviceCheckpointer) -
 async def test_an_unknown_strategy_is_refused(saver: DeviceCheckpointer) -> None:
     with pytest.raises(ValueError, match="keep_latest"):
         await saver.aprune(["device"], strategy="keep_some")
+
+
+async def test_one_string_where_several_belong_is_refused(saver: DeviceCheckpointer) -> None:
+    """Its letters would be taken for threads or runs."""
+    stored = await put(saver, config("7"), {"c": 1}, metadata={"run_id": "7"})
+    for strategy in ("delete", "keep_latest"):
+        with pytest.raises(TypeError, match="must be a list"):
+            await saver.aprune("thread-7", strategy=strategy)
+    with pytest.raises(TypeError, match="must be a list"):
+        await saver.adelete_for_runs("run-7")
+    with pytest.raises(TypeError, match="must be a list"):
+        await saver.aget_delta_channel_history(config=stored, channels="c")
+    with pytest.raises(TypeError, match="must be a list"):
+        await asyncio.to_thread(saver.prune, "thread-7", strategy="delete")
+    assert await saver.aget_tuple(stored) is not None

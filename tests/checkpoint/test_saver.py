@@ -1,13 +1,11 @@
 """The checkpointer beyond the conformance suite: what it stores, lists and refuses."""
 
 import asyncio
-import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import asyncpg
 import pytest
-from langgraph.checkpoint.base import empty_checkpoint
 from langgraph.checkpoint.serde.types import ERROR, INTERRUPT
 
 from moorline_checkpoint import saver as saver_module
@@ -164,26 +162,6 @@ def test_versions_go_on_from_those_of_other_savers(current: Any) -> None:
 
     assert following.startswith("0000002a")
     assert isinstance(current, int) or following > current
-
-
-@pytest.mark.parametrize(
-    ("name", "args"),
-    [
-        ("get_tuple", (config("device"),)),
-        ("list", (config("device"),)),
-        ("put", (config("device"), empty_checkpoint(), {}, {})),
-        ("put_writes", (config("device"), [], "task")),
-        ("delete_thread", ("device",)),
-        ("delete_for_runs", (["run"],)),
-        ("copy_thread", ("device", "other")),
-        ("prune", (["device"],)),
-        ("get_delta_channel_history", ()),
-    ],
-)
-def test_synchronous_calls_name_the_asynchronous_one(name: str, args: tuple[object, ...]) -> None:
-    saver = DeviceCheckpointer.from_conn_string("postgresql://")
-    with pytest.raises(NotImplementedError, match=re.escape(f"await saver.a{name}(")):
-        getattr(saver, name)(*args)
 
 
 async def test_storing_and_reading_take_one_statement_each(watched: Watched) -> None:
