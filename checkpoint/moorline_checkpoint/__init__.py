@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         StaleTurn as StaleTurn,
     )
     from moorline_checkpoint.saver import DeviceCheckpointer as DeviceCheckpointer
+    from moorline_checkpoint.serializer import StrictSerializer as StrictSerializer
     from moorline_checkpoint.sessions import Session as Session
 else:
     from moorline_migrations.lazy import lazy
@@ -32,6 +33,7 @@ else:
             "moorline_checkpoint.devices": ("require_device_id", "validate_device_id"),
             "moorline_checkpoint.errors": ("ErasureFailed", "InvalidDeviceID", "SessionBusy", "StaleTurn"),
             "moorline_checkpoint.saver": ("DeviceCheckpointer",),
+            "moorline_checkpoint.serializer": ("StrictSerializer",),
             "moorline_checkpoint.sessions": ("Session",),
         },
     )

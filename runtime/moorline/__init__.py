@@ -33,6 +33,9 @@ if TYPE_CHECKING:
         InvalidMessage as InvalidMessage,
     )
     from moorline.errors import (
+        InvalidMetadata as InvalidMetadata,
+    )
+    from moorline.errors import (
         MessageSetAside as MessageSetAside,
     )
     from moorline.errors import (
@@ -83,6 +86,7 @@ if TYPE_CHECKING:
     from moorline_agents.tools import tool as tool
     from moorline_checkpoint.queue import DeadLetter as DeadLetter
     from moorline_checkpoint.saver import DeviceCheckpointer as DeviceCheckpointer
+    from moorline_checkpoint.serializer import StrictSerializer as StrictSerializer
     from moorline_checkpoint.sessions import Session as Session
     from moorline_checkpoint.turns import TranscriptEntry as TranscriptEntry
     from moorline_migrations.components import Migrations as Migrations
@@ -102,6 +106,7 @@ else:
                 "InvalidContext",
                 "InvalidDeviceID",
                 "InvalidMessage",
+                "InvalidMetadata",
                 "MessageSetAside",
                 "ModelError",
                 "MoorlineError",
@@ -125,6 +130,7 @@ else:
             "moorline_agents.tools": ("ToolContext", "tool"),
             "moorline_checkpoint.queue": ("DeadLetter",),
             "moorline_checkpoint.saver": ("DeviceCheckpointer",),
+            "moorline_checkpoint.serializer": ("StrictSerializer",),
             "moorline_checkpoint.sessions": ("Session",),
             "moorline_checkpoint.turns": ("TranscriptEntry",),
             "moorline_migrations.components": ("Migrations",),

@@ -19,6 +19,7 @@ RETRYABLE = {
     "InvalidContext": False,
     "InvalidDeviceID": False,
     "InvalidMessage": False,
+    "InvalidMetadata": False,
     "MessageSetAside": False,
     "MoorlineError": False,
     "SchemaMismatch": False,

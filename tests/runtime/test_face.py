@@ -20,7 +20,7 @@ FACE = """
     run_manager stream_manager Moorline Settings Reply Interrupt Resume TurnContext
     Event TextDelta TextWithdrawn TurnDone TurnFailed
     Agent GraphAgent tool ToolContext ToolRefused ChatModel Model
-    Session TranscriptEntry DeadLetter DeviceCheckpointer Migrations
+    Session TranscriptEntry DeadLetter DeviceCheckpointer StrictSerializer Migrations
 """
 DOCUMENTED = {*PACKAGES, "moorline.errors", "moorline.testing"}
 """What README and docs may import from."""
