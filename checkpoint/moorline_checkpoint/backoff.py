@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
-from moorline_migrations.errors import StoreUnavailable, translate
+from moorline_migrations.errors import StoreUnavailable, translate_connect
 
 if TYPE_CHECKING:
     from asyncpg import Connection, Record
@@ -40,12 +40,12 @@ class Backoff:
         """`asyncpg.connect`. Until the next attempt may be made it fails with the last error."""
         started = time.monotonic()
         if started < self._not_before and self._error is not None:
-            raise translate(self._error) or self._error from self._error
+            raise translate_connect(self._error) or self._error from self._error
         try:
             connection: Connection[Record] = await asyncpg.connect(*args, **options)
         except Exception as error:
             # Of attempts made at the same time, the first to fail counts.
-            if started >= self._not_before and isinstance(translate(error), StoreUnavailable):
+            if started >= self._not_before and isinstance(translate_connect(error), StoreUnavailable):
                 self._failed(error)
             raise
         self._failures, self._not_before, self._error = 0, 0.0, None

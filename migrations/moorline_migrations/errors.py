@@ -4,6 +4,7 @@ import socket
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
+from traceback import walk_tb
 
 import asyncpg
 
@@ -135,15 +136,43 @@ def store_errors() -> Iterator[None]:
 
 @contextmanager
 def connect_errors() -> Iterator[None]:
-    """`store_errors` for opening a connection: a DSN that cannot be read is a ConfigurationError, too."""
+    """`store_errors` for opening a connection: a DSN or an environment that cannot be used is a ConfigurationError,
+    too."""
     try:
-        with store_errors():
-            yield
+        yield
+    except MoorlineError:
+        raise
     except (ValueError, OverflowError):
         # The original may quote part of the password if that was not encoded.
         raise ConfigurationError(
             "DATABASE_URL cannot be read; correct it, and percent-encode special characters of the password"
         ) from None
+    except Exception as error:
+        ours = translate_connect(error)
+        if ours is None:
+            raise
+        raise ours from error
+
+
+def translate_connect(error: Exception) -> MoorlineError | None:
+    """`translate` for an error that asyncpg raised while it connected, or tried to find out where and as whom."""
+    if isinstance(error, KeyError) or isinstance(error.__cause__, KeyError):  # as getpass.getuser() raises it
+        return ConfigurationError(
+            "DATABASE_URL names no user, and this process's own has no name; write postgresql://user@host/name"
+        )
+    if isinstance(error, OSError) and _before_connecting(error):
+        return ConfigurationError(
+            "A file that DATABASE_URL or the environment (HOME, PGPASSFILE, PGSERVICEFILE, PGSSLROOTCERT) names cannot be "
+            f"used; correct the name or the file. {_detail(error)}"
+        )
+    if isinstance(error, PermissionError):
+        return ConfigurationError(f"This process may not connect to the database's socket; allow it. {_detail(error)}")
+    return translate(error)
+
+
+def _before_connecting(error: Exception) -> bool:
+    """Whether asyncpg raised it while it read its arguments, the environment, and the files that these name."""
+    return any(frame.f_code.co_name == "_parse_connect_arguments" for frame, _ in walk_tb(error.__traceback__))
 
 
 def _meaning(error: BaseException) -> _Meaning | None:

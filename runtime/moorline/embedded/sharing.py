@@ -100,7 +100,7 @@ def _keep(cluster: Cluster, locks: Path) -> None:
 def _leave() -> None:
     """The last user stops the server when it ends normally, so that nothing outlives the program."""
     for data, users in _used.items():
-        with suppress(BlockingIOError):
+        with suppress(BlockingIOError, FileNotFoundError):  # it never started
             fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if not keeper.is_free(data / "postgres.locks" / "server"):
                 Cluster.at(data / "postgres").stop()
