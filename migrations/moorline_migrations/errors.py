@@ -162,8 +162,8 @@ def translate_connect(error: Exception) -> MoorlineError | None:
         )
     if isinstance(error, OSError) and _before_connecting(error):
         return ConfigurationError(
-            "A file that DATABASE_URL or the environment (HOME, PGPASSFILE, PGSERVICEFILE, PGSSLROOTCERT) names cannot be "
-            f"used; correct the name or the file. {_detail(error)}"
+            "A file that DATABASE_URL or the environment (HOME, PGPASSFILE, PGSERVICEFILE, PGSSLROOTCERT) names cannot "
+            f"be used; correct the name or the file. {_detail(error)}"
         )
     if isinstance(error, PermissionError):
         return ConfigurationError(f"This process may not connect to the database's socket; allow it. {_detail(error)}")
