@@ -67,7 +67,8 @@ class Agent:
         """Adds the agent's two nodes, and its history channel, which only they see."""
         loop = Loop(agent=self, deps=deps, host=host)
         graph.add_node(loop.think_node, loop.think, input_schema=loop.state, destinations=(loop.act_node, END))
-        graph.add_node(loop.act_node, loop.act, input_schema=loop.state, destinations=(loop.think_node, *host.handoffs))
+        acting = (loop.act_node, loop.think_node, *host.handoffs)
+        graph.add_node(loop.act_node, loop.act, input_schema=loop.state, destinations=acting)
 
     def compile(self, deps: AgentDeps, checkpointer: Checkpointer = None) -> CompiledStateGraph[Any, Any, Any, Any]:
         """The agent as a LangGraph graph of its own, for use without a manager. Call it with a `TurnInput` and a
@@ -89,7 +90,6 @@ class _Alone:
     async def leave(self, outcome: Outcome, context: RunContext) -> str:
         progress = context.progress
         progress.reply, progress.released = outcome.text, outcome.released
-        progress.usage += outcome.usage
         if outcome.handoff:
             progress.handoffs = (*progress.handoffs, outcome.handoff)
         return END

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
+from itertools import chain, takewhile
 from typing import Any
 
+from moorline_agents.messages import Message
 from moorline_agents.tools import ToolRefused
 
 HAND_OVER = "hand_over"
 END_SESSION = "end_session"
 ROUTE = "route"
 NAMES = (HAND_OVER, END_SESSION, ROUTE)
+HANDED_OVER = "handed_over_to"
+"""In the result of a hand-over: the agent's name."""
 
 _AGENT_NAME = re.compile(r"[A-Za-z0-9_-]{1,50}")
 
@@ -72,6 +76,26 @@ def hand_over_target(arguments: str, agents: Set[str]) -> str:
             code="unknown_agent",
         )
     return target
+
+
+def handed_over(history: Sequence[Message]) -> str | None:
+    """The agent to which the calls of the last answer handed over. The results that follow it tell: a call may have
+    been made in an earlier turn than the last one."""
+    results = list(takewhile(lambda message: message["role"] == "tool", reversed(history)))[::-1]
+    calls = history[-1 - len(results)].get("tool_calls", ())
+    for call, result in zip(calls, results, strict=False):
+        if call["function"]["name"] == HAND_OVER:
+            target = json.loads(result["content"] or "{}").get(HANDED_OVER)
+            if target is not None:
+                return str(target)
+    return None
+
+
+def session_ended(history: Sequence[Message]) -> bool:
+    """Whether the agent has ended the session since the person last spoke."""
+    since = takewhile(lambda message: message["role"] != "user", reversed(history))
+    calls = chain.from_iterable(message.get("tool_calls", ()) for message in since)
+    return any(call["function"]["name"] == END_SESSION for call in calls)
 
 
 def named_agent(arguments: str) -> str:

@@ -7,7 +7,7 @@ from itertools import chain, dropwhile, takewhile
 
 from langgraph.channels.delta import DeltaChannel
 
-from moorline_agents.messages import Message
+from moorline_agents.messages import Message, ToolCall
 
 HISTORY_USER_MESSAGES = 40
 """How many of the person's earlier messages a model is shown, with the answers and calls that followed them; the whole
@@ -48,6 +48,14 @@ def last_texts(history: Sequence[Message]) -> list[str]:
     before = dropwhile(lambda message: message["role"] != "user", reversed(history))
     asked = takewhile(lambda message: message["role"] == "user", before)
     return [message["content"] or "" for message in asked][::-1]
+
+
+def open_calls(history: Sequence[Message]) -> list[ToolCall]:
+    """The calls of the last answer that have no result yet, in order; none if somebody has spoken since."""
+    results = list(takewhile(lambda message: message["role"] == "tool", reversed(history)))
+    if len(results) == len(history):
+        return []
+    return list(history[-1 - len(results)].get("tool_calls", ()))[len(results) :]
 
 
 def model_answers(history: Sequence[Message]) -> int:

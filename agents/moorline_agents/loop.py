@@ -13,8 +13,9 @@ from langgraph.types import Command, Overwrite
 
 from moorline_agents import control
 from moorline_agents.errors import AgentError
-from moorline_agents.history import history_channel, last_texts, model_answers, shown
-from moorline_agents.messages import Message, Usage
+from moorline_agents.history import history_channel, last_texts, model_answers, open_calls, shown
+from moorline_agents.messages import Message, ToolCall
+from moorline_agents.model import model_name
 from moorline_agents.run import AgentDeps, AgentHost, Outcome, RunContext, Texts
 from moorline_agents.tools import Tool, ToolRefused
 from moorline_agents.unfinished import unfinished_note
@@ -54,20 +55,19 @@ class Loop:
         known = state.get(self._history, ())
         carried = {channel: state[channel] for channel in self._earlier if state.get(channel)}
         inherited = tuple(chain.from_iterable(carried.values()))
-        answer, usage = await self._answer([*shown([*known, *inherited]), *asked], context)
+        answer = await self._answer([*shown([*known, *inherited]), *asked], context)
         # One update per step, because each is stored as a row.
         update: dict[str, Any] = {self._history: (*inherited, *asked, answer)}
         update |= dict.fromkeys(carried, Overwrite([]))
         if answer.get("tool_calls"):
-            context.progress.usage += usage
             return Command(goto=self.act_node, update=update)
-        outcome = Outcome(text=answer["content"] or "", released=context.progress.released, usage=usage)
+        outcome = Outcome(text=answer["content"] or "", released=self._ended([*known, *inherited, *asked]))
         return Command(goto=await self._host.leave(outcome, context), update=update)
 
-    async def _answer(self, history: Sequence[Message], context: RunContext) -> tuple[Message, Usage]:
+    async def _answer(self, history: Sequence[Message], context: RunContext) -> Message:
         recalled = context.journal.recall(*self._names)
         if recalled is not None:
-            return recalled, Usage()
+            return recalled
         tired = model_answers(history) >= self._rounds
         answer = await self._model.complete(
             [self._system(context), *history],
@@ -75,6 +75,7 @@ class Loop:
             tool_choice="none" if tired and self._schemas else None,
             on_text=context.on_text,
         )
+        context.progress.usage += answer.usage.labelled(model=model_name(self._model), agent=self._agent.name)
         calls = bool(answer.message.get("tool_calls"))
         if tired and calls:
             raise AgentError(
@@ -85,44 +86,58 @@ class Loop:
             if context.on_text is not None:
                 context.on_text.withdraw()
             context.journal.note(self._agent.name, answer.message)
-        return answer.message, answer.usage
+        return answer.message
 
     async def act(self, state: dict[str, Any], runtime: Runtime[RunContext]) -> Command[str]:
-        results: list[Message] = []
+        """Makes the first call of the last answer that has no result yet. One call a step, so that what it gave is in
+        the state, and committed, if the next one stops to ask. The order is the one in which the model asked."""
         context = runtime.context
         await self._enters(context)  # a run that continues after an interrupt begins here
-        tools = replace(context.tools, agent=self._agent.name)
-        handoff: str | None = None
-        # One after another, so that effects happen in the order in which the model asked for them.
-        for call in state[self._history][-1].get("tool_calls", ()):
-            name, arguments = call["function"]["name"], call["function"]["arguments"]
-            try:
-                if name == control.HAND_OVER:
-                    handoff = control.hand_over_target(arguments, self._others)
-                    result: Any = {"handed_over_to": handoff}
-                elif name == control.END_SESSION and self._agent.keeps_session:
-                    context.progress.released = True
-                    result = {"ended": True}
-                else:
-                    result = await context.journal.perform(self._tool(name), arguments, tools)
-            except ToolRefused as refusal:
-                result = refusal.shown()
-            content = json.dumps(result, ensure_ascii=False, default=str)
-            results.append({"role": "tool", "tool_call_id": call["id"], "content": content})
-        update: dict[str, Any] = {self._history: tuple(results)}
+        history = state[self._history]
+        call, *more = open_calls(history)
+        result = json.dumps(await self._result(call, history, context), ensure_ascii=False)
+        done: Message = {"role": "tool", "tool_call_id": call["id"], "content": result}
+        update: dict[str, Any] = {self._history: (done,)}
+        if more:
+            return Command(goto=self.act_node, update=update)
+        handoff = control.handed_over([*history, done])
         if handoff is None:
             return Command(goto=self.think_node, update=update)
         if not state.get("texts"):
             # A run that continues after an interrupt does not get the person's texts in its input.
-            update["texts"] = last_texts(state[self._history])
-        outcome = Outcome(handoff=handoff, released=context.progress.released)
+            update["texts"] = last_texts(history)
+        outcome = Outcome(handoff=handoff, released=self._ended(history))
         return Command(goto=await self._host.leave(outcome, context), update=update)
+
+    async def _result(self, call: ToolCall, history: Sequence[Message], context: RunContext) -> Any:
+        name, arguments = call["function"]["name"], call["function"]["arguments"]
+        try:
+            if name == control.HAND_OVER:
+                return self._hand_over(arguments, history)
+            if name == control.END_SESSION and self._agent.keeps_session:
+                return {"ended": True}
+            tools = replace(context.tools, agent=self._agent.name)
+            return await context.journal.perform(self._tool(name), arguments, tools)
+        except ToolRefused as refusal:
+            return refusal.shown()
+
+    def _hand_over(self, arguments: str, history: Sequence[Message]) -> dict[str, str]:
+        earlier = control.handed_over(history)
+        if earlier is not None:
+            raise ToolRefused(
+                f"The conversation goes to {earlier} already; this second hand-over does not count.",
+                code="already_handed_over",
+            )
+        return {control.HANDED_OVER: control.hand_over_target(arguments, self._others)}
+
+    def _ended(self, history: Sequence[Message]) -> bool:
+        return self._agent.keeps_session and control.session_ended(history)
 
     async def _enters(self, context: RunContext) -> bool:
         """Whether the agent's part of the turn begins with this node."""
         if context.progress.agent == self._agent.name:
             return False
-        context.progress.agent, context.progress.released = self._agent.name, False
+        context.progress.agent = self._agent.name
         await self._host.enter(context)
         return True
 

@@ -5,8 +5,11 @@ They are plain dicts on purpose: these go over the wire as they are, and a stric
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal, Required, TypedDict
+from typing import Any, Literal, Required, TypedDict
+
+_COUNTED = ("prompt_tokens", "completion_tokens")
 
 
 class FunctionCall(TypedDict):
@@ -37,22 +40,93 @@ class Message(TypedDict, total=False):
     tool_call_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """Tokens as the server counted them, zero if it did not say. Usages can be added."""
+class Usage(Mapping[str, int]):
+    """Tokens as the servers counted them, zero if they did not say: a mapping with `prompt_tokens` and
+    `completion_tokens`. Usages can be added, also with `sum`; they do not change."""
 
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
+    __slots__ = ("_counts",)
+
+    def __init__(self, prompt_tokens: int = 0, completion_tokens: int = 0, *, model: str = "", agent: str = "") -> None:
+        counted = prompt_tokens or completion_tokens
+        self._counts = {(model, agent): (prompt_tokens, completion_tokens)} if counted else {}
+
+    @property
+    def prompt_tokens(self) -> int:
+        return sum(prompt for prompt, _ in self._counts.values())
+
+    @property
+    def completion_tokens(self) -> int:
+        return sum(completion for _, completion in self._counts.values())
+
+    @property
+    def by_model(self) -> Mapping[str, Usage]:
+        """The usage of each model, by its name; each has a `by_agent` of its own."""
+        return self._parts(0)
+
+    @property
+    def by_agent(self) -> Mapping[str, Usage]:
+        """The usage of each agent, and of the router as `route`, by its name."""
+        return self._parts(1)
+
+    def labelled(self, *, model: str, agent: str) -> Usage:
+        """The same usage, of this model and agent as far as it is not known whose it is."""
+        whose = (Usage(*count, model=own or model, agent=by or agent) for (own, by), count in self._counts.items())
+        return sum(whose, Usage())
+
+    def as_json(self, agent: str | None) -> dict[str, Any]:
+        """The usage as short JSON, for a turn that was answered by the agent; `of_json` reads it."""
+        models: dict[str, Any] = {}
+        for (model, by), count in self._counts.items():
+            models.setdefault(model, {})[by] = list(count)
+        return {model: by[agent or ""] if [*by] == [agent or ""] else by for model, by in models.items()}
+
+    @classmethod
+    def of_json(cls, stored: Mapping[str, Any], agent: str | None) -> Usage:
+        """The usage of which `as_json` made the JSON, or of which earlier versions wrote only the sums."""
+        if isinstance(stored.get("prompt_tokens"), int):
+            return cls(stored["prompt_tokens"], stored["completion_tokens"], agent=agent or "")
+        usage = cls()
+        for model, counts in stored.items():
+            for by, count in (counts if isinstance(counts, dict) else {agent or "": counts}).items():
+                usage += cls(*count, model=model, agent=by)
+        return usage
+
+    def _parts(self, label: int) -> dict[str, Usage]:
+        parts: dict[str, Usage] = {}
+        for key, count in self._counts.items():
+            parts[key[label]] = parts.get(key[label], Usage()) + Usage(*count, model=key[0], agent=key[1])
+        return parts
 
     def __add__(self, other: Usage) -> Usage:
-        return Usage(
-            self.prompt_tokens + other.prompt_tokens,
-            self.completion_tokens + other.completion_tokens,
-        )
+        if not isinstance(other, Usage):
+            return NotImplemented
+        added = Usage()
+        added._counts = dict(self._counts)
+        for key, (prompt, completion) in other._counts.items():
+            before = added._counts.get(key, (0, 0))
+            added._counts[key] = (before[0] + prompt, before[1] + completion)
+        return added
 
-    def as_dict(self) -> dict[str, int]:
-        """The usage as JSON; `Usage(**usage.as_dict())` is equal to it."""
-        return {"prompt_tokens": self.prompt_tokens, "completion_tokens": self.completion_tokens}
+    def __radd__(self, other: int) -> Usage:
+        return self if other == 0 else NotImplemented  # `sum` begins with 0
+
+    def __hash__(self) -> int:
+        return hash((self.prompt_tokens, self.completion_tokens))
+
+    def __getitem__(self, name: str) -> int:
+        if name not in _COUNTED:
+            raise KeyError(name)
+        tokens: int = getattr(self, name)
+        return tokens
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_COUNTED)
+
+    def __len__(self) -> int:
+        return len(_COUNTED)
+
+    def __repr__(self) -> str:
+        return f"Usage({self.prompt_tokens}, {self.completion_tokens})"
 
 
 @dataclass(frozen=True, slots=True)

@@ -149,3 +149,8 @@ class ChatModel:
             with suppress(Exception):
                 if client is not None:
                     await client.close()
+
+
+def model_name(model: Model) -> str:
+    """The name under which the model's usage is counted: its `name`, or that of its class."""
+    return str(getattr(model, "name", None) or type(model).__name__)

@@ -34,7 +34,6 @@ class Outcome:
     """The agent that is to answer instead."""
     released: bool = False
     """Whether the agent's job is done, so that the session can be released."""
-    usage: Usage = Usage()
 
 
 @dataclass(kw_only=True)
@@ -45,7 +44,8 @@ class Progress:
     """The agent whose part of the turn it is; in the end, the one that answered."""
     reply: str = ""
     handoffs: tuple[str, ...] = ()
-    usage: Usage = Usage()
+    usage: Usage = field(default_factory=Usage)
+    """What all answers cost so far, those of the router and of failed attempts at the turn included."""
     released: bool = False
     """Whether the agent has said that its job is done."""
 

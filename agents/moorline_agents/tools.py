@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, Literal, Never, Protocol, Self, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic.json_schema import GenerateJsonSchema
 
+from moorline_agents.values import settled
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
@@ -31,6 +33,7 @@ _ArgumentsT = TypeVar("_ArgumentsT", bound=BaseModel)
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")  # what chat-completions servers accept
 _PARAMETERS = 2  # arguments, context
 _PROBLEMS = 5  # named in one refusal
+_MESSAGE = 10_000  # characters of a refusal's message that are shown
 
 
 class ToolRefused(Exception):
@@ -64,7 +67,7 @@ class ToolRefused(Exception):
     def shown(self) -> dict[str, Any]:
         """The result of the call as the model is shown it: `{"error": message, "code": …, …}`."""
         code = {} if self._code is None else {"code": self._code}
-        return {"error": str(self), **code, **self._details}
+        return {"error": settled(str(self)[:_MESSAGE]), **code, **settled(self._details)}
 
     @classmethod
     def of(cls, shown: Mapping[str, Any]) -> Self:
@@ -136,12 +139,13 @@ class Tool:
         object.__setattr__(self, "schema", {"type": "function", "function": function})
 
     async def call(self, raw_arguments: str, context: ToolContext) -> Any:
-        """Runs the tool with `raw_arguments`, the JSON text that a model wrote, and returns its result.
+        """Runs the tool with `raw_arguments`, the JSON text that a model wrote, and returns its result, as JSON in
+        every case (see `values.settled`).
 
         An empty text means no arguments. Raises `ToolRefused`, also for arguments that do not fit: then the tool was
         not run, and the message names each wrong field.
         """
-        return await self.function(self._validated(raw_arguments), context)
+        return settled(await self.function(self._validated(raw_arguments), context))
 
     def _validated(self, raw_arguments: str) -> BaseModel:
         try:
@@ -163,7 +167,8 @@ def tool(
     effect: Effect = "none",
     idempotent: bool = False,
 ) -> Callable[[Callable[[_ArgumentsT, ToolContext], Coroutine[Any, Any, Any]]], Tool]:
-    """Makes a `Tool` of `async def f(arguments: SomeModel, context: ToolContext)`, which returns JSON values.
+    """Makes a `Tool` of `async def f(arguments: SomeModel, context: ToolContext)`, which returns JSON, or
+    what pydantic can make JSON of.
 
     Name and description default to the function's name and docstring. Raises `TypeError` or `ValueError` at
     once for a definition that could never work, such as a function that is not async, and for `@tool` without

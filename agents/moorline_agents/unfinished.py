@@ -28,7 +28,8 @@ class UnfinishedCall:
     arguments: str
     """As the model wrote them."""
     result: Any
-    """`{"value": …}` with the call's result, `{"refused": …}` if it did nothing, None if the outcome is unknown."""
+    """`{"value": …}` with the call's result, `{"refused": …}` if it did nothing, `{"asked": true}` if it only asked,
+    None if the outcome is unknown."""
 
 
 def unfinished_note(calls: Sequence[UnfinishedCall], *, names: Collection[str], tools: Collection[str]) -> str:
@@ -43,8 +44,15 @@ def unfinished_note(calls: Sequence[UnfinishedCall], *, names: Collection[str], 
 
 
 def _line(call: UnfinishedCall) -> str:
-    result = _OPEN if call.result is None else f"result: {_short(json.dumps(call.result['value'], ensure_ascii=False))}"
-    return f"- {call.tool} {_short(call.arguments)}; {result}"
+    return f"- {call.tool} {_short(call.arguments)}; {_outcome(call.result)}"
+
+
+def _outcome(result: Any) -> str:
+    if result is None:
+        return _OPEN
+    if "value" in result:
+        return f"result: {_short(json.dumps(result['value'], ensure_ascii=False))}"
+    return "it stopped to ask the person, and was not finished"
 
 
 def _short(text: str) -> str:

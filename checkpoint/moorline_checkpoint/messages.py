@@ -49,7 +49,7 @@ class IncomingMessage:
     device_id: str
     message_id: str
     text: str
-    """Empty for a `Resume`."""
+    """For a `Resume`, its value as text."""
     resume: Resume | None
     values: Mapping[str, Any]
     """The other keys of the caller's context; JSON."""

@@ -22,6 +22,17 @@ from moorline_checkpoint.rows import CheckpointRow, HeadRows, ValueRow, WriteRow
 
 
 @dataclass(frozen=True, kw_only=True)
+class RunStart:
+    """Where a run began that has stopped to ask, so that the turns in which it goes on give its calls the same
+    idempotency keys."""
+
+    message_id: str
+    """The first message of the run's first turn."""
+    places: int
+    """How many places of its journal are taken."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class TurnRecord:
     """The result of a turn, as the transcript keeps it."""
 
@@ -29,9 +40,12 @@ class TurnRecord:
     agent: str | None
     reply: str
     handoffs: tuple[str, ...]
-    usage: Mapping[str, int]
+    usage: Mapping[str, Any]
+    """What the turn cost, failed attempts included, as its caller writes it; JSON."""
     interrupt: Mapping[str, Any] | None
     """`id` and `value` of the interrupt that waits for an answer."""
+    run: RunStart | None = None
+    """The run that the interrupt stopped."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,8 +113,12 @@ class OpenTurn:
     """The journal that an earlier run of the same messages left, in order."""
     journaled: bool = False
     """Whether the turn has a journal, which its commit then cleans up."""
+    run: RunStart | None = None
+    """The run that goes on in this turn, which brings an answer; None if one begins."""
     unfinished: tuple[UnfinishedEffect, ...] = ()
     """The effects, in order, of the device's other messages whose turns failed and are not finished."""
+    spent: Mapping[str, Any] = field(default_factory=dict)
+    """The usage of earlier attempts that failed, as `release` was given it."""
     effects_kept: bool | None = None
     """After a failure: whether the turn has effects that stand; None if its release did not say."""
     session_ttl: int | None = None

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from uuid import UUID, uuid4
 
 from moorline_checkpoint.batcher import Batcher
@@ -23,7 +23,7 @@ from moorline_checkpoint.sessions import log_lock
 from moorline_checkpoint.tags import DeviceTags
 from moorline_checkpoint.tool_transaction import ToolConnection, ToolTransaction, own_block, tool_transaction
 from moorline_checkpoint.transaction import TurnTransaction, stale, turn_transaction
-from moorline_checkpoint.turn import JournalEntry, OpenTurn, TurnRecord, UnfinishedEffect
+from moorline_checkpoint.turn import JournalEntry, OpenTurn, RunStart, TurnRecord, UnfinishedEffect
 
 if TYPE_CHECKING:
     from moorline_checkpoint.database import Database
@@ -189,7 +189,9 @@ class Turns:
 
     async def commit(self, turn: OpenTurn, record: TurnRecord) -> None:
         """Writes state, lock, reply and statuses together. Raises `StaleTurn`, and writes nothing, if the claim no
-        longer stands. Called again for a committed turn, it answers the same."""
+        longer stands. Called again for a committed turn, it answers the same.
+
+        A lock that somebody else set or cleared since the claim stays as it is; the turn's own is dropped."""
         if record.interrupt is None:
             turn.drop_transient_state()
         outcome = {
@@ -200,8 +202,10 @@ class Turns:
             "handoffs": list(record.handoffs),
             "usage": dict(record.usage),
             "interrupt": record.interrupt,
+            "run": None if record.run is None else asdict(record.run),
             "attempts": turn.attempts,
             "started_at": turn.now.isoformat(),
+            "holder": turn.holder,
             "active_agent": turn.active_agent,
             "lock_taken": turn.active_agent != turn.holder,
             "session_ttl": turn.session_ttl,
@@ -210,22 +214,31 @@ class Turns:
         }
         if turn.journaled:
             outcome["journal_of"] = turn.messages[0].id
-        if not await self._commits.answer(_Outcome(turn, pack_json(outcome))):
+        done = await self._commits.answer(_Outcome(turn, pack_json(outcome)))
+        if done == "stale":
             self.forget(turn.device_id)
             raise stale(self._database, turn)
         self._heads.put(turn)
-        if turn.active_agent != turn.holder:
+        if done == "committed" and turn.active_agent != turn.holder:
             await log_lock(self._database, turn.device_id, turn.active_agent)
 
     async def release(
-        self, turn: OpenTurn, *, notify: str | None, failure: str, give_back: bool, forget: bool = False
+        self,
+        turn: OpenTurn,
+        *,
+        notify: str | None,
+        failure: str,
+        give_back: bool,
+        forget: bool = False,
+        spent: Mapping[str, Any] | None = None,
     ) -> bool:
         """Ends a turn that failed, so that the device goes on at once; none of its state is kept. Returns whether it
         has effects that stand.
 
         Its messages wait for their next delivery; those whose caller is not told of the failure (all but `notify`) can
         also be recovered. The failure counts as an attempt unless `give_back`; after `MAX_ATTEMPTS` they are set aside.
-        With `forget` they are removed instead, as if they had never come.
+        With `forget` they are removed instead, as if they had never come. `spent` is the usage of all attempts that
+        failed, this one included, which the next attempt finds in its turn.
         """
         return bool(
             await self._database.fetchval(
@@ -238,6 +251,7 @@ class Turns:
                 forget,
                 failure,
                 MAX_ATTEMPTS,
+                None if spent is None else pack_json(spent),
             )
         )
 
@@ -272,6 +286,16 @@ class Turns:
     def block(self, turn: OpenTurn) -> AbstractAsyncContextManager[ToolConnection]:
         """See `own_block`: for any other code of the turn's agents."""
         return own_block(self._database, turn)
+
+    async def pending(self, device_id: str) -> Mapping[str, Any] | None:
+        """`id` and `value` of the device's interrupt, if it waits for an answer."""
+        found = await self._database.fetchval("pending", device_id)
+        return None if found is None else cast("Mapping[str, Any]", load_json(found))
+
+    async def cancel(self, device_id: str) -> bool:
+        """Closes the device's interrupt: nothing can answer it any more. Returns whether one was waiting, which one
+        that is being answered right now is not."""
+        return bool(await self._database.fetchval("cancel", device_id))
 
     async def known(self, device_id: str) -> bool:
         """Whether anything of the device is stored: its state, messages, turns, or checkpoints of a graph."""
@@ -311,7 +335,7 @@ class Turns:
         answers = (found[place] for place in range(1, len(claims) + 1))
         return [None if answer.answer["outcome"] == "locked" else answer for answer in answers]
 
-    async def _commit_all(self, outcomes: Sequence[_Outcome]) -> list[bool | None]:
+    async def _commit_all(self, outcomes: Sequence[_Outcome]) -> list[str | None]:
         turns = [turn for turn, _ in outcomes]
         records = await self._database.fetch(
             "commit",
@@ -325,8 +349,8 @@ class Turns:
             *placed_columns(WriteRow, (turn.all_writes() for turn in turns)),
         )
         found = {record["place"]: record["outcome"] for record in records}
-        meaning = {"committed": True, "stale": False, "locked": None}
-        return [meaning[found[place]] for place in range(1, len(outcomes) + 1)]
+        answers = (found[place] for place in range(1, len(outcomes) + 1))
+        return [None if answer == "locked" else answer for answer in answers]
 
     def _known(self, device_id: str) -> str:
         """A JSON object of the cached heads by namespace, which Begin can leave out."""
@@ -358,6 +382,8 @@ class Turns:
             prefetched=prefetched | self._cached(device_id, found),
             journal=tuple(JournalEntry(**unpack_json(entry)) for entry in found["journal"]),
             journaled=bool(found["journal"]),
+            spent=unpack_json(found.get("usage") or {}),
+            run=None if found.get("run") is None else RunStart(**unpack_json(found["run"])),
             unfinished=tuple(UnfinishedEffect(**unpack_json(effect)) for effect in found["unfinished"] or ()),
         )
 

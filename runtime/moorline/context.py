@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, get_args
@@ -26,6 +27,9 @@ MAX_MESSAGE_ID = 200
 
 MAX_JSON = 262_144
 """Characters of JSON that the other keys of a context have together, or the value of a `Resume`."""
+
+_ANSWER = "resume:"
+"""Begins the message ID of a `Resume` that came without one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,12 +105,12 @@ def check_call(
 ) -> Call:
     """Raises `InvalidMessage`, `InvalidContext` or `InvalidDeviceID`; nothing has been stored by then."""
     turn = TurnContext.of(context, device_keys=settings.device_keys)
-    resume = message if isinstance(message, Resume) else None
+    resume = _checked(message) if isinstance(message, Resume) else None
     checked = IncomingMessage(
         device_id=_device(turn, settings),
         message_id=_message_id(turn.message_id, resume, required=settings.require_message_id),
-        text="" if isinstance(message, Resume) else _text(message),
-        resume=_checked(resume),
+        text=_text(message) if resume is None else _said(resume),
+        resume=resume,
         values=_json(turn.values),
         on_busy=_one_of("on_busy", turn.on_busy or settings.on_busy, get_args(OnBusy)),
     )
@@ -163,15 +167,18 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 10**MAX_MESSAGE_ID
 
 
-def _checked(resume: Resume | None) -> Resume | None:
-    if resume is None:
-        return None
+def _checked(resume: Resume) -> Resume:
     if not isinstance(resume.interrupt_id, str) or len(resume.interrupt_id) > MAX_MESSAGE_ID:
         raise InvalidMessage("The interrupt_id of a Resume must be the `id` of a reply's interrupt.")
     try:
         return replace(resume, value=plain_json(resume.value, largest=MAX_JSON)[0])
     except ValueError as error:
         raise InvalidMessage(f"The value of a Resume must be JSON ({error}).") from error
+
+
+def _said(resume: Resume) -> str:
+    """A Resume's value as text, for the transcript."""
+    return resume.value if isinstance(resume.value, str) else json.dumps(resume.value, ensure_ascii=False)
 
 
 def _text(message: object) -> str:
@@ -188,7 +195,7 @@ def _text(message: object) -> str:
 
 def _message_id(message_id: object, resume: Resume | None, *, required: bool) -> str:
     if message_id is None and resume is not None:  # an answer to an interrupt is one message however often it is sent
-        return f"resume:{resume.interrupt_id}"
+        return f"{_ANSWER}{resume.interrupt_id}"
     if message_id is None:
         if required:
             raise InvalidContext(
@@ -196,7 +203,12 @@ def _message_id(message_id: object, resume: Resume | None, *, required: bool) ->
                 "webhook gives the message, so that it is answered only once, however often it is delivered."
             )
         return str(uuid4())
-    return stored_message_id(message_id)
+    stored = stored_message_id(message_id)
+    if stored.startswith(_ANSWER) and (resume is None or stored != f"{_ANSWER}{resume.interrupt_id}"):
+        raise InvalidContext(
+            f"A message_id must not begin with {_ANSWER!r}: such IDs belong to answers that come without one."
+        )
+    return stored
 
 
 def _json(values: Mapping[str, Any]) -> dict[str, Any]:

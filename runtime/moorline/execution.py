@@ -6,7 +6,7 @@ import asyncio
 import gc
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -18,7 +18,8 @@ from moorline.journal import TurnJournal
 from moorline.manager import StartOver
 from moorline.results import failure_of, is_outer, record_of
 from moorline_agents.journal import Journal
-from moorline_agents.run import OnText, RunContext
+from moorline_agents.messages import Usage
+from moorline_agents.run import OnText, Progress, RunContext
 from moorline_agents.tools import Connection, ToolContext
 from moorline_agents.unfinished import UnfinishedCall
 from moorline_checkpoint.messages import Resume
@@ -88,12 +89,14 @@ class Execution:
         cancellation during the commit waits until that is done. One that comes because the turn is `overdue` counts as
         a failed attempt of the message; any other does not.
         """
+        journal = TurnJournal(turn=turn, turns=self.turns)
+        progress = Progress(usage=Usage.of_json(turn.spent, None))
         try:
             # If the lease is lost all the same, the commit finds out.
             async with _Later(HEARTBEAT, lambda: self._heartbeats(turn)):
-                record = await self.run(
-                    turn, on_text, TurnJournal(turn=turn, turns=self.turns), lambda: self.turns.block(turn)
-                )
+                record = await self.run(turn, on_text, journal, lambda: self.turns.block(turn), progress)
+            if record.interrupt is not None:
+                record = replace(record, run=journal.run_so_far())
             await finished(self.turns.commit(turn, record))
             if self.tune_gc:
                 _tune_collector()
@@ -101,7 +104,7 @@ class Execution:
             failure = failure_of(error)
             give_back = is_outer(failure) and not overdue()
             turn.effects_kept = await self.background.release(
-                lambda: self._release(turn, failure, notify=notify, give_back=give_back)
+                lambda: self._release(turn, failure, progress.usage, notify=notify, give_back=give_back)
             )
             if failure is error:
                 raise
@@ -109,11 +112,22 @@ class Execution:
         return record
 
     async def run(
-        self, turn: OpenTurn, on_text: OnText | None, journal: Journal, transaction: Transaction
+        self,
+        turn: OpenTurn,
+        on_text: OnText | None,
+        journal: Journal,
+        transaction: Transaction,
+        progress: Progress | None = None,
     ) -> TurnRecord:
         """Runs the manager graph and returns the record of the turn; what the run writes belongs to the turn."""
         tools = ToolContext(device_id=turn.device_id, now=turn.now, values=turn.values, transaction=transaction)
-        context = RunContext(tools=tools, on_text=on_text, journal=journal, unfinished=_unfinished(turn))
+        context = RunContext(
+            tools=tools,
+            on_text=on_text,
+            journal=journal,
+            unfinished=_unfinished(turn),
+            progress=progress or Progress(),
+        )
         with running(turn):
             output = await self.graph.ainvoke(
                 await self._input(turn),
@@ -126,7 +140,7 @@ class Execution:
         return record_of(turn, context.progress, output.interrupts)
 
     async def _release(
-        self, turn: OpenTurn, failure: BaseException, *, notify: str | None, give_back: bool
+        self, turn: OpenTurn, failure: BaseException, usage: Usage, *, notify: str | None, give_back: bool
     ) -> bool | None:
         """Whether any effects of the turn stand; None if there is no caller to tell."""
         if notify is None and isinstance(failure, StoreUnavailable | asyncio.CancelledError):
@@ -140,6 +154,7 @@ class Execution:
             give_back=give_back,
             # Begin found that it answers the last turn's interrupt, but an agent has changed since.
             forget=turn.resume is not None and isinstance(failure, InvalidMessage),
+            spent=usage.as_json(None),
         )
         # An erasure removes the record of a turn's effects, not the effects themselves.
         return kept or (isinstance(failure, StaleTurn) and turn.journaled)

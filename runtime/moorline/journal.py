@@ -3,20 +3,26 @@
 A rerun is given those answers of the model that called tools, so that it makes the same calls in the same order, and
 the result of each call that had an effect, instead of making that call again. A `database` effect commits together with
 its entry; for an `outside` effect, the intent is journaled before the call and the result after it.
+
+A tool may stop to ask. The turn that brings the answer runs it again: the same call, under the same idempotency key.
 """
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from hashlib import sha256
 from typing import Any, cast
 
+from langgraph.errors import GraphInterrupt
+
 from moorline.errors import AgentError
 from moorline_agents.messages import Message
 from moorline_agents.tools import Tool, ToolContext, ToolRefused
-from moorline_checkpoint.turn import JournalEntry, OpenTurn
+from moorline_checkpoint.turn import JournalEntry, OpenTurn, RunStart
 from moorline_checkpoint.turns import Turns
+
+_ASKED: dict[str, Any] = {"asked": True}
+"""The result of a call that stopped to ask."""
 
 
 class TurnJournal:
@@ -28,6 +34,14 @@ class TurnJournal:
         self._left = list(turn.journal)
         self._durable = len(turn.journal)
         self._pending: list[JournalEntry] = []
+        self._run = turn.run or RunStart(message_id=turn.messages[0].id, places=0)
+        self._asked_at: int | None = None
+        """The place of the outside call that stopped to ask."""
+
+    def run_so_far(self) -> RunStart:
+        """What the turn that brings the answer to this turn's question has to know."""
+        places = self._durable + len(self._pending) if self._asked_at is None else self._asked_at
+        return replace(self._run, places=self._run.places + places)
 
     def begins_with(self) -> str | None:
         return self._left[0].agent if self._left else None
@@ -44,13 +58,13 @@ class TurnJournal:
             return await tool.call(arguments, context)
         place = self._durable - len(self._left)
         earlier = self._next(tool.effect, tool.name)
-        if earlier is not None and earlier.result is not None:
+        if earlier is not None and earlier.result is not None and earlier.result != _ASKED:
             return _given(earlier.result)
         if tool.effect == "database":
             return await self._in_transaction(tool, arguments, context)
         if earlier is None:
             place = await self._note_intent(tool, arguments, context)
-        elif not tool.idempotent:
+        elif earlier.result is None and not tool.idempotent:
             return await self._settle(place, {"refused": _unknown(tool).shown()})
         return await self._outside(tool, arguments, context, place)
 
@@ -58,7 +72,7 @@ class TurnJournal:
         try:
             async with self._turns.tool_transaction(self._turn) as transaction:
                 given = replace(context, transaction=transaction.block)
-                result = {"value": _json(await tool.call(arguments, given))}
+                result = {"value": await tool.call(arguments, given)}
                 await transaction.commit(self._durable, [*self._pending, _entry(tool, arguments, context, result)])
         except ToolRefused as refusal:
             # Rolled back, but remembered: a rerun must not succeed after the model was told that the call failed.
@@ -77,17 +91,26 @@ class TurnJournal:
         return self._durable - 1
 
     async def _outside(self, tool: Tool, arguments: str, context: ToolContext, place: int) -> Any:
-        key = sha256(f"{self._turn.device_id}\n{self._turn.messages[0].id}\n{place}".encode()).hexdigest()[:32]
+        named = f"{self._turn.device_id}\n{self._run.message_id}\n{self._run.places + place}"
+        key = sha256(named.encode()).hexdigest()[:32]
         try:
-            result = {"value": _json(await tool.call(arguments, replace(context, idempotency_key=key)))}
+            result = {"value": await tool.call(arguments, replace(context, idempotency_key=key))}
         except ToolRefused as refusal:
             result = {"refused": refusal.shown()}
+        except GraphInterrupt:
+            # If the process dies now, the outcome is known all the same: it only asked.
+            await self._note_result(place, _ASKED)
+            self._asked_at = place
+            raise
         return await self._settle(place, result)
 
     async def _settle(self, place: int, result: dict[str, Any]) -> Any:
+        await self._note_result(place, result)
+        return _given(result)
+
+    async def _note_result(self, place: int, result: dict[str, Any]) -> None:
         async with self._turns.transaction(self._turn) as transaction:
             await transaction.note_result(place, result)
-        return _given(result)
 
     def _next(self, kind: str, *names: str) -> JournalEntry | None:
         if not self._left:
@@ -113,11 +136,6 @@ def _entry(tool: Tool, arguments: str, context: ToolContext, result: dict[str, A
         intent=arguments,
         result=result,
     )
-
-
-def _json(value: Any) -> Any:
-    """The value as JSON, which is what the model is shown and what a rerun gets."""
-    return json.loads(json.dumps(value, default=str))
 
 
 def _given(result: dict[str, Any]) -> Any:

@@ -124,8 +124,7 @@ class Manager:
         if holder not in (None, ROUTE):
             whose = self._saver.database.tags.of(device_id)
             logger.warning("Agent %s, which holds %s, no longer exists; routing anew.", holder, whose)
-        picked, usage = await self._router.pick(texts[-1], context.journal)
-        context.progress.usage += usage
+        picked = await self._router.pick(texts[-1], context)
         return Command(goto=self._agents[picked].entry, update=update)
 
 
@@ -150,7 +149,6 @@ class _Host:
         progress = context.progress
         if self.agent.keeps_session and (outcome.released or outcome.handoff):
             await self.saver.clear_session_lock(context.tools.device_id)
-        progress.usage += outcome.usage
         if outcome.handoff is None:
             progress.reply = outcome.text
             return END

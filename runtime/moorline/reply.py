@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
+
+from moorline_agents.messages import Usage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +31,9 @@ class Reply(str):
     """The agents that the message was handed over to, in order."""
     interrupt: Interrupt | None
     """The agent's question, if it stopped to ask."""
-    usage: Mapping[str, int]
-    """Tokens the models reported: `prompt_tokens`, `completion_tokens`."""
+    usage: Usage
+    """The tokens that the models reported, by model and agent: of all answers of the turn, those of the router and of
+    attempts that failed included. Usages can be added."""
     degraded: bool
     """Whether it was answered without memory and without effects, because the store could not be reached."""
 
@@ -45,7 +47,7 @@ class Reply(str):
         recovered: tuple[Reply, ...] = (),
         handoffs: tuple[str, ...] = (),
         interrupt: Interrupt | None = None,
-        usage: Mapping[str, int] | None = None,
+        usage: Usage | None = None,
         degraded: bool = False,
     ) -> Self:
         reply = super().__new__(cls, text)
@@ -56,7 +58,7 @@ class Reply(str):
             recovered=recovered,
             handoffs=handoffs,
             interrupt=interrupt,
-            usage=dict(usage or {}),
+            usage=usage or Usage(),
             degraded=degraded,
         )
         return reply

@@ -4,28 +4,32 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any
 
 from langgraph.errors import GraphRecursionError
 from langgraph.types import Interrupt as GraphInterrupt
 
 from moorline.errors import AgentError, ModelError, MoorlineError, StoreUnavailable
 from moorline.reply import Interrupt, Reply
+from moorline_agents.messages import Usage
 from moorline_agents.run import Progress
+from moorline_agents.values import exact
 from moorline_checkpoint.turn import OpenTurn, TurnRecord
 
 
 def record_of(turn: OpenTurn, progress: Progress, interrupts: Sequence[GraphInterrupt]) -> TurnRecord:
-    """The record of a run, to be committed. Raises `AgentError` if the agent said nothing."""
-    interrupt = Interrupt(id=interrupts[0].id, value=interrupts[0].value) if interrupts else None
-    reply = _question(interrupt) if interrupt else progress.reply
-    if not reply:
+    """The record of a run, to be committed. Raises `AgentError` if the agent said nothing, or asked what is no JSON."""
+    interrupt = _interrupt(interrupts[0], progress) if interrupts else None
+    reply = progress.reply if interrupt is None else question(interrupt.value)
+    if interrupt is None and not reply:
         raise AgentError(f"Agent {progress.agent} gave an empty answer.")
+    agent = progress.agent if interrupt is None else turn.active_agent
     return TurnRecord(
         turn_no=turn.turn_no,
-        agent=turn.active_agent if interrupt else progress.agent,
+        agent=agent,
         reply=reply,
         handoffs=progress.handoffs,
-        usage=progress.usage.as_dict(),
+        usage=progress.usage.as_json(agent),
         interrupt={"id": interrupt.id, "value": interrupt.value} if interrupt else None,
     )
 
@@ -42,7 +46,7 @@ def reply_of(
         recovered=recovered,
         handoffs=record.handoffs,
         interrupt=Interrupt(**record.interrupt) if record.interrupt else None,
-        usage=record.usage,
+        usage=usage_of(record),
         degraded=degraded,
     )
 
@@ -63,5 +67,39 @@ def is_outer(error: BaseException) -> bool:
     )
 
 
-def _question(interrupt: Interrupt) -> str:
-    return interrupt.value if isinstance(interrupt.value, str) else str(interrupt.value)
+def usage_of(record: TurnRecord) -> Usage:
+    """What the turn cost."""
+    return Usage.of_json(record.usage, record.agent)
+
+
+def question(value: Any) -> str:
+    """An interrupt's value, which is JSON, as a person is asked: its `message` or `question`, or all of it in lines of
+    text."""
+    if isinstance(value, dict):
+        asked = next((value[key] for key in ("message", "question") if isinstance(value.get(key), str)), None)
+        return asked if asked is not None else "\n".join(f"{name}: {_in_line(item)}" for name, item in value.items())
+    return "\n".join(map(_in_line, value)) if isinstance(value, list) else _in_line(value)
+
+
+def _in_line(value: Any) -> str:
+    match value:
+        case None:
+            return ""
+        case bool():
+            return "yes" if value else "no"
+        case list():
+            return ", ".join(map(_in_line, value))
+        case dict():
+            return ", ".join(f"{name}: {_in_line(item)}" for name, item in value.items())
+        case _:
+            return str(value)
+
+
+def _interrupt(asked: GraphInterrupt, progress: Progress) -> Interrupt:
+    try:
+        return Interrupt(id=asked.id, value=exact(asked.value))
+    except ValueError as error:
+        raise AgentError(
+            f"Agent {progress.agent} asked a question whose value is not JSON: {error}. Nothing of it was stored; ask "
+            "with text, or with what JSON can hold."
+        ) from error

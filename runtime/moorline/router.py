@@ -6,10 +6,9 @@ import logging
 from collections.abc import Sequence
 
 from moorline_agents.control import ROUTE, named_agent, route_schema
-from moorline_agents.journal import Journal
-from moorline_agents.messages import Message, Usage
-from moorline_agents.model import Model
-from moorline_agents.run import AgentInfo
+from moorline_agents.messages import Message
+from moorline_agents.model import Model, model_name
+from moorline_agents.run import AgentInfo, RunContext
 
 logger = logging.getLogger("moorline.router")
 
@@ -25,21 +24,22 @@ class Router:
         self._schema = route_schema({agent.name: agent.description for agent in agents})
         self._fallback = fallback
 
-    async def pick(self, text: str, journal: Journal) -> tuple[str, Usage]:
-        """The agent's name and the tokens used. No model is asked if there is only one agent."""
+    async def pick(self, text: str, context: RunContext) -> str:
+        """The agent's name. No model is asked if there is only one agent."""
         if len(self._names) == 1:
-            return self._fallback, Usage()
-        recalled = journal.recall(ROUTE)
+            return self._fallback
+        recalled = context.journal.recall(ROUTE)
         if recalled is not None:
-            return self._named(recalled), Usage()
+            return self._named(recalled)
         messages: list[Message] = [
             {"role": "system", "content": INSTRUCTIONS},
             {"role": "user", "content": text},
         ]
         choice = {"type": "function", "function": {"name": ROUTE}}
         answer = await self._model.complete(messages, tools=[self._schema], tool_choice=choice, on_text=None)
-        journal.note(ROUTE, answer.message)
-        return self._named(answer.message), answer.usage
+        context.progress.usage += answer.usage.labelled(model=model_name(self._model), agent=ROUTE)
+        context.journal.note(ROUTE, answer.message)
+        return self._named(answer.message)
 
     def _named(self, answer: Message) -> str:
         for call in answer.get("tool_calls", ()):

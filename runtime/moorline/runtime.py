@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 
@@ -17,7 +17,8 @@ from moorline.errors import UsageError
 from moorline.events import Event
 from moorline.execution import Execution
 from moorline.manager import AgentProtocol, Manager, StartOver
-from moorline.reply import Reply
+from moorline.reply import Interrupt, Reply
+from moorline.results import usage_of
 from moorline.settings import Settings, load_settings
 from moorline.telling import Telling
 from moorline.texts import Texts
@@ -178,8 +179,20 @@ class Moorline:
         return await self._backend.saver.get_session(self._device(device_id))
 
     async def transcript(self, device_id: str) -> list[TranscriptEntry]:
-        """All committed turns of the device with their messages, oldest first."""
-        return await self._backend.turns.transcript(self._device(device_id))
+        """All committed turns of the device with their messages, oldest first. The text of a `Resume` is its value."""
+        entries = await self._backend.turns.transcript(self._device(device_id))
+        return [replace(entry, record=replace(entry.record, usage=usage_of(entry.record))) for entry in entries]
+
+    async def pending(self, device_id: str) -> Interrupt | None:
+        """The question that the device's last turn asked, if it still waits for an answer."""
+        found = await self._backend.turns.pending(self._device(device_id))
+        return None if found is None else Interrupt(**found)
+
+    async def cancel(self, device_id: str) -> bool:
+        """Closes the question that waits, as the person's next message would: the agent is told that it was not
+        answered, and a `Resume` for it gets `InvalidMessage`. Returns False if there is none, or if it is being
+        answered right now."""
+        return await self._backend.turns.cancel(self._device(device_id))
 
     async def device_tag(self, device_id: str) -> str:
         """The tag that stands for the device in logs and errors: twelve hexadecimal digits, the same in every process

@@ -38,12 +38,16 @@ HAPPENS = frozenset({
 """What happens in the conversations, or they would compare too little."""
 
 
+ANSWERS = frozenset({("yes",), ("no",), ("3",), ('{"at": "ten"}',), ("null",)})
+"""The texts of the turns that an answer to a question began."""
+
+
 def happened(steps: Sequence[Step], played: Played) -> Iterator[str]:
     """What of `HAPPENS` happened."""
     bookings, calls = played.did
     yield from ["booked"] * len(bookings) + ["called"] * len(calls)
     for texts, record in played.transcript:
-        if tuple(texts) == ("",):
+        if tuple(texts) in ANSWERS:
             yield "asked-again" if record["interrupt"] else "resumed"
     holder = None
     for step, result in zip(steps, played.steps, strict=True):

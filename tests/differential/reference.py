@@ -24,11 +24,10 @@ from moorline_agents.agent import Agent
 from moorline_agents.control import ROUTE
 from moorline_agents.errors import AgentError
 from moorline_agents.graph_agent import GraphAgent
-from moorline_agents.history import SNAPSHOT_UPDATES, extend_history, shown
+from moorline_agents.history import SNAPSHOT_UPDATES, extend_history, open_calls, shown
 from moorline_agents.loop import Loop
-from moorline_agents.messages import Message, Usage
+from moorline_agents.messages import Message
 from moorline_agents.run import AgentDeps, AgentHost, Outcome, RunContext
-from moorline_agents.tools import ToolRefused
 from moorline_checkpoint.turn import OpenTurn, open_turn
 
 if TYPE_CHECKING:
@@ -43,7 +42,6 @@ class SoFar:
     agent: str | None = None
     reply: str = ""
     handoffs: tuple[str, ...] = ()
-    usage: Usage = Usage()
 
 
 class TurnState(TypedDict, total=False):
@@ -61,7 +59,6 @@ class AgentTurn:
     """The person's messages, until they are in the history."""
     handoff: str | None = None
     released: bool = False
-    usage: Usage = Usage()
 
 
 class AgentState(TypedDict, total=False):
@@ -86,34 +83,25 @@ class AgentLoop(Loop):
 
     async def ask_model(self, state: AgentState, runtime: Runtime[RunContext]) -> Command[str]:
         turn = state.get("turn", AgentTurn())
-        history = [*shown(state.get("history", ())), *turn.user_messages]
-        answer, usage = await self._answer(history, runtime.context)
+        known = state.get("history", ())
+        answer = await self._answer([*shown(known), *turn.user_messages], runtime.context)
+        released = self._ended([*known, *turn.user_messages])
         update = {
             "history": (*turn.user_messages, answer),
-            "turn": replace(turn, user_messages=(), usage=turn.usage + usage),
+            "turn": replace(turn, user_messages=(), released=released),
         }
         return Command(goto="act" if answer.get("tool_calls") else END, update=update)
 
     async def call_tools(self, state: AgentState, runtime: Runtime[RunContext]) -> Command[str]:
-        results: list[Message] = []
-        turn = state.get("turn", AgentTurn())
-        context = runtime.context
-        for call in state["history"][-1].get("tool_calls", ()):
-            name, arguments = call["function"]["name"], call["function"]["arguments"]
-            try:
-                if name == control.HAND_OVER:
-                    turn = replace(turn, handoff=control.hand_over_target(arguments, self._others))
-                    result: Any = {"handed_over_to": turn.handoff}
-                elif name == control.END_SESSION and self._agent.keeps_session:
-                    turn = replace(turn, released=True)
-                    result = {"ended": True}
-                else:
-                    result = await context.journal.perform(self._tool(name), arguments, context.tools)
-            except ToolRefused as refusal:
-                result = refusal.shown()
-            content = json.dumps(result, ensure_ascii=False, default=str)
-            results.append({"role": "tool", "tool_call_id": call["id"], "content": content})
-        return Command(goto=END if turn.handoff else "think", update={"history": tuple(results), "turn": turn})
+        history = state["history"]
+        call, *more = open_calls(history)
+        content = json.dumps(await self._result(call, history, runtime.context), ensure_ascii=False)
+        done: Message = {"role": "tool", "tool_call_id": call["id"], "content": content}
+        if more:
+            return Command(goto="act", update={"history": (done,)})
+        handoff = control.handed_over([*history, done])
+        turn = replace(state.get("turn", AgentTurn()), handoff=handoff, released=self._ended(history))
+        return Command(goto=END if handoff else "think", update={"history": (done,), "turn": turn})
 
 
 class Subgraph(Protocol):
@@ -140,7 +128,6 @@ class KitSubgraph:
             text=last["content"] or "" if last["role"] == "assistant" else "",
             handoff=turn.handoff,
             released=turn.released,
-            usage=turn.usage,
         )
 
 
@@ -184,8 +171,7 @@ class ReferenceManager(Manager):
         holder = runtime.context.journal.begins_with() or await self._saver.get_session_lock(device_id)
         if holder is not None and holder in self._agents:
             return Command(goto=holder, update={"texts": texts})
-        picked, usage = await self._router.pick(texts[-1], runtime.context.journal)
-        return Command(goto=picked, update={"texts": texts, "so_far": SoFar(usage=usage)})
+        return Command(goto=await self._router.pick(texts[-1], runtime.context), update={"texts": texts})
 
     def _node(self, agent: AgentProtocol) -> Node:
         subgraph: Subgraph
@@ -207,14 +193,13 @@ class ReferenceManager(Manager):
             if agent.keeps_session and (outcome.released or outcome.handoff):
                 await self._saver.clear_session_lock(device_id)
             before = state.get("so_far", SoFar())
-            so_far = replace(before, usage=before.usage + outcome.usage)
             if outcome.handoff is None:
-                so_far = replace(so_far, agent=agent.name, reply=outcome.text)
+                so_far = replace(before, agent=agent.name, reply=outcome.text)
                 return Command(goto=END, update={"so_far": so_far})
             handoffs = (*before.handoffs, outcome.handoff)
             if len(handoffs) > MAX_HANDOFFS:
                 raise AgentError(f"handed over {MAX_HANDOFFS} times")
-            return Command(goto=outcome.handoff, update={"so_far": replace(so_far, handoffs=handoffs)})
+            return Command(goto=outcome.handoff, update={"so_far": replace(before, handoffs=handoffs)})
 
         return answer
 
@@ -231,7 +216,7 @@ class ReferenceGraph:
         output = await self._graph.ainvoke(given, config, context=context, **options)
         so_far, progress = output.value.get("so_far", SoFar()), context.progress
         progress.agent, progress.reply = so_far.agent, so_far.reply
-        progress.handoffs, progress.usage = so_far.handoffs, so_far.usage
+        progress.handoffs = so_far.handoffs
         turn = open_turn(config["configurable"]["thread_id"])
         if turn is not None and not output.interrupts:
             _forget_manager(turn)

@@ -12,20 +12,7 @@ FROM @schema.conversation_states s
 WHERE s.device_id OPERATOR(pg_catalog.=) $1 AND @lock_is_live(pg_catalog.statement_timestamp());
 
 -- name: set_lock repeatable
--- Takes or renews the lock. locked_at stays while the same agent's lock is live. $3 is the requested time to live, $4
--- that of a device that has none yet.
-INSERT INTO @schema.conversation_states AS s (device_id, active_agent, session_ttl, locked_at, last_active_at)
-VALUES (
-    $1, $2, coalesce($3::integer, $4::integer), pg_catalog.statement_timestamp(), pg_catalog.statement_timestamp())
-ON CONFLICT (device_id) DO UPDATE
-SET active_agent = excluded.active_agent,
-    session_ttl = coalesce($3::integer, s.session_ttl),
-    locked_at = CASE
-        WHEN s.active_agent::text = excluded.active_agent::text AND @lock_is_live(excluded.last_active_at)
-        THEN coalesce(s.locked_at, excluded.locked_at)
-        ELSE excluded.locked_at
-    END,
-    last_active_at = excluded.last_active_at;
+SELECT @schema.moorline_set_lock($1::text, $2::text, $3::integer, $4::integer);
 
 -- name: clear_lock
 -- Returns whether there was a live lock.

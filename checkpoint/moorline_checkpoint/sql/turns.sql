@@ -23,8 +23,8 @@ FROM @schema.moorline_commit(
 SELECT @schema.moorline_heartbeat($1::text, $2::uuid, $3::double precision);
 
 -- name: release repeatable
-SELECT @schema.moorline_release(
-    $1::text, $2::uuid, $3::text, $4::text, $5::boolean, $6::boolean, $7::text, $8::integer);
+SELECT @schema.moorline_release_2(
+    $1::text, $2::uuid, $3::text, $4::text, $5::boolean, $6::boolean, $7::text, $8::integer, $9::jsonb);
 
 -- name: abandon repeatable
 SELECT @schema.moorline_abandon($1::text, $2::uuid, $3::boolean);
@@ -54,6 +54,12 @@ FROM unnest($5::integer[], $6::text[], $7::text[], $8::text[], $9::text[], $10::
 -- name: journal_result
 UPDATE @schema.conversation_effects SET result = $4::jsonb
 WHERE device_id = $1::text AND message_id = $2::text AND position = $3::integer;
+
+-- name: pending repeatable
+SELECT @schema.moorline_pending($1::text);
+
+-- name: cancel
+SELECT @schema.moorline_cancel($1::text);
 
 -- name: known repeatable
 SELECT @schema.moorline_known($1::text);

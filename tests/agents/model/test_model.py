@@ -56,7 +56,21 @@ def test_building_a_model_makes_no_client() -> None:
 def test_usage_adds_up_and_is_json() -> None:
     usage = Usage(1, 2) + Usage(10, 20)
     assert usage == Usage(11, 22)
-    assert Usage(**usage.as_dict()) == usage
+    assert usage == {"prompt_tokens": 11, "completion_tokens": 22}
+    assert sum([Usage(1, 2), Usage(10, 20)]) == usage
+
+
+def test_usage_is_kept_by_model_and_agent() -> None:
+    hair = Usage(1, 2).labelled(model="small", agent="hair")
+    usage = hair + Usage(10, 20, model="small", agent="route") + Usage(100, 200, model="big", agent="hair")
+    assert usage.by_model == {"small": Usage(11, 22), "big": Usage(100, 200)}
+    assert usage.by_model["small"].by_agent["route"]["prompt_tokens"] == 10
+    assert usage.by_agent["hair"] == {"prompt_tokens": 101, "completion_tokens": 202}
+    assert hair.as_json("hair") == {"small": [1, 2]}
+    assert usage.as_json("hair") == {"small": {"hair": [1, 2], "route": [10, 20]}, "big": [100, 200]}
+    again = Usage.of_json(usage.as_json("hair"), "hair")
+    assert (again.by_model, again.by_agent) == (usage.by_model, usage.by_agent)
+    assert Usage.of_json({"prompt_tokens": 3, "completion_tokens": 4}, None) == Usage(3, 4)
 
 
 async def test_a_factory_is_called_once_in_an_event_loop() -> None:

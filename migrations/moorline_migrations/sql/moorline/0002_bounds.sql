@@ -499,3 +499,387 @@ BEGIN
     RETURN @schema.moorline_effects_kept(device, together);
 END
 $$;
+
+-- Questions, what failed attempts cost, and locks that others set while a turn is open.
+ALTER TABLE @schema.conversation_messages ADD COLUMN usage jsonb;
+ALTER TABLE @schema.conversation_turns ADD COLUMN run jsonb;
+
+-- Answer: what a won claim is answered with.
+CREATE OR REPLACE FUNCTION @schema.moorline_answer(
+    device text, s @schema.conversation_states, first @schema.conversation_messages, messages jsonb, journal jsonb,
+    moment timestamptz
+) RETURNS jsonb
+LANGUAGE plpgsql STABLE
+AS $$
+DECLARE
+    unfinished jsonb;
+    run jsonb;
+BEGIN
+    IF s.unfinished THEN
+        unfinished := @schema.moorline_unfinished(device);
+    END IF;
+    IF first.resume IS NOT NULL THEN
+        run := (
+            SELECT t.run FROM @schema.conversation_turns t WHERE t.device_id = device AND t.turn_no = s.last_turn_no);
+    END IF;
+    RETURN pg_catalog.jsonb_build_object(
+        'outcome', 'claimed',
+        'fence', s.fence,
+        'turn_no', s.last_turn_no + 1,
+        'now', moment,
+        'messages', messages,
+        'resume', first.resume,
+        'values', first.values,
+        'attempts', first.attempts,
+        'journal', journal,
+        'unfinished', unfinished,
+        'run', run,
+        'usage', first.usage,
+        'active_agent', CASE
+            WHEN s.active_agent IS NOT NULL
+                AND moment - greatest(s.last_active_at, s.locked_at)
+                    < s.session_ttl::double precision * interval '1 second'
+            THEN s.active_agent END,
+        'heads', s.heads);
+END
+$$;
+
+-- Commit: commits a batch of turns, each at one place of the arrays. Outcomes: committed, lock_kept (committed, except
+-- that somebody else set or cleared the lock meanwhile), stale (the device has another claim or none, and nothing was
+-- written) or locked. Idempotent: a turn that was committed before, and whose acknowledgement was lost, answers
+-- committed again. Checkpoints, values and writes come as one array for each column; the first array of each holds the
+-- place of the turn. Rows with the same keys may have been left by the turn before, which stopped to ask.
+CREATE OR REPLACE FUNCTION @schema.moorline_commit(
+    devices text[], claims uuid[], fences bigint[], turns text[], keep_turns integer,
+    c_place integer[], c_ns text[], c_id text[], c_parent text[], c_type text[], c_body bytea[], c_metadata text[],
+    c_versions text[],
+    v_place integer[], v_ns text[], v_channel text[], v_version text[], v_type text[], v_blob bytea[],
+    w_place integer[], w_ns text[], w_id text[], w_task text[], w_idx integer[], w_path text[], w_channel text[],
+    w_type text[], w_blob bytea[]
+) RETURNS TABLE (place integer, outcome text)
+LANGUAGE plpgsql VOLATILE
+SET plan_cache_mode = force_generic_plan
+AS $$
+#variable_conflict use_column
+DECLARE
+    own integer;
+    device text;
+    claim uuid;
+    fence_of_turn bigint;
+    key @schema.conversation_states.device_id%TYPE;
+    state @schema.conversation_states;
+    turn record;
+    number bigint;
+    still boolean;
+    kept boolean;
+    dropped text[];
+    numbers bigint[] := pg_catalog.array_fill(NULL::bigint, ARRAY[pg_catalog.cardinality(devices)]);
+    moment timestamptz;
+BEGIN
+    FOR own, device IN
+        SELECT n.place::integer, n.device
+        FROM pg_catalog.unnest(devices) WITH ORDINALITY AS n (device, place)
+        ORDER BY n.device, n.place
+    LOOP
+        key := device;
+        claim := claims[own];
+        place := own;
+        SELECT t.* INTO STRICT turn
+            FROM pg_catalog.jsonb_to_record(turns[own]::jsonb) AS t (
+                turn_no bigint, status text, agent text, reply text, handoffs text[], usage jsonb, interrupt jsonb,
+                attempts integer, started_at timestamptz, active_agent text, lock_taken boolean, session_ttl integer,
+                heads jsonb, messages text[], journal_of text, holder text, run jsonb);
+        SELECT s.* INTO state
+            FROM @schema.conversation_states s
+            WHERE s.device_id OPERATOR(pg_catalog.=) key
+            FOR UPDATE SKIP LOCKED;
+        IF NOT FOUND THEN
+            outcome := CASE
+                WHEN EXISTS (
+                    SELECT 1 FROM @schema.conversation_states s WHERE s.device_id OPERATOR(pg_catalog.=) key)
+                THEN 'locked'
+                ELSE 'stale' END;
+            RETURN NEXT;
+            CONTINUE;
+        ELSIF state.claim_id IS DISTINCT FROM claim THEN
+            outcome := CASE
+                WHEN EXISTS (
+                    SELECT 1 FROM @schema.conversation_turns t
+                    WHERE t.device_id = device AND t.turn_no = turn.turn_no AND t.claim_id = claim)
+                THEN 'committed'
+                ELSE 'stale' END;
+            RETURN NEXT;
+            CONTINUE;
+        END IF;
+        -- Code of before this outcome sends no holder and is not told.
+        kept := coalesce(
+            turn.holder IS NOT NULL AND state.active_agent::text IS DISTINCT FROM turn.holder
+                OR state.active_agent IS NOT NULL
+                    AND greatest(state.last_active_at, state.locked_at) > state.claimed_at,
+            false);
+        outcome := CASE WHEN kept AND turns[own]::jsonb ? 'holder'::text THEN 'lock_kept' ELSE 'committed' END;
+        RETURN NEXT;
+        moment := pg_catalog.clock_timestamp();
+        number := state.last_turn_no + 1;
+        numbers[own] := number;
+        fence_of_turn := fences[own];
+        UPDATE @schema.conversation_messages m
+            SET status = turn.status, turn_no = number, claim_id = NULL, worker = NULL, values = '{}', error = NULL,
+                usage = NULL
+            WHERE m.device_id = device AND m.message_id = ANY (turn.messages)
+                AND m.claim_id = claim AND m.status = 'running';
+        still := state.unfinished AND @schema.moorline_unfinished(device) IS NOT NULL;
+        UPDATE @schema.conversation_states s
+            SET active_agent = CASE WHEN kept THEN s.active_agent::text ELSE turn.active_agent END,
+                locked_at = CASE
+                    WHEN kept THEN s.locked_at
+                    WHEN turn.active_agent IS NULL THEN NULL
+                    WHEN turn.lock_taken THEN moment
+                    ELSE s.locked_at END,
+                session_ttl = CASE WHEN kept THEN s.session_ttl ELSE coalesce(turn.session_ttl, s.session_ttl) END,
+                last_active_at = moment,
+                last_turn_no = number,
+                heads = turn.heads,
+                claim_id = NULL,
+                claimed_at = NULL,
+                lease_until = NULL,
+                open_messages = NULL,
+                unfinished = still
+            WHERE s.device_id OPERATOR(pg_catalog.=) key;
+        INSERT INTO @schema.conversation_turns
+            (device_id, turn_no, claim_id, fence, agent, reply, interrupt, handoffs, usage, status, attempts,
+             started_at, committed_at, run)
+            VALUES (
+                device, number, claim, fence_of_turn, turn.agent, turn.reply, turn.interrupt, turn.handoffs,
+                turn.usage, turn.status, turn.attempts, turn.started_at, moment, turn.run);
+        IF turn.journal_of IS NOT NULL THEN
+            -- Effects stay on record; the model answers that led to them are no longer needed.
+            DELETE FROM @schema.conversation_effects e
+                WHERE e.device_id = device AND e.message_id = turn.journal_of AND e.kind = 'answer';
+        END IF;
+        -- Namespaces that no run will enter again: they were kept for an interrupt, which is over.
+        SELECT pg_catalog.array_agg(n.ns) INTO dropped
+            FROM pg_catalog.jsonb_object_keys(state.heads) AS n (ns)
+            WHERE NOT turn.heads ? n.ns;
+        IF dropped IS NOT NULL THEN
+            DELETE FROM @schema.conversation_checkpoints c
+                WHERE c.device_id = device AND c.checkpoint_ns = ANY (dropped);
+            DELETE FROM @schema.conversation_values v WHERE v.device_id = device AND v.checkpoint_ns = ANY (dropped);
+            DELETE FROM @schema.conversation_writes w WHERE w.device_id = device AND w.checkpoint_ns = ANY (dropped);
+        END IF;
+    END LOOP;
+
+    INSERT INTO @schema.conversation_checkpoints
+        (device_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, type, checkpoint, metadata, versions,
+         turn_no, fence)
+        SELECT devices[c.place], c.ns, c.id, c.parent, c.type, c.body, c.metadata::jsonb, c.versions::jsonb,
+            numbers[c.place], fences[c.place]
+        FROM unnest(c_place, c_ns, c_id, c_parent, c_type, c_body, c_metadata, c_versions)
+            AS c (place, ns, id, parent, type, body, metadata, versions)
+        WHERE numbers[c.place] IS NOT NULL
+        ON CONFLICT (device_id, checkpoint_ns, checkpoint_id) DO UPDATE
+        SET parent_checkpoint_id = excluded.parent_checkpoint_id,
+            type = excluded.type,
+            checkpoint = excluded.checkpoint,
+            metadata = excluded.metadata,
+            versions = excluded.versions,
+            turn_no = excluded.turn_no,
+            fence = excluded.fence;
+    INSERT INTO @schema.conversation_values
+        (device_id, checkpoint_ns, channel, version, type, blob, fence)
+        SELECT devices[v.place], v.ns, v.channel, v.version, v.type, v.blob, fences[v.place]
+        FROM unnest(v_place, v_ns, v_channel, v_version, v_type, v_blob) AS v (place, ns, channel, version, type, blob)
+        WHERE numbers[v.place] IS NOT NULL
+        ON CONFLICT DO NOTHING;
+    INSERT INTO @schema.conversation_writes
+        (device_id, checkpoint_ns, checkpoint_id, task_id, idx, task_path, channel, type, blob, fence)
+        SELECT devices[w.place], w.ns, w.id, w.task, w.idx, w.path, w.channel, w.type, w.blob, fences[w.place]
+        FROM unnest(w_place, w_ns, w_id, w_task, w_idx, w_path, w_channel, w_type, w_blob)
+            AS w (place, ns, id, task, idx, path, channel, type, blob)
+        WHERE numbers[w.place] IS NOT NULL
+        -- A task that was answered and asks again writes its question over the first one.
+        ON CONFLICT (device_id, checkpoint_ns, checkpoint_id, task_id, idx) DO UPDATE
+        SET task_path = excluded.task_path,
+            channel = excluded.channel,
+            type = excluded.type,
+            blob = excluded.blob,
+            fence = excluded.fence;
+
+    -- Only now and then, so that it costs each turn little.
+    FOR own IN 1..pg_catalog.cardinality(numbers) LOOP
+        IF numbers[own] % keep_turns::bigint = 0 THEN
+            PERFORM @schema.moorline_prune(
+                devices[own], turns[own]::jsonb->'heads'::text, numbers[own] - keep_turns);
+        END IF;
+    END LOOP;
+END
+$$;
+
+-- Release: ends a turn that failed, so that the device goes on at once. Its messages wait for their next delivery;
+-- those whose caller was not told of the failure (all but `notified`) can also be recovered. After max_attempts they
+-- are set aside. A failure that is not the messages' fault (give_back) does not count as an attempt. With `forget` the
+-- messages are deleted, as if they had never come. Returns whether the turn has effects that stand. `first` is the
+-- first of its messages, to which effects belong, and what its failed attempts cost (spent; null: as before).
+CREATE FUNCTION @schema.moorline_release_2(
+    device text, claim uuid, first text, notified text, give_back boolean, forget boolean, failure text,
+    max_attempts integer, spent jsonb
+) RETURNS boolean
+LANGUAGE plpgsql VOLATILE
+AS $$
+DECLARE
+    key @schema.conversation_states.device_id%TYPE := device;
+    state @schema.conversation_states;
+    returned integer := CASE WHEN give_back THEN 1 ELSE 0 END;
+    still boolean;
+    moment timestamptz;
+BEGIN
+    SELECT s.* INTO state
+        FROM @schema.conversation_states s
+        WHERE s.device_id OPERATOR(pg_catalog.=) key AND s.claim_id = claim
+        FOR UPDATE;
+    IF FOUND THEN
+        moment := pg_catalog.clock_timestamp();
+        IF forget THEN
+            DELETE FROM @schema.conversation_messages m
+                WHERE m.device_id = device AND m.message_id = ANY (state.open_messages) AND m.status = 'running';
+        ELSE
+            UPDATE @schema.conversation_messages m
+                SET attempts = m.attempts - returned,
+                    status = CASE WHEN m.attempts - returned >= max_attempts THEN 'dead' ELSE 'waiting' END,
+                    waiter_until = CASE WHEN m.message_id IS DISTINCT FROM notified THEN moment END,
+                    error = failure,
+                    usage = CASE WHEN m.message_id = first THEN coalesce(spent, m.usage) ELSE m.usage END
+                WHERE m.device_id = device AND m.message_id = ANY (state.open_messages) AND m.status = 'running';
+        END IF;
+        still := @schema.moorline_unfinished(device) IS NOT NULL;
+        UPDATE @schema.conversation_states s
+            SET claim_id = NULL, claimed_at = NULL, lease_until = NULL, open_messages = NULL, unfinished = still
+            WHERE s.device_id OPERATOR(pg_catalog.=) key;
+    END IF;
+    RETURN @schema.moorline_effects_kept(device, ARRAY[first]);
+END
+$$;
+
+-- For code of before moorline_release_2.
+CREATE OR REPLACE FUNCTION @schema.moorline_release(
+    device text, claim uuid, first text, notified text, give_back boolean, forget boolean, failure text,
+    max_attempts integer
+) RETURNS boolean
+LANGUAGE plpgsql VOLATILE
+AS $$
+BEGIN
+    RETURN @schema.moorline_release_2(
+        device, claim, first, notified, give_back, forget, failure, max_attempts, NULL::jsonb);
+END
+$$;
+
+-- Pending: the device's question, if it waits for an answer.
+CREATE FUNCTION @schema.moorline_pending(device text) RETURNS jsonb
+LANGUAGE plpgsql STABLE
+AS $$
+DECLARE
+    key @schema.conversation_states.device_id%TYPE := @schema.moorline_key(device);
+BEGIN
+    RETURN (
+        SELECT t.interrupt
+        FROM @schema.conversation_states s
+        JOIN @schema.conversation_turns t ON t.device_id = device AND t.turn_no = s.last_turn_no
+        WHERE s.device_id OPERATOR(pg_catalog.=) key AND t.status = 'interrupted');
+END
+$$;
+
+-- Cancel: closes the device's question, so that nothing can answer it any more. Returns whether one was waiting; one
+-- that is being answered right now is not.
+CREATE FUNCTION @schema.moorline_cancel(device text) RETURNS boolean
+LANGUAGE plpgsql VOLATILE
+AS $$
+DECLARE
+    key @schema.conversation_states.device_id%TYPE := @schema.moorline_key(device);
+    s @schema.conversation_states;
+BEGIN
+    SELECT l.* INTO s
+        FROM @schema.conversation_states l
+        WHERE l.device_id OPERATOR(pg_catalog.=) key
+        FOR UPDATE;
+    IF NOT FOUND OR EXISTS (
+        SELECT 1 FROM @schema.conversation_messages m
+        WHERE m.device_id = device AND m.message_id = ANY (s.open_messages) AND m.status = 'running'
+            AND m.resume IS NOT NULL)
+    THEN
+        RETURN false;
+    END IF;
+    UPDATE @schema.conversation_turns t
+        SET status = 'done'
+        WHERE t.device_id = device AND t.turn_no = s.last_turn_no AND t.status = 'interrupted';
+    RETURN FOUND;
+END
+$$;
+
+-- Set lock: takes or renews the lock. locked_at stays while the same agent's lock is live. ttl is the requested time to
+-- live, default_ttl that of a device that has none yet. The moment comes after the row is locked, so that it is later
+-- than the claim of an open turn.
+CREATE FUNCTION @schema.moorline_set_lock(device text, agent text, ttl integer, default_ttl integer) RETURNS void
+LANGUAGE plpgsql VOLATILE
+AS $$
+DECLARE
+    key @schema.conversation_states.device_id%TYPE := device;
+    s @schema.conversation_states;
+    moment timestamptz;
+    since timestamptz;
+BEGIN
+    INSERT INTO @schema.conversation_states AS n (device_id, session_ttl)
+        VALUES (key, coalesce(ttl, default_ttl))
+        ON CONFLICT (device_id) DO NOTHING;
+    SELECT l.* INTO STRICT s
+        FROM @schema.conversation_states l
+        WHERE l.device_id OPERATOR(pg_catalog.=) key
+        FOR UPDATE;
+    moment := pg_catalog.clock_timestamp();
+    since := CASE
+        WHEN s.active_agent::text = agent
+            AND moment - greatest(s.last_active_at, s.locked_at)
+                < s.session_ttl::double precision * interval '1 second'
+        THEN coalesce(s.locked_at, moment)
+        ELSE moment END;
+    UPDATE @schema.conversation_states l
+        SET active_agent = agent,
+            session_ttl = coalesce(ttl, l.session_ttl),
+            locked_at = since,
+            last_active_at = moment
+        WHERE l.device_id OPERATOR(pg_catalog.=) key;
+END
+$$;
+
+-- Clear expired locks: drops up to `most` expired locks, except those whose rows are locked and those of devices whose
+-- turn is open: that turn will renew the lock. Returns how many.
+CREATE OR REPLACE FUNCTION @schema.moorline_clear_expired_locks(most integer) RETURNS integer
+LANGUAGE plpgsql VOLATILE
+AS $$
+DECLARE
+    key @schema.conversation_states.device_id%TYPE;
+    moment timestamptz := pg_catalog.clock_timestamp();
+    cleared integer := 0;
+BEGIN
+    FOR key IN
+        SELECT s.device_id
+        FROM @schema.conversation_states s
+        WHERE s.device_id IS NOT NULL AND s.active_agent IS NOT NULL AND s.claim_id IS NULL
+            AND moment - greatest(s.last_active_at, s.locked_at)
+                >= s.session_ttl::double precision * interval '1 second'
+    LOOP
+        PERFORM 1
+            FROM @schema.conversation_states s
+            WHERE s.device_id OPERATOR(pg_catalog.=) key AND s.active_agent IS NOT NULL AND s.claim_id IS NULL
+                AND moment - greatest(s.last_active_at, s.locked_at)
+                    >= s.session_ttl::double precision * interval '1 second'
+            FOR UPDATE SKIP LOCKED;
+        CONTINUE WHEN NOT FOUND;
+        UPDATE @schema.conversation_states s
+            SET active_agent = NULL, locked_at = NULL
+            WHERE s.device_id OPERATOR(pg_catalog.=) key;
+        cleared := cleared + 1;
+        EXIT WHEN cleared >= most;
+    END LOOP;
+    RETURN cleared;
+END
+$$;

@@ -32,6 +32,13 @@
 -- record has failed; a claim then brings those effects. It may stay set after the last of them is gone, but is never
 -- unset while one remains.
 --
+-- A turn that asks has the status `interrupted`. Its question waits for as long as the turn is the device's last and
+-- keeps that status: the next turn answers or closes it, and moorline_cancel closes it without a turn. `run` says where
+-- the run that it stopped began. usage of a message is what its failed attempts cost; a turn's usage includes it.
+--
+-- A lock that is set or cleared while a turn is open is not the turn's to undo: the commit leaves it as it is. It is
+-- recognised by a time after claimed_at, or by another agent than the turn was claimed with.
+--
 -- A function is never changed in its numbered file. A later file replaces it under the same name if older code can
 -- still call it; otherwise it adds a successor (moorline_begin_2), because two versions of the code may run on one
 -- schema.
@@ -116,6 +123,7 @@ CREATE TABLE @schema.conversation_messages (
     error        text,
     received_at  timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     queued       boolean NOT NULL GENERATED ALWAYS AS (status = 'waiting') STORED,
+    usage        jsonb,
     PRIMARY KEY (device_id, message_id)
 ) WITH (fillfactor = 85);
 
@@ -135,6 +143,7 @@ CREATE TABLE @schema.conversation_turns (
     attempts     integer NOT NULL,
     started_at   timestamptz NOT NULL,
     committed_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    run          jsonb,
     PRIMARY KEY (device_id, turn_no)
 );
 
@@ -696,9 +705,14 @@ LANGUAGE plpgsql STABLE
 AS $$
 DECLARE
     unfinished jsonb;
+    run jsonb;
 BEGIN
     IF s.unfinished THEN
         unfinished := @schema.moorline_unfinished(device);
+    END IF;
+    IF first.resume IS NOT NULL THEN
+        run := (
+            SELECT t.run FROM @schema.conversation_turns t WHERE t.device_id = device AND t.turn_no = s.last_turn_no);
     END IF;
     RETURN pg_catalog.jsonb_build_object(
         'outcome', 'claimed',
@@ -711,6 +725,8 @@ BEGIN
         'attempts', first.attempts,
         'journal', journal,
         'unfinished', unfinished,
+        'run', run,
+        'usage', first.usage,
         'active_agent', CASE
             WHEN s.active_agent IS NOT NULL
                 AND moment - greatest(s.last_active_at, s.locked_at)
@@ -946,10 +962,11 @@ BEGIN
 END
 $$;
 
--- Commit: commits a batch of turns, each at one place of the arrays. Outcomes: committed, stale (the device has another
--- claim or none, and nothing was written) or locked. Idempotent: a turn that was committed before, and whose
--- acknowledgement was lost, answers committed again. Checkpoints, values and writes come as one array for each column;
--- the first array of each holds the place of the turn.
+-- Commit: commits a batch of turns, each at one place of the arrays. Outcomes: committed, lock_kept (committed, except
+-- that somebody else set or cleared the lock meanwhile), stale (the device has another claim or none, and nothing was
+-- written) or locked. Idempotent: a turn that was committed before, and whose acknowledgement was lost, answers
+-- committed again. Checkpoints, values and writes come as one array for each column; the first array of each holds the
+-- place of the turn. Rows with the same keys may have been left by the turn before, which stopped to ask.
 CREATE FUNCTION @schema.moorline_commit(
     devices text[], claims uuid[], fences bigint[], turns text[], keep_turns integer,
     c_place integer[], c_ns text[], c_id text[], c_parent text[], c_type text[], c_body bytea[], c_metadata text[],
@@ -972,6 +989,7 @@ DECLARE
     turn record;
     number bigint;
     still boolean;
+    kept boolean;
     dropped text[];
     numbers bigint[] := pg_catalog.array_fill(NULL::bigint, ARRAY[pg_catalog.cardinality(devices)]);
     moment timestamptz;
@@ -988,7 +1006,7 @@ BEGIN
             FROM pg_catalog.jsonb_to_record(turns[own]::jsonb) AS t (
                 turn_no bigint, status text, agent text, reply text, handoffs text[], usage jsonb, interrupt jsonb,
                 attempts integer, started_at timestamptz, active_agent text, lock_taken boolean, session_ttl integer,
-                heads jsonb, messages text[], journal_of text);
+                heads jsonb, messages text[], journal_of text, holder text, run jsonb);
         SELECT s.* INTO state
             FROM @schema.conversation_states s
             WHERE s.device_id OPERATOR(pg_catalog.=) key
@@ -1011,24 +1029,32 @@ BEGIN
             RETURN NEXT;
             CONTINUE;
         END IF;
-        outcome := 'committed';
+        -- Code of before this outcome sends no holder and is not told.
+        kept := coalesce(
+            turn.holder IS NOT NULL AND state.active_agent::text IS DISTINCT FROM turn.holder
+                OR state.active_agent IS NOT NULL
+                    AND greatest(state.last_active_at, state.locked_at) > state.claimed_at,
+            false);
+        outcome := CASE WHEN kept AND turns[own]::jsonb ? 'holder'::text THEN 'lock_kept' ELSE 'committed' END;
         RETURN NEXT;
         moment := pg_catalog.clock_timestamp();
         number := state.last_turn_no + 1;
         numbers[own] := number;
         fence_of_turn := fences[own];
         UPDATE @schema.conversation_messages m
-            SET status = turn.status, turn_no = number, claim_id = NULL, worker = NULL, values = '{}', error = NULL
+            SET status = turn.status, turn_no = number, claim_id = NULL, worker = NULL, values = '{}', error = NULL,
+                usage = NULL
             WHERE m.device_id = device AND m.message_id = ANY (turn.messages)
                 AND m.claim_id = claim AND m.status = 'running';
         still := state.unfinished AND @schema.moorline_unfinished(device) IS NOT NULL;
         UPDATE @schema.conversation_states s
-            SET active_agent = turn.active_agent,
+            SET active_agent = CASE WHEN kept THEN s.active_agent::text ELSE turn.active_agent END,
                 locked_at = CASE
+                    WHEN kept THEN s.locked_at
                     WHEN turn.active_agent IS NULL THEN NULL
                     WHEN turn.lock_taken THEN moment
                     ELSE s.locked_at END,
-                session_ttl = coalesce(turn.session_ttl, s.session_ttl),
+                session_ttl = CASE WHEN kept THEN s.session_ttl ELSE coalesce(turn.session_ttl, s.session_ttl) END,
                 last_active_at = moment,
                 last_turn_no = number,
                 heads = turn.heads,
@@ -1040,10 +1066,10 @@ BEGIN
             WHERE s.device_id OPERATOR(pg_catalog.=) key;
         INSERT INTO @schema.conversation_turns
             (device_id, turn_no, claim_id, fence, agent, reply, interrupt, handoffs, usage, status, attempts,
-             started_at, committed_at)
+             started_at, committed_at, run)
             VALUES (
                 device, number, claim, fence_of_turn, turn.agent, turn.reply, turn.interrupt, turn.handoffs,
-                turn.usage, turn.status, turn.attempts, turn.started_at, moment);
+                turn.usage, turn.status, turn.attempts, turn.started_at, moment, turn.run);
         IF turn.journal_of IS NOT NULL THEN
             -- Effects stay on record; the model answers that led to them are no longer needed.
             DELETE FROM @schema.conversation_effects e
@@ -1068,7 +1094,15 @@ BEGIN
             numbers[c.place], fences[c.place]
         FROM unnest(c_place, c_ns, c_id, c_parent, c_type, c_body, c_metadata, c_versions)
             AS c (place, ns, id, parent, type, body, metadata, versions)
-        WHERE numbers[c.place] IS NOT NULL;
+        WHERE numbers[c.place] IS NOT NULL
+        ON CONFLICT (device_id, checkpoint_ns, checkpoint_id) DO UPDATE
+        SET parent_checkpoint_id = excluded.parent_checkpoint_id,
+            type = excluded.type,
+            checkpoint = excluded.checkpoint,
+            metadata = excluded.metadata,
+            versions = excluded.versions,
+            turn_no = excluded.turn_no,
+            fence = excluded.fence;
     INSERT INTO @schema.conversation_values
         (device_id, checkpoint_ns, channel, version, type, blob, fence)
         SELECT devices[v.place], v.ns, v.channel, v.version, v.type, v.blob, fences[v.place]
@@ -1221,10 +1255,10 @@ $$;
 -- those whose caller was not told of the failure (all but `notified`) can also be recovered. After max_attempts they
 -- are set aside. A failure that is not the messages' fault (give_back) does not count as an attempt. With `forget` the
 -- messages are deleted, as if they had never come. Returns whether the turn has effects that stand. `first` is the
--- first of its messages, to which effects belong.
-CREATE FUNCTION @schema.moorline_release(
+-- first of its messages, to which effects belong, and what its failed attempts cost (spent; null: as before).
+CREATE FUNCTION @schema.moorline_release_2(
     device text, claim uuid, first text, notified text, give_back boolean, forget boolean, failure text,
-    max_attempts integer
+    max_attempts integer, spent jsonb
 ) RETURNS boolean
 LANGUAGE plpgsql VOLATILE
 AS $$
@@ -1249,7 +1283,8 @@ BEGIN
                 SET attempts = m.attempts - returned,
                     status = CASE WHEN m.attempts - returned >= max_attempts THEN 'dead' ELSE 'waiting' END,
                     waiter_until = CASE WHEN m.message_id IS DISTINCT FROM notified THEN moment END,
-                    error = failure
+                    error = failure,
+                    usage = CASE WHEN m.message_id = first THEN coalesce(spent, m.usage) ELSE m.usage END
                 WHERE m.device_id = device AND m.message_id = ANY (state.open_messages) AND m.status = 'running';
         END IF;
         still := @schema.moorline_unfinished(device) IS NOT NULL;
@@ -1258,6 +1293,19 @@ BEGIN
             WHERE s.device_id OPERATOR(pg_catalog.=) key;
     END IF;
     RETURN @schema.moorline_effects_kept(device, ARRAY[first]);
+END
+$$;
+
+-- For code of before moorline_release_2.
+CREATE FUNCTION @schema.moorline_release(
+    device text, claim uuid, first text, notified text, give_back boolean, forget boolean, failure text,
+    max_attempts integer
+) RETURNS boolean
+LANGUAGE plpgsql VOLATILE
+AS $$
+BEGIN
+    RETURN @schema.moorline_release_2(
+        device, claim, first, notified, give_back, forget, failure, max_attempts, NULL::jsonb);
 END
 $$;
 
@@ -1373,6 +1421,83 @@ BEGIN
 END
 $$;
 
+-- Pending: the device's question, if it waits for an answer.
+CREATE FUNCTION @schema.moorline_pending(device text) RETURNS jsonb
+LANGUAGE plpgsql STABLE
+AS $$
+DECLARE
+    key @schema.conversation_states.device_id%TYPE := @schema.moorline_key(device);
+BEGIN
+    RETURN (
+        SELECT t.interrupt
+        FROM @schema.conversation_states s
+        JOIN @schema.conversation_turns t ON t.device_id = device AND t.turn_no = s.last_turn_no
+        WHERE s.device_id OPERATOR(pg_catalog.=) key AND t.status = 'interrupted');
+END
+$$;
+
+-- Cancel: closes the device's question, so that nothing can answer it any more. Returns whether one was waiting; one
+-- that is being answered right now is not.
+CREATE FUNCTION @schema.moorline_cancel(device text) RETURNS boolean
+LANGUAGE plpgsql VOLATILE
+AS $$
+DECLARE
+    key @schema.conversation_states.device_id%TYPE := @schema.moorline_key(device);
+    s @schema.conversation_states;
+BEGIN
+    SELECT l.* INTO s
+        FROM @schema.conversation_states l
+        WHERE l.device_id OPERATOR(pg_catalog.=) key
+        FOR UPDATE;
+    IF NOT FOUND OR EXISTS (
+        SELECT 1 FROM @schema.conversation_messages m
+        WHERE m.device_id = device AND m.message_id = ANY (s.open_messages) AND m.status = 'running'
+            AND m.resume IS NOT NULL)
+    THEN
+        RETURN false;
+    END IF;
+    UPDATE @schema.conversation_turns t
+        SET status = 'done'
+        WHERE t.device_id = device AND t.turn_no = s.last_turn_no AND t.status = 'interrupted';
+    RETURN FOUND;
+END
+$$;
+
+-- Set lock: takes or renews the lock. locked_at stays while the same agent's lock is live. ttl is the requested time to
+-- live, default_ttl that of a device that has none yet. The moment comes after the row is locked, so that it is later
+-- than the claim of an open turn.
+CREATE FUNCTION @schema.moorline_set_lock(device text, agent text, ttl integer, default_ttl integer) RETURNS void
+LANGUAGE plpgsql VOLATILE
+AS $$
+DECLARE
+    key @schema.conversation_states.device_id%TYPE := device;
+    s @schema.conversation_states;
+    moment timestamptz;
+    since timestamptz;
+BEGIN
+    INSERT INTO @schema.conversation_states AS n (device_id, session_ttl)
+        VALUES (key, coalesce(ttl, default_ttl))
+        ON CONFLICT (device_id) DO NOTHING;
+    SELECT l.* INTO STRICT s
+        FROM @schema.conversation_states l
+        WHERE l.device_id OPERATOR(pg_catalog.=) key
+        FOR UPDATE;
+    moment := pg_catalog.clock_timestamp();
+    since := CASE
+        WHEN s.active_agent::text = agent
+            AND moment - greatest(s.last_active_at, s.locked_at)
+                < s.session_ttl::double precision * interval '1 second'
+        THEN coalesce(s.locked_at, moment)
+        ELSE moment END;
+    UPDATE @schema.conversation_states l
+        SET active_agent = agent,
+            session_ttl = coalesce(ttl, l.session_ttl),
+            locked_at = since,
+            last_active_at = moment
+        WHERE l.device_id OPERATOR(pg_catalog.=) key;
+END
+$$;
+
 -- Clear lock: drops the lock and nothing else. Returns whether there was a live one.
 CREATE FUNCTION @schema.moorline_clear_lock(device text) RETURNS boolean
 LANGUAGE plpgsql VOLATILE
@@ -1401,7 +1526,8 @@ BEGIN
 END
 $$;
 
--- Clear expired locks: drops up to `most` expired locks, except those whose rows are locked. Returns how many.
+-- Clear expired locks: drops up to `most` expired locks, except those whose rows are locked and those of devices whose
+-- turn is open: that turn will renew the lock. Returns how many.
 CREATE FUNCTION @schema.moorline_clear_expired_locks(most integer) RETURNS integer
 LANGUAGE plpgsql VOLATILE
 AS $$
@@ -1413,13 +1539,13 @@ BEGIN
     FOR key IN
         SELECT s.device_id
         FROM @schema.conversation_states s
-        WHERE s.device_id IS NOT NULL AND s.active_agent IS NOT NULL
+        WHERE s.device_id IS NOT NULL AND s.active_agent IS NOT NULL AND s.claim_id IS NULL
             AND moment - greatest(s.last_active_at, s.locked_at)
                 >= s.session_ttl::double precision * interval '1 second'
     LOOP
         PERFORM 1
             FROM @schema.conversation_states s
-            WHERE s.device_id OPERATOR(pg_catalog.=) key AND s.active_agent IS NOT NULL
+            WHERE s.device_id OPERATOR(pg_catalog.=) key AND s.active_agent IS NOT NULL AND s.claim_id IS NULL
                 AND moment - greatest(s.last_active_at, s.locked_at)
                     >= s.session_ttl::double precision * interval '1 second'
             FOR UPDATE SKIP LOCKED;
