@@ -15,15 +15,18 @@ from tests.bench.report import Report
 from tests.bench.server import serving
 
 FOLDER = Path(__file__).parents[2] / "docs" / "benchmarks"
+ROUNDS, PAIRS = 5, 10
 
 
 def main() -> int:
     """The exit status: 0 if everything was measured, met or missed."""
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
     parser.add_argument("--only", metavar="NAME,…", help=f"of {', '.join(MEASURES)}")
-    parser.add_argument("--quick", action="store_true", help="fewer turns and devices, for a rough result")
-    parser.add_argument("--against", metavar="REVISION", help="only compare this checkout with another revision of it")
-    parser.add_argument("--rounds", type=int, help="runs of each contestant (default: 5, quick 2)")
+    parser.add_argument(
+        "--quick", action="store_true", help="compare this checkout, as it is, with another revision of it instead"
+    )
+    parser.add_argument("--against", metavar="REVISION", help="with which one, by default main; implies --quick")
+    parser.add_argument("--rounds", type=int, help=f"runs of each contestant (default: {ROUNDS}, compared {PAIRS})")
     parser.add_argument(
         "--output", type=Path, help="folder for table, plot and results (default: docs/benchmarks for a whole run)"
     )
@@ -31,14 +34,14 @@ def main() -> int:
     chosen = options.only.split(",") if options.only else list(MEASURES)
     if unknown := [name for name in chosen if name not in MEASURES]:
         parser.error(f"there is no {', '.join(unknown)}; there are {', '.join(MEASURES)}")
-    whole = not options.only and not options.quick and not options.rounds
+    whole = not options.only and not options.rounds
     folder = options.output or (FOLDER if whole else None)
-    rounds = options.rounds or (2 if options.quick and not options.against else 5)
     with serving() as databases:
-        lab = Lab(databases=databases, rounds=rounds, quick=options.quick, raw={})
-        if options.against:
-            lab.measurement = "against"
-            sys.stdout.write(f"\n{compare(lab, options.against)}\n")
+        compares = options.quick or options.against
+        lab = Lab(databases=databases, rounds=options.rounds or (PAIRS if compares else ROUNDS), raw={})
+        if compares:
+            lab.measurement = "quick"
+            sys.stdout.write(f"\n{compare(lab, options.against or 'main')}\n")
             return 0
         report = Report(facts=facts(databases), figures={}, raw=lab.raw, failed=[])
         for name in chosen:

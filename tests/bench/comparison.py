@@ -1,5 +1,6 @@
-"""Compares this checkout with another revision of itself: the same runs in turn, on the same server, in under six
-minutes. What counts is the ratio, run by run, with its spread: on a noisy machine absolute figures say little."""
+"""Compares this checkout, as it is, with another revision of itself, in under six minutes: the same runs by turns, on
+the same server. What counts is the ratio, run by run, with its spread: on a noisy machine absolute figures say little.
+Sends and bytes are not timed but counted, and the same in every run, so they are run once."""
 
 from __future__ import annotations
 
@@ -9,12 +10,14 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 
 from tests.bench.figures import ratios
 from tests.bench.lab import Lab, Results
+from tests.bench.measures.history import early_growth
 from tests.bench.server import execute
 
 ROOT = Path(__file__).parents[2]
@@ -23,6 +26,8 @@ MIGRATE = "import asyncio, sys; from moorline_migrations import migrate; asyncio
 
 SPEED = "tests.bench.driving:speed"
 SENDS = "tests.bench.measures.sends:hot"
+CONVERSE = "tests.bench.measures.history:converse"
+"""What is called in both trees: another revision has to have it as well."""
 
 
 @dataclass(frozen=True)
@@ -58,33 +63,41 @@ def compare(lab: Lab, revision: str) -> str:
     """A table of the results of both trees."""
     with checked_out(revision) as other:
         trees = {"here": Tree(ROOT), revision: other}
-        runs = {
-            f"{what} {name}": _run(lab, tree, what)
-            for what in ("run", "saver", "sends")
-            for name, tree in trees.items()
-        }
-        results = lab.alternate(runs)
+
+        def runs(*names: str) -> dict[str, Callable[[], dict[str, float]]]:
+            return {
+                f"{what} {name}": partial(_run, lab, tree, RUNS[what]) for what in names for name, tree in trees.items()
+            }
+
+        results = {**lab.alternate(runs("run", "saver")), **lab.alternate(runs("sends", "bytes"), rounds=1)}
     return _table(results, revision)
 
 
-def _run(lab: Lab, tree: Tree, what: str) -> Callable[[], dict[str, float]]:
-    arguments: Mapping[str, Mapping[str, object]] = {
-        "run": {"contestant": "moorline", "devices": 100, "turns": 10},
-        "saver": {"contestant": "saver", "devices": 100, "turns": 10},
-        "sends": {"turns": 50},
-    }
+def _run(lab: Lab, tree: Tree, what: Callable[..., dict[str, float]]) -> dict[str, float]:
+    with lab.databases.empty() as dsn:
+        tree.migrate(dsn)
+        execute(dsn, "CHECKPOINT")
+        return what(dsn, partial(lab.call_in, folder=tree.folder, environment=tree.environment))
 
-    def run() -> dict[str, float]:
-        with lab.databases.empty() as dsn:
-            tree.migrate(dsn)
-            execute(dsn, "CHECKPOINT")
-            function = SENDS if what == "sends" else SPEED
-            result: dict[str, float] = lab.call_in(
-                function, folder=tree.folder, environment=tree.environment, dsn=dsn, **arguments[what]
-            )
-            return result
 
-    return run
+def _speed(dsn: str, call: Callable[..., dict[str, float]], *, contestant: str) -> dict[str, float]:
+    return call(SPEED, dsn=dsn, contestant=contestant, devices=100, turns=10)
+
+
+def _sends(dsn: str, call: Callable[..., dict[str, float]]) -> dict[str, float]:
+    return call(SENDS, dsn=dsn, turns=50)
+
+
+def _bytes(dsn: str, call: Callable[..., dict[str, float]]) -> dict[str, float]:
+    return early_growth(dsn, partial(call, CONVERSE))
+
+
+RUNS: Mapping[str, Callable[..., dict[str, float]]] = {
+    "run": partial(_speed, contestant="moorline"),
+    "saver": partial(_speed, contestant="saver"),
+    "sends": _sends,
+    "bytes": _bytes,
+}
 
 
 def _table(results: Results, revision: str) -> str:
@@ -96,6 +109,7 @@ def _table(results: Results, revision: str) -> str:
         ("run", ("turns_per_second", "cpu_ms_per_turn", "p50", "p99")),
         ("saver", ("turns_per_second", "cpu_ms_per_turn")),
         ("sends", ("sends",)),
+        ("bytes", ("bytes",)),
     ):
         for figure in figures:
             ours = [run[figure] for run in results[f"{what} here"]]

@@ -92,18 +92,23 @@ PAGE = """\
 {facts}
 
 ## How
-Moorline and its neighbours run in turn against one PostgreSQL, round after round. Each run is a fresh process with the
-same event loop, on a fresh database unless its measurement says otherwise. The median of the rounds counts; ratios are
-taken between runs of the same round.
+Moorline and its neighbours run by turns against one PostgreSQL, in five rounds, every other one in the opposite order.
+Each run is a fresh process with the same event loop, on a fresh database unless its measurement says otherwise. The
+median of the rounds counts; ratios are taken between runs of the same round. What is not timed but counted, and comes
+out the same each time, takes fewer rounds, as its measurement says.
 
-No run includes HTTP: a scripted model implements each framework's own model interface (a `Model`, a `BaseChatModel` of
-LangChain, a `Model` of openai-agents). It says how many of the person's messages it was shown, and every reply is
-checked for that; after a run, whatever is durable is reopened and has to continue where it was. Neighbours use a pool
-of 20 connections, Moorline its default settings and `MOORLINE_TUNE_GC=true`.
+No run but those of `first_token` includes HTTP: a scripted model implements each framework's own model interface (a
+`Model`, a `BaseChatModel` of LangChain, a `Model` of openai-agents). It says how many of the person's messages it was
+shown, and every reply is checked for that; after a run, whatever is durable is reopened and has to continue where it
+was. Neighbours are set up as their documentation does it, with a pool of 20 open connections; Moorline has its default
+settings, at most 5 connections, and `MOORLINE_TUNE_GC=true`, as the command `moorline` has it. The neighbours, and the
+saver alone, leave Python's garbage collector as it is.
 
 {about}
 
-Run it with `scripts/bench`, or parts of it: `scripts/bench --only saver,start --quick`.
+Run it with `scripts/bench`, which takes about 35 minutes and wants a quiet machine, or parts of it with
+`scripts/bench --only saver,start`. `scripts/bench --quick` tells in under six minutes what a change costs: it compares
+the checkout, as it is, with `main`, or with another revision (`--against REVISION`), run by run.
 """
 
 

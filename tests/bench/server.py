@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from statistics import median
 from urllib.parse import urlsplit
@@ -27,20 +28,35 @@ class Databases:
     @contextmanager
     def fresh(self) -> Iterator[str]:
         """The DSN of a database with our schema, after the server has finished making it; dropped at the end."""
-        with self.empty() as dsn:
-            asyncio.run(migrate(dsn, components=SHIPPED))
+        with self._copy(self._migrated) as dsn:
             execute(dsn, "CHECKPOINT")
             yield dsn
 
     @contextmanager
     def empty(self) -> Iterator[str]:
         """The DSN of a database with nothing in it; dropped at the end."""
-        name = f"bench_{uuid.uuid4().hex}"
+        with self._copy("template1") as dsn:
+            yield dsn
+
+    @cached_property
+    def _migrated(self) -> str:
+        """The name of a database with our schema, to be copied: nobody may connect to it."""
+        name = "bench_migrated"
         execute(self._dsn, f"CREATE DATABASE {name}")
+        asyncio.run(migrate(self._named(name), components=SHIPPED))
+        return name
+
+    @contextmanager
+    def _copy(self, template: str) -> Iterator[str]:
+        name = f"bench_{uuid.uuid4().hex}"
+        execute(self._dsn, f"CREATE DATABASE {name} TEMPLATE {template}")
         try:
-            yield urlsplit(self._dsn)._replace(path=f"/{name}").geturl()
+            yield self._named(name)
         finally:
             execute(self._dsn, f"DROP DATABASE {name} WITH (FORCE)")
+
+    def _named(self, name: str) -> str:
+        return urlsplit(self._dsn)._replace(path=f"/{name}").geturl()
 
     def settings(self, *names: str) -> dict[str, str]:
         """The server's values of these settings."""

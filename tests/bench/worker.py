@@ -29,6 +29,17 @@ def main(function: str, arguments: str) -> None:
     sys.stdout.write(json.dumps(result) + "\n")
 
 
+async def meet() -> None:
+    """Returns when every process that was started together with this one has come here."""
+
+    def wait() -> None:
+        sys.stdout.write("ready\n")
+        sys.stdout.flush()
+        sys.stdin.readline()
+
+    await asyncio.to_thread(wait)
+
+
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     if find_spec("uvloop") is None:
         return None

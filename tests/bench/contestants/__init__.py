@@ -55,8 +55,10 @@ CONTESTANTS = {
     "saver_memory": Contestant(module="graph", name="in_memory", packages=(), durable=False),
     "saver_postgres": Contestant(module="graph", name="on_postgres", packages=_POSTGRES),
     "moorline": Contestant(module="moorline", name="opened", packages=()),
+    "moorline_tool": Contestant(module="moorline", name="with_tool", packages=()),
     "swarm_memory": Contestant(module="swarm", name="in_memory", packages=_SWARM, durable=False),
     "swarm_postgres": Contestant(module="swarm", name="on_postgres", packages=_SWARM + _POSTGRES),
+    "swarm_tool": Contestant(module="swarm", name="with_tool", packages=_SWARM + _POSTGRES),
     "openai_agents": Contestant(module="openai_agents", name="opened", packages=_OPENAI_AGENTS),
 }
 """Moorline's own, and the neighbours."""

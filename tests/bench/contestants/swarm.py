@@ -9,27 +9,32 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
+from uuid import uuid4
 
 from langchain.agents import create_agent
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
+from langchain_core.tools import BaseTool
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph_swarm import create_handoff_tool, create_swarm
 
 from tests.bench.contestants import Turn
+from tests.bench.contestants.notes import NOTE, TOOL
 from tests.bench.conversation import answer
 
 HOLDER = "orders"
 
 
 class Model(BaseChatModel):
-    """Hands over to an agent, or answers after a fixed number of seconds, without HTTP."""
+    """Hands over to an agent, or answers after a fixed number of seconds, without HTTP; one that calls the tool does so
+    first."""
 
     seconds: float = 0.0
     hands_over_to: str | None = None
+    calls_tool: bool = False
 
     @property
     def _llm_type(self) -> str:
@@ -61,6 +66,9 @@ class Model(BaseChatModel):
         if self.seconds:
             await asyncio.sleep(self.seconds)
         usage = {"input_tokens": 100, "output_tokens": 20, "total_tokens": 120}
+        if self.calls_tool and messages[-1].name != TOOL:
+            call = {"name": TOOL, "args": {"note": NOTE}, "id": f"call_{uuid4().hex}"}
+            return _result(AIMessage("", tool_calls=[call], usage_metadata=usage))
         return _result(AIMessage(answer(shown), usage_metadata=usage))
 
 
@@ -68,11 +76,11 @@ def _result(message: AIMessage) -> ChatResult:
     return ChatResult(generations=[ChatGeneration(message=message)])
 
 
-def on(saver: BaseCheckpointSaver[Any], model_seconds: float) -> Turn:
-    """The swarm, compiled on a saver."""
+def on(saver: BaseCheckpointSaver[Any], model_seconds: float, tools: Sequence[BaseTool] = ()) -> Turn:
+    """The swarm, compiled on a saver; the second agent has the tools."""
     holder = create_agent(
-        Model(seconds=model_seconds),
-        tools=[create_handoff_tool(agent_name="concierge", description="everything else")],
+        Model(seconds=model_seconds, calls_tool=bool(tools)),
+        tools=[create_handoff_tool(agent_name="concierge", description="everything else"), *tools],
         system_prompt="You take orders.",
         name=HOLDER,
     )
@@ -107,3 +115,13 @@ async def on_postgres(dsn: str, model_seconds: float) -> AsyncIterator[Turn]:
 
     async with postgres_saver(dsn) as saver:
         yield on(saver, model_seconds)
+
+
+@asynccontextmanager
+async def with_tool(dsn: str, model_seconds: float) -> AsyncIterator[Turn]:
+    """The same with a tool that every turn calls once; its rows go through a pool of their own."""
+    from tests.bench.contestants.postgres_saver import postgres_saver
+    from tests.bench.contestants.psycopg_tool import note_tool
+
+    async with note_tool(dsn) as tool, postgres_saver(dsn) as saver:
+        yield on(saver, model_seconds, [tool])

@@ -22,7 +22,7 @@ def measure(lab: Lab) -> list[Figure]:
             seen=f"{ours} against {rates(results, name)}",
         )
         for name, title, bound in (
-            ("saver_memory", "`InMemorySaver`", 1.0),
+            ("saver_memory", "`InMemorySaver`", 0.9),
             ("saver_postgres", "`AsyncPostgresSaver`", 5.0),
         )
         if name in results
