@@ -64,8 +64,10 @@ class CheckpointStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._puts = Batcher(self._put_all, largest=MEMBERS)
-        self._gets: Batcher[_Wanted, Record | Literal[False]] = Batcher(self._get_all, largest=MEMBERS)
+        self._puts = Batcher(self._put_all, key=lambda put: put.device, largest=MEMBERS)
+        self._gets: Batcher[_Wanted, Record | Literal[False]] = Batcher(
+            self._get_all, key=lambda wanted: wanted.device, largest=MEMBERS
+        )
 
     def put(self, device: str, row: CheckpointRow, values: Sequence[ValueRow]) -> Coroutine[Any, Any, object]:
         """Stores a checkpoint and the values that are new with it. It becomes the head of its namespace if a head is
@@ -88,20 +90,20 @@ class CheckpointStore:
         """The checkpoints with these devices, namespaces and IDs, in this order, in one statement; None for one that is
         gone."""
         wanted = [_Wanted(*key) for key in keys]
-        found = await self._get_all(wanted) if wanted else []
+        found = await self._get_all(wanted, None) if wanted else []
         return [None if record is False else checkpoint_rows(record) for record in found]
 
-    async def _put_all(self, puts: Sequence[_Put]) -> list[Literal[True] | None]:
+    async def _put_all(self, puts: Sequence[_Put], within: float | None) -> list[Literal[True] | None]:
         answers: list[Literal[True] | None] = []
         for part in _parts(puts):
-            records = await self._database.fetch("put", *_columns(sorted(part)))
+            records = await self._database.fetch("put", *_columns(sorted(part)), within=within)
             locked = {record["device"] for record in records}
             answers += [None if put.checkpoint and put.device in locked else True for put in part]
         return answers
 
-    async def _get_all(self, wanted: Sequence[_Wanted]) -> list[Record | Literal[False]]:
+    async def _get_all(self, wanted: Sequence[_Wanted], within: float | None) -> list[Record | Literal[False]]:
         devices, namespaces, ids = zip(*wanted, strict=True)
-        records = await self._database.fetch("get_checkpoints", devices, namespaces, ids)
+        records = await self._database.fetch("get_checkpoints", devices, namespaces, ids, within=within)
         found = {record["place"]: record for record in records}
         return [found.get(place, False) for place in range(1, len(wanted) + 1)]
 

@@ -46,6 +46,10 @@ STATEMENTS = "moorline_checkpoint.sql"
 T = TypeVar("T")
 
 
+class SlowStatement(Exception):
+    """A statement took longer than its caller allowed. It was broken off, and may have been done all the same."""
+
+
 @dataclass(frozen=True)
 class StateKey:
     """A device ID as the key of `conversation_states`, whose column may be text or uuid.
@@ -149,9 +153,9 @@ class Database:
         """The text of a named statement, for a transaction."""
         return self._statements[name].sql
 
-    async def fetch(self, name: str, *args: object) -> list[Record]:
-        """All rows of a named statement."""
-        return await self._run(name, lambda connection: connection.fetch, args)
+    async def fetch(self, name: str, *args: object, within: float | None = None) -> list[Record]:
+        """All rows of a named statement. `SlowStatement` if it takes longer than `within` seconds."""
+        return await self._run(name, lambda connection: connection.fetch, args, within)
 
     async def fetchrow(self, name: str, *args: object) -> Record | None:
         """The first row of a named statement."""
@@ -243,16 +247,17 @@ class Database:
         name: str,
         method: Callable[[PoolConnectionProxy[Record]], Callable[..., Awaitable[T]]],
         args: tuple[object, ...],
+        within: float | None = None,
     ) -> T:
         statement = self._statements[name]
         try:
-            return await self._once(statement, method, args)
+            return await self._once(statement, method, args, within)
         except StoreUnavailable as error:
             if not (statement.repeatable and _lost(error.__cause__)):
                 raise
             reached = error.reached
         try:
-            return await self._once(statement, method, args, alive_at=await self._loss())
+            return await self._once(statement, method, args, within, alive_at=await self._loss())
         except StoreUnavailable as error:
             error.reached |= reached
             raise
@@ -282,16 +287,23 @@ class Database:
         statement: Statement,
         method: Callable[[PoolConnectionProxy[Record]], Callable[..., Awaitable[T]]],
         args: tuple[object, ...],
+        within: float | None,
         *,
         alive_at: float = 0.0,
     ) -> T:
         async with self.connection(alive_at=alive_at) as raw:
-            return await self._send(method(raw), statement.sql, args)
+            return await self._send(method(raw), statement.sql, args, within)
 
-    async def _send(self, method: Callable[..., Awaitable[T]], sql: str, args: tuple[object, ...]) -> T:
+    async def _send(
+        self, method: Callable[..., Awaitable[T]], sql: str, args: tuple[object, ...], within: float | None = None
+    ) -> T:
         with store_errors():
             try:
-                return await method(sql, *_keyed(args, self._uuid_states), timeout=STATEMENT_TIMEOUT)
+                return await method(sql, *_keyed(args, self._uuid_states), timeout=within or STATEMENT_TIMEOUT)
+            except TimeoutError as error:
+                if within is None:
+                    raise
+                raise SlowStatement from error
             except asyncpg.DataError:
                 # asyncpg refuses an argument before anything is sent. If the statement takes NULL in place of the key,
                 # the key was to blame.

@@ -100,8 +100,8 @@ class Turns:
         self._queue_max = queue_max
         self._worker = str(uuid4())
         self._heads = HeadCache()
-        self._begins = Batcher(self._begin_all)
-        self._commits = Batcher(self._commit_all)
+        self._begins = Batcher(self._begin_all, key=lambda claim: claim.device_id)
+        self._commits = Batcher(self._commit_all, key=lambda outcome: outcome.turn.device_id)
 
     @property
     def tags(self) -> DeviceTags:
@@ -316,7 +316,7 @@ class Turns:
             for row in rows
         ]
 
-    async def _begin_all(self, claims: Sequence[_Claim]) -> list[_Claimed | None]:
+    async def _begin_all(self, claims: Sequence[_Claim], within: float | None) -> list[_Claimed | None]:
         records = await self._database.fetch(
             "begin",
             *columns(_Claim, claims),
@@ -326,6 +326,7 @@ class Turns:
             WAITER_SECONDS,
             MAX_ATTEMPTS,
             self._queue_max,
+            within=within,
         )
         found = {record["place"]: _Claimed(json.loads(record["answer"]), {}) for record in records}
         for record in records:
@@ -335,7 +336,7 @@ class Turns:
         answers = (found[place] for place in range(1, len(claims) + 1))
         return [None if answer.answer["outcome"] == "locked" else answer for answer in answers]
 
-    async def _commit_all(self, outcomes: Sequence[_Outcome]) -> list[str | None]:
+    async def _commit_all(self, outcomes: Sequence[_Outcome], within: float | None) -> list[str | None]:
         turns = [turn for turn, _ in outcomes]
         records = await self._database.fetch(
             "commit",
@@ -347,6 +348,7 @@ class Turns:
             *placed_columns(CheckpointRow, (turn.checkpoints.values() for turn in turns)),
             *placed_columns(ValueRow, (turn.channel_values.values() for turn in turns)),
             *placed_columns(WriteRow, (turn.all_writes() for turn in turns)),
+            within=within,
         )
         found = {record["place"]: record["outcome"] for record in records}
         answers = (found[place] for place in range(1, len(outcomes) + 1))

@@ -1,6 +1,7 @@
 """What many devices want at the same moment goes to the database as one statement, and no item affects another."""
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,6 +17,7 @@ from moorline_checkpoint.batcher import LARGEST
 from moorline_checkpoint.database import STATEMENTS, Database
 from moorline_checkpoint.queue import Replayed
 from moorline_checkpoint.rows import CheckpointRow
+from moorline_checkpoint.slowness import QUICK, SUSPECTS
 from moorline_checkpoint.turn import OpenTurn
 from moorline_checkpoint.turns import Turns
 from moorline_migrations.errors import StoreUnavailable
@@ -231,3 +233,77 @@ async def test_while_the_store_is_away_each_item_of_a_batch_gets_its_own_error(d
         assert not any(error.reached for error in errors)
         await asyncio.gather(*(answer(turns, message(device=device)) for device in DEVICES))
         await database.close()
+
+
+SLOWED = """
+    CREATE FUNCTION slow_down() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        PERFORM pg_sleep(CASE WHEN NEW.device_id ~ %s THEN %s ELSE 0 END);
+        RETURN NEW;
+    END
+    $$;
+    CREATE TRIGGER slow_down BEFORE INSERT ON conversation_messages FOR EACH ROW EXECUTE FUNCTION slow_down();
+"""
+"""Makes the claims of some devices take so many seconds."""
+
+
+async def timed(turns: Turns, device: str) -> float:
+    """Seconds that a turn takes."""
+    began = time.perf_counter()
+    await answer(turns, message(str(uuid4()), device=device))
+    return time.perf_counter() - began
+
+
+async def test_a_slow_device_holds_up_no_other(dsn: str, connection: Connection) -> None:
+    await connection.execute(SLOWED % ("'slow'", 2))
+    async with proxied(dsn) as proxy:
+        database = Database(proxy.dsn)
+        turns = Turns(database, default_ttl=60)
+        await answer(turns, message("warm"))
+        slow, *quick = await asyncio.gather(*(timed(turns, device) for device in ["slow", *DEVICES[:LARGEST]]))
+        assert slow > 2
+        assert max(quick) < 1
+        # From then on it is in no batch, so that nobody notices it.
+        proxy.sends.clear()
+        slow, *quick = await asyncio.gather(*(timed(turns, device) for device in ["slow", *DEVICES[:LARGEST]]))
+        assert max(quick) < QUICK
+        grouped = [send.devices for send in proxy.sends if send.statement == "begin"]
+        assert ("slow",) in grouped
+        assert not any("slow" in devices for devices in grouped if len(devices) > 1)
+        # Once it is quick again it is in batches again.
+        await connection.execute("DROP TRIGGER slow_down ON conversation_messages")
+        await timed(turns, "slow")
+        proxy.sends.clear()
+        await asyncio.gather(*(timed(turns, device) for device in [DEVICES[0], "slow", *DEVICES[1:LARGEST]]))
+        assert any("slow" in send.devices and len(send.devices) > 1 for send in proxy.sends)
+        await database.close()
+
+
+async def test_if_many_are_slow_it_is_the_store_and_batches_stay_whole(dsn: str, connection: Connection) -> None:
+    await connection.execute(SLOWED % ("'^d'", 1.5 * QUICK))
+    many = DEVICES[: SUSPECTS + 2]
+    async with proxied(dsn) as proxy:
+        database = Database(proxy.dsn)
+        turns = Turns(database, default_ttl=60)
+        await answer(turns, message("warm", device="other"))
+        await asyncio.gather(*(timed(turns, device) for device in many))
+        proxy.sends.clear()
+        await asyncio.gather(*(timed(turns, device) for device in many))
+        await database.close()
+    begins = [send.devices for send in proxy.sends if send.statement == "begin"]
+    assert len(begins) <= 2
+    assert sorted(device for devices in begins for device in devices) == sorted(many)
+
+
+async def test_a_device_at_fault_is_in_no_batch_any_more(dsn: str) -> None:
+    async with proxied(dsn) as proxy:
+        database = Database(proxy.dsn)
+        turns = Turns(database, default_ttl=60)
+        for _ in range(2):
+            proxy.sends.clear()
+            await asyncio.gather(
+                *(begin(turns, message(str(uuid4()), device=device)) for device in [*DEVICES[:5], TOO_LONG]),
+                return_exceptions=True,
+            )
+        await database.close()
+    assert not any(TOO_LONG in send.devices for send in proxy.sends if len(send.devices) > 1)
