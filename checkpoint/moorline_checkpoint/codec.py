@@ -20,10 +20,11 @@ from langgraph.checkpoint.base import (
 )
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
+from moorline_checkpoint.damage import readable
 from moorline_checkpoint.errors import InvalidMetadata
 from moorline_checkpoint.packing import load_json, pack_json, pack_text, unpack_text
 from moorline_checkpoint.rows import CheckpointRow, DeltaRow, HistoryRows, ValueRow, WriteRow, in_order
-from moorline_migrations.errors import MoorlineError
+from moorline_migrations.errors import StateDamaged
 
 _OWN_COLUMNS = ("id", "channel_values", "channel_versions")
 """Keys of a checkpoint that are stored outside its serialised body."""
@@ -152,6 +153,7 @@ def pack_writes(
     return list(placed.values()), replaces
 
 
+@readable()
 def unpack_checkpoint(
     serde: SerializerProtocol,
     device: str,
@@ -159,13 +161,13 @@ def unpack_checkpoint(
     values: Iterable[ValueRow],
     writes: Iterable[WriteRow],
 ) -> CheckpointTuple:
-    """The checkpoint that the rows make up. MoorlineError if its body cannot be read.
+    """The checkpoint that the rows make up. `StateDamaged` if they cannot be read.
 
     For a type that it refuses, a strict serializer returns the bare arguments, here as everywhere in LangGraph.
     """
     body = serde.loads_typed((row.type, row.body))
     if not isinstance(body, dict):
-        raise MoorlineError(
+        raise StateDamaged(
             f"The stored checkpoint {row.id} is damaged or was written by something else; "
             "delete it, or read an older one by its checkpoint_id."
         )
@@ -174,22 +176,23 @@ def unpack_checkpoint(
         "updated_channels": None,
         **body,
         "id": unpack_text(row.id),
-        "channel_versions": load_json(row.versions),
+        "channel_versions": _mapping(load_json(row.versions)),
         "channel_values": {unpack_text(value.channel): serde.loads_typed((value.type, value.blob)) for value in values},
     }
     return CheckpointTuple(
         config=_config(device, row.ns, row.id),
         checkpoint=cast("Checkpoint", checkpoint),
-        metadata=load_json(row.metadata),
+        metadata=cast("CheckpointMetadata", _mapping(load_json(row.metadata))),
         parent_config=_config(device, row.ns, row.parent) if row.parent else None,
         pending_writes=[_pending(serde, write) for write in in_order(writes)],
     )
 
 
+@readable()
 def unpack_history(
     serde: SerializerProtocol, channels: Sequence[str], rows: HistoryRows
 ) -> dict[str, DeltaChannelHistory]:
-    """What each channel's value is made of."""
+    """What each channel's value is made of. `StateDamaged` if the rows cannot be read."""
     pending = [_pending(serde, write) for write in rows.writes]
     history: dict[str, DeltaChannelHistory] = {}
     for channel in channels:
@@ -197,6 +200,12 @@ def unpack_history(
         if seed := rows.seeds.get(pack_text(channel)):
             history[channel]["seed"] = serde.loads_typed((seed.type, seed.blob))
     return history
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise TypeError
+    return value
 
 
 def _pending(serde: SerializerProtocol, write: WriteRow | DeltaRow) -> PendingWrite:

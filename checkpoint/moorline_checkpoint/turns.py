@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from uuid import UUID, uuid4
 
 from moorline_checkpoint.batcher import Batcher
+from moorline_checkpoint.damage import readable, sound
+from moorline_checkpoint.errors import InvalidDeviceID
 from moorline_checkpoint.head_cache import HeadCache
 from moorline_checkpoint.messages import IncomingMessage, Resume, TurnMessage
 from moorline_checkpoint.packing import load_json, pack_json, pack_text, unpack_json, unpack_text
@@ -114,18 +116,22 @@ class Turns:
         Idempotent in `claim_id`: called again with the same one, it returns the same turn. A message that has to wait
         keeps its place for `WAITER_SECONDS` seconds after it last asked.
         """
-        found, prefetched = await self._begins.answer(
-            _Claim(
-                device_id=message.device_id,
-                message_id=pack_text(message.message_id),
-                claim_id=claim_id,
-                text=pack_text(message.text),
-                resume=None if message.resume is None else pack_json(asdict(message.resume)),
-                values=pack_json(message.values),
-                on_busy=message.on_busy,
-                known=self._known(message.device_id),
-            )
+        claim = _Claim(
+            device_id=message.device_id,
+            message_id=pack_text(message.message_id),
+            claim_id=claim_id,
+            text=pack_text(message.text),
+            resume=None if message.resume is None else pack_json(asdict(message.resume)),
+            values=pack_json(message.values),
+            on_busy=message.on_busy,
+            known=self._known(message.device_id),
         )
+        with sound():
+            found, prefetched = await self._begins.answer(claim)
+        with readable():
+            return self._answer(claim, found, prefetched)
+
+    def _answer(self, claim: _Claim, found: dict[str, Any], prefetched: dict[str, HeadRows]) -> OpenTurn | QueueAnswer:
         match found["outcome"]:
             case "replayed":
                 return Replayed(record=_record(found), other_text=found["other_text"])
@@ -135,17 +141,22 @@ class Turns:
                 return Busy(full=outcome == "full", retry_after=found["retry_after"])
             case "stale_resume":
                 return StaleResume(resume=Resume(**unpack_json(found["resume"])))
+            case "other_spelling":
+                raise InvalidDeviceID(
+                    "Another spelling of this device ID is in use, which the database takes for the same."
+                )
             case "dead":
                 return Dead(error=found["error"])
-        return self._open(message.device_id, claim_id, found, prefetched)
+        return self._open(claim.device_id, claim.claim_id, found, prefetched)
 
     async def begin_orphaned(self, device_id: str) -> OpenTurn | None:
         """Claims what a crashed process left behind on the device: its turn, or a message that waited there."""
         claim_id = uuid4()
-        found, prefetched = await self._begins.answer(
-            _Claim(device_id, None, claim_id, None, None, None, "wait", self._known(device_id))
-        )
-        return self._open(device_id, claim_id, found, prefetched) if found["outcome"] == "claimed" else None
+        claim = _Claim(device_id, None, claim_id, None, None, None, "wait", self._known(device_id))
+        with sound():
+            found, prefetched = await self._begins.answer(claim)
+        with readable():
+            return self._open(device_id, claim_id, found, prefetched) if found["outcome"] == "claimed" else None
 
     async def orphaned(self) -> list[str]:
         """Devices on which a crashed process may have left something behind."""
@@ -304,17 +315,18 @@ class Turns:
     async def transcript(self, device_id: str) -> list[TranscriptEntry]:
         """All committed turns of the device, oldest first."""
         rows = await self._database.fetch("transcript", device_id)
-        return [
-            TranscriptEntry(
-                texts=tuple(map(unpack_text, row["texts"])),
-                record=_record(
-                    {**row, "usage": json.loads(row["usage"]), "interrupt": json.loads(row["interrupt"] or "null")}
-                ),
-                started_at=row["started_at"],
-                committed_at=row["committed_at"],
-            )
-            for row in rows
-        ]
+        with readable():
+            return [
+                TranscriptEntry(
+                    texts=tuple(map(unpack_text, row["texts"])),
+                    record=_record(
+                        {**row, "usage": json.loads(row["usage"]), "interrupt": json.loads(row["interrupt"] or "null")}
+                    ),
+                    started_at=row["started_at"],
+                    committed_at=row["committed_at"],
+                )
+                for row in rows
+            ]
 
     async def _begin_all(self, claims: Sequence[_Claim], within: float | None) -> list[_Claimed | None]:
         records = await self._database.fetch(
@@ -329,10 +341,11 @@ class Turns:
             within=within,
         )
         found = {record["place"]: _Claimed(json.loads(record["answer"]), {}) for record in records}
-        for record in records:
-            if record["checkpoint_id"] is not None:
-                rows = head_rows(record)
-                found[record["place"]].prefetched[rows.head.checkpoint.ns] = rows
+        with readable():
+            for record in records:
+                if record["checkpoint_id"] is not None:
+                    rows = head_rows(record)
+                    found[record["place"]].prefetched[rows.head.checkpoint.ns] = rows
         answers = (found[place] for place in range(1, len(claims) + 1))
         return [None if answer.answer["outcome"] == "locked" else answer for answer in answers]
 
@@ -375,12 +388,12 @@ class Turns:
                 for message in found["messages"]
             ),
             resume=_resume(unpack_json(found["resume"])),
-            values=unpack_json(found["values"]),
+            values=dict(unpack_json(found["values"])),
             attempts=found["attempts"],
             now=datetime.fromisoformat(found["now"]),
             holder=found["active_agent"],
             active_agent=found["active_agent"],
-            heads=found["heads"],
+            heads=_heads(found["heads"]),
             prefetched=prefetched | self._cached(device_id, found),
             journal=tuple(JournalEntry(**unpack_json(entry)) for entry in found["journal"]),
             journaled=bool(found["journal"]),
@@ -388,6 +401,12 @@ class Turns:
             run=None if found.get("run") is None else RunStart(**unpack_json(found["run"])),
             unfinished=tuple(UnfinishedEffect(**unpack_json(effect)) for effect in found["unfinished"] or ()),
         )
+
+
+def _heads(stored: Mapping[str, Any]) -> dict[str, str]:
+    if not all(isinstance(head, str) for head in stored.values()):
+        raise TypeError
+    return dict(stored)
 
 
 def _resume(stored: Mapping[str, Any] | None) -> Resume | None:
@@ -400,6 +419,6 @@ def _record(found: dict[str, Any]) -> TurnRecord:
         agent=found["agent"],
         reply=unpack_text(found["reply"]),
         handoffs=tuple(found["handoffs"]),
-        usage=found["usage"],
+        usage=dict(found["usage"]),
         interrupt=unpack_json(found["interrupt"]),
     )

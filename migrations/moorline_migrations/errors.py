@@ -50,6 +50,11 @@ class SchemaMismatch(MoorlineError):
     """The tables are not those that this code needs: missing, too old, too new, or impossible to adopt."""
 
 
+class StateDamaged(MoorlineError):
+    """What is stored of a device cannot be read: a row is damaged, or was written by something else. No other device is
+    affected. Repair or restore the device's rows, or erase the device; the messages are not at fault."""
+
+
 class StoreUnavailable(MoorlineError):
     """The database did not answer, or could not do the work now; the same call may succeed later."""
 
@@ -57,6 +62,12 @@ class StoreUnavailable(MoorlineError):
     reached = True
     """Whether what was sent may have been done all the same; False if there was not even a connection."""
 
+
+DAMAGED = (
+    "What is stored of this device cannot be read, because a row is damaged or was written by something else; repair "
+    "its rows, or erase the device"
+)
+"""The advice of `StateDamaged`."""
 
 _Meaning = tuple[type[MoorlineError], str]
 
@@ -69,9 +80,13 @@ _REFUSED = "ML001"
 _UNKNOWN = "ML002"
 """The same if it is asked for something unknown, for example by code that is newer than the schema."""
 
+_DAMAGED = "ML004"
+"""The same if a device's rows contradict each other."""
+
 _BY_STATE: dict[str, _Meaning] = {
     _REFUSED: (SchemaMismatch, "Refused; nothing was changed"),
     _UNKNOWN: (ConfigurationError, "The schema does not know what it is asked for"),
+    _DAMAGED: (StateDamaged, DAMAGED),
     "25006": (StoreUnavailable, "The database is read-only at present; try again once it takes writes"),
     "26000": (ConfigurationError, f"The pooler lost a prepared statement; {_POOLER}"),
     "3D000": (ConfigurationError, "The database does not exist; create it or correct DATABASE_URL"),
@@ -191,4 +206,6 @@ def _meaning(error: BaseException) -> _Meaning | None:
 def _detail(error: BaseException) -> str:
     if isinstance(error, asyncpg.PostgresError) and error.sqlstate in (_REFUSED, _UNKNOWN):
         return f"{error.args[0]}: {error.hint}"
-    return f"The cause: {str(error) or type(error).__name__}"
+    # Not str(error), which has PostgreSQL's DETAIL in it: that quotes rows.
+    cause = error.args[0] if isinstance(error, asyncpg.PostgresError) and error.args else error
+    return f"The cause: {str(cause) or type(error).__name__}"

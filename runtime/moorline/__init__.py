@@ -54,6 +54,9 @@ if TYPE_CHECKING:
         StaleTurn as StaleTurn,
     )
     from moorline.errors import (
+        StateDamaged as StateDamaged,
+    )
+    from moorline.errors import (
         StoreUnavailable as StoreUnavailable,
     )
     from moorline.errors import (
@@ -113,6 +116,7 @@ else:
                 "SchemaMismatch",
                 "SessionBusy",
                 "StaleTurn",
+                "StateDamaged",
                 "StoreUnavailable",
                 "ToolRefused",
                 "TransactionError",

@@ -11,7 +11,7 @@ from moorline_checkpoint.errors import (
     StaleTurn,
     TransactionError,
 )
-from moorline_migrations.errors import ConfigurationError, MoorlineError, SchemaMismatch, StoreUnavailable
+from moorline_migrations.errors import ConfigurationError, MoorlineError, SchemaMismatch, StateDamaged, StoreUnavailable
 
 __all__ = [
     "AgentError",
@@ -28,6 +28,7 @@ __all__ = [
     "SchemaMismatch",
     "SessionBusy",
     "StaleTurn",
+    "StateDamaged",
     "StoreUnavailable",
     "ToolRefused",
     "TransactionError",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from langgraph.types import Command
 
 from moorline.background import Background
-from moorline.errors import InvalidMessage, StaleTurn, StoreUnavailable
+from moorline.errors import InvalidMessage, StaleTurn, StateDamaged, StoreUnavailable
 from moorline.journal import TurnJournal
 from moorline.manager import StartOver
 from moorline.results import failure_of, is_outer, record_of
@@ -152,8 +152,7 @@ class Execution:
             notify=notify,
             failure=type(failure).__name__,
             give_back=give_back,
-            # Begin found that it answers the last turn's interrupt, but an agent has changed since.
-            forget=turn.resume is not None and isinstance(failure, InvalidMessage),
+            forget=_as_if_never_come(turn, failure, told=notify is not None),
             spent=usage.as_json(None),
         )
         # An erasure removes the record of a turn's effects, not the effects themselves.
@@ -193,6 +192,14 @@ def _unfinished(turn: OpenTurn) -> tuple[UnfinishedCall, ...]:
         UnfinishedCall(agent=effect.agent, tool=effect.name, arguments=effect.intent, result=effect.result)
         for effect in turn.unfinished
     )
+
+
+def _as_if_never_come(turn: OpenTurn, failure: BaseException, *, told: bool) -> bool:
+    """Whether nothing is to stay of the messages of a turn that failed before any of it ran: Begin would have refused
+    it, had Begin known that an agent has changed since it asked, or that the device's rows are damaged."""
+    if isinstance(failure, InvalidMessage):
+        return turn.resume is not None
+    return told and isinstance(failure, StateDamaged) and turn.attempts == 1 and not turn.journaled
 
 
 @cache

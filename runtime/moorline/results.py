@@ -9,7 +9,7 @@ from typing import Any
 from langgraph.errors import GraphRecursionError
 from langgraph.types import Interrupt as GraphInterrupt
 
-from moorline.errors import AgentError, ModelError, MoorlineError, StoreUnavailable
+from moorline.errors import AgentError, ModelError, MoorlineError, StateDamaged, StoreUnavailable
 from moorline.reply import Interrupt, Reply
 from moorline_agents.messages import Usage
 from moorline_agents.run import Progress
@@ -62,7 +62,7 @@ def failure_of(error: BaseException) -> BaseException:
 
 def is_outer(error: BaseException) -> bool:
     """Whether something other than the message caused the failure, so that it does not count as an attempt."""
-    return isinstance(error, StoreUnavailable | asyncio.CancelledError) or (
+    return isinstance(error, StoreUnavailable | StateDamaged | asyncio.CancelledError) or (
         isinstance(error, ModelError) and error.retryable
     )
 

@@ -17,7 +17,7 @@ from uuid import UUID, uuid4
 from moorline import stateless
 from moorline.background import GRACE, Background
 from moorline.context import Call
-from moorline.errors import MessageSetAside, MoorlineError, SessionBusy, StoreUnavailable, TurnTimeout
+from moorline.errors import MessageSetAside, MoorlineError, SessionBusy, StateDamaged, StoreUnavailable, TurnTimeout
 from moorline.execution import Execution, stale_resume
 from moorline.reply import Reply
 from moorline.results import reply_of
@@ -126,7 +126,7 @@ class TurnQueue:
             # A call that does not wait for its turn does not queue up here either.
             async with waiters.entrance if POLICIES[call.message.on_busy].waits else nullcontext():
                 begun = await self._begin(call, passage)
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, StateDamaged):
             await self._withdraw(call, passage)
             raise
         except StoreUnavailable as error:

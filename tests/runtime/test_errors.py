@@ -25,6 +25,7 @@ RETRYABLE = {
     "SchemaMismatch": False,
     "SessionBusy": True,
     "StaleTurn": True,
+    "StateDamaged": False,
     "StoreUnavailable": True,
     "ToolRefused": False,
     "TransactionError": False,

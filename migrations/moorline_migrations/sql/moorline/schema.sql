@@ -379,6 +379,7 @@ $$;
 --   replayed      the message was answered before: the stored reply.
 --   waiting       the message is in the queue, or is being answered right now: ask again.
 --   busy          another turn is running and the caller does not wait; nothing was stored.
+--   other_spelling  the column device_id takes another device ID for the same; nothing was stored.
 --   full          the message would have to wait, and queue_max messages of the device wait already; nothing was stored.
 --   stale_resume  the message answers an interrupt that no longer waits for an answer; nothing was stored, and if the
 --                 message was in the queue, it has been removed.
@@ -453,6 +454,9 @@ BEGIN
         IF NOT FOUND THEN
             RETURN '{"outcome": "locked"}'::jsonb;
         END IF;
+    END IF;
+    IF state.device_id::text <> device THEN
+        RETURN '{"outcome": "other_spelling"}'::jsonb;
     END IF;
     moment := pg_catalog.clock_timestamp();
     lease := moment + lease_seconds * interval '1 second';
@@ -631,7 +635,8 @@ BEGIN
         state.fence + 1, (pg_catalog.date_part('epoch', moment) * 1000000::double precision)::bigint);
     UPDATE @schema.conversation_states s
         SET claim_id = claim,
-            claimed_at = moment,
+            -- A turn that is taken over began when it was first claimed.
+            claimed_at = CASE WHEN state.claim_id IS NULL THEN moment ELSE coalesce(state.claimed_at, moment) END,
             lease_until = lease,
             fence = next_fence,
             open_messages = chosen,
