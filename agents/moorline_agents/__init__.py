@@ -6,6 +6,7 @@ if TYPE_CHECKING:
     from moorline_agents.agent import Agent as Agent
     from moorline_agents.errors import AgentError as AgentError
     from moorline_agents.graph_agent import GraphAgent as GraphAgent
+    from moorline_agents.handover import handover_tools as handover_tools
     from moorline_agents.messages import Message as Message
     from moorline_agents.messages import ModelAnswer as ModelAnswer
     from moorline_agents.messages import Usage as Usage
@@ -41,6 +42,7 @@ else:
             "moorline_agents.agent": ("Agent",),
             "moorline_agents.errors": ("AgentError",),
             "moorline_agents.graph_agent": ("GraphAgent",),
+            "moorline_agents.handover": ("handover_tools",),
             "moorline_agents.messages": ("Message", "ModelAnswer", "Usage"),
             "moorline_agents.model": ("ChatModel", "Model", "ToolChoice"),
             "moorline_agents.model_errors": ("ContextOverflow", "ModelError"),

@@ -63,6 +63,11 @@ class Agent:
         """The node at which the agent's part of a turn begins."""
         return f"{self.name}.think"
 
+    @property
+    def state_types(self) -> frozenset[tuple[str, str]]:
+        """None: what an agent remembers is plain data."""
+        return frozenset()
+
     def add_to(self, graph: StateGraph[Any, Any, Any, Any], deps: AgentDeps, host: AgentHost) -> None:
         """Adds the agent's two nodes, and its history channel, which only they see."""
         loop = Loop(agent=self, deps=deps, host=host)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,10 @@ from langgraph.runtime import Runtime
 from langgraph.types import Command
 
 from moorline_agents import control
-from moorline_agents.run import AgentDeps, AgentHost, Outcome, RunContext, TurnInput
+from moorline_agents.graph_part import Part
+from moorline_agents.graph_run import GraphRun
+from moorline_agents.graph_types import state_types
+from moorline_agents.run import AgentDeps, AgentHost, RunContext, TurnInput
 
 if TYPE_CHECKING:
     from langgraph.graph.state import CompiledStateGraph
@@ -23,9 +25,13 @@ if TYPE_CHECKING:
 class GraphAgent:
     """A compiled LangGraph graph whose state has LangChain `messages`, as an agent of a manager.
 
-    The person's message is appended to its `messages`, and the last of these is its answer. Its state is kept under its
-    own name; a checkpointer that it was compiled with is not used. It finds a `RunContext` in LangGraph's runtime
-    context, and may `interrupt` to ask: the answer comes as a `Resume`. `migrations` are like those of an `Agent`.
+    The person's message is appended to its `messages`, and the last of these is its answer; text is shown while the
+    graph's models write it. Its state is kept under its own name, with the types that its schemas name; a checkpointer
+    that it was compiled with is not used. With `context_schema=RunContext` it finds one in LangGraph's runtime context.
+
+    It may ask: with `interrupt`, or by stopping at an `interrupt_before` or `interrupt_after`; the answer comes as a
+    `Resume`, and lets it go on. It may hand over: with `handover_tools`, or with a `Command` to its parent graph that
+    goes to another agent. `migrations` are like those of an `Agent`.
     """
 
     name: str
@@ -50,23 +56,26 @@ class GraphAgent:
         """The node at which the agent's part of a turn begins."""
         return self.name
 
-    def add_to(self, graph: StateGraph[Any, Any, Any, Any], deps: AgentDeps, host: AgentHost) -> None:  # noqa: ARG002  # as Agent's
+    @property
+    def state_types(self) -> frozenset[tuple[str, str]]:
+        """The types that its schemas name, by module and name; the checkpointer may rebuild them."""
+        return state_types(self.graph)
+
+    def add_to(self, graph: StateGraph[Any, Any, Any, Any], deps: AgentDeps, host: AgentHost) -> None:
         """Adds the graph as a node, a subgraph that keeps its state in a namespace of its own."""
         own = self.graph.copy({"checkpointer": True, "name": self.name})
+        others = {other.name: other.description for other in deps.others if other.name != self.name}
 
         async def run(state: TurnInput, *, runtime: Runtime[RunContext]) -> Command[str]:
             context = runtime.context
             context.progress.agent = self.name
             await host.enter(context)
-            messages = [("user", text) for text in state.get("texts", ())]
             inside = replace(context, tools=replace(context.tools, agent=self.name))
-            output = await own.ainvoke({"messages": messages}, context=inside, version="v2")
-            return Command(goto=await host.leave(Outcome(text=_last_text(output.value)), context))
+            run = GraphRun(own, inside, Part(others=others))
+            texts = state.get("texts", [])
+            outcome = await run.outcome({"messages": [("user", text) for text in texts]})
+            # A run that continues after an interrupt does not get the person's texts in its input.
+            update = {"texts": run.last_texts()} if outcome.handoff and not texts else None
+            return Command(goto=await host.leave(outcome, context), update=update)
 
-        graph.add_node(self.name, run, input_schema=TurnInput, destinations=(END,))
-
-
-def _last_text(state: Any) -> str:
-    """The text of the last message in the graph's state, whatever type its schema gives messages."""
-    messages = state["messages"] if isinstance(state, Mapping) else state.messages
-    return str(messages[-1].text)
+        graph.add_node(self.name, run, input_schema=TurnInput, destinations=(END, *host.handoffs))

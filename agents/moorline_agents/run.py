@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Protocol, TypedDict
+from typing import Annotated, Any, Protocol, TypedDict
 
 from langgraph.channels import UntrackedValue
+from pydantic import GetCoreSchemaHandler
+from pydantic_core import core_schema
 
 from moorline_agents.journal import Journal, NoJournal
 from moorline_agents.messages import Usage
@@ -60,6 +62,12 @@ class RunContext:
     unfinished: Sequence[UnfinishedCall] = ()
     """What all agents' tools did for earlier messages that have not been answered, oldest first."""
     progress: Progress = field(default_factory=Progress)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        """LangChain's tools take it as `ToolRuntime[RunContext]`, and pydantic shall not look inside."""
+        as_it_is = core_schema.plain_serializer_function_ser_schema(lambda context: context)
+        return core_schema.is_instance_schema(cls, serialization=as_it_is)
 
 
 class AgentHost(Protocol):

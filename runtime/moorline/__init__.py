@@ -83,6 +83,7 @@ if TYPE_CHECKING:
     from moorline.texts import Texts as Texts
     from moorline_agents.agent import Agent as Agent
     from moorline_agents.graph_agent import GraphAgent as GraphAgent
+    from moorline_agents.handover import handover_tools as handover_tools
     from moorline_agents.model import ChatModel as ChatModel
     from moorline_agents.model import Model as Model
     from moorline_agents.tools import ToolContext as ToolContext
@@ -130,6 +131,7 @@ else:
             "moorline.texts": ("Texts",),
             "moorline_agents.agent": ("Agent",),
             "moorline_agents.graph_agent": ("GraphAgent",),
+            "moorline_agents.handover": ("handover_tools",),
             "moorline_agents.model": ("ChatModel", "Model"),
             "moorline_agents.tools": ("ToolContext", "tool"),
             "moorline_checkpoint.queue": ("DeadLetter",),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from moorline.embedded import embedded_dsn
 from moorline.errors import StoreUnavailable
@@ -13,6 +14,9 @@ from moorline_checkpoint.saver import DeviceCheckpointer
 from moorline_checkpoint.turns import Turns
 from moorline_migrations.components import CORE, SCHEDULING, Migrations
 from moorline_migrations.runner import check, migrate
+
+if TYPE_CHECKING:
+    from langgraph.checkpoint.serde.base import SerializerProtocol
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +31,9 @@ class Backend:
         await self.saver.close()
 
 
-async def open_backend(settings: Settings, *, components: Sequence[Migrations] = (CORE,)) -> Backend:
+async def open_backend(
+    settings: Settings, *, components: Sequence[Migrations] = (CORE,), serde: SerializerProtocol | None = None
+) -> Backend:
     """Raises `SchemaMismatch`, which names the command to run, if the components' tables are not what this code needs.
 
     The embedded database is Moorline's own, so it is migrated here; if scheduling is among the components, it also gets
@@ -41,6 +47,7 @@ async def open_backend(settings: Settings, *, components: Sequence[Migrations] =
     saver = DeviceCheckpointer.from_conn_string(
         dsn,
         schema=schema,
+        serde=serde,
         default_ttl=settings.default_session_ttl,
         pool_size=settings.pool_max,
         statement_cache_size=settings.statement_cache_size,

@@ -164,18 +164,24 @@ class Execution:
             if self.start_over.in_any(texts):
                 turn.forget_state()
             return {"texts": texts}
-        interrupt_id = turn.resume.interrupt_id
-        asked = await self.graph.aget_state({"configurable": {"thread_id": turn.device_id}})
-        # The agent itself must be waiting too: one that has changed since would take itself for finished.
-        waiting = [
-            await self.graph.aget_state({"configurable": {"thread_id": turn.device_id, "checkpoint_ns": task.name}})
-            if task.state
-            else task
-            for task in asked.tasks
-        ]
-        if not any(interrupt.id == interrupt_id for snapshot in waiting for interrupt in snapshot.interrupts):
+        if not await self._waits(turn.device_id, turn.resume.interrupt_id):
             raise stale_resume(turn.resume)
-        return Command(resume={interrupt_id: turn.resume.value})
+        return Command(resume={turn.resume.interrupt_id: turn.resume.value})
+
+    async def _waits(self, device_id: str, interrupt_id: str) -> bool:
+        """Whether the question waits for its answer, in the manager graph and in the agent's own: one that has changed
+        since would take itself for finished."""
+        for task in (await self.graph.aget_state({"configurable": {"thread_id": device_id}})).tasks:
+            asking: Any = task
+            if task.state:
+                ns = {"thread_id": device_id, "checkpoint_ns": task.name}
+                inside = await self.graph.aget_state({"configurable": ns})
+                # At a static breakpoint nothing inside has asked; the agent's node asks for it.
+                at_breakpoint = inside.next and not inside.interrupts
+                asking = task if at_breakpoint else inside
+            if any(interrupt.id == interrupt_id for interrupt in asking.interrupts):
+                return True
+        return False
 
     async def _heartbeats(self, turn: OpenTurn) -> None:
         """Renews the lease again and again."""

@@ -51,6 +51,8 @@ class AgentProtocol(Protocol):
     def aliases(self) -> Sequence[str]: ...
     @property
     def entry(self) -> str: ...
+    @property
+    def state_types(self) -> frozenset[tuple[str, str]]: ...
     def add_to(self, graph: StateGraph[Any, Any, Any, Any], deps: AgentDeps, host: AgentHost) -> None: ...
 
 
@@ -103,7 +105,9 @@ class Manager:
         for agent in self._agents.values():
             agent.add_to(graph, self._deps, _Host(agent=agent, agents=self._agents, saver=self._saver))
         graph.add_edge(START, ROUTE)
-        return graph.compile(checkpointer=self._saver, name="manager")
+        wanted = {key for agent in self._agents.values() for key in agent.state_types}
+        saver = self._saver.with_allowlist(wanted) if wanted else self._saver
+        return graph.compile(checkpointer=saver, name="manager")
 
     async def _route(self, state: TurnInput, *, runtime: Runtime[RunContext]) -> Command[str]:
         context = runtime.context

@@ -29,6 +29,7 @@ from moorline_checkpoint.turns import TranscriptEntry
 from moorline_migrations.components import CORE, Migrations, distinct
 
 if TYPE_CHECKING:
+    from langgraph.checkpoint.serde.base import SerializerProtocol
     from openai import AsyncOpenAI
 
     from moorline_checkpoint.sessions import Session
@@ -64,9 +65,11 @@ class Moorline:
         client: AsyncOpenAI | Callable[[], AsyncOpenAI] | None = None,
         on_recovered: Callable[[str, Reply], None] | None = None,
         texts: Texts = Texts(),  # noqa: B008 - frozen
+        serde: SerializerProtocol | None = None,
     ) -> None:
         """`agents` replace those that ship, `client` the one that the settings describe. `texts` are what Moorline
-        itself says to a person.
+        itself says to a person. `serde` replaces the checkpointer's serializer, to rebuild types in the state of graphs
+        that their schemas do not name (`StrictSerializer([Order])`), or to encrypt what they store.
 
         `on_recovered(device_id, reply)` gets the reply of each crashed turn that this runtime finishes; without it,
         they come in `Reply.recovered`. The callers of these turns are gone, so somebody has to send their replies.
@@ -75,6 +78,7 @@ class Moorline:
         self._agents = agents
         self._model = chat_model(self.settings, client=client)
         self._on_recovered = on_recovered
+        self._serde = serde
         self._start_over = StartOver(words=self.settings.start_over, reply=texts.start_over)
         self._background = Background()
         self._entered = False
@@ -223,7 +227,7 @@ class Moorline:
         return self._agents if self._agents is not None else shipped_agents(self.settings)
 
     async def _open(self) -> _Opened:
-        backend = await open_backend(self.settings, components=self.components)
+        backend = await open_backend(self.settings, components=self.components, serde=self._serde)
         try:
             execution = Execution(
                 graph=self._manager(backend).compile(),

@@ -19,7 +19,7 @@ PACKAGES = ["moorline", "moorline_agents", "moorline_checkpoint", "moorline_migr
 FACE = """
     run_manager stream_manager Moorline Settings Reply Interrupt Resume TurnContext
     Event TextDelta TextWithdrawn TurnDone TurnFailed
-    Agent GraphAgent tool ToolContext ToolRefused ChatModel Model
+    Agent GraphAgent handover_tools tool ToolContext ToolRefused ChatModel Model
     Session TranscriptEntry DeadLetter DeviceCheckpointer StrictSerializer Migrations
 """
 DOCUMENTED = {*PACKAGES, "moorline.errors", "moorline.testing"}

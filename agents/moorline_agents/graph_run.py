@@ -1,0 +1,131 @@
+"""One run of a GraphAgent's graph inside a turn, and what comes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from langgraph.config import get_config
+from langgraph.errors import GraphInterrupt, ParentCommand
+from langgraph.types import Command, Interrupt, Send
+
+from moorline_agents.errors import AgentError
+from moorline_agents.graph_part import Part, Writing, running
+from moorline_agents.run import Outcome, RunContext
+
+if TYPE_CHECKING:
+    from langchain_core.runnables import RunnableConfig
+    from langgraph.graph.state import CompiledStateGraph
+    from langgraph.types import StateSnapshot
+
+_RUNTIME = "__pregel_runtime"
+"""Where LangGraph keeps the runtime of the graph around."""
+
+
+class GraphRun:
+    """Runs the graph once, from its input or on from where it stopped to ask."""
+
+    def __init__(self, graph: CompiledStateGraph[Any, Any, Any, Any], context: RunContext, part: Part) -> None:
+        self._graph = graph
+        self._context = context
+        self._part = part
+        self._writing = None if context.on_text is None else Writing(context.on_text)
+        self._known: Sequence[Any] | None = None
+        """The graph's messages when the run began."""
+        self._messages: Sequence[Any] = ()
+
+    async def outcome(self, given: Any) -> Outcome:
+        """What comes of the run. Raises GraphInterrupt if it stops to ask, and AgentError if it hands over to nobody
+        that is there."""
+        try:
+            with running(self._part):
+                await self._run(given)
+        except ParentCommand as going:
+            self._keep((await self._left()).values)
+            self._part.handoff = self._target(going.args[0])
+        except GraphInterrupt as asking:
+            left = await self._left()
+            self._keep(left.values)
+            if asking.args[0]:
+                raise
+            raise GraphInterrupt((self._breakpoint(left),)) from asking
+        finally:
+            self._count()
+        if self._part.handoff is not None and self._writing is not None:
+            self._writing.withdraw()
+        return Outcome(text=self._answer(), handoff=self._part.handoff, released=self._part.released)
+
+    def last_texts(self) -> list[str]:
+        """The texts that the person wrote last, as the graph knows them."""
+        texts: list[str] = []
+        for message in reversed(self._messages):
+            if message.type == "human":
+                texts.insert(0, str(message.text))
+            elif texts:
+                break
+        return texts
+
+    async def _run(self, given: Any) -> None:
+        graph = self._graph
+        modes: list[Any] = ["values"]
+        if self._writing is not None:
+            modes.append("messages")
+        options: Any = {"context": self._context} if graph.context_schema else {"config": _without_context()}
+        parts = graph.astream(given, stream_mode=modes, subgraphs=True, version="v2", **options)
+        outermost: int | None = None
+        async for part in parts:
+            if part["type"] == "messages" and self._writing is not None:
+                message, metadata = part["data"]
+                self._writing.piece(message, metadata["langgraph_checkpoint_ns"])
+                continue
+            depth = len(part["ns"])
+            outermost = depth if outermost is None else outermost
+            if depth == outermost:
+                self._keep(part["data"])
+                if self._writing is not None:
+                    self._writing.step()
+
+    async def _left(self) -> StateSnapshot:
+        """Where the graph stopped. What its last step gave was not streamed."""
+        return await self._graph.aget_state(get_config())
+
+    def _keep(self, state: Any) -> None:
+        self._messages = state["messages"] if isinstance(state, Mapping) else state.messages
+        self._known = self._messages if self._known is None else self._known
+
+    def _answer(self) -> str:
+        last = self._messages[-1] if self._messages else None
+        return "" if last is None or last.type == "human" else str(last.text)
+
+    def _count(self) -> None:
+        known = {message.id for message in self._known or ()}
+        new = [message for message in self._messages if message.id is None or message.id not in known]
+        for spent in self._part.listener.all_spent(new):
+            self._context.progress.usage += spent.usage
+
+    def _target(self, command: Command[Any]) -> str:
+        goto = (
+            command.goto if isinstance(command.goto, Sequence) and not isinstance(command.goto, str) else [command.goto]
+        )
+        named = [each.node if isinstance(each, Send) else str(each) for each in goto]
+        for name in named:
+            if name in self._part.others:
+                return name
+        known = ", ".join(self._part.others) or "none"
+        raise AgentError(
+            f"The graph of agent {self._context.tools.agent} went to {', '.join(named) or 'nothing'} in its parent "
+            f"graph. It may hand over to another agent; there are: {known}."
+        )
+
+    def _breakpoint(self, left: StateSnapshot) -> Interrupt:
+        """What the person is asked at a static breakpoint: the last that the graph said, if it said anything."""
+        checkpoint = left.config["configurable"]["checkpoint_id"]
+        value = {"message": self._answer(), "next": [*left.next]}
+        return Interrupt.from_ns(value, f"{self._context.tools.agent}:{checkpoint}")
+
+
+def _without_context() -> RunnableConfig:
+    """For a graph that declares no context: it must not get the one of the graph around, which pydantic would warn
+    of wherever a tool takes LangGraph's runtime."""
+    runtime = get_config()["configurable"][_RUNTIME]
+    return {"configurable": {_RUNTIME: runtime.override(context=None)}}
