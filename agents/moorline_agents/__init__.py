@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from moorline_agents.model import ChatModel as ChatModel
     from moorline_agents.model import Model as Model
     from moorline_agents.model import ToolChoice as ToolChoice
+    from moorline_agents.model_errors import AnswerCutOff as AnswerCutOff
     from moorline_agents.model_errors import ContextOverflow as ContextOverflow
     from moorline_agents.model_errors import ModelError as ModelError
     from moorline_agents.run import AgentDeps as AgentDeps
@@ -45,7 +46,7 @@ else:
             "moorline_agents.handover": ("handover_tools",),
             "moorline_agents.messages": ("Message", "ModelAnswer", "Usage"),
             "moorline_agents.model": ("ChatModel", "Model", "ToolChoice"),
-            "moorline_agents.model_errors": ("ContextOverflow", "ModelError"),
+            "moorline_agents.model_errors": ("AnswerCutOff", "ContextOverflow", "ModelError"),
             "moorline_agents.run": ("AgentDeps", "RunContext"),
             "moorline_agents.tools": ("Connection", "Tool", "ToolContext", "ToolRefused", "tool"),
             "moorline_migrations.components": ("Migrations",),

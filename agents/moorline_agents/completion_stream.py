@@ -6,170 +6,192 @@ answer. Whether the tools it calls exist and their arguments fit is checked wher
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated
-from uuid import uuid4
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from typing import Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel
 
-from moorline_agents.messages import ModelAnswer, Usage
-from moorline_agents.model_errors import ModelError
+from moorline_agents.answer_text import AnswerText
+from moorline_agents.calls import checked
+from moorline_agents.extra_fields import ExtraFields, bound
+from moorline_agents.messages import FunctionCall, Message, ModelAnswer, ToolCall, Usage
+from moorline_agents.model_errors import AnswerCutOff, ModelError
+from moorline_agents.streamed_calls import CallPart, StreamedCall, StreamedCalls
 
-if TYPE_CHECKING:
-    from moorline_agents.messages import Message, ToolCall
+_DELTA = frozenset({"role", "content", "refusal", "tool_calls", "function_call"})
+_CALL = frozenset({"index", "id", "type", "function"})
+_FUNCTION = frozenset({"name", "arguments"})
 
 
 class AnswerStream:
-    """Takes in the chunks of one streamed completion, in order."""
+    """Takes in the chunks of one streamed completion, in order. `tools` are the names of the tools that were offered.
 
-    def __init__(self) -> None:
-        self._text: list[str] = []
-        self._calls: list[_Call] = []
+    No chunk is judged by itself: what it lacks may come in another.
+    """
+
+    def __init__(self, tools: AbstractSet[str] = frozenset()) -> None:
+        self._text = AnswerText()
+        self._calls = StreamedCalls(tools)
+        self._extra = ExtraFields()
         self._finish_reason: str | None = None
         self._any_choice = False
-        self._usage = Usage()
+        self.usage = Usage()
+        """The tokens that the answer cost, as far as the server has said."""
+        self._counted_last = False
 
     def add(self, chunk: object) -> str:
-        """Takes in one chunk and returns the text in it, "" if there is none.
+        """Takes in one chunk and returns the text in it that may be shown, "" if there is none.
 
         A refusal counts as text: it is what the model has to say. Raises `ModelError` for anything that does
         not look like a chunk.
         """
-        try:
-            read = _Chunk.model_validate(chunk)
-        except ValidationError as error:
-            raise ModelError.malformed() from error
-        if read.usage is not None:
-            self._usage = Usage(read.usage.prompt_tokens or 0, read.usage.completion_tokens or 0)
+        read = _fields(chunk)
+        self._add_usage(read.get("usage"))
         text = ""
-        for choice in read.choices or ():
-            if choice.index:  # only one answer was asked for; ignore others
+        for choice in map(_fields, _list(read.get("choices"))):
+            if choice.get("index"):  # only one answer was asked for; ignore others
                 continue
-            self._any_choice = True
-            self._finish_reason = choice.finish_reason or self._finish_reason
-            if choice.delta is None:
-                continue
-            text += (choice.delta.content or "") + (choice.delta.refusal or "")
-            for part in choice.delta.tool_calls or ():
-                self._add_call(part)
-        self._text.append(text)
+            self._any_choice, self._counted_last = True, False
+            reason = choice.get("finish_reason")
+            self._finish_reason = reason if isinstance(reason, str) and reason else self._finish_reason
+            if choice.get("delta") is not None:
+                text += self._add_delta(_fields(choice["delta"]))
         return text
 
-    def finish(self) -> ModelAnswer:
-        """The whole answer, at the end of the stream. Raises `ModelError` if it is not one."""
+    def end(self) -> str:
+        """Says that no chunk will follow, and returns the text that was held back till then."""
+        return self._text.end()
+
+    @property
+    def says_nothing(self) -> bool:
+        """Whether the answer came to its end without text, or with a call that names no tool."""
+        whole = self._any_choice and self._finish_reason not in ("length", "content_filter")
+        return whole and (not all(call.name for call in self._made) if self._made else not str(self._text).strip())
+
+    def finish(self, *, ended: bool) -> ModelAnswer:
+        """The whole answer, after `end`. `ended` says that the stream came to its end mark. Raises `ModelError` if it
+        is no whole answer."""
         if not self._any_choice:
             raise ModelError(
                 "The model server sent no answer. Check that OPENAI_BASE_URL names a chat-completions server "
                 "that can stream.",
                 retryable=False,
             )
-        if self._finish_reason is None:
+        # Some servers give no finish reason. Tokens are counted when all is said.
+        if self._finish_reason is None and not ended and not self._counted_last:
             raise ModelError("The model's answer was cut off before its end.", retryable=True)
         if self._finish_reason == "length":
-            raise ModelError(
-                "The model's answer ran into its length limit. Raise the server's limit or use a model with "
-                "more room (OPENAI_MODEL).",
-                retryable=False,
-            )
+            raise AnswerCutOff
         if self._finish_reason == "content_filter":
             raise ModelError(
                 "The model server's content filter held the answer back. Rephrase the message.",
                 retryable=False,
             )
-        return ModelAnswer(self._message(), self._usage)
+        return ModelAnswer(self._message(), self.usage)
 
     def _message(self) -> Message:
-        text = "".join(self._text)
-        if not self._calls:
-            if not text.strip():
-                raise ModelError("The model gave an empty answer.", retryable=True)
-            return {"role": "assistant", "content": text}
-        if not all(call.name for call in self._calls):
+        text = str(self._text)
+        calls = self._tool_calls()
+        if not calls and not text.strip():
+            raise ModelError("The model gave an empty answer.", retryable=True)
+        if not all(call["function"]["name"] for call in calls):
             raise ModelError("The model called a tool without naming it.", retryable=True)
-        return {"role": "assistant", "content": text or None, "tool_calls": self._tool_calls()}
+        extra = self._extra.whole()
+        bound([extra, *(dict_of for call in calls if isinstance(dict_of := call["extra"], dict))])
+        message: Message = {"role": "assistant", "content": text}
+        if calls:
+            message |= {"content": text or None, "tool_calls": calls}
+        if extra:
+            message["extra"] = extra
+        return checked(message)
 
     def _tool_calls(self) -> list[ToolCall]:
         calls: list[ToolCall] = []
-        taken: set[str] = set()
-        for call in self._calls:
-            # Results are matched to calls by ID, which some servers leave out or use twice.
-            call_id = call.id if call.id and call.id not in taken else f"call_{uuid4().hex}"
-            taken.add(call_id)
-            arguments = "".join(call.arguments).strip() or "{}"
-            calls.append({"id": call_id, "type": "function", "function": {"name": call.name, "arguments": arguments}})
+        for call in self._made:
+            call_id, extra = next(iter(call.ids), ""), call.extra.whole()
+            for arguments in call.apart():
+                function: FunctionCall = {"name": call.name, "arguments": arguments}
+                calls.append({"id": call_id, "type": "function", "function": function, "extra": extra})
+                call_id, extra = "", {}  # of a second one in it, nothing more is known
         return calls
 
-    def _add_call(self, part: _CallDelta) -> None:
-        call = self._call_of(part)
-        if part.function is not None:
-            call.name = call.name or part.function.name or ""
-            call.arguments.append(part.function.arguments or "")
+    @property
+    def _made(self) -> list[StreamedCall]:
+        """The calls that were made: an entry that says nothing is none."""
+        return [call for call in self._calls.calls if call.name.strip() or call.begun]
 
-    def _call_of(self, part: _CallDelta) -> _Call:
-        """The call that this delta continues, or a new one.
+    def _add_delta(self, delta: Mapping[str, Any]) -> str:
+        self._extra.add({name: value for name, value in delta.items() if name not in _DELTA})
+        parts = [_call_part(_fields(entry)) for entry in _list(delta.get("tool_calls"))]
+        self._calls.add(parts)
+        return self._text.add("".join((*_texts(delta.get("content")), *_texts(delta.get("refusal")))))
 
-        Some servers number every call 0, and some number none; a new ID starts a new call in any case.
-        """
-        for call in reversed(self._calls):
-            if part.id and part.id != call.id:
-                continue
-            if part.index is None or part.index == call.index:
-                return call
-        call = _Call(index=part.index, id=part.id or "")
-        self._calls.append(call)
-        return call
-
-
-@dataclass(slots=True)
-class _Call:
-    index: int | None
-    id: str
-    name: str = ""
-    arguments: list[str] = field(default_factory=list)
+    def _add_usage(self, usage: object) -> None:
+        if usage is None:
+            return
+        counts = _fields(usage)
+        prompt, completion = counts.get("prompt_tokens"), counts.get("completion_tokens")
+        self.usage = Usage(*(count if isinstance(count, int) else 0 for count in (prompt, completion)))
+        self._counted_last = True
 
 
-class _Shape(BaseModel):
-    """The client does not check what it parses. These models do, and keep the text of the answer out of the error."""
-
-    model_config = ConfigDict(from_attributes=True, hide_input_in_errors=True, frozen=True)
-
-
-def _sendable(text: str) -> str:
-    text.encode()  # JSON can hold half a character (a lone surrogate), which could not be sent or stored later
-    return text
-
-
-_Text = Annotated[str, AfterValidator(_sendable)]
-
-
-class _FunctionDelta(_Shape):
-    name: _Text | None = None
-    arguments: _Text | None = None
+def _call_part(entry: Mapping[str, Any]) -> CallPart:
+    function = {} if entry.get("function") is None else _fields(entry["function"])
+    extra = {name: value for name, value in entry.items() if name not in _CALL}
+    if more := {name: value for name, value in function.items() if name not in _FUNCTION and value is not None}:
+        extra["function"] = more
+    index, call_id, arguments = entry.get("index"), entry.get("id"), function.get("arguments")
+    return CallPart(
+        index=index if isinstance(index, int) else None,
+        id="" if call_id is None else str(call_id),
+        name=_text(function.get("name")),
+        arguments=arguments if isinstance(arguments, str) else _dumped(arguments),
+        extra=extra,
+    )
 
 
-class _CallDelta(_Shape):
-    index: int | None = None
-    id: _Text | None = None
-    function: _FunctionDelta | None = None
+def _dumped(arguments: object) -> str:
+    """Arguments that came as JSON itself, not as its text."""
+    try:
+        return "" if arguments is None else json.dumps(arguments, ensure_ascii=False)
+    except RecursionError as error:
+        raise ModelError.malformed() from error
 
 
-class _Delta(_Shape):
-    content: _Text | None = None
-    refusal: _Text | None = None
-    tool_calls: list[_CallDelta] | None = None
+def _fields(value: object) -> Mapping[str, Any]:
+    """The fields of an object, which the client gives as a model of its own that has not been checked."""
+    if isinstance(value, BaseModel):
+        return {**value.__dict__, **(value.model_extra or {})}
+    if isinstance(value, dict):
+        return value
+    raise ModelError.malformed()
 
 
-class _Choice(_Shape):
-    index: int | None = None
-    delta: _Delta | None = None
-    finish_reason: str | None = None
+def _list(value: object) -> Sequence[Any]:
+    if value is None:
+        return ()
+    if isinstance(value, list):
+        return value
+    raise ModelError.malformed()
 
 
-class _TokenCounts(_Shape):
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
+def _text(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return value
+    raise ModelError.malformed()
 
 
-class _Chunk(_Shape):
-    choices: list[_Choice] | None = None
-    usage: _TokenCounts | None = None
+def _texts(content: object) -> Iterator[str]:
+    """The texts in a delta's content, which may be a list of parts: what is no text, such as thinking, is left out."""
+    if content is None or isinstance(content, str):
+        yield content or ""
+        return
+    for part in content if isinstance(content, list) else [content]:
+        if isinstance(part, str):
+            yield part
+        elif (read := _fields(part)).get("type", "text") in ("text", "output_text"):
+            yield _text(read.get("text"))

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence, Set
 from itertools import chain, takewhile
 from typing import Any
 
+from moorline_agents.json_limits import parsed
 from moorline_agents.messages import Message
 from moorline_agents.tools import ToolRefused
 
@@ -72,7 +73,7 @@ def hand_over_target(arguments: str, agents: Set[str]) -> str:
     target = named_agent(arguments)
     if target not in agents:
         raise ToolRefused(
-            f"There is no agent {target!r} to hand over to. The agents are: {', '.join(sorted(agents))}.",
+            f"There is no agent {target[:100]!r} to hand over to. The agents are: {', '.join(sorted(agents))}.",
             code="unknown_agent",
         )
     return target
@@ -95,13 +96,13 @@ def session_ended(history: Sequence[Message]) -> bool:
     """Whether the agent has ended the session since the person last spoke."""
     since = takewhile(lambda message: message["role"] != "user", reversed(history))
     calls = chain.from_iterable(message.get("tool_calls", ()) for message in since)
-    return any(call["function"]["name"] == END_SESSION for call in calls)
+    return any(call["function"]["name"] == END_SESSION and "refused" not in call for call in calls)
 
 
 def named_agent(arguments: str) -> str:
     """The `agent` in a call's JSON arguments, or "" if there is none."""
     try:
-        value = json.loads(arguments)
+        value = parsed(arguments)
     except ValueError:
         return ""
     agent = value.get("agent") if isinstance(value, dict) else None

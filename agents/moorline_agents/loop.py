@@ -12,6 +12,7 @@ from langgraph.runtime import Runtime
 from langgraph.types import Command, Overwrite
 
 from moorline_agents import control
+from moorline_agents.calls import check_made, checked
 from moorline_agents.errors import AgentError
 from moorline_agents.history import history_channel, last_texts, model_answers, open_calls, shown
 from moorline_agents.messages import Message, ToolCall
@@ -76,7 +77,8 @@ class Loop:
             on_text=context.on_text,
         )
         context.progress.usage += answer.usage.labelled(model=model_name(self._model), agent=self._agent.name)
-        calls = bool(answer.message.get("tool_calls"))
+        message = checked(answer.message)
+        calls = bool(message.get("tool_calls"))
         if tired and calls:
             raise AgentError(
                 f"The model of agent {self._agent.name} called tools {self._rounds} times without answering. "
@@ -85,8 +87,8 @@ class Loop:
         if calls:
             if context.on_text is not None:
                 context.on_text.withdraw()
-            context.journal.note(self._agent.name, answer.message)
-        return answer.message
+            context.journal.note(self._agent.name, message)
+        return message
 
     async def act(self, state: dict[str, Any], runtime: Runtime[RunContext]) -> Command[str]:
         """Makes the first call of the last answer that has no result yet. One call a step, so that what it gave is in
@@ -112,6 +114,7 @@ class Loop:
     async def _result(self, call: ToolCall, history: Sequence[Message], context: RunContext) -> Any:
         name, arguments = call["function"]["name"], call["function"]["arguments"]
         try:
+            check_made(call)
             if name == control.HAND_OVER:
                 return self._hand_over(arguments, history)
             if name == control.END_SESSION and self._agent.keeps_session:

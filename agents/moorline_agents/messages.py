@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Required, TypedDict
+from typing import Any, Literal, NotRequired, Required, TypedDict
 
 _COUNTED = ("prompt_tokens", "completion_tokens")
 
@@ -20,24 +20,33 @@ class FunctionCall(TypedDict):
 
 
 class ToolCall(TypedDict):
-    """One call in a model's answer; the `tool` message with its result refers to its `id`."""
+    """One call in a model's answer; the `tool` message with its result refers to its `id`.
+
+    `extra` holds fields that the server needs back (`id` among them if its own cannot be used with other servers).
+    `refused` says why the call was not made.
+    """
 
     id: str
     type: Literal["function"]
     function: FunctionCall
+    extra: NotRequired[Mapping[str, Any]]
+    refused: NotRequired[str]
 
 
 class Message(TypedDict, total=False):
     """One message of a conversation, in the form that chat-completions servers use.
 
     `tool_calls` is on assistant messages that call tools (`content` may then be None), `tool_call_id` on
-    `tool` messages.
+    `tool` messages. `extra` holds fields of an answer that OpenAI's schema does not have and that its server may need
+    back; `origin` says which server and model that is. A model sends other servers neither.
     """
 
     role: Required[Literal["system", "user", "assistant", "tool"]]
     content: Required[str | None]
     tool_calls: list[ToolCall]
     tool_call_id: str
+    extra: Mapping[str, Any]
+    origin: str
 
 
 class Usage(Mapping[str, int]):

@@ -8,9 +8,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from contextlib import aclosing, suppress
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Literal, Protocol
+from weakref import WeakKeyDictionary
 
 from moorline_agents.completion_stream import AnswerStream
+from moorline_agents.dialect import Body, Dialect, Request
+from moorline_agents.extra_fields import signed
+from moorline_agents.messages import ModelAnswer, Usage
 from moorline_agents.model_errors import ModelError, model_errors
 
 if TYPE_CHECKING:
@@ -19,7 +24,8 @@ if TYPE_CHECKING:
     from openai import AsyncOpenAI
     from openai.resources.chat import AsyncCompletions
 
-    from moorline_agents.messages import Message, ModelAnswer
+    from moorline_agents.event_stream import WatchedStream
+    from moorline_agents.messages import Message
 
 
 ToolChoice = Literal["none"] | Mapping[str, Any]
@@ -94,27 +100,27 @@ class ChatModel:
         withdrawn. Tool calls are passed on as the model wrote them, even with unknown names and wrong arguments.
         Raises `ModelError`.
         """
-        request: dict[str, Any] = {"model": self.name, "messages": list(messages)}
-        if tools:
-            request["tools"] = list(tools)
-        if tool_choice is not None:
-            request["tool_choice"] = tool_choice
         with model_errors():
             # Importing the client may take longer than an answer; that must not count as the server's time.
-            completions = (await self._client()).chat.completions
-        answer = AnswerStream()
+            client = await self._client()
+            completions = client.chat.completions
+        dialect = self._dialect(client)
+        request = Request(model=self.name, messages=messages, tools=tools, tool_choice=tool_choice)
         deadline = asyncio.timeout(self._timeout)
+        usage = Usage()
         try:
-            async with deadline, aclosing(self._chunks(completions, request)) as chunks:
-                async for chunk in chunks:
-                    text = answer.add(chunk)
-                    if text and on_text is not None:
-                        on_text(text)
+            async with deadline:
+                for again in (True, False):
+                    answer, ended = await self._answer(completions, dialect, request, on_text)
+                    usage += answer.usage
+                    if not (again and answer.says_nothing):  # an empty answer is often followed by a full one
+                        break
         except TimeoutError as error:
             if deadline.expired():
                 raise ModelError.too_slow(self._timeout) from error
             raise
-        return answer.finish()
+        message = answer.finish(ended=ended).message
+        return ModelAnswer(signed(message, dialect.origin), usage)
 
     async def aclose(self) -> None:
         """Closes the client that was made for the running event loop, if there is one."""
@@ -122,14 +128,35 @@ class ChatModel:
         if client is not None:
             await client.close()
 
-    async def _chunks(self, completions: AsyncCompletions, request: Mapping[str, Any]) -> AsyncGenerator[object, None]:
-        with model_errors():
-            stream = await completions.create(
-                **request, stream=True, stream_options={"include_usage": True}, timeout=self._request_timeout
-            )
-            async with stream:
-                async for chunk in stream:
-                    yield chunk
+    async def _answer(
+        self,
+        completions: AsyncCompletions,
+        dialect: Dialect,
+        request: Request,
+        on_text: Callable[[str], None] | None,
+    ) -> tuple[AnswerStream, bool]:
+        """A streamed answer, and whether its end mark came. What the server does not take is left out, and it is asked
+        again."""
+        while True:
+            body = dialect.body(request)
+            answer = AnswerStream(frozenset(tool["function"]["name"] for tool in request.tools))
+            reading = _Reading(completions, body, self._request_timeout)
+            try:
+                async with aclosing(reading.chunks()) as chunks:
+                    async for chunk in chunks:
+                        _tell(answer.add(chunk), on_text)
+                _tell(answer.end(), on_text)
+            except ModelError as error:
+                if not (error.refusal and dialect.learn(error.refusal, body)):
+                    raise
+            else:
+                return answer, reading.ended
+
+    def _dialect(self, client: AsyncOpenAI) -> Dialect:
+        """What is known of the server. It is kept for as long as the process runs, or the caller's client lives."""
+        known = _DIALECTS if callable(self._source) else _DIALECTS_OF.setdefault(client, {})
+        origin = _origin(str(client.base_url.copy_with(userinfo=b"", query=None)), self.name)
+        return known.setdefault(origin, Dialect(origin))
 
     async def _client(self) -> AsyncOpenAI:
         if not callable(self._source):
@@ -154,3 +181,45 @@ class ChatModel:
 def model_name(model: Model) -> str:
     """The name under which the model's usage is counted: its `name`, or that of its class."""
     return str(getattr(model, "name", None) or type(model).__name__)
+
+
+_DIALECTS: dict[str, Dialect] = {}
+_DIALECTS_OF: WeakKeyDictionary[AsyncOpenAI, dict[str, Dialect]] = WeakKeyDictionary()
+
+
+class _Reading:
+    """One request and its answer."""
+
+    def __init__(self, completions: AsyncCompletions, body: Body, timeout: float) -> None:
+        self._completions = completions
+        self._body = body
+        self._timeout = timeout
+        self._watched: WatchedStream | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether the answer came to its end mark."""
+        return self._watched is None or self._watched.ended
+
+    async def chunks(self) -> AsyncGenerator[object, None]:
+        from moorline_agents.event_stream import WatchedStream  # noqa: PLC0415 - needs httpx2, which openai imports
+
+        with model_errors(self._body["messages"]):
+            stream = await self._completions.create(**self._body, stream=True, timeout=self._timeout)
+            # What instruments the client may give something else that can be read.
+            response = getattr(stream, "response", None)
+            if response is not None:
+                self._watched = response.stream = WatchedStream(response)
+            async with stream:
+                async for chunk in stream:
+                    yield chunk
+
+
+def _tell(text: str, on_text: Callable[[str], None] | None) -> None:
+    if text and on_text is not None:
+        on_text(text)
+
+
+def _origin(base_url: str, model: str) -> str:
+    """What stands for a server and a model in messages that came from them."""
+    return sha256(f"{base_url}\n{model}".encode()).hexdigest()[:16]

@@ -1,19 +1,20 @@
 """The one place where the errors of a model server become ours, which say what to do.
 
-The server's own words stay in `__cause__`: they may quote the conversation, so they are kept out of our messages,
-which are logged.
+Our messages are logged, so they name what the server said only where it quotes nothing of the conversation; its own
+words stay in `__cause__`.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Self
 
 from moorline_agents.errors import AgentError
+from moorline_agents.refusals import told
 
 if TYPE_CHECKING:
     from openai import APIError, APIStatusError
@@ -26,10 +27,10 @@ _REMEDIES: dict[int, str] = {
     HTTPStatus.TOO_MANY_REQUESTS: "has too many requests. Wait a little and send the message again",
 }
 _FAILING = "is failing. Wait a little and send the message again"
-_REFUSED = "refused the request. Check that OPENAI_MODEL can stream and call tools"
 
 _OUT_OF_CREDIT = "The account of OPENAI_API_KEY is out of credit. Check its plan and billing."
 _CODES = {
+    "content_filter": "The model server's content filter held the message back. Rephrase the message.",
     "insufficient_quota": _OUT_OF_CREDIT,
     "billing_hard_limit_reached": _OUT_OF_CREDIT,
 }
@@ -55,10 +56,17 @@ _LIMITS = re.compile(
     r"|tokens allowed \(|model token limit: |too large for model with |tokens > |exceeds the limit of )(\d{3,9})\b",
     re.IGNORECASE,
 )
+_ASKED = re.compile(
+    r"(?:n_prompt_tokens\W{1,3}|requested (?:about )?|resulted in |input token count \(|prompt is too long: |length "
+    r"|request \(|The input \(|contains |passed |n_keep: |count of |Given: )(\d{3,9})\b",
+    re.IGNORECASE,
+)
 _LONGEST_ERROR = 4_096  # characters of an error's body that are read
 
+_CUT_OFF = "The model's answer ran into its length limit. Raise it on the server, or use a model with more room (OPENAI_MODEL)."
 _SILENT = "The model server did not answer in time."
 _UNREACHABLE = "The model server cannot be reached. Check the network, and OPENAI_BASE_URL if it is set."
+_TOO_LONG = "The model server sent far more than an answer and was stopped. Check OPENAI_BASE_URL."
 _MALFORMED = "The model server sent something that is not a chat-completions stream. Check OPENAI_BASE_URL."
 _BROKE_OFF = "The model server failed in the middle of its answer."
 _NO_URL = "OPENAI_BASE_URL is not a URL. Set it to one like https://host/v1."
@@ -72,16 +80,24 @@ class ModelError(AgentError):
 
     `retryable` is whether the same request may well succeed later: after too many requests, a failing server, a
     timeout, a lost connection or an answer that was cut off. The client's own retries are used up by then.
+    `refusal` is what the server said of a request that it does not take as it is, else empty. It may quote the
+    conversation.
     """
 
-    def __init__(self, message: str, *, retryable: bool) -> None:
+    def __init__(self, message: str, *, retryable: bool, refusal: str = "") -> None:
         super().__init__(message)
         self.retryable = retryable
+        self.refusal = refusal
 
     @classmethod
     def malformed(cls) -> Self:
         """For bytes that are not a chat-completions stream."""
         return cls(_MALFORMED, retryable=False)
+
+    @classmethod
+    def too_long(cls) -> Self:
+        """For a stream that is longer than any answer."""
+        return cls(_TOO_LONG, retryable=False)
 
     @classmethod
     def too_slow(cls, seconds: float) -> Self:
@@ -93,34 +109,47 @@ class ModelError(AgentError):
 class ContextOverflow(ModelError):
     """The request is longer than the model can take. It was refused as a whole; a shorter one may be taken.
 
-    `limit` is the most tokens that the server says it takes, None if it does not say.
+    `limit` is the most tokens that the server says it takes, and `asked` the tokens that it counted; each is None if it
+    does not say.
     """
 
     retryable = False
 
-    def __init__(self, *, limit: int | None = None) -> None:
+    def __init__(self, *, limit: int | None = None, asked: int | None = None) -> None:
         super().__init__(_OVERFLOW, retryable=False)
         self.limit = limit
+        self.asked = asked
+
+
+class AnswerCutOff(ModelError):
+    """The answer ran into a limit of its length. If the conversation all but fills what the model can take, a shorter
+    one leaves it more room."""
+
+    retryable = False
+
+    def __init__(self) -> None:
+        super().__init__(_CUT_OFF, retryable=False)
 
 
 @contextmanager
-def model_errors() -> Iterator[None]:
-    """Turns the OpenAI client's errors inside the block into a `ModelError`; others pass through unchanged."""
+def model_errors(messages: Sequence[Mapping[str, Any]] = ()) -> Iterator[None]:
+    """Turns the OpenAI client's errors inside the block into a `ModelError`; others pass through unchanged. `messages`
+    is the conversation that was sent, of which an error must quote nothing."""
     try:
         yield
     except Exception as error:
-        ours = _translated(error)
+        ours = _translated(error, messages)
         if ours is None:
             raise
         raise ours from error
 
 
-def _translated(error: Exception) -> ModelError | None:
+def _translated(error: Exception, messages: Sequence[Mapping[str, Any]]) -> ModelError | None:
     import httpx2  # noqa: PLC0415 - as openai
     import openai  # noqa: PLC0415 - half a second that only a process which talks to a model pays
 
     if isinstance(error, openai.APIStatusError):
-        return _of_status(error)
+        return _of_status(error, messages)
     if isinstance(error, UnicodeEncodeError):  # a key goes into a header, texts go into the body
         return ModelError(_NO_KEY if error.encoding == "ascii" else _NO_TEXT, retryable=False)
     meanings: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str, bool], ...] = (
@@ -138,16 +167,27 @@ def _translated(error: Exception) -> ModelError | None:
         if isinstance(error, kind):
             return ModelError(message, retryable=retryable)
     if isinstance(error, openai.APIError):
-        return _of_code(error) or ModelError(_BROKE_OFF, retryable=True)
+        return _of_code(error) or ModelError(_BROKE_OFF, retryable=True, refusal=_said(error))
     return ModelError(_NO_CLIENT, retryable=False) if isinstance(error, openai.OpenAIError) else None
 
 
-def _of_status(error: APIStatusError) -> ModelError:
+def _of_status(error: APIStatusError, messages: Sequence[Mapping[str, Any]]) -> ModelError:
     status = error.status_code
     failing = status >= HTTPStatus.INTERNAL_SERVER_ERROR
-    remedy = _FAILING if failing else _REMEDIES.get(status, _REFUSED)
-    return _of_code(error) or ModelError(
-        f"The model server {remedy} (HTTP {status}).", retryable=failing or status in _WORTH_RETRYING
+    ours = _of_code(error)
+    if ours is not None:
+        return ours
+    if failing or status in _REMEDIES:
+        remedy = _FAILING if failing else _REMEDIES[status]
+        # Some servers fail over what they do not take instead of refusing it.
+        refusal = _said(error) if failing else ""
+        retryable = failing or status in _WORTH_RETRYING
+        return ModelError(f"The model server {remedy} (HTTP {status}).", retryable=retryable, refusal=refusal)
+    shown = told(error.body, messages)
+    return ModelError(
+        f"The model server refused the request (HTTP {status}){f': {shown}' if shown else '.'}",
+        retryable=status in _WORTH_RETRYING,
+        refusal=_said(error),
     )
 
 
@@ -167,8 +207,11 @@ def _overflow(error: APIError) -> ContextOverflow | None:
     by_status = getattr(error, "status_code", None) == HTTPStatus.REQUEST_ENTITY_TOO_LARGE
     if not (by_code or by_status or _OVERFLOW_WORDS.search(said)):
         return None
-    limit = _LIMITS.search(said)
-    return ContextOverflow(limit=int(limit[1]) if limit else None)
+    limit, asked = _LIMITS.search(said), _ASKED.search(said)
+    return ContextOverflow(
+        limit=int(limit[1]) if limit else None,
+        asked=int(asked[1]) if asked else None,
+    )
 
 
 def _said(error: APIError) -> str:

@@ -214,7 +214,7 @@ def _arguments_model(function: Callable[..., Any], name: str) -> type[BaseModel]
 
 
 def _problem(details: ErrorDetails) -> str:
-    where = ".".join(str(part) for part in details["loc"])
+    where = ".".join(str(part)[:100] for part in details["loc"])
     what = details["msg"].removeprefix("Value error, ")
     return f"{where}: {what}" if where else what
 

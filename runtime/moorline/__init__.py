@@ -15,6 +15,9 @@ if TYPE_CHECKING:
         AgentError as AgentError,
     )
     from moorline.errors import (
+        AnswerCutOff as AnswerCutOff,
+    )
+    from moorline.errors import (
         ConfigurationError as ConfigurationError,
     )
     from moorline.errors import (
@@ -105,6 +108,7 @@ else:
             "moorline.errors": (
                 "AgentError",
                 "ConfigurationError",
+                "AnswerCutOff",
                 "ContextOverflow",
                 "ErasureFailed",
                 "InvalidContext",

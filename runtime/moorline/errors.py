@@ -1,7 +1,7 @@
 """Every error that a caller may meet, in one place. Their texts say what to do."""
 
 from moorline_agents.errors import AgentError
-from moorline_agents.model_errors import ContextOverflow, ModelError
+from moorline_agents.model_errors import AnswerCutOff, ContextOverflow, ModelError
 from moorline_agents.tools import ToolRefused
 from moorline_checkpoint.errors import (
     ErasureFailed,
@@ -15,6 +15,7 @@ from moorline_migrations.errors import ConfigurationError, MoorlineError, Schema
 
 __all__ = [
     "AgentError",
+    "AnswerCutOff",
     "ConfigurationError",
     "ContextOverflow",
     "ErasureFailed",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
+from moorline_agents.calls import checked
 from moorline_agents.control import ROUTE, named_agent, route_schema
 from moorline_agents.messages import Message
 from moorline_agents.model import Model, model_name
@@ -38,8 +39,9 @@ class Router:
         choice = {"type": "function", "function": {"name": ROUTE}}
         answer = await self._model.complete(messages, tools=[self._schema], tool_choice=choice, on_text=None)
         context.progress.usage += answer.usage.labelled(model=model_name(self._model), agent=ROUTE)
-        context.journal.note(ROUTE, answer.message)
-        return self._named(answer.message)
+        message = checked(answer.message)
+        context.journal.note(ROUTE, message)
+        return self._named(message)
 
     def _named(self, answer: Message) -> str:
         for call in answer.get("tool_calls", ()):

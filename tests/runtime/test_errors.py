@@ -14,6 +14,7 @@ from .conftest import Open, agent, counting
 RETRYABLE = {
     "AgentError": True,
     "ConfigurationError": False,
+    "AnswerCutOff": False,
     "ContextOverflow": False,
     "ErasureFailed": False,
     "InvalidContext": False,

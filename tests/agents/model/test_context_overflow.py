@@ -12,32 +12,48 @@ from moorline_agents.model_errors import ContextOverflow, ModelError
 from moorline_agents.transport import RawReply, rule_client
 
 TOO_LONG = [
-    ("This model's maximum context length is 4096 tokens. However, you requested 5000 tokens", 4096),
-    ("the request exceeds the available context size, try increasing it", None),
-    ("request (5000 tokens) exceeds the available context size (4096 tokens), try increasing it", 4096),
-    ("Context size has been exceeded.", None),
-    ("Your input exceeds the context window of this model. Please adjust your input and try again.", None),
-    ("The decoder prompt (length 5000) is longer than the maximum model length of 4096.", 4096),
-    ("The prompt (total length 5000) is too long to fit into the model (context length 4096).", 4096),
-    ("max_tokens must be at least 1, got -904.", None),
-    ("You passed 4097 input tokens and requested 0. However, the model's context length is only 4096 tokens", 4096),
-    ("tokens to keep from the initial prompt is greater than the context length (n_keep: 5000>= n_ctx: 4096)", 4096),
-    ("Trying to keep the first 9 tokens when context the overflows. It is loaded with context length of only 7", None),
-    ("The input token count (1200000) exceeds the maximum number of tokens allowed (1048576).", 1048576),
-    ("prompt is too long: 200015 tokens > 200000 maximum", 200000),
-    ("input length and `max_tokens` exceed context limit: 190000 + 20000 > 200000", None),
-    ("Prompt contains 50000 tokens and 0 draft tokens, too large for model with 32768 maximum context length", 32768),
-    ("`inputs` must have less than 4095 tokens. Given: 5000", None),
-    ("Input validation error: `inputs` tokens + `max_new_tokens` must be <= 4096.", None),
-    ("prompt too long; exceeded max context length by 12 tokens", None),
-    ("This model's maximum prompt length is 131072 but the request contains 537812 tokens.", 131072),
-    ("Input is too long for requested model.", None),
-    ("The input (5000 tokens) is longer than the model's context length (4096 tokens).", 4096),
-    ("Your request exceeded model token limit: 262144", 262144),
-    ("invalid params, context window exceeds limit (2013)", None),
-    ("input is too large to process. increase the physical batch size", None),
-    ("Range of input length should be [1, 30720]", None),
-    ("prompt token count of 130000 exceeds the limit of 128000", 128000),
+    ("This model's maximum context length is 4096 tokens. However, you requested 5000 tokens", 4096, 5000),
+    ("the request exceeds the available context size, try increasing it", None, None),
+    ("request (5000 tokens) exceeds the available context size (4096 tokens), try increasing it", 4096, 5000),
+    ("Context size has been exceeded.", None, None),
+    ("Your input exceeds the context window of this model. Please adjust your input and try again.", None, None),
+    ("The decoder prompt (length 5000) is longer than the maximum model length of 4096.", 4096, 5000),
+    ("The prompt (total length 5000) is too long to fit into the model (context length 4096).", 4096, 5000),
+    ("max_tokens must be at least 1, got -904.", None, None),
+    (
+        "You passed 4097 input tokens. However, the model's context length is only 4096 tokens",
+        4096,
+        4097,
+    ),
+    (
+        "tokens to keep is greater than the context length (n_keep: 5000>= n_ctx: 4096)",
+        4096,
+        5000,
+    ),
+    (
+        "keep the first 9 tokens when context the overflows. The context length of only 7",
+        None,
+        None,
+    ),
+    ("The input token count (1200000) exceeds the maximum number of tokens allowed (1048576).", 1048576, 1200000),
+    ("prompt is too long: 200015 tokens > 200000 maximum", 200000, 200015),
+    ("input length and `max_tokens` exceed context limit: 190000 + 20000 > 200000", None, None),
+    (
+        "Prompt contains 50000 tokens and 0 draft tokens, too large for model with 32768 maximum",
+        32768,
+        50000,
+    ),
+    ("`inputs` must have less than 4095 tokens. Given: 5000", None, 5000),
+    ("Input validation error: `inputs` tokens + `max_new_tokens` must be <= 4096.", None, None),
+    ("prompt too long; exceeded max context length by 12 tokens", None, None),
+    ("This model's maximum prompt length is 131072 but the request contains 537812 tokens.", 131072, 537812),
+    ("Input is too long for requested model.", None, None),
+    ("The input (5000 tokens) is longer than the model's context length (4096 tokens).", 4096, 5000),
+    ("Your request exceeded model token limit: 262144", 262144, None),
+    ("invalid params, context window exceeds limit (2013)", None, None),
+    ("input is too large to process. increase the physical batch size", None, None),
+    ("Range of input length should be [1, 30720]", None, None),
+    ("prompt token count of 130000 exceeds the limit of 128000", 128000, 130000),
 ]
 
 
@@ -54,12 +70,12 @@ async def refused(status: int, body: Any) -> ModelError:
     return raised.value
 
 
-@pytest.mark.parametrize(("said", "limit"), TOO_LONG, ids=[said[:30] for said, _ in TOO_LONG])
-async def test_by_the_words_of_servers_that_have_no_code(said: str, limit: int | None) -> None:
+@pytest.mark.parametrize(("said", "limit", "asked"), TOO_LONG, ids=[said[:30] for said, *_ in TOO_LONG])
+async def test_by_the_words_of_servers_that_have_no_code(said: str, limit: int | None, asked: int | None) -> None:
     for body in ({"error": {"message": said, "code": 400}}, [{"error": {"message": said}}], {"message": said}):
         error = await refused(400, body)
         assert isinstance(error, ContextOverflow)
-        assert error.limit == limit
+        assert (error.limit, error.asked) == (limit, asked)
         assert not error.retryable
 
 

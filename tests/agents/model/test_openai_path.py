@@ -152,7 +152,7 @@ async def test_retries_end_and_the_error_is_retryable(network: respx.MockRouter,
     ("status", "code", "remedy"),
     [
         (400, "context_length_exceeded", "too long for the model"),
-        (400, None, "Check that OPENAI_MODEL can stream and call tools"),
+        (400, None, r"refused the request \(HTTP 400\)\.$"),
         (401, "invalid_api_key", "Check OPENAI_API_KEY"),
         (403, None, "OPENAI_API_KEY may use OPENAI_MODEL"),
         (404, "model_not_found", "Check OPENAI_MODEL"),
@@ -225,9 +225,8 @@ async def test_a_connection_lost_in_the_middle(network: respx.MockRouter) -> Non
         pytest.param(sse({"choices": "x"}), "not a chat-completions stream", False, id="choices are text"),
         pytest.param(sse({"choices": [7]}), "not a chat-completions stream", False, id="a choice is a number"),
         pytest.param(sse(delta(content=5)), "not a chat-completions stream", False, id="text is a number"),
-        pytest.param(sse(delta(content="\ud83d")), "not a chat-completions", False, id="half a character"),
         pytest.param(sse(delta(tool_calls="x")), "not a chat-completions stream", False, id="calls are text"),
-        pytest.param(sse(delta(content="Hel")), "cut off", True, id="no finish reason"),
+        pytest.param(sse(delta(content="Hel")).removesuffix(DONE), "cut off", True, id="no finish reason, no end mark"),
         pytest.param(sse(delta(content="Hel"), delta(content="lo"))[:-20], "cut off", True, id="cut in a chunk"),
         pytest.param(sse(end()), "gave an empty answer", True, id="nothing said"),
         pytest.param(sse(delta(content=" \n"), end()), "gave an empty answer", True, id="only spaces"),
@@ -271,10 +270,10 @@ async def test_a_refusal_of_the_model_is_its_answer(network: respx.MockRouter) -
 
 
 async def test_a_call_that_no_tool_fits_is_passed_on(network: respx.MockRouter) -> None:
-    body = sse(call(0, id="a", function={"name": "no_such_tool", "arguments": "{half"}), end("tool_calls"))
+    body = sse(call(0, id="a", function={"name": "no_such_tool", "arguments": '{"a": 1}'}), end("tool_calls"))
     network.post(URL).mock(return_value=streamed(body))
     answer = await model().complete(QUESTION, tools=[TOOL])
-    assert answer.message["tool_calls"][0]["function"] == {"name": "no_such_tool", "arguments": "{half"}
+    assert answer.message["tool_calls"][0]["function"] == {"name": "no_such_tool", "arguments": '{"a": 1}'}
 
 
 @pytest.mark.parametrize(

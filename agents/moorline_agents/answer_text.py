@@ -1,0 +1,101 @@
+"""The text of an answer as the person may see it, put together from its pieces."""
+
+from __future__ import annotations
+
+from moorline_agents.json_limits import clean
+from moorline_agents.model_errors import ModelError
+
+LONGEST_TEXT = 262_144
+"""Characters that the text of one answer may have."""
+
+_OPEN, _CLOSE = "<think>", "</think>"
+
+
+class AnswerText:
+    """Takes the pieces of a text and leaves out what stands in `<think>…</think>`, wherever the pieces are split.
+
+    Some servers send only the closing tag: then all before it was thinking. A tag in backquotes is text.
+    """
+
+    def __init__(self) -> None:
+        self._shown = ""
+        self._held = ""
+        """What cannot be told yet: the beginning of a tag, or half a character."""
+        self._thought: list[str] | None = None
+        """What the model has been thinking since a tag was opened; None outside the tags."""
+        self._thought_length = 0
+        self._has_thought = False
+
+    def __str__(self) -> str:
+        return self._shown
+
+    def add(self, piece: str) -> str:
+        """Takes the next piece and returns what more may be shown. Raises `ModelError` for a text without an end."""
+        text, half = _without_half(self._held + piece)
+        text, new = clean(text), ""
+        while found := self._tag(text):
+            at, tag = found
+            before, text = text[:at], text[at + len(tag) :]
+            if tag == _OPEN:
+                new += self._show(before)
+            elif self._thought is None:
+                self._shown = new = ""
+            self._thought, self._thought_length = ([] if tag == _OPEN else None), 0
+            self._has_thought = True
+        kept = _beginning_of_tag(text)
+        text, self._held = text[: len(text) - kept], text[len(text) - kept :] + half
+        return new + (self._show(text) if self._thought is None else self._think(text))
+
+    def end(self) -> str:
+        """Returns what was held back, when no more comes. Thinking that was never closed is text if text came before
+        it: then the tag was none."""
+        rest = clean(self._held)
+        if self._thought is not None:
+            rest = _OPEN + "".join(self._thought) + rest if self._shown.strip() else ""
+        self._held, self._thought = "", None
+        return self._show(rest)
+
+    def _show(self, text: str) -> str:
+        if self._has_thought and not self._shown:
+            text = text.lstrip()  # the space between thinking and text
+        self._shown += text
+        if len(self._shown) > LONGEST_TEXT:
+            raise ModelError(
+                f"The model's answer is longer than {LONGEST_TEXT} characters and was stopped. "
+                "Ask for less at once, or limit the length of answers on the model server.",
+                retryable=False,
+            )
+        return text
+
+    def _think(self, text: str) -> str:
+        assert self._thought is not None  # noqa: S101 - it thinks
+        self._thought.append(text)
+        self._thought_length += len(text)
+        if self._thought_length > LONGEST_TEXT:
+            self._thought.clear()  # too long to be anything but thinking
+        return ""
+
+    def _tag(self, text: str) -> tuple[int, str] | None:
+        """Where the next tag stands that means something, and which. Only the first tag may be a closing one alone."""
+        thinking = self._thought is not None
+        tags = (_CLOSE,) if thinking else (_OPEN,) if self._has_thought else (_OPEN, _CLOSE)
+        places = []
+        for tag in tags:
+            at = text.find(tag)
+            while at >= 0 and not thinking and (text[:at] or self._shown).endswith("`"):
+                at = text.find(tag, at + 1)
+            if at >= 0:
+                places.append((at, tag))
+        return min(places, default=None)
+
+
+def _without_half(text: str) -> tuple[str, str]:
+    """The text, and the first half of a character at its end."""
+    return (text[:-1], text[-1]) if text and "\ud800" <= text[-1] <= "\udbff" else (text, "")
+
+
+def _beginning_of_tag(text: str) -> int:
+    """How many characters at the end of the text may be the beginning of a tag."""
+    at = text.rfind("<", -len(_CLOSE) + 1)
+    end = text[at:] if at >= 0 else ""
+    return len(end) if _OPEN.startswith(end) or _CLOSE.startswith(end) else 0
