@@ -63,7 +63,7 @@ _ASKED = re.compile(
 )
 _LONGEST_ERROR = 4_096  # characters of an error's body that are read
 
-_CUT_OFF = "The model's answer ran into its length limit. Raise it on the server, or use a model with more room (OPENAI_MODEL)."
+_CUT_OFF = "The model's answer ran into its length limit. Raise it on the server, or use another model (OPENAI_MODEL)."
 _SILENT = "The model server did not answer in time."
 _UNREACHABLE = "The model server cannot be reached. Check the network, and OPENAI_BASE_URL if it is set."
 _TOO_LONG = "The model server sent far more than an answer and was stopped. Check OPENAI_BASE_URL."

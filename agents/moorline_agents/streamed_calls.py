@@ -112,16 +112,20 @@ class StreamedCalls:
     def _candidate(self, part: CallPart, taken: Sequence[StreamedCall], *, position: int | None) -> StreamedCall | None:
         """The call that the part goes on with, if it begins none."""
         named = [call for call in self.calls if part.id in call.ids] if part.id else []
-        latest = self.calls[-1] if self.calls else None
+        # Entries of one delta go on with those of the delta before in the same order.
+        here = self._last[position : position + 1] if position is not None else []
+        follows = [call for call in here if call not in taken]
         if part.index is None:
-            follows = position is not None and position < len(self._last) and self._last[position] not in taken
-            return named[-1] if named else self._last[position or 0] if follows else latest
+            return next(iter((*named[-1:], *follows, *self.calls[-1:])), None)
         numbered = [call for call in self.calls if call.index == part.index]
         if numbered:
-            return next((call for call in reversed(numbered) if call in named), numbered[-1])
+            likely = (*reversed(named), *follows, numbered[-1])
+            return next(call for call in likely if call in numbered)
         if part.name or part.id:
-            return named[-1] if named and not part.name else None
-        return latest if latest and latest.index is None else None
+            # A number of its own is a call of its own, unless what it holds cannot be the beginning of one.
+            middle = not part.name and part.arguments.lstrip()[:1] not in ("", "{")
+            return named[-1] if named and middle else None
+        return next((call for call in self.calls[-1:] if call.index is None), None)
 
     def _begins(self, part: CallPart, call: StreamedCall, *, apart: bool) -> bool:
         """Whether the part begins a call of its own rather than going on with `call`. `apart` says that the same delta
@@ -148,11 +152,10 @@ class StreamedCalls:
             return not same_name
         if not same_name or other_id:
             return True
-        arguments = part.arguments.strip()
-        if call.ids and arguments in ("", call.arguments):
+        if call.ids and part.arguments.strip() in ("", call.arguments):
             return False  # the server says it all again
         # With the same ID, an empty object stood for arguments that were still to come.
-        return bool(arguments) and not (part.id and call.arguments == "{}")
+        return not (part.id and call.arguments == "{}")
 
     def _joins(self, call: StreamedCall, part: CallPart) -> bool:
         """Whether the part's name is the next piece of the call's."""
