@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from moorline_agents.json_limits import clean
 from moorline_agents.model_errors import ModelError
+from moorline_agents.plain_json import whole_text
 
 LONGEST_TEXT = 262_144
 """Characters that the text of one answer may have."""
@@ -32,7 +32,7 @@ class AnswerText:
     def add(self, piece: str) -> str:
         """Takes the next piece and returns what more may be shown. Raises `ModelError` for a text without an end."""
         text, half = _without_half(self._held + piece)
-        text, new = clean(text), ""
+        text, new = whole_text(text), ""
         while found := self._tag(text):
             at, tag = found
             before, text = text[:at], text[at + len(tag) :]
@@ -49,7 +49,7 @@ class AnswerText:
     def end(self) -> str:
         """Returns what was held back, when no more comes. Thinking that was never closed is text if text came before
         it: then the tag was none."""
-        rest = clean(self._held)
+        rest = whole_text(self._held)
         if self._thought is not None:
             rest = _OPEN + "".join(self._thought) + rest if self._shown.strip() else ""
         self._held, self._thought = "", None

@@ -10,8 +10,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from moorline_agents.json_limits import clean, objection
+from moorline_agents.json_limits import objection
 from moorline_agents.messages import Message
+from moorline_agents.plain_json import whole_text
 
 REASONING = "reasoning_content"
 """The field whose text need not be whole, and that servers want back only within the turn."""
@@ -45,7 +46,7 @@ class ExtraFields:
 
     def whole(self) -> dict[str, Any]:
         """The fields, without those that are empty or no JSON."""
-        texts = {name: clean(_told(name, pieces)) for name, pieces in self._texts.items()}
+        texts = {name: whole_text(_told(name, pieces)) for name, pieces in self._texts.items()}
         fields = {**self._others, **texts}
         return {
             name: value

@@ -1,4 +1,4 @@
-"""What JSON and text from a model server may hold, so that it can be stored, and sent to the strictest server again."""
+"""What JSON from a model server may hold, so that it can be stored, and sent to the strictest server again."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
-DEEPEST = 64
-"""How deep objects and lists of JSON may be nested."""
+from moorline_agents.plain_json import MAX_DEPTH, whole_text
 
 _LARGEST_INTEGER = 10**300  # Python itself reads back no more than 4,300 digits, other languages fewer
 
@@ -28,26 +27,17 @@ def objection(value: Any) -> str | None:
     while left:
         part, depth = left.pop()
         if isinstance(part, dict | list):
-            if depth > DEEPEST:
-                return f"it is nested deeper than {DEEPEST} levels"
+            if depth > MAX_DEPTH:
+                return f"it is nested deeper than {MAX_DEPTH} levels"
             inner = [*part, *part.values()] if isinstance(part, dict) else part
             left.extend((each, depth + 1) for each in inner)
         elif isinstance(part, str):
             if "\0" in part:
                 return "it contains the character U+0000"
-            if clean(part) != part:
+            if whole_text(part) != part:
                 return "it contains half a character"
         elif isinstance(part, float) and not math.isfinite(part):
             return "it contains a number that is not finite"
         elif isinstance(part, int) and abs(part) > _LARGEST_INTEGER:
             return "it contains a number that is too large"
     return None
-
-
-def clean(text: str) -> str:
-    """The text with halves of a character joined or, where the other half is missing, replaced; and without U+0000."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    return text.replace("\0", "")

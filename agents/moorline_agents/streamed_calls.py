@@ -17,7 +17,7 @@ from pydantic_core import from_json
 
 from moorline_agents.calls import LONGEST_ARGUMENTS, MOST_CALLS
 from moorline_agents.extra_fields import ExtraFields
-from moorline_agents.json_limits import clean
+from moorline_agents.plain_json import whole_text
 
 _LONGEST_NAME = 256  # far beyond what can name a tool
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*+"|[{}\[\]]', re.DOTALL)
@@ -48,7 +48,7 @@ class StreamedCall:
     @property
     def arguments(self) -> str:
         """The text of the arguments; of one that is too long, as much as shows that."""
-        return clean("".join(self._pieces)).strip()
+        return whole_text("".join(self._pieces)).strip()
 
     @property
     def begun(self) -> bool:

@@ -235,7 +235,8 @@ async def test_a_router_model_that_names_no_agent_leaves_it_to_the_agent_for_eve
     [
         (Call(name="no_such_tool"), "There is no tool no_such_tool"),
         (Call(name="hand_over", arguments={"agent": "nobody", "reason": "x"}), "no agent 'nobody'"),
-        (Call(name="hand_over", arguments="no json"), "no agent ''"),
+        (Call(name="hand_over", arguments={}), "no agent ''"),
+        (Call(name="hand_over", arguments="no json"), "hand_over was not called: its arguments are no JSON"),
     ],
 )
 async def test_a_model_that_calls_what_is_not_there_is_told_so(open_moorline: Open, call: Call, complaint: str) -> None:
