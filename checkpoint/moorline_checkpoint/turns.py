@@ -15,6 +15,7 @@ from uuid import UUID, uuid4
 
 from moorline_checkpoint.batcher import Batcher
 from moorline_checkpoint.damage import readable, sound
+from moorline_checkpoint.device_key import admitted
 from moorline_checkpoint.errors import InvalidDeviceID
 from moorline_checkpoint.head_cache import HeadCache
 from moorline_checkpoint.messages import IncomingMessage, Resume, TurnMessage
@@ -126,7 +127,7 @@ class Turns:
             on_busy=message.on_busy,
             known=self._known(message.device_id),
         )
-        with sound():
+        with sound(), admitted():
             found, prefetched = await self._begins.answer(claim)
         with readable():
             return self._answer(claim, found, prefetched)

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
         ErasureFailed as ErasureFailed,
     )
     from moorline.errors import (
+        InternalError as InternalError,
+    )
+    from moorline.errors import (
         InvalidContext as InvalidContext,
     )
     from moorline.errors import (
@@ -111,6 +114,7 @@ else:
                 "AnswerCutOff",
                 "ContextOverflow",
                 "ErasureFailed",
+                "InternalError",
                 "InvalidContext",
                 "InvalidDeviceID",
                 "InvalidMessage",

@@ -10,6 +10,7 @@ from moorline.embedded import embedded_dsn
 from moorline.errors import StoreUnavailable
 from moorline.settings import Settings
 from moorline_agents.scheduling.demo import seed_demo
+from moorline_checkpoint.device_key import DeviceKey
 from moorline_checkpoint.saver import DeviceCheckpointer
 from moorline_checkpoint.turns import Turns
 from moorline_migrations.components import CORE, SCHEDULING, Migrations
@@ -21,10 +22,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Backend:
-    """The checkpointer and the turns of one database."""
+    """The checkpointer and the turns of one database, and the key under which it has devices."""
 
     saver: DeviceCheckpointer
     turns: Turns
+    key: DeviceKey
 
     async def close(self) -> None:
         """Closes the connections of the running event loop."""
@@ -53,12 +55,14 @@ async def open_backend(
         statement_cache_size=settings.statement_cache_size,
         log_key=settings.log_key.get_secret_value() if settings.log_key else None,
     )
+    key = DeviceKey(saver.database)
     try:
         async with saver.database.connection() as connection:
             await check(connection, schema=schema, components=components)
             if own and SCHEDULING in components:
                 await seed_demo(connection, schema=schema)
         await saver.database.prepare_tags()
+        await key.find_out()
     except StoreUnavailable:
         if settings.on_store_down == "fail":
             await saver.close()
@@ -72,4 +76,4 @@ async def open_backend(
         keep_turns=settings.keep_turns,
         queue_max=settings.queue_max,
     )
-    return Backend(saver=saver, turns=turns)
+    return Backend(saver=saver, turns=turns, key=key)

@@ -1,5 +1,8 @@
 """Every error that a caller may meet, in one place. Their texts say what to do."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from moorline_agents.errors import AgentError
 from moorline_agents.model_errors import AnswerCutOff, ContextOverflow, ModelError
 from moorline_agents.tools import ToolRefused
@@ -19,6 +22,7 @@ __all__ = [
     "ConfigurationError",
     "ContextOverflow",
     "ErasureFailed",
+    "InternalError",
     "InvalidContext",
     "InvalidDeviceID",
     "InvalidMessage",
@@ -51,6 +55,11 @@ class UsageError(MoorlineError, RuntimeError):
     """A `Moorline` was used outside its `async with`, or opened while it was already open. Correct the program."""
 
 
+class InternalError(MoorlineError):
+    """Something failed that Moorline does not foresee; its cause says what. Of the turn, only the effects of its tools
+    were kept."""
+
+
 class MessageSetAside(AgentError):
     """The message failed too often. Sending it again does not help; `moorline recover --message` tries it once more."""
 
@@ -65,3 +74,16 @@ class TurnTimeout(MoorlineError, TimeoutError):
     the message again with the error's `message_id`, and allow more time (`timeout`, `MOORLINE_TURN_TIMEOUT`)."""
 
     retryable = True
+
+
+@contextmanager
+def only_ours() -> Iterator[None]:
+    """Raises an `InternalError` for whatever fails in the block and is not an error of ours."""
+    try:
+        yield
+    except MoorlineError:
+        raise
+    except Exception as error:
+        raise InternalError(
+            f"Something failed that Moorline does not foresee ({type(error).__name__}); see its cause."
+        ) from error

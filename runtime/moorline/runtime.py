@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
@@ -13,7 +13,7 @@ from moorline.backend import Backend, open_backend
 from moorline.background import Background
 from moorline.context import Call, Resume, TurnContext, check_call, stored_device_id, stored_message_id
 from moorline.defaults import chat_model, shipped_agents
-from moorline.errors import UsageError
+from moorline.errors import StoreUnavailable, UsageError, only_ours
 from moorline.events import Event
 from moorline.execution import Execution
 from moorline.manager import AgentProtocol, Manager, StartOver
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from langgraph.checkpoint.serde.base import SerializerProtocol
     from openai import AsyncOpenAI
 
+    from moorline_agents.run import OnText
     from moorline_checkpoint.sessions import Session
 
 
@@ -138,7 +139,7 @@ class Moorline:
         `StoreUnavailable`; after the last the turn may even have been committed, and then its reply is returned. Until
         the turn is finished, the agent whose tools had effects is told about them in the turns that follow.
         """
-        return await self._queue.answer(check_call(message, context, self.settings))
+        return await self._queue.answer(await self._call(message, context))
 
     async def stream(self, message: str | Resume, context: Mapping[str, Any] | TurnContext) -> AsyncIterator[Event]:
         """`run` as a stream: `TextDelta` while the model writes, and finally `TurnDone` or `TurnFailed`.
@@ -147,7 +148,7 @@ class Moorline:
         deltas since the last withdrawal are always exactly the reply.
         """
         telling = Telling()
-        turn = asyncio.create_task(self._queue.answer(check_call(message, context, self.settings, telling)))
+        turn = asyncio.create_task(self._queue.answer(await self._call(message, context, telling)))
         turn.add_done_callback(telling.end)
         try:
             async for event in telling.events():
@@ -165,12 +166,15 @@ class Moorline:
 
     async def dead_letters(self) -> list[DeadLetter]:
         """Messages that were set aside because they failed too often, the latest first."""
-        return await self._backend.turns.dead_letters()
+        with only_ours():
+            return await self._backend.turns.dead_letters()
 
     async def requeue(self, device_id: str, message_id: str | int) -> Reply | None:
         """Puts a message that was set aside back into its device's queue, behind those that wait, and returns its
         reply; None if there is no such message."""
-        message = await self._backend.turns.requeue(self._device(device_id), stored_message_id(message_id))
+        with only_ours():
+            device_id, message_id = await self._device(device_id), stored_message_id(message_id)
+            message = await self._backend.turns.requeue(device_id, message_id)
         if message is None:
             return None
         settings = self.settings
@@ -180,40 +184,47 @@ class Moorline:
 
     async def session(self, device_id: str) -> Session | None:
         """The device's session: which agent holds it, since when and until when; None if no agent does."""
-        return await self._backend.saver.get_session(self._device(device_id))
+        with only_ours():
+            return await self._backend.saver.get_session(await self._device(device_id))
 
     async def transcript(self, device_id: str) -> list[TranscriptEntry]:
         """All committed turns of the device with their messages, oldest first. The text of a `Resume` is its value."""
-        entries = await self._backend.turns.transcript(self._device(device_id))
-        return [replace(entry, record=replace(entry.record, usage=usage_of(entry.record))) for entry in entries]
+        with only_ours():
+            entries = await self._backend.turns.transcript(await self._device(device_id))
+            return [replace(entry, record=replace(entry.record, usage=usage_of(entry.record))) for entry in entries]
 
     async def pending(self, device_id: str) -> Interrupt | None:
         """The question that the device's last turn asked, if it still waits for an answer."""
-        found = await self._backend.turns.pending(self._device(device_id))
-        return None if found is None else Interrupt(**found)
+        with only_ours():
+            found = await self._backend.turns.pending(await self._device(device_id))
+            return None if found is None else Interrupt(**found)
 
     async def cancel(self, device_id: str) -> bool:
         """Closes the question that waits, as the person's next message would: the agent is told that it was not
         answered, and a `Resume` for it gets `InvalidMessage`. Returns False if there is none, or if it is being
         answered right now."""
-        return await self._backend.turns.cancel(self._device(device_id))
+        with only_ours():
+            return await self._backend.turns.cancel(await self._device(device_id))
 
     async def device_tag(self, device_id: str) -> str:
         """The tag that stands for the device in logs and errors: twelve hexadecimal digits, the same in every process
         that uses this database or has the same `MOORLINE_LOG_KEY`."""
-        return await self._backend.saver.device_tag(self._device(device_id))
+        with only_ours():
+            return await self._backend.saver.device_tag(await self._device(device_id))
 
     async def erase(self, device_id: str) -> bool:
         """Removes everything of the device, for good, and makes a running turn stale. Returns whether the device was
         known."""
-        device_id = self._device(device_id)
-        known = await self._backend.saver.erase(device_id)
-        self._backend.turns.forget(device_id)
-        return known
+        with only_ours():
+            device_id = await self._device(device_id)
+            known = await self._backend.saver.erase(device_id)
+            self._backend.turns.forget(device_id)
+            return known
 
     async def known(self, device_id: str) -> bool:
         """Whether anything is stored of a conversation with the device."""
-        return await self._backend.turns.known(self._device(device_id))
+        with only_ours():
+            return await self._backend.turns.known(await self._device(device_id))
 
     @property
     def components(self) -> tuple[Migrations, ...]:
@@ -270,5 +281,17 @@ class Moorline:
             start_over=self._start_over,
         )
 
-    def _device(self, device_id: str) -> str:
-        return stored_device_id(device_id, self.settings)
+    async def _call(
+        self, message: str | Resume, context: Mapping[str, Any] | TurnContext, on_text: OnText | None = None
+    ) -> Call:
+        """Raises for a message that cannot be answered; nothing has been stored by then."""
+        backend = self._backend
+        call = check_call(message, context, self.settings, on_text)
+        with only_ours(), suppress(StoreUnavailable):  # whether it answers at all, Begin finds out
+            device_id = await backend.key.spelled(call.message.device_id)
+            if device_id != call.message.device_id:
+                return replace(call, message=replace(call.message, device_id=device_id))
+        return call
+
+    async def _device(self, device_id: str) -> str:
+        return await self._backend.key.spelled(stored_device_id(device_id, self.settings))

@@ -17,6 +17,7 @@ RETRYABLE = {
     "AnswerCutOff": False,
     "ContextOverflow": False,
     "ErasureFailed": False,
+    "InternalError": False,
     "InvalidContext": False,
     "InvalidDeviceID": False,
     "InvalidMessage": False,

@@ -35,4 +35,16 @@ LIMIT $2::integer;
 
 -- name: log_key repeatable
 -- The key for device tags in logs.
-SELECT k.key FROM @schema.moorline_keys k WHERE k.name = 'log'::text
+SELECT k.key FROM @schema.moorline_keys k WHERE k.name = 'log'::text;
+
+-- name: device_key repeatable
+-- The type of the column device_id, its modifier, and whether its collation takes only equal texts for equal.
+SELECT pg_catalog.format_type(a.atttypid, NULL) AS type, a.atttypmod AS modifier,
+    coalesce(c.collisdeterministic, true) AS exact
+FROM pg_catalog.pg_attribute a
+LEFT JOIN pg_catalog.pg_collation c ON c.oid = a.attcollation
+WHERE a.attrelid = '@schema.conversation_states'::regclass::oid AND a.attname = 'device_id'::name;
+
+-- name: spelling repeatable
+-- The ID of the row that the key takes for the device's.
+SELECT s.device_id::text FROM @schema.conversation_states s WHERE s.device_id OPERATOR(pg_catalog.=) $1;

@@ -455,7 +455,7 @@ BEGIN
             RETURN '{"outcome": "locked"}'::jsonb;
         END IF;
     END IF;
-    IF state.device_id::text <> device THEN
+    IF state.device_id::text COLLATE pg_catalog."C" <> device THEN  -- a collation may take both for one
         RETURN '{"outcome": "other_spelling"}'::jsonb;
     END IF;
     moment := pg_catalog.clock_timestamp();
