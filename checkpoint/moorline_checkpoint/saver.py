@@ -28,6 +28,7 @@ from moorline_checkpoint.serializer import StrictSerializer
 from moorline_checkpoint.sessions import DEFAULT_TTL, SessionLocks, require_ttl
 from moorline_checkpoint.sync_saver import SyncCalls, SyncSaver
 from moorline_checkpoint.turn import OpenTurn, open_turn
+from moorline_migrations.errors import without_values
 from moorline_migrations.runner import apply, migrate
 
 if TYPE_CHECKING:
@@ -255,7 +256,7 @@ class DeviceCheckpointer(SessionLocks, SyncSaver):
         except asyncpg.PostgresError as error:
             if error.sqlstate != COMPONENT_FAILED:
                 raise
-            raise ErasureFailed(str(error.args[0]), str(error.detail)) from error
+            raise ErasureFailed(str(error.args[0]), without_values(str(error.detail))) from error
 
     async def export(self, device_id: str) -> dict[str, Any]:
         """What each component in the schema has of the device, by the component's name; JSON."""

@@ -14,6 +14,7 @@ from moorline_checkpoint.errors import InvalidDeviceID
 from moorline_checkpoint.packing import pack_text, unpack_text
 from moorline_checkpoint.turn import open_turn
 from moorline_migrations.errors import ConfigurationError
+from moorline_migrations.plain import one_line
 
 DEFAULT_TTL = 86_400
 """Seconds."""
@@ -60,7 +61,8 @@ class SessionLocks:
             with self._watched("retrieval", device_id):
                 agent = await self.database.fetchval("get_lock", StateKey(pack_text(device_id)))
         if logger.isEnabledFor(logging.DEBUG):
-            logger.debug("Session lock retrieved: %s -> %s", await self.database.log_tag(device_id), agent)
+            shown = agent and one_line(agent)
+            logger.debug("Session lock retrieved: %s -> %s", await self.database.log_tag(device_id), shown)
         return agent
 
     async def set_session_lock(self, device_id: str, agent_key: str, *, ttl: int | None = None) -> bool:
@@ -155,7 +157,7 @@ async def log_lock(database: Database, device_id: str, agent: str | None) -> Non
     if agent is None:
         logger.info("Session lock cleared: %s", await database.log_tag(device_id))
     else:
-        logger.info("Session lock set: %s -> %s", await database.log_tag(device_id), agent)
+        logger.info("Session lock set: %s -> %s", await database.log_tag(device_id), one_line(agent))
 
 
 def require_ttl(ttl: int) -> None:

@@ -1,5 +1,6 @@
 """The root of Moorline's errors, and the one place where a driver's errors become ours."""
 
+import re
 import socket
 import ssl
 from collections.abc import Iterator
@@ -79,6 +80,8 @@ _REFUSED = "ML001"
 
 _UNKNOWN = "ML002"
 """The same if it is asked for something unknown, for example by code that is newer than the schema."""
+
+_VALUE = re.compile('(: |value )".*"', re.DOTALL)
 
 _DAMAGED = "ML004"
 """The same if a device's rows contradict each other."""
@@ -207,5 +210,12 @@ def _detail(error: BaseException) -> str:
     if isinstance(error, asyncpg.PostgresError) and error.sqlstate in (_REFUSED, _UNKNOWN):
         return f"{error.args[0]}: {error.hint}"
     # Not str(error), which has PostgreSQL's DETAIL in it: that quotes rows.
-    cause = error.args[0] if isinstance(error, asyncpg.PostgresError) and error.args else error
-    return f"The cause: {str(cause) or type(error).__name__}"
+    if isinstance(error, asyncpg.PostgresError) and error.args:
+        return f"The cause: {without_values(str(error.args[0]))}"
+    return f"The cause: {str(error) or type(error).__name__}"
+
+
+def without_values(message: str) -> str:
+    """A message of PostgreSQL without the value of a row that it quotes, which stands in quotes after a colon or after
+    the word `value`; names that are quoted stay."""
+    return _VALUE.sub(r"\1…", message)

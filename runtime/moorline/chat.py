@@ -16,6 +16,7 @@ from moorline.errors import ConfigurationError, MoorlineError
 from moorline.events import TextDelta, TextWithdrawn, TurnDone, TurnFailed
 from moorline.reply import Reply
 from moorline.runtime import Moorline
+from moorline_migrations.plain import lines, one_line
 
 
 def in_terminal() -> bool:
@@ -86,7 +87,7 @@ def _pipe(answer: Callable[[str], Reply]) -> None:
             continue
         reply = answer(line.strip())
         for each in (*reply.recovered, reply):
-            sys.stdout.write(f"{_speaker(each)} {' '.join(each.splitlines())}\n")
+            sys.stdout.write(f"{_speaker(each)} {one_line(each)}\n")
         sys.stdout.flush()
 
 
@@ -107,7 +108,7 @@ def _type(answer: Callable[[str], None]) -> None:
         except KeyboardInterrupt:
             _aside("\nInterrupted.")
         except MoorlineError as error:
-            _aside(f"\n{error}", style="red")
+            _aside(f"\n{lines(str(error))}", style="red")
 
 
 async def _stream(moorline: Moorline, text: str, context: dict[str, str]) -> None:
@@ -117,25 +118,20 @@ async def _stream(moorline: Moorline, text: str, context: dict[str, str]) -> Non
     async for event in moorline.stream(text, context):
         match event:
             case TextDelta():
-                sys.stdout.write(_visible(event.text))
+                sys.stdout.write(lines(event.text))
                 sys.stdout.flush()
             case TextWithdrawn():
                 _aside(" [withdrawn]")
             case TurnDone(reply=reply):
                 for earlier in reply.recovered:
-                    _aside(f"\n{_speaker(earlier)}, to an earlier message: {_visible(earlier)}")
+                    _aside(f"\n{_speaker(earlier)}, to an earlier message: {lines(earlier)}")
                 _aside(f"\n{_speaker(reply)}")
             case TurnFailed(error=error):
                 raise error
 
 
 def _speaker(reply: Reply) -> str:
-    return f"[{reply.agent or 'manager'}]"
-
-
-def _visible(text: str) -> str:
-    """The text without control characters, which the terminal would obey."""
-    return "".join(character for character in text if character.isprintable() or character in "\n\t")
+    return f"[{one_line(reply.agent or 'manager')}]"
 
 
 def _aside(text: str, *, style: str = "dim") -> None:

@@ -4,6 +4,7 @@ import os
 import sys
 
 from moorline.errors import MoorlineError
+from moorline_migrations.plain import one_line
 
 
 def main() -> None:
@@ -18,4 +19,4 @@ def main() -> None:
     try:
         app()
     except MoorlineError as error:
-        sys.exit(f"moorline: {' '.join(str(error).split())}")
+        sys.exit(f"moorline: {one_line(' '.join(str(error).split()))}")

@@ -13,6 +13,7 @@ from moorline.logs import show_logs
 from moorline.settings import Settings, load_settings
 from moorline_migrations import runner
 from moorline_migrations.components import SHIPPED
+from moorline_migrations.plain import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -90,7 +91,7 @@ def sessions(app: App = None) -> None:
         return
     for session in found:
         since, expires = session.locked_at.isoformat(), session.expires_at.isoformat()
-        typer.echo("\t".join((session.device_id, session.active_agent, since, expires)))
+        _show_line((session.device_id, session.active_agent, since, expires))
 
 
 @app.command()
@@ -121,7 +122,7 @@ def turns(
     if (device is None) != dead:
         raise typer.BadParameter("Name a device, or pass --dead.")
     for line in asyncio.run(_turns(_app(app), device)):
-        typer.echo("\t".join(line))
+        _show_line(line)
 
 
 @app.command()
@@ -134,7 +135,7 @@ def recover(
     if (device is None) != (message is None):
         raise typer.BadParameter("Pass --device and --message together.")
     for line in asyncio.run(_recover(_app(app), device, message)):
-        typer.echo("\t".join(line))
+        _show_line(line)
 
 
 @app.command()
@@ -207,14 +208,21 @@ async def _sessions(settings: Settings) -> "list[Session]":
         await backend.close()
 
 
+def _show_line(cells: "Sequence[str]") -> None:
+    """One line, whatever people and models have put into the cells."""
+    typer.echo("\t".join(map(one_line, cells)))
+
+
 def _show_table(found: "list[Session]") -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table("device", "agent", "since", "expires")
     for session in found:
         since, expires = (f"{time:%Y-%m-%d %H:%M:%S %Z}" for time in (session.locked_at, session.expires_at))
-        table.add_row(session.device_id, session.active_agent, since, expires)
+        # A Text is shown as it is; in a str, rich would take what is in brackets for markup.
+        table.add_row(Text(one_line(session.device_id)), Text(one_line(session.active_agent)), since, expires)
     Console().print(table)
 
 

@@ -22,6 +22,7 @@ from moorline_agents.control import ROUTE
 from moorline_agents.errors import AgentError
 from moorline_agents.run import AgentDeps, AgentHost, AgentInfo, Outcome, RunContext, TurnInput
 from moorline_checkpoint.saver import DeviceCheckpointer
+from moorline_migrations.plain import one_line
 
 if TYPE_CHECKING:
     from langgraph.graph.state import CompiledStateGraph
@@ -127,7 +128,7 @@ class Manager:
             return Command(goto=self._agents[self._current[holder]].entry, update=update)
         if holder not in (None, ROUTE):
             whose = self._saver.database.tags.of(device_id)
-            logger.warning("Agent %s, which holds %s, no longer exists; routing anew.", holder, whose)
+            logger.warning("Agent %s, which holds %s, no longer exists; routing anew.", one_line(holder), whose)
         picked = await self._router.pick(texts[-1], context)
         return Command(goto=self._agents[picked].entry, update=update)
 

@@ -42,6 +42,8 @@ SERVERLESS = ("AWS_LAMBDA_FUNCTION_NAME", "VERCEL")
 PREFIX = "MOORLINE_"
 """The prefix of Moorline's own variables; a field that is read from another variable has it as its alias."""
 
+_USERINFO = re.compile("//.*@")
+
 
 def _plain_dsn(dsn: str) -> str:
     try:
@@ -213,6 +215,13 @@ class Settings(BaseSettings):
 
     log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_upper)] = "INFO"
     """The level of the logger `moorline`."""
+
+    def __repr_args__(self) -> Any:
+        """Pydantic's, without the user and the password that a base URL may have."""
+        return [
+            (name, _USERINFO.sub("//***@", value) if isinstance(value, str) else value)
+            for name, value in super().__repr_args__()
+        ]
 
     @property
     def has_model(self) -> bool:

@@ -213,3 +213,10 @@ def test_the_data_folder_is_the_platforms_or_the_chosen_one(
 def test_a_data_folder_of_nobody_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="MOORLINE_DATA"):
         _ = Settings(data=Path("~no-such-user/chat")).data_folder
+
+
+def test_what_is_shown_of_settings_has_no_password() -> None:
+    shown = repr(Settings(openai_base_url="https://somebody:hush@models.example/v1"))
+    assert "hush" not in shown
+    assert "somebody" not in shown
+    assert "//***@models.example/v1" in shown

@@ -17,6 +17,7 @@ from moorline.errors import ConfigurationError
 from moorline.replay.conversations import Conversation, read_conversations
 from moorline.replay.player import Played, Restart, opener, play
 from moorline.settings import Settings
+from moorline_migrations.plain import one_line
 
 
 async def replay(file: Path, *, restart: Restart, limit: int | None, settings: Settings) -> bool:
@@ -54,6 +55,6 @@ def summary(played: Sequence[Played], *, restart: Restart, seconds: float) -> st
         f"{good} of {len(played)} conversations as recorded, {len(wrong)} mismatches.",
         f"{turns} turns, {came_back} of them of an agent come back to; restart between turns: {restart}; "
         f"{seconds:.1f} s.",
-        *(f"{mismatch.conversation}, turn {mismatch.turn}: {mismatch.what}" for mismatch in wrong),
+        *(one_line(f"{mismatch.conversation}, turn {mismatch.turn}: {mismatch.what}") for mismatch in wrong),
     ]
     return "\n".join(lines) + "\n"
