@@ -87,7 +87,7 @@ def _pipe(answer: Callable[[str], Reply]) -> None:
             continue
         reply = answer(line.strip())
         for each in (*reply.recovered, reply):
-            sys.stdout.write(f"{_speaker(each)} {one_line(each)}\n")
+            sys.stdout.write(f"{_speaker(each)} {one_line(each.rstrip())}\n")
         sys.stdout.flush()
 
 

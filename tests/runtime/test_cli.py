@@ -159,7 +159,7 @@ def test_a_reply_is_one_line_in_utf8_whatever_the_locale(tmp_path: Path, dsn: st
     settings = {"DATABASE_URL": dsn, "MOORLINE_DATA": str(tmp_path), "LC_ALL": "C", "PYTHONUTF8": "0"}
     with model_server() as model:
         done = in_a_process("chat", said="Grüß Gott\n", **settings, **model)
-    assert done.out == "[concierge] Guten Tag, schöne \x1b[31mGrüße\n"
+    assert done.out == "[concierge] Guten Tag, schöne \\x1b[31mGrüße\n"
     assert "rehearsal" not in done.err
 
 
@@ -171,7 +171,7 @@ def test_in_a_terminal_there_is_a_prompt_and_a_reply_cannot_steer_it(tmp_path: P
         shown = read_until(terminal, r"\[concierge\].*> $")
         os.write(terminal, b"\x04")
         assert chat.wait() == 0
-    assert "schöne [31mGrüße" in shown
+    assert r"schöne \x1b[31mGrüße" in shown
     assert "Session lock" not in shown
 
 
