@@ -5,14 +5,14 @@ import dataclasses
 import enum
 import subprocess
 import sys
-from typing import Any, NamedTuple, TypedDict
+from typing import Annotated, Any, NamedTuple, TypedDict
 
 import ormsgpack
 import pytest
 from langchain_core.agents import AgentAction
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, StateGraph
-from pydantic import BaseModel, field_validator
+from pydantic import AfterValidator, BaseModel, Field, field_validator
 
 from moorline_checkpoint.saver import DeviceCheckpointer
 from moorline_checkpoint.serializer import StrictSerializer
@@ -151,10 +151,77 @@ class Plain:
         made.append("Plain")
 
 
-RUNS_CODE = [Checked, Opened, Positional, Prepared, Written, Narrowed, Counted, Plain]
+def _noted(name: str) -> Any:
+    made.append(name)
 
 
-@pytest.mark.parametrize("kind", RUNS_CODE)
+def _annotating(name: str) -> str:
+    _noted("Annotating")
+    return name
+
+
+class Annotating(BaseModel):
+    name: Annotated[str, AfterValidator(_annotating)]
+
+
+class Nesting(BaseModel):
+    name: str
+    checked: list[Any] = Field(default_factory=lambda: [_noted("Nesting")])
+
+
+class Holding(BaseModel):
+    name: Checked | str
+
+
+class Sealing(BaseModel):
+    name: str
+
+    @classmethod
+    def model_construct(cls, _fields_set: set[str] | None = None, **_values: Any) -> "Sealing":
+        raise AssertionError
+
+
+@dataclasses.dataclass
+class Setting:
+    name: str
+
+    def __setattr__(self, name: str, value: object) -> None:
+        made.append("Setting")
+        super().__setattr__(name, value)
+
+
+@dataclasses.dataclass
+class Filling:
+    name: str
+    others: list[str] = dataclasses.field(default_factory=lambda: [_noted("Filling")])
+
+
+class Guessing(enum.Enum):
+    A = "a"
+
+    @classmethod
+    def _missing_(cls, _value: object) -> "Guessing":
+        made.append("Guessing")
+        return cls.A
+
+
+NOTED = [
+    Checked,
+    Opened,
+    Positional,
+    Prepared,
+    Written,
+    Narrowed,
+    Counted,
+    Plain,
+    Annotating,
+    Nesting,
+    Setting,
+    Filling,
+]
+
+
+@pytest.mark.parametrize("kind", NOTED)
 def test_a_class_with_code_of_its_own_is_made_only_if_it_is_allowed(kind: type) -> None:
     fields = {"x": 1, "y": 2} if kind is Counted else {"name": "a"}
     row = "msgpack", ormsgpack.packb(ormsgpack.Ext(2, ormsgpack.packb((kind.__module__, kind.__name__, fields))))
@@ -164,6 +231,23 @@ def test_a_class_with_code_of_its_own_is_made_only_if_it_is_allowed(kind: type) 
     assert type(StrictSerializer([kind]).loads_typed(row)) is kind
     assert type(StrictSerializer().with_msgpack_allowlist([kind]).loads_typed(row)) is kind
     assert made == [kind.__name__ if kind is not Narrowed else "Prepared"] * 2
+
+
+@pytest.mark.parametrize(("kind", "given"), [(Sealing, {"name": 1}), (Guessing, "b")])
+def test_nor_does_what_a_class_does_with_values_that_are_wrong(kind: type, given: object) -> None:
+    code = 0 if kind is Guessing else 5
+    row = "msgpack", ormsgpack.packb(ormsgpack.Ext(code, ormsgpack.packb((kind.__module__, kind.__name__, given, ""))))
+    made.clear()
+    assert StrictSerializer().loads_typed(row) == given
+    assert made == []
+
+
+def test_nor_does_the_code_of_a_model_inside_another() -> None:
+    given = {"name": {"name": "a"}}
+    row = "msgpack", ormsgpack.packb(ormsgpack.Ext(5, ormsgpack.packb((__name__, "Holding", given, ""))))
+    made.clear()
+    assert StrictSerializer().loads_typed(row) == given
+    assert made == []
 
 
 IMPORTS = """
