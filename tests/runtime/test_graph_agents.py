@@ -183,6 +183,7 @@ async def test_what_the_graphs_models_cost_is_counted_once(open_moorline: Open) 
     async with open_moorline(agents=[front(with_tools(model, look))]) as moorline:
         reply = await say(moorline, "front")
         assert (reply.usage["prompt_tokens"], reply.usage["completion_tokens"]) == (30, 3)
+        assert [*reply.usage.by_model, *reply.usage.by_agent] == ["telling", "front"]
     async with open_moorline(agents=[front(answering(by_hand))]) as moorline:
         for text in ("front", "again"):
             usage = (await say(moorline, text)).usage
