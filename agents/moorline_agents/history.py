@@ -21,6 +21,10 @@ SNAPSHOT_UPDATES = 30
 """A history is stored as deltas; after this many of them it is stored whole, so that reads stay short."""
 
 
+NOT_ANSWERED = "not answered; the person wrote instead"
+"""What a model is told of a call that will never have a result."""
+
+
 def extend_history(history: list[Message], updates: Sequence[Sequence[Message]]) -> list[Message]:
     """The reducer of a history: appends, and forgets all but the last `HISTORY_MESSAGES`.
 

@@ -44,7 +44,8 @@ class Session:
 class SessionLocks:
     """The lock of each device. From the moment it expires a lock reads as none, whether swept or not.
 
-    In an open turn of the device the lock is the turn's: it changes, and is logged, with the turn's commit.
+    In an open turn of the device the lock is the turn's: it changes, and is logged, with the turn's commit. From
+    outside it changes at once, and that stays: what the turn would do to the lock is dropped at its commit.
 
     Every method raises `StoreUnavailable` or `SchemaMismatch` when the database does.
     """
@@ -101,8 +102,8 @@ class SessionLocks:
         return bool(live)
 
     async def cleanup_expired_sessions(self) -> int:
-        """Drops the expired locks and nothing else; one whose row is locked is left for the next time. Returns how many
-        it dropped."""
+        """Drops the expired locks and nothing else; one whose row is locked or whose device has an open turn is left
+        for the next time. Returns how many it dropped."""
         cleared, batch = 0, BATCH
         with self._watched("cleanup", None):
             while batch == BATCH:

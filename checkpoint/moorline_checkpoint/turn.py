@@ -16,6 +16,8 @@ from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
+from langgraph.checkpoint.serde.types import INTERRUPT
+
 from moorline_checkpoint.messages import Resume, TurnMessage
 from moorline_checkpoint.packing import load_json, pack_json
 from moorline_checkpoint.rows import CheckpointRow, HeadRows, ValueRow, WriteRow, in_order
@@ -134,6 +136,12 @@ class OpenTurn:
     def has(self, message_id: str) -> bool:
         """Whether the turn answers this message."""
         return any(message.id == message_id for message in self.messages)
+
+    @property
+    def follows_question(self) -> bool:
+        """Whether the run before this turn's stopped to ask."""
+        manager = self.prefetched.get("")
+        return manager is not None and any(write.channel == INTERRUPT for write in manager.head.writes)
 
     def set_lock(self, agent: str, ttl: int | None) -> None:
         """The agent holds the session from this turn's commit on."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from langgraph.types import Command
 
@@ -17,6 +17,7 @@ from moorline.errors import InvalidMessage, StaleTurn, StateDamaged, StoreUnavai
 from moorline.journal import TurnJournal
 from moorline.manager import StartOver
 from moorline.results import failure_of, is_outer, record_of
+from moorline_agents.graph_questions import close_question
 from moorline_agents.journal import Journal
 from moorline_agents.messages import Usage
 from moorline_agents.run import OnText, Progress, RunContext
@@ -27,6 +28,7 @@ from moorline_checkpoint.turn import OpenTurn, TurnRecord, running
 from moorline_checkpoint.turns import HEARTBEAT, Turns
 
 if TYPE_CHECKING:
+    from langchain_core.runnables import RunnableConfig
     from langgraph.graph.state import CompiledStateGraph
 
 COLLECT_AFTER = 10_000
@@ -163,6 +165,8 @@ class Execution:
             texts = [message.text for message in turn.messages]
             if self.start_over.in_any(texts):
                 turn.forget_state()
+            elif turn.follows_question:
+                await self._close_question(turn.device_id)
             return {"texts": texts}
         if not await self._waits(turn.device_id, turn.resume.interrupt_id):
             raise stale_resume(turn.resume)
@@ -182,6 +186,14 @@ class Execution:
             if any(interrupt.id == interrupt_id for interrupt in asking.interrupts):
                 return True
         return False
+
+    async def _close_question(self, device_id: str) -> None:
+        """Closes what the run before has left open in a graph; an agent of the kit closes its own calls."""
+        asked = await self.graph.aget_state({"configurable": {"thread_id": device_id}})
+        for task in asked.tasks:
+            if task.state:
+                inside = {"configurable": {"thread_id": device_id, "checkpoint_ns": task.name}}
+                await close_question(self.graph, cast("RunnableConfig", inside))
 
     async def _heartbeats(self, turn: OpenTurn) -> None:
         """Renews the lease again and again."""

@@ -7,22 +7,27 @@ import operator
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import pytest
-from langgraph.graph import START, MessagesState, StateGraph
+from langchain_core.messages import AIMessage, ToolMessage
+from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.types import Send, interrupt
 from pydantic import BaseModel
 
 from moorline import GraphAgent, Moorline, Reply, Resume, Settings, execution
 from moorline.errors import AgentError, InvalidContext, InvalidMessage, StaleTurn
+from moorline.manager import AgentProtocol
 from moorline.testing import Script
 from moorline_agents.agent import Agent
 from moorline_agents.messages import Usage
 from moorline_agents.tools import ToolContext, tool
 from moorline_agents.transport import Call, ModelReply, ModelRequest, rule_client
+from moorline_checkpoint.rows import CheckpointRow, ValueRow, WriteRow
+from moorline_checkpoint.saver import DeviceCheckpointer
+from moorline_checkpoint.turns import Turns
 
-from .claims import Connection, expire_lease
+from .claims import Connection, claim, expire_lease, message, record
 from .runtimes import Stall, execute, runtime, say
 
 Done = list[tuple[str, str]]
@@ -349,6 +354,84 @@ async def test_no_message_from_outside_takes_the_place_of_an_answer(dsn: str, do
         assert reply.replayed
 
 
+class Paid(MessagesState):
+    receipts: Annotated[list[str], operator.add]
+
+
+def paying(shown: list[list[str]], asks: Callable[[str], Any]) -> GraphAgent:
+    """A graph whose model calls `pay` and `ask` at once, each in a task of its own, at a message `buy`."""
+
+    def model(state: Paid) -> dict[str, Any]:
+        shown.append([f"{message.type} {message.text}" for message in state["messages"]])
+        if str(state["messages"][-1].text) != "buy":
+            return {"messages": [AIMessage(f"receipts {state['receipts']}")]}
+        calls: list[Any] = [{"name": name, "args": {}, "id": name} for name in ("pay", "ask")]
+        return {"messages": [AIMessage("", tool_calls=calls)]}
+
+    def act(call: Any) -> dict[str, Any]:
+        result = "paid" if call["name"] == "pay" else asks("sure?")
+        receipts = ["paid"] if call["name"] == "pay" else []
+        return {"messages": [ToolMessage(result, tool_call_id=call["id"])], "receipts": receipts}
+
+    def to_act(state: Paid) -> Any:
+        calls = getattr(state["messages"][-1], "tool_calls", None)
+        return [Send("act", call) for call in calls] if calls else END
+
+    graph = StateGraph(Paid).add_node("model", model).add_node("act", cast("Any", act)).add_edge(START, "model")
+    graph.add_conditional_edges("model", to_act, ["act", END]).add_edge("act", "model")
+    return GraphAgent(name="shop", description="sells", graph=graph.compile())
+
+
+CLOSED = '{"error": "not answered; the person wrote instead", "code": "not_answered"}'
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_a_graph_whose_question_is_not_answered_keeps_what_has_finished_and_has_no_call_open(
+    dsn: str, cancelled: bool
+) -> None:
+    shown: list[list[str]] = []
+    async with Moorline(Settings(database_url=dsn), agents=[paying(shown, interrupt)]) as moorline:
+        question = await moorline.run("buy", CONTEXT)
+        if cancelled:
+            await moorline.cancel("d1")
+        assert await moorline.run("well", CONTEXT) == "receipts ['paid']"
+        assert await moorline.run("again", CONTEXT) == "receipts ['paid']"
+        with pytest.raises(InvalidMessage, match="is waiting for an answer"):
+            await answered(moorline, question)
+    assert shown[1] == ["human buy", "ai ", "tool paid", f"tool {CLOSED}", "human well"]
+    assert shown[2][:5] == shown[1]
+
+
+async def test_a_graph_that_asked_is_closed_also_if_another_agent_is_spoken_to(dsn: str) -> None:
+    shown: list[list[str]] = []
+    kit = Agent(name="kit", description="k", instructions="k")
+    agents: list[AgentProtocol] = [paying(shown, interrupt), kit]
+
+    def route(request: ModelRequest) -> ModelReply:
+        if "route" not in request.functions:
+            return ModelReply(text="this is kit")
+        said = request.messages[-1]["content"] or ""
+        return ModelReply(calls=(Call(name="route", arguments={"agent": "kit" if "kit" in said else "shop"}),))
+
+    async with (
+        Moorline(Settings(database_url=dsn), agents=agents, client=lambda: rule_client(route)) as moorline,
+        DeviceCheckpointer.from_conn_string(dsn) as saver,
+    ):
+        await moorline.run("buy", CONTEXT)
+        await saver.clear_session_lock("d1")
+        assert await moorline.run("kit, please", CONTEXT) == "this is kit"
+        await saver.clear_session_lock("d1")
+        assert await moorline.run("shop, please", CONTEXT) == "receipts ['paid']"
+    assert shown[-1] == ["human buy", "ai ", "tool paid", f"tool {CLOSED}", "human shop, please"]
+
+
+async def test_a_graph_goes_on_with_an_answer_as_before(dsn: str) -> None:
+    shown: list[list[str]] = []
+    async with Moorline(Settings(database_url=dsn), agents=[paying(shown, interrupt)]) as moorline:
+        assert await answered(moorline, await moorline.run("buy", CONTEXT)) == "receipts ['paid']"
+    assert shown[-1] == ["human buy", "ai ", "tool paid", "tool yes"]
+
+
 class Offer(BaseModel):
     text: str
     price: float = 1.0
@@ -440,3 +523,18 @@ async def test_usage_counts_the_routing_the_question_and_attempts_that_failed(ds
         assert (again.replayed, again.usage, again.usage.by_agent) == (True, paid.usage, paid.usage.by_agent)
         total = sum((Usage(**entry.record.usage) for entry in await moorline.transcript("d1")), Usage())
         assert total == question.usage + paid.usage == {"prompt_tokens": 1030, "completion_tokens": 103}
+
+
+async def test_a_turn_may_write_what_the_one_before_that_asked_has_left(turns: Turns, connection: Connection) -> None:
+    for number, metadata in enumerate(("{}", '{"step": 1}'), 1):
+        turn = await claim(turns, message(f"m{number}"))
+        turn.put(
+            CheckpointRow("", "c", None, "bytes", b"%d" % number, metadata, "{}"),
+            [ValueRow("", "texts", "1", "bytes", b"text")],
+        )
+        turn.put_writes([WriteRow("", "c", "task", -3, "", "__interrupt__", "bytes", b"%d" % number)], replace=True)
+        await turns.commit(turn, record(turn, interrupt={"id": f"i{number}", "value": None}))
+    found = await connection.fetchrow("SELECT checkpoint, metadata, turn_no FROM conversation_checkpoints")
+    assert found is not None
+    assert tuple(found) == (b"2", '{"step": 1}', 2)
+    assert await connection.fetchval("SELECT blob FROM conversation_writes") == b"2"
