@@ -27,6 +27,7 @@ from moorline_checkpoint.tags import DeviceTags
 from moorline_checkpoint.tool_transaction import ToolConnection, ToolTransaction, own_block, tool_transaction
 from moorline_checkpoint.transaction import TurnTransaction, stale, turn_transaction
 from moorline_checkpoint.turn import JournalEntry, OpenTurn, RunStart, TurnRecord, UnfinishedEffect
+from moorline_migrations.errors import StateDamaged
 
 if TYPE_CHECKING:
     from moorline_checkpoint.database import Database
@@ -127,10 +128,28 @@ class Turns:
             on_busy=message.on_busy,
             known=self._known(message.device_id),
         )
-        with sound(), admitted():
-            found, prefetched = await self._begins.answer(claim)
-        with readable():
-            return self._answer(claim, found, prefetched)
+        while True:
+            with sound(), admitted():
+                found, prefetched = await self._begins.answer(claim)
+            try:
+                with readable():
+                    return self._answer(claim, found, prefetched)
+            except StateDamaged:
+                if not await self._put_back(claim, found):
+                    raise
+
+    async def _put_back(self, claim: _Claim, found: dict[str, Any]) -> bool:
+        """Puts the messages of a turn that cannot be read, and that another process left, back into the queue, where
+        they wait to be recovered and hold up nothing. False if the answer is no such turn."""
+        ids = [message["id"] for message in found.get("messages", ())]
+        if found["outcome"] != "claimed" or (claim.message_id is not None and (not ids or claim.message_id in ids)):
+            return False
+        first, failure = ids[0] if ids else "", StateDamaged.__name__
+        with sound():
+            await self._database.fetchval(
+                *("release", claim.device_id, claim.claim_id, first, None, True, False, failure, MAX_ATTEMPTS, None)
+            )
+        return True
 
     def _answer(self, claim: _Claim, found: dict[str, Any], prefetched: dict[str, HeadRows]) -> OpenTurn | QueueAnswer:
         match found["outcome"]:
@@ -156,8 +175,12 @@ class Turns:
         claim = _Claim(device_id, None, claim_id, None, None, None, "wait", self._known(device_id))
         with sound():
             found, prefetched = await self._begins.answer(claim)
-        with readable():
-            return self._open(device_id, claim_id, found, prefetched) if found["outcome"] == "claimed" else None
+        try:
+            with readable():
+                return self._open(device_id, claim_id, found, prefetched) if found["outcome"] == "claimed" else None
+        except StateDamaged:
+            await self._put_back(claim, found)
+            raise
 
     async def orphaned(self) -> list[str]:
         """Devices on which a crashed process may have left something behind."""
@@ -341,7 +364,7 @@ class Turns:
             self._queue_max,
             within=within,
         )
-        found = {record["place"]: _Claimed(json.loads(record["answer"]), {}) for record in records}
+        found = {record["place"]: _Claimed(_parsed(record["answer"]), {}) for record in records}
         with readable():
             for record in records:
                 if record["checkpoint_id"] is not None:
@@ -408,6 +431,14 @@ def _heads(stored: Mapping[str, Any]) -> dict[str, str]:
     if not all(isinstance(head, str) for head in stored.values()):
         raise TypeError
     return dict(stored)
+
+
+def _parsed(answer: str) -> dict[str, Any]:
+    """The answer to a claim. One that is nested too deeply to be read is like one with nothing in it."""
+    try:
+        return dict(json.loads(answer))
+    except RecursionError:
+        return {"outcome": "claimed"}
 
 
 def _resume(stored: Mapping[str, Any] | None) -> Resume | None:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
-from moorline.errors import MoorlineError, StoreUnavailable
+from moorline.errors import StoreUnavailable
 
 GRACE = 0.5
 """Seconds that an error waits for its turn to be released before it is raised to the caller."""
@@ -61,5 +61,5 @@ async def _patiently(work: Callable[[], Awaitable[T]]) -> T | None:
             if loop.time() + PAUSE > until:
                 return None
             await asyncio.sleep(PAUSE)
-        except MoorlineError:
+        except Exception:  # the error that made it necessary is the one to raise
             return None

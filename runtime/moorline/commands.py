@@ -131,11 +131,18 @@ def recover(
     message: Annotated[str | None, typer.Option(help="A message that was set aside and shall be tried again.")] = None,
     app: App = None,
 ) -> None:
-    """Finish the turns that crashed processes left behind, or retry a message that was set aside."""
+    """Finish the turns that crashed processes left behind, or retry a message that was set aside. Exit status 1 if that
+    failed on any device."""
     if (device is None) != (message is None):
         raise typer.BadParameter("Pass --device and --message together.")
-    for line in asyncio.run(_recover(_app(app), device, message)):
+    lines, failed = asyncio.run(_recover(_app(app), device, message))
+    for line in lines:
         _show_line(line)
+    if failed:
+        typer.echo(f"Not recovered: {len(failed)}", err=True)
+        for line in failed:
+            _show_line(line, err=True)
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -208,9 +215,9 @@ async def _sessions(settings: Settings) -> "list[Session]":
         await backend.close()
 
 
-def _show_line(cells: "Sequence[str]") -> None:
+def _show_line(cells: "Sequence[str]", *, err: bool = False) -> None:
     """One line, whatever people and models have put into the cells."""
-    typer.echo("\t".join(map(one_line, cells)))
+    typer.echo("\t".join(map(one_line, cells)), err=err)
 
 
 def _show_table(found: "list[Session]") -> None:
@@ -241,16 +248,24 @@ async def _turns(app: "Moorline", device: str | None) -> list[tuple[str, ...]]:
         ]
 
 
-async def _recover(app: "Moorline", device: str | None, message: str | None) -> list[tuple[str, ...]]:
+_Lines = list[tuple[str, ...]]
+
+
+async def _recover(app: "Moorline", device: str | None, message: str | None) -> tuple[_Lines, _Lines]:
+    """The replies, and the failures."""
     async with app as moorline:
         if device is None or message is None:
-            found: list[tuple[str, ...]] = []
-            await moorline.recover(lambda whose, reply: found.append((whose, str(reply))))
-            return found
+            found: _Lines = []
+            failed: _Lines = []
+            await moorline.recover(
+                lambda whose, reply: found.append((whose, str(reply))),
+                lambda whose, error: failed.append((whose, str(error))),
+            )
+            return found, failed
         reply = await moorline.requeue(device, message)
         if reply is None:
             raise InvalidMessage("No such message was set aside; `moorline turns --dead` lists those that were.")
-        return [(device, str(each)) for each in (*reply.recovered, reply)]
+        return [(device, str(each)) for each in (*reply.recovered, reply)], []
 
 
 async def _tag(app: "Moorline", device: str) -> str:

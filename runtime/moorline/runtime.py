@@ -157,12 +157,19 @@ class Moorline:
             turn.cancel()
             await asyncio.wait([turn])
 
-    async def recover(self, on_reply: Callable[[str, Reply], None] | None = None) -> int:
+    async def recover(
+        self,
+        on_reply: Callable[[str, Reply], None] | None = None,
+        on_failure: Callable[[str, Exception], None] | None = None,
+    ) -> int:
         """Finishes the turns that crashed processes left behind, on all devices, and returns how many there were.
 
-        Each reply goes to `on_reply(device_id, reply)` as soon as it is there, and to `on_recovered`.
+        Each reply goes to `on_reply(device_id, reply)` as soon as it is there, and to `on_recovered`. If a device
+        fails, that is logged, `on_failure(device_id, error)` gets the error, and the next device follows. Only if the
+        database cannot be reached at all, `StoreUnavailable` is raised.
         """
-        return await self._queue.recover(on_reply)
+        with only_ours():
+            return await self._queue.recover(on_reply, on_failure)
 
     async def dead_letters(self) -> list[DeadLetter]:
         """Messages that were set aside because they failed too often, the latest first."""

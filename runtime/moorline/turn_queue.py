@@ -17,7 +17,14 @@ from uuid import UUID, uuid4
 from moorline import stateless
 from moorline.background import GRACE, Background
 from moorline.context import Call
-from moorline.errors import MessageSetAside, MoorlineError, SessionBusy, StateDamaged, StoreUnavailable, TurnTimeout
+from moorline.errors import (
+    MessageSetAside,
+    MoorlineError,
+    SessionBusy,
+    StoreUnavailable,
+    TurnTimeout,
+    only_ours,
+)
 from moorline.execution import Execution, stale_resume
 from moorline.reply import Reply
 from moorline.results import reply_of
@@ -70,7 +77,7 @@ class TurnQueue:
         """
         passage = _Passage(call)
         try:
-            with self.waiters.of(call.message.device_id).call(queue_max=self.queue_max):
+            with only_ours(), self.waiters.of(call.message.device_id).call(queue_max=self.queue_max):
                 return await self._answer_in_the_background(call, passage)
         except MoorlineError as error:
             if isinstance(error, SessionBusy):
@@ -96,18 +103,26 @@ class TurnQueue:
         task.add_done_callback(_log_failure)
         raise _too_late(call)
 
-    async def recover(self, on_reply: Callable[[str, Reply], None] | None = None) -> int:
-        """Finishes the turns that crashed processes left on all devices, and returns how many there were. `on_reply`
-        gets each reply."""
+    async def recover(
+        self, on_reply: Callable[[str, Reply], None] | None, on_failure: Callable[[str, Exception], None] | None
+    ) -> int:
+        """Finishes the turns that crashed processes left on all devices, and returns how many there were. Goes on with
+        the next device if one fails, unless the store cannot be reached at all."""
         count = 0
         for device_id in await self.turns.orphaned():
-            while turn := await self.turns.begin_orphaned(device_id):
-                reply = await self._recover(turn)
-                if reply is None:
-                    break
-                if on_reply is not None:
-                    on_reply(device_id, reply)
-                count += 1
+            try:
+                while turn := await self.turns.begin_orphaned(device_id):
+                    reply = await self._finish(turn)
+                    count += 1
+                    if on_reply is not None:
+                        on_reply(device_id, reply)
+            except Exception as error:
+                if isinstance(error, StoreUnavailable) and not error.reached:
+                    raise
+                whose = self.turns.tags.of(device_id)
+                logger.error("Recovering %s failed: %s", whose, type(error).__name__)  # noqa: TRY400 - see _recover
+                if on_failure is not None:
+                    on_failure(device_id, error)
         return count
 
     async def _in_time(self, call: Call, passage: _Passage) -> Reply:
@@ -126,15 +141,15 @@ class TurnQueue:
             # A call that does not wait for its turn does not queue up here either.
             async with waiters.entrance if POLICIES[call.message.on_busy].waits else nullcontext():
                 begun = await self._begin(call, passage)
-        except (asyncio.CancelledError, StateDamaged):
-            await self._withdraw(call, passage)
-            raise
         except StoreUnavailable as error:
             if error.reached:
                 await self._withdraw(call, passage)
             if self.on_store_down == "fail" or error.reached or call.message.resume is not None:
                 raise
             return await stateless.answer(self.execution, call)
+        except BaseException:
+            await self._withdraw(call, passage)
+            raise
         try:
             with waiters.join() as waiter:
                 while isinstance(begun, Waiting | OpenTurn):
@@ -197,7 +212,7 @@ class TurnQueue:
         """Finishes a turn that a crashed process left. Returns None if it fails again, which must not hold up the
         messages behind it."""
         try:
-            reply = reply_of(await self.execution.execute(turn))
+            return await self._finish(turn)
         except StoreUnavailable:
             raise
         except MoorlineError as error:
@@ -205,6 +220,9 @@ class TurnQueue:
             whose = self.turns.tags.of(turn.device_id)
             logger.error("Turn %s of %s failed again: %s", turn.turn_no, whose, type(error).__name__)  # noqa: TRY400
             return None
+
+    async def _finish(self, turn: OpenTurn) -> Reply:
+        reply = reply_of(await self.execution.execute(turn))
         if self.on_recovered is not None:
             self.on_recovered(turn.device_id, reply)
         return reply

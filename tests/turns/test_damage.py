@@ -86,16 +86,17 @@ async def test_damage_fails_its_own_device_and_no_other(dsn: str, connection: Co
         assert await say(moorline, "more", "three", device="bad") == "3: more"
 
 
-async def test_a_waiting_message_of_a_wrong_shape_fails_its_own_device(
+async def test_an_unfinished_message_of_a_wrong_shape_fails_and_holds_up_no_other(
     dsn: str, connection: Connection, worker: Workers
 ) -> None:
     await worker().begin(message("m1"), claim_id=(await connection.fetchval("SELECT gen_random_uuid()")))
     await expire_lease(connection)
     await connection.execute("UPDATE conversation_messages SET values = '7'")
     async with runtime(dsn) as moorline:
+        assert await say(moorline, "hello", "m2") == "1: hello"
         with pytest.raises(StateDamaged):
-            await say(moorline, "hello", "m2")
-        assert await say(moorline, "hello", device="d2") == "1: hello"
+            await say(moorline, "hello", "m1")
+        assert await say(moorline, "next", "m3") == "2: next"
 
 
 async def test_a_stored_reply_of_a_wrong_shape_fails_its_own_message(dsn: str, connection: Connection) -> None:

@@ -12,7 +12,7 @@ from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import interrupt
 
 from moorline import Moorline, Reply, Resume, Settings, execution
-from moorline.errors import AgentError, StaleTurn
+from moorline.errors import AgentError, StaleTurn, StateDamaged
 from moorline.testing import Script, error_reply
 from moorline_agents.graph_agent import GraphAgent
 from moorline_agents.transport import ModelReply, ModelRequest
@@ -243,3 +243,55 @@ async def test_a_crashed_answer_to_an_interrupt_does_not_leak_into_the_next_turn
         go_on.set()
         with pytest.raises(StaleTurn):
             await dead
+
+
+async def orphan(connection: Connection, device: str, values: str = "{}") -> None:
+    """A message that waited in a process that is gone."""
+    await connection.execute("INSERT INTO conversation_states (device_id, arrivals) VALUES ($1, 1)", device)
+    await connection.execute(
+        "INSERT INTO conversation_messages (device_id, message_id, arrival, text, status, values, waiter_until)"
+        " VALUES ($1, 'm1', 1, 'hello', 'waiting', $2, clock_timestamp() - interval '1 second')",
+        device,
+        values,
+    )
+
+
+@pytest.mark.parametrize("levels", [600, 900, 3000])
+async def test_recovering_goes_on_after_a_device_that_fails_and_reports_it(
+    dsn: str, connection: Connection, levels: int
+) -> None:
+    await orphan(connection, "bad", f'{{"x": {"[" * levels}{"]" * levels}}}')
+    await orphan(connection, "d1")
+    await orphan(connection, "d2")
+    replies: list[tuple[str, str]] = []
+    failures: list[tuple[str, Exception]] = []
+    async with runtime(dsn) as moorline:
+        count = await moorline.recover(
+            lambda device, reply: replies.append((device, str(reply))),
+            lambda device, error: failures.append((device, error)),
+        )
+        assert (count, replies) == (2, [("d1", "1: hello"), ("d2", "1: hello")])
+        [(device, error)] = failures
+        assert (device, type(error)) == ("bad", StateDamaged)
+
+        # The message that cannot be read holds up no other, and waits until it can be.
+        assert await say(moorline, "next", "m2", device="bad") == "1: next"
+        assert await moorline.recover() == 0
+        await connection.execute("UPDATE conversation_messages SET values = '{}' WHERE device_id = 'bad'")
+        assert await moorline.recover() == 1
+        assert await say(moorline, "hello", "m1", device="bad") == "2: hello"
+
+
+async def test_recovering_goes_on_if_a_reply_cannot_be_passed_on(dsn: str, connection: Connection) -> None:
+    await orphan(connection, "d1")
+    await orphan(connection, "d2")
+
+    def unreachable(device: str, reply: Reply) -> None:
+        raise ConnectionError(device)
+
+    failures: list[tuple[str, str]] = []
+    async with runtime(dsn) as moorline:
+        count = await moorline.recover(
+            unreachable, lambda device, error: failures.append((device, type(error).__name__))
+        )
+        assert (count, failures) == (2, [("d1", "ConnectionError"), ("d2", "ConnectionError")])
