@@ -23,7 +23,8 @@ logger = logging.getLogger("moorline.model")
 def shipped_agents(settings: Settings) -> Sequence[Agent]:
     """Scheduling and the concierge."""
     zone = settings.time_zone or (TIME_ZONE if settings.database_url is None else "UTC")
-    return (scheduling(schema=settings.schema_name, time_zone=zone), concierge())
+    per_day = settings.bookings_per_day
+    return (scheduling(schema=settings.schema_name, time_zone=zone, bookings_per_day=per_day), concierge())
 
 
 def chat_model(settings: Settings, *, client: AsyncOpenAI | Callable[[], AsyncOpenAI] | None = None) -> ChatModel:

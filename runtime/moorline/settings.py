@@ -182,6 +182,9 @@ class Settings(BaseSettings):
     """The IANA time zone in which the scheduling agent counts "today" and "tomorrow". Unset: UTC, or with the embedded
     database the demonstration's."""
 
+    bookings_per_day: PositiveInt = 10
+    """How many appointments a device may make in 24 hours with the scheduling agent that ships."""
+
     on_store_down: Literal["fail", "stateless"] = "fail"
     """What happens to a message while the database cannot be reached: it fails with `StoreUnavailable`, so that it is
     delivered again, or it is answered without memory and without effects."""

@@ -125,7 +125,7 @@ def agents(*, outside: Callable[[str, str, str, bool], None]) -> Sequence[Agent]
         return {"status": "chimed"}
 
     echo = Agent(name=ECHO, description="everything else", instructions="Echo.", tools=(ring, chime))
-    return echo, scheduling()
+    return echo, scheduling(bookings_per_day=100_000)
 
 
 def _told(request: ModelRequest) -> str:

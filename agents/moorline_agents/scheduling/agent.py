@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from moorline_agents.agent import Agent
 from moorline_agents.scheduling.calendar import spoken
-from moorline_agents.scheduling.tools import scheduling_tools
+from moorline_agents.scheduling.tools import BOOKINGS_PER_DAY, scheduling_tools
 from moorline_migrations.components import SCHEDULING
 from moorline_migrations.errors import ConfigurationError
 
@@ -41,11 +41,13 @@ def scheduling(
     time_zone: str = "UTC",
     model: Model | None = None,
     session_ttl: int | None = None,
+    bookings_per_day: int = BOOKINGS_PER_DAY,
 ) -> Agent:
     """The agent that books in the tables of `schema`; it keeps the session until the person is done.
 
-    The agent is told the time in `time_zone` (an IANA name); appointments are in the provider's own zone. Raises
-    `ConfigurationError` for a schema name or time zone that is not valid.
+    The agent is told the time in `time_zone` (an IANA name); appointments are in the provider's own zone. A device can
+    make `bookings_per_day` appointments in 24 hours, whatever a model asks for; cancelled ones count, moves do not.
+    Raises `ConfigurationError` for a schema name or time zone that is not valid, or if no booking is allowed.
     """
     zone = _zone(time_zone)
 
@@ -56,7 +58,7 @@ def scheduling(
         name="scheduling",
         description="appointments: what can be booked, free times, booking, listing, moving and cancelling",
         instructions=instructions,
-        tools=scheduling_tools(schema=schema),
+        tools=scheduling_tools(schema=schema, bookings_per_day=bookings_per_day),
         model=model,
         session_ttl=session_ttl,
         migrations=SCHEDULING,

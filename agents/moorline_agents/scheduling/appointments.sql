@@ -9,10 +9,10 @@ JOIN @schema.appointment_providers p ON p.provider_id = o.provider_id
 ORDER BY s.name, p.name;
 
 -- name: hours
--- In minutes since midnight, because Python has no time 24:00, the end of a day.
+-- In minutes since the midnight of the weekday, because Python has no time 24:00, and hours may end on the next day.
 SELECT provider_id, weekday,
        (extract(epoch FROM opens) / 60::numeric)::integer AS opens,
-       (extract(epoch FROM closes) / 60::numeric)::integer AS closes
+       (extract(epoch FROM closes) / 60::numeric)::integer + CASE WHEN closes < opens THEN 1440 ELSE 0 END AS closes
 FROM @schema.appointment_hours
 WHERE provider_id = ANY ($1::bigint[])
 ORDER BY provider_id, weekday, opens;
@@ -35,7 +35,7 @@ ORDER BY a.provider_id, starts;
 
 -- name: upcoming
 SELECT a.appointment_id, a.service_id, s.name AS service, a.provider_id, p.name AS provider, p.time_zone,
-       pg_catalog.lower(a.during) AS starts, pg_catalog.upper(a.during) AS ends, a.status
+       pg_catalog.lower(a.during) AS starts, pg_catalog.upper(a.during) AS ends, a.status, a.created_at
 FROM @schema.appointments a
 JOIN @schema.appointment_services s ON s.service_id = a.service_id
 JOIN @schema.appointment_providers p ON p.provider_id = a.provider_id
@@ -43,10 +43,26 @@ WHERE a.device_id = $1 AND a.status = 'booked' AND pg_catalog.lower(a.during) > 
 ORDER BY starts, a.appointment_id
 LIMIT $3;
 
+-- name: held
+-- What a device has booked that overlaps the time from $2 to $3.
+SELECT a.appointment_id, a.service_id, s.name AS service, a.provider_id, p.name AS provider, p.time_zone,
+       pg_catalog.lower(a.during) AS starts, pg_catalog.upper(a.during) AS ends, a.status, a.created_at
+FROM @schema.appointments a
+JOIN @schema.appointment_services s ON s.service_id = a.service_id
+JOIN @schema.appointment_providers p ON p.provider_id = a.provider_id
+WHERE a.device_id = $1 AND a.status = 'booked' AND a.during OPERATOR(pg_catalog.&&) pg_catalog.tstzrange($2, $3)
+ORDER BY starts;
+
+-- name: booked_lately
+-- How many appointments a device has made in the last 24 hours, whatever became of them.
+SELECT pg_catalog.count(*)
+FROM @schema.appointments a
+WHERE a.device_id = $1 AND a.created_at > pg_catalog.clock_timestamp() - interval '24 hours';
+
 -- name: same
 -- The appointments that a device already has for a service, at one of these starts with the provider that goes with it.
 SELECT a.appointment_id, a.service_id, s.name AS service, a.provider_id, p.name AS provider, p.time_zone,
-       pg_catalog.lower(a.during) AS starts, pg_catalog.upper(a.during) AS ends, a.status
+       pg_catalog.lower(a.during) AS starts, pg_catalog.upper(a.during) AS ends, a.status, a.created_at
 FROM unnest($3::bigint[], $4::timestamptz[]) AS wanted (provider_id, starts)
 JOIN @schema.appointments a ON a.provider_id = wanted.provider_id AND pg_catalog.lower(a.during) = wanted.starts
 JOIN @schema.appointment_services s ON s.service_id = a.service_id
@@ -58,7 +74,7 @@ LIMIT 1;
 -- name: referred
 -- By the eight hexadecimal digits with which the appointment's ID begins.
 SELECT a.appointment_id, a.service_id, s.name AS service, a.provider_id, p.name AS provider, p.time_zone,
-       pg_catalog.lower(a.during) AS starts, pg_catalog.upper(a.during) AS ends, a.status
+       pg_catalog.lower(a.during) AS starts, pg_catalog.upper(a.during) AS ends, a.status, a.created_at
 FROM @schema.appointments a
 JOIN @schema.appointment_services s ON s.service_id = a.service_id
 JOIN @schema.appointment_providers p ON p.provider_id = a.provider_id
@@ -67,12 +83,14 @@ ORDER BY a.appointment_id
 LIMIT 2;
 
 -- name: book
--- Returns no row if the provider is busy then. It waits for a transaction that has booked the time but not committed.
--- With an UPDATE or a plain INSERT, two at once would wait for each other.
-INSERT INTO @schema.appointments (device_id, appointment_id, provider_id, service_id, during, status)
-VALUES ($1, coalesce($2::uuid, pg_catalog.gen_random_uuid()), $3, $4, pg_catalog.tstzrange($5, $6), 'booked')
+-- Returns no row if the provider or the device is busy then. It waits for a transaction that has booked the time but not
+-- committed. With an UPDATE or a plain INSERT, two at once would wait for each other. $2 and $3 are what a moved
+-- appointment keeps.
+INSERT INTO @schema.appointments (device_id, appointment_id, created_at, provider_id, service_id, during, status)
+VALUES ($1, coalesce($2::uuid, pg_catalog.gen_random_uuid()), coalesce($3::timestamptz, pg_catalog.clock_timestamp()),
+        $4, $5, pg_catalog.tstzrange($6, $7), 'booked')
 ON CONFLICT DO NOTHING
-RETURNING appointment_id;
+RETURNING appointment_id, created_at;
 
 -- name: cancel
 UPDATE @schema.appointments SET status = 'cancelled'

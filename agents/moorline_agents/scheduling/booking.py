@@ -47,15 +47,27 @@ class BookingService:
     connection: Connection
     device_id: str
     now: datetime
+    per_day: int
+    """How many appointments the device may make in 24 hours."""
 
-    async def calendars(self, providers: Sequence[Provider], wanted: datetime | None) -> dict[int, Calendar]:
-        """The calendars by provider ID; they reach as far as a search from the local time `wanted` can look."""
+    async def open_to_device(self, providers: Sequence[Provider], wanted: datetime | None) -> dict[int, Calendar]:
+        """The calendars by provider ID, busy also where the device is; they reach as far as a search from the local
+        time `wanted` can look."""
+        since, until = self._reach(wanted)
+        calendars = await self._calendars(providers, wanted)
+        held = await self.repository.held(self.connection, self.device_id, since=since, until=until)
+        spans = [appointment.span for appointment in held]
+        return {provider_id: calendar.with_busy(*spans) for provider_id, calendar in calendars.items()}
+
+    async def _calendars(self, providers: Sequence[Provider], wanted: datetime | None) -> dict[int, Calendar]:
+        since, until = self._reach(wanted)
+        return await self.repository.calendars(self.connection, providers, since=since, until=until)
+
+    def _reach(self, wanted: datetime | None) -> tuple[datetime, datetime]:
         anchor = self.now
         if wanted is not None:
             anchor = min(max(self.now, wanted.replace(tzinfo=UTC)), self.now + HORIZON)
-        return await self.repository.calendars(
-            self.connection, providers, since=anchor - _DAY, until=anchor + SEARCH + 2 * _DAY
-        )
+        return anchor - _DAY, anchor + SEARCH + 2 * _DAY
 
     async def changeable(self, reference: str | None) -> Appointment:
         """This device's appointment with that reference, or its only upcoming one.
@@ -93,12 +105,14 @@ class BookingService:
     async def place(self, request: BookingRequest) -> Appointment:
         """Books with the first provider who is free.
 
-        If nobody is, raises `ToolRefused` with the first provider's reason as its code and the next free slots. Let it
-        leave the transaction, so that a moved appointment is back where it was.
+        If nobody is, or the device has another appointment then, raises `ToolRefused` with the first provider's reason
+        as its code and the next free slots; also if the device has made too many appointments. Let it leave the
+        transaction, so that a moved appointment is back where it was.
         """
-        calendars = await self.calendars(request.providers, request.wanted)
+        if request.moved is None:
+            await self._check_number()
+        calendars = await self._calendars(request.providers, request.wanted)
         objections: list[Unbookable] = []
-        outrun = False
         for provider in request.providers:
             calendar = calendars[provider.provider_id]
             try:
@@ -107,33 +121,39 @@ class BookingService:
                 objections.append(objection)
                 continue
             span = Span(start=start, end=start + request.service.length)
-            if appointment := await self._booked(request, provider, span):
+            appointment = await self.repository.book(
+                self.connection,
+                self.device_id,
+                service=request.service,
+                provider=provider,
+                span=span,
+                moved=request.moved,
+            )
+            if appointment is not None:
                 return appointment
-            objections.append(calendar.taken(start))
-            outrun = True
-        if outrun:  # others have booked since the calendars were read
-            calendars = await self.calendars(request.providers, request.wanted)
+            objections.append(await self._elsewhere(span) or calendar.taken(start))
+        # Read anew: others may have booked since.
+        calendars = await self.open_to_device(request.providers, request.wanted)
         raise self._refusal(request, objections, calendars)
 
-    async def _booked(self, request: BookingRequest, provider: Provider, span: Span) -> Appointment | None:
-        service = request.service
-        appointment_id = await self.repository.book(
-            self.connection,
-            self.device_id,
-            provider_id=provider.provider_id,
-            service_id=service.service_id,
-            span=span,
-            appointment_id=request.moved.appointment_id if request.moved else None,
-        )
-        if appointment_id is None:
+    async def _check_number(self) -> None:
+        # The transaction holds the device's row, so no other booking of the device is on its way.
+        if await self.repository.booked_lately(self.connection, self.device_id) >= self.per_day:
+            raise ToolRefused(
+                f"This person has made {self.per_day} appointments in the last 24 hours, as many as can be made here. "
+                "Nothing was booked. They can try again later, or ask the staff.",
+                code="too_many",
+            )
+
+    async def _elsewhere(self, span: Span) -> Unbookable | None:
+        """The objection that the person has another appointment in `span`; None if there is none."""
+        held = await self.repository.held(self.connection, self.device_id, since=span.start, until=span.end)
+        if not held:
             return None
-        return Appointment(
-            appointment_id=appointment_id,
-            service_id=service.service_id,
-            service=service.name,
-            provider=provider,
-            span=span,
-            booked=True,
+        return Unbookable(
+            f"This person has another appointment then: {held[0]}. It has to be moved or cancelled first.",
+            reason="elsewhere",
+            look_from=span.start,
         )
 
     def _refusal(

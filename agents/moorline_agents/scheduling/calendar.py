@@ -6,14 +6,16 @@ reads a database or a clock: `now` is always passed in.
 
 from __future__ import annotations
 
+import heapq
 from bisect import bisect_left
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
+from itertools import groupby
 from operator import attrgetter
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from zoneinfo import ZoneInfo
 
 GRID = timedelta(minutes=15)
@@ -24,10 +26,13 @@ HORIZON = timedelta(days=365)
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MINUTE = timedelta(minutes=1)
+_DAY = timedelta(days=1)
 _START = attrgetter("start")
 
 
-Reason = Literal["past", "too_far", "closed", "taken", "off_grid", "skipped_hour", "repeated_hour", "wrong_offset"]
+Reason = Literal[
+    "past", "too_far", "closed", "taken", "elsewhere", "off_grid", "skipped_hour", "repeated_hour", "wrong_offset"
+]
 
 
 class Unbookable(Exception):
@@ -59,7 +64,8 @@ class Span:
 
 @dataclass(frozen=True, kw_only=True)
 class Opening:
-    """Opening hours on one day of every week: ISO weekday, and minutes since midnight on the local clock."""
+    """Opening hours that begin on one day of every week: its ISO weekday, and minutes since its midnight on the local
+    clock; more than a day's minutes if they end on the next day."""
 
     weekday: int
     opens: int
@@ -74,24 +80,30 @@ class Calendar:
     zone: ZoneInfo
     openings: tuple[Opening, ...]
     closures: frozenset[date]
+    """The days whose hours do not count, to the end; those of the day before do, past midnight too."""
     busy: tuple[Span, ...]
     """In order and without overlaps."""
 
     def free_starts(self, *, length: timedelta, since: datetime, until: datetime) -> Iterator[datetime]:
         """The instants from `since` to just before `until` from which `length` is free, in order."""
-        day = since.astimezone(self.zone).date()
         last = until.astimezone(self.zone).date()
+        day = since.astimezone(self.zone).date() - _DAY  # whose hours may go past midnight
+        found: list[Iterator[datetime]] = []
         while day <= last:
-            for opening in self._open_spans(day):
-                start = _next_on_grid(max(opening.start, since))
-                while start < until and start + length <= opening.end:
-                    taken = self._taken(Span(start=start, end=start + length))
-                    if taken is None:
-                        yield start
-                        start += GRID
-                    else:
-                        start = _next_on_grid(taken.end)
-            day += timedelta(days=1)
+            found += (self._free_starts_in(opening, length, since, until) for opening in self._open_spans(day))
+            day += _DAY
+        for start, _ in groupby(heapq.merge(*found)):
+            yield start
+
+    def _free_starts_in(self, opening: Span, length: timedelta, since: datetime, until: datetime) -> Iterator[datetime]:
+        start = _next_on_grid(max(opening.start, since))
+        while start < until and start + length <= opening.end:
+            taken = self._taken(Span(start=start, end=start + length))
+            if taken is None:
+                yield start
+                start += GRID
+            else:
+                start = _next_on_grid(taken.end)
 
     def start_of(self, wanted: datetime, *, length: timedelta, now: datetime) -> datetime:
         """The instant of `wanted`, if `length` can be booked there; otherwise raises `Unbookable`.
@@ -119,9 +131,9 @@ class Calendar:
                 )
         return self._bookable(local, instants, length, now)
 
-    def with_busy(self, span: Span) -> Calendar:
-        """The same calendar with one more appointment."""
-        return replace(self, busy=tuple(sorted((*self.busy, span), key=_START)))
+    def with_busy(self, *spans: Span) -> Calendar:
+        """The same calendar where nothing can be booked in these spans either."""
+        return replace(self, busy=tuple(_without_overlaps((*self.busy, *spans))))
 
     def check_day(self, day: date, *, now: datetime) -> None:
         """Raises `Unbookable` for a day that is over or beyond `HORIZON`."""
@@ -144,7 +156,8 @@ class Calendar:
             raise objections[0]
         if len(instants) > 1:
             raise Unbookable(
-                f"{local:%H:%M} on {day_name(local)} happens twice in {self.zone.key}, where the clocks are put back.",
+                f"{local:%H:%M} on {day_name(local)} happens twice in {self.zone.key}, where the clocks are put back: "
+                f"{' and '.join(iso(instant, self.zone) for instant in instants)}.",
                 reason="repeated_hour",
                 look_from=None,
                 instants=instants,
@@ -165,15 +178,15 @@ class Calendar:
             raise self._past(local, now)
         if start >= now + HORIZON:
             raise self._too_far(local, now)
-        openings = list(self._open_spans(local.date()))
+        openings = self._open_spans_reaching(local.date())
         if not openings:
             raise Unbookable(f"{self.provider} is closed on {day_name(local)}.", reason="closed", look_from=start)
         span = Span(start=start, end=start + length)
         if not any(opening.start <= span.start and span.end <= opening.end for opening in openings):
-            hours = " and ".join(self._hours(opening) for opening in openings)
+            hours = " and ".join(dict.fromkeys(map(self._hours, openings)))
             raise Unbookable(
                 f"{self.provider} works {hours} on {day_name(local)}; "
-                f"{length // _MINUTE} minutes from {local:%H:%M} do not fit into that.",
+                f"{length // _MINUTE} minutes from {local:%H:%M} are not within that.",
                 reason="closed",
                 look_from=start,
             )
@@ -208,9 +221,17 @@ class Calendar:
         return self.busy[before] if before >= 0 and self.busy[before].overlaps(span) else None
 
     def _hours(self, opening: Span) -> str:
-        return f"{opening.start.astimezone(self.zone):%H:%M} to {opening.end.astimezone(self.zone):%H:%M}"
+        closes = f"{opening.end.astimezone(self.zone):%H:%M}"
+        return f"{opening.start.astimezone(self.zone):%H:%M} to {'24:00' if closes == '00:00' else closes}"
+
+    def _open_spans_reaching(self, day: date) -> list[Span]:
+        """The opening hours of `day`, after what those of the day before leave of them past midnight."""
+        begins = first_instant(datetime.combine(day, time.min), self.zone)
+        night = [opening for opening in self._open_spans(day - _DAY) if opening.end > begins]
+        return [*night, *self._open_spans(day)]
 
     def _open_spans(self, day: date) -> Iterator[Span]:
+        """The opening hours that begin on `day`."""
         if day in self.closures:
             return
         midnight = datetime.combine(day, time.min)
@@ -256,7 +277,22 @@ def _shown(local: datetime, zone: ZoneInfo) -> tuple[datetime, ...]:
     return instants
 
 
+def _without_overlaps(spans: Iterable[Span]) -> Iterator[Span]:
+    """The same time as spans in order, those that overlap joined."""
+    joined: Span | None = None
+    for span in sorted(spans, key=_START):
+        if joined is not None and span.start < joined.end:
+            joined = replace(joined, end=max(joined.end, span.end))
+            continue
+        if joined is not None:
+            yield joined
+        joined = span
+    if joined is not None:
+        yield joined
+
+
 def _next_on_grid(instant: datetime) -> datetime:
+    instant = instant.astimezone(UTC)  # in another zone, a sum would be one of its local times
     return instant + (_EPOCH - instant) % GRID
 
 

@@ -54,6 +54,7 @@ class Appointment:
     span: Span
     booked: bool
     """False once it is cancelled."""
+    created_at: datetime
 
     @property
     def reference(self) -> str:
@@ -141,21 +142,52 @@ class AppointmentRepository:
         """This device's appointments with this reference, booked or cancelled; almost never more than one."""
         return list(map(_appointment, await connection.fetch(self._sql("referred"), device_id, reference)))
 
+    async def held(
+        self, connection: Connection, device_id: str, *, since: datetime, until: datetime
+    ) -> list[Appointment]:
+        """What this device has booked, with whomever, that overlaps the time between the two instants."""
+        return list(map(_appointment, await connection.fetch(self._sql("held"), device_id, since, until)))
+
+    async def booked_lately(self, connection: Connection, device_id: str) -> int:
+        """How many appointments this device has made in the last 24 hours, whatever became of them."""
+        booked: int = await connection.fetchval(self._sql("booked_lately"), device_id)
+        return booked
+
     async def book(
         self,
         connection: Connection,
         device_id: str,
         *,
-        provider_id: int,
-        service_id: int,
+        service: Service,
+        provider: Provider,
         span: Span,
-        appointment_id: UUID | None = None,
-    ) -> UUID | None:
-        """Books, and returns the appointment's ID; None if the provider is busy then."""
-        booked: UUID | None = await connection.fetchval(
-            self._sql("book"), device_id, appointment_id, provider_id, service_id, span.start, span.end
+        moved: Appointment | None,
+    ) -> Appointment | None:
+        """Books, and returns the appointment; None if the provider or the device is busy then.
+
+        The appointment takes the place of `moved`, which was taken out before.
+        """
+        row = await connection.fetchrow(
+            self._sql("book"),
+            device_id,
+            moved.appointment_id if moved else None,
+            moved.created_at if moved else None,
+            provider.provider_id,
+            service.service_id,
+            span.start,
+            span.end,
         )
-        return booked
+        if row is None:
+            return None
+        return Appointment(
+            appointment_id=row["appointment_id"],
+            service_id=service.service_id,
+            service=service.name,
+            provider=provider,
+            span=span,
+            booked=True,
+            created_at=row["created_at"],
+        )
 
     async def cancel(self, connection: Connection, device_id: str, appointment_id: UUID) -> bool:
         """Cancels the appointment, and returns whether it was booked until now."""
@@ -201,4 +233,5 @@ def _appointment(row: Row) -> Appointment:
         provider=_provider(row),
         span=_span(row),
         booked=row["status"] == "booked",
+        created_at=row["created_at"],
     )

@@ -11,14 +11,20 @@ from moorline_agents.scheduling.catalogue import named_service, offering
 from moorline_agents.scheduling.repository import AppointmentRepository, Service
 from moorline_agents.scheduling.slots import SEARCH, PartOfDay, Slot, next_slots, slots_on
 from moorline_agents.tools import Connection, Tool, ToolContext, ToolRefused, tool
+from moorline_migrations.errors import ConfigurationError
+
+BOOKINGS_PER_DAY = 10
+"""How many appointments a device may make in 24 hours, where nothing else is said."""
 
 
-def scheduling_tools(*, schema: str = "public") -> tuple[Tool, ...]:
+def scheduling_tools(*, schema: str = "public", bookings_per_day: int = BOOKINGS_PER_DAY) -> tuple[Tool, ...]:
     """find_slots, book, list_appointments, move and cancel, on the tables of `schema`.
 
-    Raises `ConfigurationError` if `schema` is not a valid name.
+    Raises `ConfigurationError` if `schema` is not a valid name, or if `bookings_per_day` allows none.
     """
-    tools = _Tools(AppointmentRepository(schema))
+    if bookings_per_day < 1:
+        raise ConfigurationError(f"bookings_per_day is {bookings_per_day}: allow at least one booking a day.")
+    tools = _Tools(AppointmentRepository(schema), bookings_per_day)
     reads, changes = tool(idempotent=True), tool(effect="database", idempotent=True)
     return (
         reads(tools.find_slots),
@@ -32,8 +38,9 @@ def scheduling_tools(*, schema: str = "public") -> tuple[Tool, ...]:
 class _Tools:
     """Their docstrings are what a model is told about them."""
 
-    def __init__(self, repository: AppointmentRepository) -> None:
+    def __init__(self, repository: AppointmentRepository, bookings_per_day: int) -> None:
         self._repository = repository
+        self._bookings_per_day = bookings_per_day
 
     async def find_slots(self, arguments: FindSlots, context: ToolContext) -> dict[str, Any]:
         """Find free times for a service; offer only times that this returned. Without a service it lists what is
@@ -45,7 +52,7 @@ class _Tools:
             service = named_service(services, arguments.service)
             providers = offering(service, arguments.provider)
             wanted = None if arguments.day is None else datetime.combine(arguments.day, time.min)
-            calendars = await self._service(connection, context).calendars(providers, wanted)
+            calendars = await self._service(connection, context).open_to_device(providers, wanted)
         search = _Search(
             calendars=tuple(calendars.values()),
             service=service,
@@ -110,7 +117,11 @@ class _Tools:
 
     def _service(self, connection: Connection, context: ToolContext) -> BookingService:
         return BookingService(
-            repository=self._repository, connection=connection, device_id=context.device_id, now=context.now
+            repository=self._repository,
+            connection=connection,
+            device_id=context.device_id,
+            now=context.now,
+            per_day=self._bookings_per_day,
         )
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 import pytest
 
-from moorline_agents.scheduling.tools import scheduling_tools
+from moorline_agents.scheduling.tools import BOOKINGS_PER_DAY, scheduling_tools
 from moorline_agents.tools import Connection, ToolContext, ToolRefused
 
 if TYPE_CHECKING:
@@ -20,13 +20,22 @@ if TYPE_CHECKING:
     from asyncpg import Pool
 
 
+TEN = "2026-06-01T10:00"
+
+
+def starts(answer: dict[str, Any]) -> list[str]:
+    """The starts of the slots in an answer or a refusal."""
+    return [slot["start"] for slot in answer["slots"]]
+
+
 class Business:
     """Its time is Monday 1 June 2026, 8:00 in Berlin, unless a test sets another."""
 
-    def __init__(self, pool: Pool, *, schema: str = "public") -> None:
+    def __init__(self, pool: Pool, *, schema: str = "public", bookings_per_day: int = BOOKINGS_PER_DAY) -> None:
         self.pool = pool
         self.now = datetime.fromisoformat("2026-06-01T08:00+02:00")
-        self.tools = {tool.name: tool for tool in scheduling_tools(schema=schema)}
+        tools = scheduling_tools(schema=schema, bookings_per_day=bookings_per_day)
+        self.tools = {tool.name: tool for tool in tools}
 
     async def offers(self, service: str, minutes: int, *providers: str) -> None:
         await self.pool.execute("INSERT INTO appointment_services (name, minutes) VALUES ($1, $2)", service, minutes)

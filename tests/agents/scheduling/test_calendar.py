@@ -172,7 +172,7 @@ def test_an_appointment_over_the_change_of_clocks_keeps_its_length() -> None:
     spring, autumn = date(2026, 3, 29), date(2026, 10, 25)
     two_hours = timedelta(hours=2)
     assert ana.start_of(at(spring, 1), length=two_hours, now=NOW) + two_hours == first_instant(at(spring, 4), BERLIN)
-    assert "do not fit into that" in str(objection(ana, at(spring, 1, 15), two_hours))
+    assert "are not within that" in str(objection(ana, at(spring, 1, 15), two_hours))
     assert ana.start_of(at(autumn, 1), length=timedelta(hours=4), now=NOW)
 
 
@@ -336,3 +336,53 @@ def test_a_day_is_checked_where_the_provider_is() -> None:
     for day in ((now + HORIZON).date() + timedelta(days=2), date.max):
         with pytest.raises(Unbookable, match="too far ahead"):
             calendar(BERLIN).check_day(day, now=now)
+
+
+NIGHT = Opening(weekday=5, opens=22 * 60, closes=28 * 60)  # Friday 22:00 to Saturday 4:00
+
+
+def by_night(*openings: Opening, closures: frozenset[date] = frozenset()) -> Calendar:
+    return Calendar(provider="Ana", zone=BERLIN, openings=openings or (NIGHT,), closures=closures, busy=())
+
+
+def test_hours_past_midnight_belong_to_the_day_on_which_they_begin() -> None:
+    friday = date(2026, 6, 5)
+    ana = by_night()
+    for day, hour in ((friday, 22), (friday, 23), (date(2026, 6, 6), 0), (date(2026, 6, 6), 3)):
+        assert ana.start_of(at(day, hour, 30), length=HALF_HOUR, now=NOW)
+    assert [f"{start.astimezone(BERLIN):%H:%M}" for start in starts_on(ana, friday, HALF_HOUR)][-1] == "23:45"
+    assert [f"{start.astimezone(BERLIN):%H:%M}" for start in starts_on(ana, date(2026, 6, 6), HALF_HOUR)][-1] == "03:30"
+    over = objection(ana, at(date(2026, 6, 6), 3, 45))
+    assert "Ana works 22:00 to 04:00 on Saturday 6 June 2026; 30 minutes from 03:45 are not within that" in str(over)
+    assert "Ana is closed on Sunday" in str(objection(ana, at(date(2026, 6, 7), 0, 30)))
+
+
+def test_a_closed_day_closes_the_night_that_begins_on_it_and_not_the_one_that_ends_on_it() -> None:
+    friday, saturday = date(2026, 6, 5), date(2026, 6, 6)
+    assert starts_on(by_night(closures=frozenset({friday})), saturday) == []
+    assert len(starts_on(by_night(closures=frozenset({saturday})), saturday)) == 16
+
+
+@pytest.mark.parametrize(("day", "hours"), [(date(2026, 3, 28), 5), (date(2026, 10, 24), 7), (date(2026, 6, 6), 6)])
+def test_a_night_in_which_the_clocks_change_is_an_hour_shorter_or_longer(day: date, hours: int) -> None:
+    night = Opening(weekday=6, opens=22 * 60, closes=28 * 60)
+    since = first_instant(at(day, 12), BERLIN)
+    starts = list(by_night(night).free_starts(length=GRID, since=since, until=since + timedelta(days=1)))
+    assert len(starts) == hours * 4
+
+
+def test_hours_that_overlap_offer_each_start_once_and_in_order() -> None:
+    ana = by_night(NIGHT, Opening(weekday=6, opens=60, closes=300), Opening(weekday=6, opens=0, closes=120))
+    starts = starts_on(ana, date(2026, 6, 6))
+    assert starts == sorted(set(starts))
+    assert len(starts) == 20
+
+
+def test_now_may_be_in_any_zone() -> None:
+    since = datetime(2026, 10, 25, 1, 50, tzinfo=BERLIN)
+    starts = list(calendar().free_starts(length=GRID, since=since, until=since + timedelta(hours=3)))
+    assert starts == [first_instant(at(date(2026, 10, 25), 2), BERLIN) + number * GRID for number in range(len(starts))]
+
+
+def test_a_day_that_ends_at_midnight_is_said_to_end_at_24() -> None:
+    assert "Ana works 20:00 to 24:00 on" in str(objection(calendar(BERLIN, (20, 24)), at(date(2026, 6, 1), 19)))

@@ -4,10 +4,11 @@
 --   appointment_services      what can be booked, and how long it takes
 --   appointment_providers     who provides services, and in which time zone
 --   appointment_offers        which provider offers which service
---   appointment_hours         opening hours: one row for each span of a weekday, in the provider's wall-clock time
---   appointment_closures      the days a provider is closed
---   appointments              what is booked, by device. Two bookings of one provider cannot overlap. The device ID is
---                             empty if the device was erased before the appointment took place
+--   appointment_hours         opening hours: one row for each span of a weekday, in the provider's wall-clock time. An
+--                             appointment lies within one of them
+--   appointment_closures      the days a provider is closed: hours that begin on them do not count
+--   appointments              what is booked, by device. Two bookings of one provider cannot overlap, nor can two of one
+--                             device. The device ID is empty if the device was erased before the appointment took place
 --
 -- scheduling_erase and scheduling_export are registered in moorline_schema: every erasure calls the first, every export
 -- the second.
@@ -30,14 +31,15 @@ CREATE TABLE @schema.appointment_offers (
     PRIMARY KEY (provider_id, service_id)
 );
 
--- Wall-clock hours in the provider's time zone; weekday 1 is Monday, as in ISO 8601.
+-- Wall-clock hours in the provider's time zone; weekday 1 is Monday, as in ISO 8601. Hours that close earlier than they
+-- open end on the next day.
 CREATE TABLE @schema.appointment_hours (
     provider_id bigint REFERENCES @schema.appointment_providers ON DELETE CASCADE,
     weekday     smallint CHECK (weekday BETWEEN 1 AND 7),
     opens       time,
     closes      time NOT NULL,
     PRIMARY KEY (provider_id, weekday, opens),
-    CHECK (opens < closes)
+    CHECK (opens <> closes)
 );
 
 CREATE TABLE @schema.appointment_closures (
@@ -46,7 +48,8 @@ CREATE TABLE @schema.appointment_closures (
     PRIMARY KEY (provider_id, day)
 );
 
--- The exclusion compares providers as ranges of one number, which needs no extension.
+-- The exclusions compare providers and devices as ranges of one number, which needs no extension. The number of a device
+-- is half the hash of its ID (a range must be able to end behind it): two devices have the same one in 2^63 cases.
 CREATE TABLE @schema.appointments (
     device_id      text,
     appointment_id uuid DEFAULT pg_catalog.gen_random_uuid(),
@@ -59,6 +62,14 @@ CREATE TABLE @schema.appointments (
     CONSTRAINT appointments_one_at_a_time
         EXCLUDE USING gist (
             pg_catalog.int8range(provider_id, provider_id, '[]') WITH OPERATOR(pg_catalog.&&),
+            during WITH OPERATOR(pg_catalog.&&))
+        WHERE (status = 'booked'),
+    CONSTRAINT appointments_one_place_at_a_time
+        EXCLUDE USING gist (
+            pg_catalog.int8range(
+                pg_catalog.hashtextextended(device_id, 0::bigint) OPERATOR(pg_catalog./) 2::bigint,
+                pg_catalog.hashtextextended(device_id, 0::bigint) OPERATOR(pg_catalog./) 2::bigint, '[]'
+            ) WITH OPERATOR(pg_catalog.&&),
             during WITH OPERATOR(pg_catalog.&&))
         WHERE (status = 'booked')
 );
