@@ -23,10 +23,12 @@ _AGENT_NAME = re.compile(r"[A-Za-z0-9_-]{1,50}")
 
 
 def check_name(name: str) -> None:
-    """Raises `ValueError` for a name that the lock could not hold or that a LangGraph namespace would split."""
-    if not _AGENT_NAME.fullmatch(name) or name == ROUTE:
+    """Raises `ValueError` for a name that the lock could not hold, that a LangGraph namespace would split, or that is
+    LangGraph's own."""
+    if not _AGENT_NAME.fullmatch(name) or name == ROUTE or name.startswith("__"):
         raise ValueError(
-            f"{name!r} cannot name an agent: use 1 to 50 letters, digits, underscores or hyphens, and not {ROUTE!r}."
+            f"{name!r} cannot name an agent: use 1 to 50 letters, digits, underscores or hyphens, not {ROUTE!r}, and "
+            "no two underscores at the beginning."
         )
 
 

@@ -101,6 +101,9 @@ def replay(
         Literal["none", "runtime", "process"], typer.Option(help="What is dropped between turns.")
     ] = "runtime",
     limit: Annotated[int | None, typer.Option(help="Play only the first ones.", min=1)] = None,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Report records that cannot be played, and go on.")
+    ] = False,
     app: App = None,
 ) -> None:
     """Play recorded conversations on the app's database and compare. Exit status 1 if anything differs."""
@@ -108,7 +111,7 @@ def replay(
     from moorline.replay.player import Restart
 
     settings = _settings(app)
-    if not asyncio.run(play(file, restart=Restart(restart), limit=limit, settings=settings)):
+    if not asyncio.run(play(file, restart=Restart(restart), limit=limit, skip_bad=skip_bad, settings=settings)):
         raise typer.Exit(1)
 
 

@@ -264,6 +264,7 @@ class Moorline:
             on_recovered=self._on_recovered,
             on_store_down=self.settings.on_store_down,
             queue_max=self.settings.queue_max,
+            turn_timeout=self.settings.turn_timeout,
         )
         return _Opened(backend=backend, queue=queue)
 

@@ -68,6 +68,9 @@ class TurnQueue:
     on_store_down: Literal["fail", "stateless"]
     queue_max: int
     """Messages of one device that may wait at the same time."""
+    turn_timeout: float
+    """Seconds that a message has at least before running out of time counts as a failed attempt: a caller who allows
+    less must not get it set aside for that."""
     waiters: Waiters = field(default_factory=Waiters)
 
     async def answer(self, call: Call) -> Reply:
@@ -183,7 +186,10 @@ class TurnQueue:
     async def _execute(self, turn: OpenTurn, call: Call, passage: _Passage) -> Reply:
         passage.turn = turn
         record = await self.execution.execute(
-            turn, call.on_text, notify=call.message.message_id, overdue=passage.deadline.expired
+            turn,
+            call.on_text,
+            notify=call.message.message_id,
+            overdue=lambda: passage.deadline.expired() and call.timeout >= self.turn_timeout,
         )
         return reply_of(record, recovered=passage.recovered)
 

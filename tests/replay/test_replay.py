@@ -120,4 +120,4 @@ def test_the_format_keeps_what_it_does_not_know_out() -> None:
             {"role": "assistant", "text": "c", "services": ["S"]},
         ]}
     )  # fmt: skip
-    assert [(turn.service, turn.reply) for turn in conversation.recorded()] == [("S", "c")]
+    assert [(turn.agent, turn.reply) for turn in conversation.recorded()] == [("S", "c")]

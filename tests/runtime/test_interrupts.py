@@ -83,6 +83,19 @@ async def test_a_message_instead_of_an_answer_moves_on(open_moorline: Open) -> N
         assert await moorline.run("next", {"device_id": "d1"}) == "asking 4: next"
 
 
+async def test_an_answer_that_comes_too_late_is_refused_however_often_it_is_delivered(open_moorline: Open) -> None:
+    question = (await asked(open_moorline)).interrupt
+    assert question is not None
+    late = Resume(interrupt_id=question.id, value="yes")
+    async with open_moorline(agents=[asking(), agent("hair")]) as moorline:
+        assert await moorline.run("never mind", {"device_id": "d1"}) == "asking 2: never mind"
+        for message_id in [None, "webhook-1"] * 5:
+            with pytest.raises(InvalidMessage, match="is waiting for an answer"):
+                await moorline.run(late, {"device_id": "d1", "message_id": message_id})
+        assert await moorline.dead_letters() == []
+        assert await moorline.run("next", {"device_id": "d1"}) == "asking 4: next"
+
+
 async def test_an_agent_whose_graph_has_changed_since_goes_on(open_moorline: Open) -> None:
     """The node that asked no longer exists, nor does the state it had."""
 

@@ -165,12 +165,23 @@ async def test_a_model_that_fails_for_a_while_costs_a_message_no_attempt(
 
 
 async def test_a_message_that_takes_too_long_every_time_is_set_aside(dsn: str) -> None:
-    async with runtime(dsn, Stall()) as moorline:
+    async with runtime(dsn, Stall(), turn_timeout=0.3) as moorline:
         for _ in range(MAX_ATTEMPTS):
             with pytest.raises(TurnTimeout):
-                await say(moorline, "hello", "m1", timeout=0.3)
+                await say(moorline, "hello", "m1")
         with pytest.raises(AgentError, match="set aside"):
             await say(moorline, "hello", "m1")
+
+
+async def test_a_caller_who_allows_too_little_time_costs_a_message_no_attempt(dsn: str, connection: Connection) -> None:
+    stall = Stall()
+    async with runtime(dsn, stall) as moorline:
+        for _ in range(MAX_ATTEMPTS + 1):
+            with pytest.raises(TurnTimeout):
+                await say(moorline, "hello", "m1", timeout=0.3)
+            assert await statuses(connection) == {"m1": ("waiting", 0)}
+        stall.go_on.set()
+        assert await say(moorline, "hello", "m1") == "1: hello"
 
 
 async def test_a_busy_device_rejects_a_caller_that_does_not_wait(dsn: str, moorline: Moorline) -> None:

@@ -20,14 +20,19 @@ from moorline.settings import Settings
 from moorline_migrations.plain import one_line
 
 
-async def replay(file: Path, *, restart: Restart, limit: int | None, settings: Settings) -> bool:
+async def replay(file: Path, *, restart: Restart, limit: int | None, skip_bad: bool, settings: Settings) -> bool:
     """Plays the file's conversations (only the first `limit`), as many at once as there are processors.
 
-    Progress goes to standard error, a summary to standard output. Returns whether every turn was as recorded.
+    Progress goes to standard error, a summary to standard output. Returns whether every turn that was played was as
+    recorded. Before anything is played, a record that cannot be is refused with its line; with `skip_bad` it is
+    reported and the others are played.
     """
-    conversations = list(islice(read_conversations(file), limit))
+    skipped: list[str] = []
+    conversations = list(islice(read_conversations(file, skipped=skipped if skip_bad else None), limit))
+    for each in skipped:
+        sys.stderr.write(f"Skipped: {each}\n")
     if not conversations:
-        raise ConfigurationError(f"{file} contains no conversation; docs/replay.md describes the format.")
+        raise ConfigurationError(f"{file} contains no conversation to play; docs/replay.md describes the format.")
     at_once = asyncio.Semaphore(os.cpu_count() or 1)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     began = perf_counter()
@@ -42,6 +47,8 @@ async def replay(file: Path, *, restart: Restart, limit: int | None, settings: S
 
         played = await asyncio.gather(*map(play_one, conversations))
     sys.stdout.write(summary(played, restart=restart, seconds=perf_counter() - began))
+    if skipped:
+        sys.stdout.write(f"{len(skipped)} records were skipped.\n")
     return not any(each.mismatches for each in played)
 
 

@@ -6,38 +6,78 @@
          "calls": [{"service": "Salon", "method": "find", "parameters": {"day": "Monday"}, "results": ["10:00"]}]}]}
 
 User and assistant alternate, and the user begins. An assistant turn belongs to exactly one service, whose agent
-answered; `calls` are the tool calls it made before it answered, with their results. Other keys are ignored.
+answered; `calls` are the tool calls it made before it answered, with their results. Services, methods and parameters
+may have any names. Other keys are ignored.
 """
 
 from __future__ import annotations
 
+import codecs
+import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from moorline.errors import ConfigurationError
+from moorline.replay.names import agent_name, tool_name
+
+DEEPEST = 60
+"""How deep the parameters and results of a call may be nested."""
 
 
 class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
+def _json(value: Any) -> Any:
+    if _depth(value) > DEEPEST:
+        raise ValueError(f"it is nested more than {DEEPEST} deep")
+    try:
+        json.dumps(value, allow_nan=False)
+    except ValueError:
+        raise ValueError("NaN and infinity are no JSON") from None
+    return value
+
+
+def _depth(value: Any) -> int:
+    depth, level = 0, [value]
+    while level := [
+        inner
+        for each in level
+        if isinstance(each, dict | list)
+        for inner in (each.values() if isinstance(each, dict) else each)
+    ]:
+        depth += 1
+    return depth
+
+
+def _said(text: Any) -> Any:
+    if isinstance(text, str) and not text.strip():
+        raise ValueError("it says nothing")
+    return text
+
+
 class RecordedCall(_Record):
     """A tool call as it was recorded."""
 
-    service: str = Field(pattern=r"^[A-Za-z0-9_-]{1,50}$")
-    method: str = Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")
-    parameters: dict[str, Any] = {}
-    results: Any = None
+    service: str
+    method: str
+    parameters: Annotated[dict[str, Any], BeforeValidator(_json)] = {}
+    results: Annotated[Any, BeforeValidator(_json)] = None
+
+    @property
+    def tool(self) -> str:
+        """The name of the tool that plays the method."""
+        return tool_name(self.method)
 
 
 class Spoken(_Record):
     """One message, of the person or of the assistant."""
 
     role: Literal["user", "assistant"]
-    text: str = Field(min_length=1)
+    text: Annotated[str, BeforeValidator(_said)]
     services: tuple[str, ...] = ()
     calls: tuple[RecordedCall, ...] = ()
 
@@ -46,7 +86,8 @@ class RecordedTurn(_Record):
     """What the person said and what the service's agent answered."""
 
     message: str
-    service: str
+    agent: str
+    """The name of the agent that plays the service."""
     calls: tuple[RecordedCall, ...]
     reply: str
 
@@ -73,26 +114,36 @@ class Conversation(_Record):
         """The conversation as pairs of message and answer."""
         pairs = zip(self.turns[::2], self.turns[1::2], strict=True)
         return [
-            RecordedTurn(message=user.text, service=answer.services[0], calls=answer.calls, reply=answer.text)
+            RecordedTurn(message=user.text, agent=agent_name(answer.services[0]), calls=answer.calls, reply=answer.text)
             for user, answer in pairs
         ]
 
 
-def read_conversations(path: Path) -> Iterator[Conversation]:
-    """The conversations of a file, one by one. Raises `ConfigurationError` naming the line that is wrong."""
+def read_conversations(path: Path, *, skipped: list[str] | None = None) -> Iterator[Conversation]:
+    """The conversations of a file, one by one.
+
+    Raises `ConfigurationError` naming the line that is wrong. With `skipped`, what is wrong with a line is added there,
+    and the others are read.
+    """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        with path.open("rb") as file:
+            # Only a line feed ends a line: Python's text files also end them inside a text of the record.
+            for number, line in enumerate(file, start=1):
+                content = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+                if not content.strip():
+                    continue
+                try:
+                    yield Conversation.model_validate_json(content)
+                except ValidationError as error:
+                    wrong = f"{path}, line {number}{_complaint(error)}. docs/replay.md describes the format."
+                    if skipped is None:
+                        raise ConfigurationError(wrong) from error
+                    skipped.append(wrong)
+    except OSError as error:
         raise ConfigurationError(f"{path} cannot be read ({error}); pass a file of JSON lines in UTF-8.") from error
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            yield Conversation.model_validate_json(line)
-        except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            where = ".".join(map(str, first["loc"]))
-            raise ConfigurationError(
-                f"{path}, line {number}{': ' + where if where else ''}: {first['msg']}. "
-                "docs/replay.md describes the format."
-            ) from error
+
+
+def _complaint(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    where = ".".join(map(str, first["loc"]))
+    return f"{': ' + where if where else ''}: {first['msg']}"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import cast
 
 from moorline.replay.conversations import Conversation
-from moorline.replay.recorded import calling, handing_over, result_of
+from moorline.replay.recorded import answers_of, handing_over, result_of
+from moorline_agents.history import extend_history, shown
 from moorline_agents.messages import Message
 from moorline_agents.transport import Call
 
@@ -41,19 +43,20 @@ def expectations(conversation: Conversation) -> list[Expected]:
     expected = []
     for turn in conversation.recorded():
         said: Message = {"role": "user", "content": turn.message}
-        came_back = holder is not None and turn.service != holder and turn.service in histories
-        shown: dict[str, list[Message]] = {}
-        if holder is not None and holder != turn.service:
-            shown[holder] = [*histories[holder], said]
-            handed = {"handed_over_to": turn.service}
-            histories[holder] = [*shown[holder], _calling([handing_over(turn)]), _result(handed)]
-        own = [*histories.get(turn.service, []), said]
-        shown[turn.service] = own
-        if turn.calls:
-            own = [*own, _calling(calling(turn)), *(_result(result_of(made)) for made in turn.calls)]
-        histories[turn.service] = [*own, {"role": "assistant", "content": turn.reply}]
-        holder = turn.service
-        expected.append(Expected(agent=turn.service, reply=turn.reply, shown=shown, came_back=came_back))
+        came_back = holder is not None and turn.agent != holder and turn.agent in histories
+        due: dict[str, list[Message]] = {}
+        if holder is not None and holder != turn.agent:
+            due[holder] = [*shown(histories[holder]), said]
+            handed: object = {"handed_over_to": turn.agent}
+            histories[holder] = extend_history(histories[holder], [[said, *_exchange([handing_over(turn)], [handed])]])
+        known = histories.get(turn.agent, [])
+        due[turn.agent] = [*shown(known), said]
+        results = iter(map(result_of, turn.calls))
+        exchanges = [_exchange(calls, islice(results, len(calls))) for calls in answers_of(turn)]
+        reply: Message = {"role": "assistant", "content": turn.reply}
+        histories[turn.agent] = extend_history(known, [[said, *chain.from_iterable(exchanges), reply]])
+        holder = turn.agent
+        expected.append(Expected(agent=turn.agent, reply=turn.reply, shown=due, came_back=came_back))
     return expected
 
 
@@ -91,10 +94,9 @@ def without_ids(messages: Sequence[Message]) -> list[Message]:
     return bare
 
 
-def _calling(calls: Sequence[Call]) -> Message:
+def _exchange(calls: Sequence[Call], results: Iterable[object]) -> list[Message]:
+    """An answer that makes these calls, and their results."""
     made = [{"function": {"name": call.name, "arguments": call.arguments}} for call in calls]
-    return cast("Message", {"role": "assistant", "content": None, "tool_calls": made})
-
-
-def _result(result: object) -> Message:
-    return {"role": "tool", "content": json.dumps(result, ensure_ascii=False)}
+    answer = cast("Message", {"role": "assistant", "content": None, "tool_calls": made})
+    given = [Message(role="tool", content=json.dumps(each, ensure_ascii=False)) for each in results]
+    return [answer, *given]

@@ -53,10 +53,14 @@ Open = Callable[[RecordedConversation], AbstractAsyncContextManager[Moorline]]
 
 
 def opener(settings: Settings) -> Open:
-    """The real runtime with recorded agents and a recorded model."""
+    """The real runtime with recorded agents and a recorded model.
+
+    A recorded message never starts over, and an agent may call tools as often as it did.
+    """
+    played = settings.model_copy(update={"start_over": frozenset(), "tool_rounds": sys.maxsize})
 
     def open_moorline(recorded: RecordedConversation) -> Moorline:
-        return Moorline(settings, agents=recorded.agents, client=recorded.client)
+        return Moorline(played, agents=recorded.agents, client=recorded.client)
 
     return open_moorline
 
