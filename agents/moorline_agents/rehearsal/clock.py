@@ -11,6 +11,8 @@ from moorline_agents.rehearsal.numbers import HOUR, value
 
 _NOON = 12
 _LAST_HOUR_MEANT_PM = 6  # nobody books for half past four in the morning
+_NIGHT = time(20)
+_LAST_HOUR_OF_NIGHT = 5
 _HOUR = 60
 _DAY = 24 * _HOUR
 _PARTS = (
@@ -18,6 +20,7 @@ _PARTS = (
     (r"afternoon", time(12), time(18)),
     (r"evening|tonight|after work", time(17), None),
     (r"lunch\s?(?:time|break)?", time(12), time(14)),
+    (r"night", _NIGHT, None),
 )
 _OFFSETS = {"half": 30, "quarter": 15, "a quarter": 15, "five": 5, "ten": 10, "twenty": 20, "twenty five": 25}
 _SPOKEN = {"fifteen": 15, "thirty": 30, "forty five": 45}
@@ -41,14 +44,17 @@ _CLOCK = re.compile(
       | (?P<offset>{_any(_OFFSETS)})\s+(?P<side>past|to)\s+(?P<base>{HOUR})
       | (?P<hour>{HOUR})
         (?:[:.](?P<minute>\d\d)(?!\.?\d) | \s(?P<spoken>{_any(_SPOKEN)}))?
-        (?P<oclock>\s?oclock|(?=\s+in\s+the\s+(?:morning|afternoon|evening)))?
+        (?P<oclock>\s?oclock|(?=\s+(?:in\s+the\s+(?:morning|afternoon|evening)|at\s+night)\b))?
+      | (?P<hour_h>\d{{1,2}})h(?P<minute_h>\d\d)?
+      | (?P<military>[01]\d[0-5]\d|2[0-3][0-5]\d)(?:\s?(?P<hours>hours|hrs|h)\b)?
     )
     (?:\s?(?P<half>[ap])\.?m\b\.?)?
-    (?![\w:-]|\s(?:minutes?|mins?|hours?|days?|weeks?|people|persons?|times)\b)
+    (?![\w:]|-(?!\d)|\s(?:minutes?|mins?|hours?|days?|weeks?|people|persons?|times)\b)
     """,
     re.VERBOSE,
 )
-_ALONE = re.compile(rf"\W*(?:{HOUR})\W*(?:please|then|is fine|is good|works|would be great|sounds good)?\W*")
+_HALF = re.compile(rf"\bhalf ({HOUR})\b")  # half an hour before three, or after it: that depends on the country
+_ALONE = re.compile(rf"\W*(?:{HOUR}|\d{{4}})\W*(?:please|then|is fine|is good|works|would be great|sounds good)?\W*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,17 +69,19 @@ class Clock:
         return self != Clock()
 
 
-def part_of_day(text: str) -> Clock:
-    """Morning, afternoon, evening or lunchtime; an empty `Clock` for none."""
+def part_of_day(text: str) -> tuple[Clock, str]:
+    """Morning, afternoon, evening, lunchtime or night, and the text without it; an empty `Clock` for none."""
     for words, after, before in _PARTS:
-        if re.search(rf"\b(?:{words})s?\b", text):
-            return Clock(after=after, before=before)
-    return Clock()
+        pattern = re.compile(rf"\b(?:in the |at |this )?(?:{words})s?\b")
+        if pattern.search(text):
+            return Clock(after=after, before=before), pattern.sub(" ", text)
+    return Clock(), text
 
 
-def find_clock(text: str, part: Clock) -> Clock:
-    """The times that `text` (in lower case, without its day) names, or else `part`, the part of the day it names."""
-    read = Clock()
+def find_clock(text: str, part: Clock) -> tuple[Clock, str]:
+    """The times that `text` (in lower case, without its day) names, or else `part`, the part of the day it names; and
+    the text without them. What is ambiguous, or one time too many, stays in the text."""
+    read, rest = Clock(), text
     open_range = False
     alone = _ALONE.fullmatch(text) is not None
     for match in _CLOCK.finditer(text):
@@ -82,15 +90,21 @@ def find_clock(text: str, part: Clock) -> Clock:
         found = _time(match, part)
         if found is None:
             continue
-        read = _with(read, match["prefix"], found, open_range=open_range)
+        before, read = read, _with(read, match["prefix"], found, open_range=open_range)
         open_range = match["prefix"] in ("between", "from")
+        if read != before and not text.startswith("-", match.end()):
+            rest = f"{rest[: match.start()]}{' ' * len(match[0])}{rest[match.end() :]}"
+    if half := _HALF.search(rest):
+        read = read if read else Clock(at=_clock(_hour(half[1], None, part) * _HOUR - _HOUR // 2))
     if read.after and read.before and read.before <= read.after and read.before.hour < _NOON:
         read = replace(read, before=read.before.replace(hour=read.before.hour + _NOON))
-    return read or part
+    return read or part, rest
 
 
 def _is_time(match: re.Match[str], *, open_range: bool) -> bool:
     """Whether a match is a time: a number alone is one only after a word that says so."""
+    if match["military"]:
+        return bool(match["prefix"] or match["hours"])
     if match["hour"] is None or match["minute"] or match["spoken"] or match["half"]:
         return True
     if match["oclock"] is not None:
@@ -103,9 +117,11 @@ def _is_time(match: re.Match[str], *, open_range: bool) -> bool:
 def _time(match: re.Match[str], part: Clock) -> time | None:
     if match["word"]:
         return time(0) if match["word"] == "midnight" else time(_NOON)
-    base = match["base"] or match["hour"]
-    minutes = int(match["minute"] or _SPOKEN.get(match["spoken"] or "", 0))
-    hour = _hour(base, match["half"], part)
+    if match["military"]:
+        return time(int(match["military"][:2]), int(match["military"][2:]))
+    base = match["base"] or match["hour"] or match["hour_h"]
+    minutes = int(match["minute"] or match["minute_h"] or _SPOKEN.get(match["spoken"] or "", 0))
+    hour = int(base) if match["hour_h"] else _hour(base, match["half"], part)
     if hour * _HOUR >= _DAY or minutes >= _HOUR:
         return None
     offset = _OFFSETS.get(match["offset"], 0)
@@ -123,6 +139,8 @@ def _hour(written: str, half: str | None, part: Clock) -> int:
         return hour % _NOON + (_NOON if half == "p" else 0) if hour <= _NOON else hour
     if hour >= _NOON or written.startswith("0"):
         return hour
+    if part.after == _NIGHT:
+        return hour + _NOON if hour > _LAST_HOUR_OF_NIGHT else hour
     late = part.after is not None
     early = part.before is not None and not late
     return hour + _NOON if late or (hour <= _LAST_HOUR_MEANT_PM and not early) else hour

@@ -38,6 +38,13 @@ class Result:
         return code if isinstance(code, str) else None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What the agent said."""
+
+    text: str
+
+
 def now_of(request: ModelRequest) -> datetime | None:
     """The local time in the system text; None if there is none.
 
@@ -54,8 +61,8 @@ def now_of(request: ModelRequest) -> datetime | None:
         return None
 
 
-def events_of(request: ModelRequest) -> Iterator[str | Result]:
-    """What happened, in order: texts of the person (joined if no answer came in between) and results."""
+def events_of(request: ModelRequest) -> Iterator[str | Result | Answer]:
+    """What happened, in order: texts of the person (joined if no answer came in between), results, and answers."""
     calls: dict[str, tuple[str, Mapping[str, Any]]] = {}
     texts: list[str] = []
     for message in request.messages:
@@ -65,6 +72,8 @@ def events_of(request: ModelRequest) -> Iterator[str | Result]:
         if texts:
             yield "\n".join(texts)
             texts = []
+        if message["role"] == "assistant" and (said := _text(message)):
+            yield Answer(text=said)
         for call in message.get("tool_calls") or ():
             calls[call["id"]] = (call["function"]["name"], _object(call["function"]["arguments"]))
         if message["role"] == "tool":

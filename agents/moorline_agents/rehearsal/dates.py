@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from moorline_agents.rehearsal.clock import Clock, find_clock, part_of_day
-from moorline_agents.rehearsal.days import find_day
+from moorline_agents.rehearsal.days import find_day, without_weekday
 
 if TYPE_CHECKING:
     from datetime import date, datetime
@@ -26,6 +26,8 @@ class When:
     day: date | None = None
     clock: Clock = field(default_factory=Clock)
     soonest: bool = False
+    rest: str = field(default="", compare=False)
+    """The text without what was read of it."""
 
     def __bool__(self) -> bool:
         return self.day is not None or bool(self.clock) or self.soonest
@@ -45,4 +47,9 @@ def find_when(text: str, now: datetime) -> When:
     day, rest = find_day(text, now.date())
     if day is None and re.search(r"\bthis (?:morning|afternoon|evening)\b", text):
         day = now.date()
-    return When(day=day, clock=find_clock(rest, part_of_day(text)), soonest=_SOONEST.search(rest) is not None)
+    part, _ = part_of_day(text)
+    clock, rest = find_clock(rest, part)
+    _, rest = part_of_day(rest)
+    if day is not None:
+        rest = without_weekday(rest, day)
+    return When(day=day, clock=clock, soonest=_SOONEST.search(rest) is not None, rest=_SOONEST.sub(" ", rest))

@@ -8,10 +8,12 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from moorline_agents.rehearsal.clock import Clock
+from moorline_agents.rehearsal.conversation import Answer
 from moorline_agents.rehearsal.dates import When, find_when
 from moorline_agents.rehearsal.intents import Intent, Tone, about_appointments, read
+from moorline_agents.rehearsal.unread import still_unread, unread
 from moorline_agents.rehearsal.visits import offers_of, services_of, visit_of, visits_of
-from moorline_agents.rehearsal.words import named, person
+from moorline_agents.rehearsal.words import LONGEST, named, person
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
     from moorline_agents.rehearsal.visits import Offer, Service, Visit
 
 _T = TypeVar("_T")
+
+UNSURE = "I am not sure that I understood all of that."
+"""How the agent begins when it asks before it acts."""
 
 _ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth")
 _ORDINAL = re.compile(
@@ -52,6 +57,8 @@ class Wish:
     """The offered time they chose."""
     agreed: bool = False
     """Whether the last message said yes to the question."""
+    unread: tuple[str, ...] = ()
+    """Words that were not understood, and may matter."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +77,8 @@ class Dialogue:
     offers: tuple[Offer, ...] = ()
     last_reference: str | None = None
     """The reference of the appointment that was booked or moved last."""
+    asked: bool = False
+    """Whether the agent asked last if it had understood."""
 
     @property
     def declines(self) -> bool:
@@ -106,7 +115,29 @@ class Dialogue:
         wish = replace(wish, texts=(*wish.texts, said.text), agreed=agreed)
         if wish is not self.wish and (self.wish is None or wish.goal is not self.wish.goal):
             here = replace(here, visits=None)
-        return replace(here, wish=here._detailed(wish, said, when, place))
+        wish = here._detailed(wish, said, when, place)
+        new = here._unread(wish, len(text) > LONGEST)
+        settled = wish.offer is not None or (when.day and when.clock.at) or (agreed and self.asked)
+        return replace(here, wish=replace(wish, unread=new if settled else (*wish.unread, *new)), asked=False)
+
+    def _unread(self, wish: Wish, cut_off: bool) -> tuple[str, ...]:
+        """The words of the last message that were not understood."""
+        rest = self.when.rest
+        if self._two_times(wish):
+            about, target = self._split(self.said.text)
+            rest = f"{about.rest} {target.rest}"
+        if wish.offer is not None or wish.goal not in _BOOKING:
+            rest = _ORDINAL.sub(" ", rest)
+        words = unread(rest, cancels=wish.goal is Intent.CANCEL)
+        return (*words, "…") if cut_off else words
+
+    def doubts(self) -> bool:
+        """Whether more was said about the wish than was understood."""
+        services, visits = self.services or (), self.visits or ()
+        words = self.wish.unread if self.wish else ()
+        things = [*(service.name for service in services), *(visit.service for visit in visits)]
+        people = [*(name for service in services for name in service.providers), *(visit.provider for visit in visits)]
+        return bool(still_unread(words, services=things, people=people))
 
     def learned(self, result: Result) -> Dialogue:
         """The dialogue after a tool returned `result`."""
@@ -199,7 +230,7 @@ class Dialogue:
     def _detailed(self, wish: Wish, said: Said, when: When, place: int | None) -> Wish:
         if wish.goal is Intent.CANCEL:
             return replace(wish, about=wish.about.then(when), place=wish.place if place is None else place)
-        if wish.goal is Intent.MOVE and (self.visits is None or len(self.candidates()) != 1):
+        if self._two_times(wish):
             about, target = self._split(said.text)
             place = wish.place if place is None else place
             return replace(wish, about=wish.about.then(about), when=wish.when.then(target), place=place)
@@ -213,6 +244,10 @@ class Dialogue:
         if when.clock.at and when.day is None and wish.when.day is None and len(days) == 1:
             when = replace(when, day=days.pop())
         return replace(wish, when=wish.when.then(when), offer=None)
+
+    def _two_times(self, wish: Wish) -> bool:
+        """Whether a message may name the time of the appointment that is moved, as well as its new time."""
+        return wish.goal is Intent.MOVE and (self.visits is None or len(self.candidates()) != 1)
 
     def _split(self, text: str) -> tuple[When, When]:
         """The time of the appointment to be moved, and its new time."""
@@ -251,12 +286,15 @@ class Dialogue:
         return replace(self, wish=None, offers=(), visits=None, last_reference=last_reference)
 
 
-def dialogue_of(events: Iterable[str | Result], now: datetime | None) -> Dialogue:
+def dialogue_of(events: Iterable[str | Result | Answer], now: datetime | None) -> Dialogue:
     """The state of the conversation after `events`."""
     dialogue = Dialogue(now=now)
     for event in events:
         if isinstance(event, str):
             dialogue = dialogue.heard(event)
+            continue
+        if isinstance(event, Answer):
+            dialogue = replace(dialogue, asked=event.text.startswith(UNSURE))
             continue
         # A stored result of an earlier version, whose tools returned another shape, is skipped.
         with suppress(LookupError, TypeError, ValueError):

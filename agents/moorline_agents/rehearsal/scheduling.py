@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from moorline_agents.rehearsal.agents import END_SESSION, HAND_OVER, agents_of, hand_over, picked
 from moorline_agents.rehearsal.conversation import events_of, latest_results, now_of
-from moorline_agents.rehearsal.dialogue import dialogue_of
+from moorline_agents.rehearsal.dialogue import UNSURE, dialogue_of
 from moorline_agents.rehearsal.intents import Intent, Tone, about_appointments
 from moorline_agents.rehearsal.visits import visit_of
 from moorline_agents.transport import Call, ModelReply
@@ -31,6 +31,8 @@ _HELP = "I can find free times, book appointments, list yours, move or cancel th
 _GRID = timedelta(minutes=15)
 _QUESTIONS = {Intent.LIST: "list_appointments", Intent.SERVICES: "find_slots"}
 _ALL = re.compile(r"\b(?:all|both|every|everything)\b")
+_CHANGES = frozenset({"book", "move", "cancel"})
+_IN_DIGITS = "If not, please write the day and the time in digits, such as 2026-12-01 10:30."
 _OWN_FAULTS = frozenset({"wrong_arguments", "unknown_tool", "unknown_agent"})
 
 
@@ -82,7 +84,29 @@ def _small_talk(said: Said) -> str:
 
 
 def _toward(dialogue: Dialogue, wish: Wish) -> ModelReply:
-    """The next step towards the wish."""
+    """The next step towards the wish; a question first if more was said than was understood."""
+    step = _step(dialogue, wish)
+    if any(call.name in _CHANGES for call in step.calls) and dialogue.doubts():
+        return _say(f"{UNSURE} {_shall(dialogue, step.calls)} {_IN_DIGITS}")
+    return step
+
+
+def _shall(dialogue: Dialogue, calls: Sequence[Call]) -> str:
+    """Asks whether to make these calls, in words."""
+    visits = {visit.reference: str(visit) for visit in dialogue.visits or ()}
+    arguments = [call.arguments for call in calls if not isinstance(call.arguments, str)]
+    if calls[0].name == "cancel":
+        return f"Shall I cancel {' and '.join(visits[given['reference']] for given in arguments)}?"
+    (given,) = arguments
+    provider = f" with {given['provider']}" if "provider" in given else ""
+    start = datetime.fromisoformat(given["start"])
+    when = f"{start:%A} {start.day} {start:%B %Y}, {start:%H:%M}"
+    if calls[0].name == "move":
+        return f"Shall I move {visits[given['reference']]} to {when}{provider}?"
+    return f"Shall I book {given['service']}{provider} on {when}?"
+
+
+def _step(dialogue: Dialogue, wish: Wish) -> ModelReply:
     if wish.goal in (Intent.BOOK, Intent.FIND):
         return _toward_booking(dialogue, wish)
     if dialogue.visits is None:
@@ -248,7 +272,7 @@ def _instead(refused: Result, dialogue: Dialogue) -> str:
             text = f"You can book {'; '.join(content['services'])}. Which would you like?"
         case "unknown_provider":
             text = f"Would {' or '.join(content['providers'])} suit you?"
-        case "no_services" | "begun" | "cancelled":
+        case "no_services" | "begun" | "cancelled" | "too_many":
             text = _ANYTHING_ELSE
         case _ if offers:
             text = f"The next free times for {content['service']}: {'; '.join(offers)}. Which one suits you?"

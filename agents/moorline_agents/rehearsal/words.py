@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_LONGEST = 500
+LONGEST = 500
+"""How many characters of a text are read."""
+
 _APOSTROPHES = re.compile("['`\N{ACUTE ACCENT}\N{LEFT SINGLE QUOTATION MARK}\N{RIGHT SINGLE QUOTATION MARK}]")
 _ENOUGH = 0.4  # of a word; "dentist" is near enough to "dental", "color" to "colouring"
 _SHORTEST = 4
@@ -20,7 +22,7 @@ _GENERIC = frozenset({"check", "time", "times", "appointment", "appointments", "
 
 def plain(text: str) -> str:
     """`text` in lower case, without apostrophes and extra spaces; cut off if it is very long."""
-    folded = unicodedata.normalize("NFKC", text[:_LONGEST]).lower()
+    folded = unicodedata.normalize("NFKC", text[:LONGEST]).lower()
     return re.sub(r"\s+", " ", _APOSTROPHES.sub("", folded)).strip()
 
 
