@@ -142,7 +142,7 @@ async def test_a_text_of_odd_characters_is_played(settings: Settings) -> None:
 
 
 NEST: Any = "x"
-for _ in range(61):
+for _ in range(70):
     NEST = [NEST]
 
 BAD = [
@@ -153,6 +153,8 @@ BAD = [
     json.dumps(record(("S", " \n", []))).encode(),
     json.dumps(record(("S", "NaN", [call("find", float("nan"))]))).encode(),
     json.dumps(record(("S", "deep", [call("find", NEST)]))).encode(),
+    json.dumps(record(("S", "long", [call("find", 1, text="x" * 70_000)]))).encode(),
+    json.dumps(record(("S", "infinite", [call("find", 1, number=float("inf"))]))).encode(),
     b'{"id": "x", "turns": ' + b"[" * 100_000,
     b'{"id": "\\ud83d", "turns": []}',
 ]

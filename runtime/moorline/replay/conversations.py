@@ -22,35 +22,26 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from moorline.errors import ConfigurationError
 from moorline.replay.names import agent_name, tool_name
-
-DEEPEST = 60
-"""How deep the parameters and results of a call may be nested."""
+from moorline_agents.calls import arguments_of
+from moorline_agents.json_limits import objection
 
 
 class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
-def _json(value: Any) -> Any:
-    if _depth(value) > DEEPEST:
-        raise ValueError(f"it is nested more than {DEEPEST} deep")
-    try:
-        json.dumps(value, allow_nan=False)
-    except ValueError:
-        raise ValueError("NaN and infinity are no JSON") from None
+def _parameters(value: Any) -> Any:
+    _, wrong = arguments_of(json.dumps(value))
+    if wrong is not None:
+        raise ValueError(wrong)
     return value
 
 
-def _depth(value: Any) -> int:
-    depth, level = 0, [value]
-    while level := [
-        inner
-        for each in level
-        if isinstance(each, dict | list)
-        for inner in (each.values() if isinstance(each, dict) else each)
-    ]:
-        depth += 1
-    return depth
+def _results(value: Any) -> Any:
+    wrong = objection(value)
+    if wrong is not None:
+        raise ValueError(wrong)
+    return value
 
 
 def _said(text: Any) -> Any:
@@ -64,8 +55,8 @@ class RecordedCall(_Record):
 
     service: str
     method: str
-    parameters: Annotated[dict[str, Any], BeforeValidator(_json)] = {}
-    results: Annotated[Any, BeforeValidator(_json)] = None
+    parameters: Annotated[dict[str, Any], BeforeValidator(_parameters)] = {}
+    results: Annotated[Any, BeforeValidator(_results)] = None
 
     @property
     def tool(self) -> str:

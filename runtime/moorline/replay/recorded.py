@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field, create_model
 
 from moorline.replay.conversations import Conversation, RecordedCall, RecordedTurn
 from moorline_agents.agent import Agent
+from moorline_agents.calls import MOST_CALLS
 from moorline_agents.control import HAND_OVER, ROUTE
 from moorline_agents.messages import Message
 from moorline_agents.tools import Tool, ToolContext, ToolRefused
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
 _ASKED_AS = "You are the agent "
-
-MOST_CALLS = 16
-"""Calls in one answer; with more, the recorded model answers more than once."""
 
 
 class RecordedConversation:
