@@ -30,7 +30,7 @@ async def replay(file: Path, *, restart: Restart, limit: int | None, skip_bad: b
     skipped: list[str] = []
     conversations = list(islice(read_conversations(file, skipped=skipped if skip_bad else None), limit))
     for each in skipped:
-        sys.stderr.write(f"Skipped: {each}\n")
+        sys.stderr.write(f"Skipped: {one_line(each)}\n")
     if not conversations:
         raise ConfigurationError(f"{file} contains no conversation to play; docs/replay.md describes the format.")
     at_once = asyncio.Semaphore(os.cpu_count() or 1)
