@@ -2,8 +2,9 @@
 
 Meant to differ, and so not compared:
 - The tokens of a turn that stopped to ask. Before, those of the agent that asked from a tool were not counted.
-- An edit (`aupdate_state`) of the history of an agent that has not answered yet: before, it was lost. And one while a
-  question waits: it was beside the question then, in a namespace of its own; now it moves on the state that waits.
+- An edit (`aupdate_state`) of the history of an agent that has not answered yet, or not since the person started over:
+  before, it was lost. And one while a question waits: it was beside the question then, in a namespace of its own; now
+  it moves on the state that waits.
 - IDs of checkpoints and interrupts; which of the callers of a merged turn has run it; the words of an error.
 """
 

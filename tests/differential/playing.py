@@ -43,10 +43,15 @@ FROM conversation_effects WHERE device_id = $1 ORDER BY turn_no, message_id, pos
 SESSION = "SELECT active_agent, session_ttl, last_turn_no FROM conversation_states WHERE device_id = $1"
 
 EDITABLE = """
-SELECT coalesce(bool_or(agent = $2) AND NOT bool_or(turn_no = last AND interrupt IS NOT NULL), false)
+SELECT coalesce(
+    bool_or(agent = $2 AND turn_no >= anew) AND NOT bool_or(turn_no = last AND interrupt IS NOT NULL), false)
 FROM (SELECT *, max(turn_no) OVER () AS last FROM conversation_turns WHERE device_id = $1) AS turns
+CROSS JOIN (
+    SELECT coalesce(max(turn_no), 0) AS anew FROM conversation_messages WHERE device_id = $1 AND text ILIKE 'start over%'
+) AS messages
 """
-"""Whether an agent has answered, and nothing waits for an answer: then its history is edited alike on both graphs."""
+"""Whether an agent has answered since the person started over, and nothing waits for an answer: then its history is
+edited alike on both graphs."""
 
 
 class Flat(Moorline):
