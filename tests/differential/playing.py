@@ -47,7 +47,8 @@ SELECT coalesce(
     bool_or(agent = $2 AND turn_no >= anew) AND NOT bool_or(turn_no = last AND interrupt IS NOT NULL), false)
 FROM (SELECT *, max(turn_no) OVER () AS last FROM conversation_turns WHERE device_id = $1) AS turns
 CROSS JOIN (
-    SELECT coalesce(max(turn_no), 0) AS anew FROM conversation_messages WHERE device_id = $1 AND text ILIKE 'start over%'
+    SELECT coalesce(max(turn_no), 0) AS anew
+    FROM conversation_messages WHERE device_id = $1 AND text ILIKE 'start over%'
 ) AS messages
 """
 """Whether an agent has answered since the person started over, and nothing waits for an answer: then its history is
