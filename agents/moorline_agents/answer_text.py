@@ -18,7 +18,8 @@ class AnswerText:
     """
 
     def __init__(self) -> None:
-        self._shown = ""
+        self._pieces: list[str] = []
+        self._length = 0
         self._held = ""
         """What cannot be told yet: the beginning of a tag, or half a character."""
         self._thought: list[str] | None = None
@@ -27,7 +28,7 @@ class AnswerText:
         self._has_thought = False
 
     def __str__(self) -> str:
-        return self._shown
+        return "".join(self._pieces)
 
     def add(self, piece: str) -> str:
         """Takes the next piece and returns what more may be shown. Raises `ModelError` for a text without an end."""
@@ -39,7 +40,7 @@ class AnswerText:
             if tag == _OPEN:
                 new += self._show(before)
             elif self._thought is None:
-                self._shown = new = ""
+                self._pieces, self._length, new = [], 0, ""
             self._thought, self._thought_length = ([] if tag == _OPEN else None), 0
             self._has_thought = True
         kept = _beginning_of_tag(text)
@@ -51,15 +52,17 @@ class AnswerText:
         it: then the tag was none."""
         rest = whole_text(self._held)
         if self._thought is not None:
-            rest = _OPEN + "".join(self._thought) + rest if self._shown.strip() else ""
+            rest = _OPEN + "".join(self._thought) + rest if str(self).strip() else ""
         self._held, self._thought = "", None
         return self._show(rest)
 
     def _show(self, text: str) -> str:
-        if self._has_thought and not self._shown:
+        if self._has_thought and not self._length:
             text = text.lstrip()  # the space between thinking and text
-        self._shown += text
-        if len(self._shown) > LONGEST_TEXT:
+        if text:
+            self._pieces.append(text)
+            self._length += len(text)
+        if self._length > LONGEST_TEXT:
             raise ModelError(
                 f"The model's answer is longer than {LONGEST_TEXT} characters and was stopped. "
                 "Ask for less at once, or limit the length of answers on the model server.",
@@ -82,7 +85,7 @@ class AnswerText:
         places = []
         for tag in tags:
             at = text.find(tag)
-            while at >= 0 and not thinking and (text[:at] or self._shown).endswith("`"):
+            while at >= 0 and not thinking and (text[:at] or "".join(self._pieces[-1:])).endswith("`"):
                 at = text.find(tag, at + 1)
             if at >= 0:
                 places.append((at, tag))

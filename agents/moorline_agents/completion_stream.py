@@ -20,6 +20,7 @@ from moorline_agents.messages import FunctionCall, Message, ModelAnswer, ToolCal
 from moorline_agents.model_errors import AnswerCutOff, ModelError
 from moorline_agents.streamed_calls import CallPart, StreamedCall, StreamedCalls
 
+_MOST_TOKENS = 10**12  # more is no count
 _DELTA = frozenset({"role", "content", "refusal", "tool_calls", "function_call"})
 _CALL = frozenset({"index", "id", "type", "function"})
 _FUNCTION = frozenset({"name", "arguments"})
@@ -63,6 +64,11 @@ class AnswerStream:
     def end(self) -> str:
         """Says that no chunk will follow, and returns the text that was held back till then."""
         return self._text.end()
+
+    @property
+    def begun(self) -> bool:
+        """Whether any part of an answer has come."""
+        return self._any_choice
 
     @property
     def says_nothing(self) -> bool:
@@ -133,7 +139,7 @@ class AnswerStream:
             return
         counts = _fields(usage)
         prompt, completion = counts.get("prompt_tokens"), counts.get("completion_tokens")
-        self.usage = Usage(*(count if isinstance(count, int) else 0 for count in (prompt, completion)))
+        self.usage = Usage(_tokens(prompt), _tokens(completion))
         self._counted_last = True
 
 
@@ -150,6 +156,10 @@ def _call_part(entry: Mapping[str, Any]) -> CallPart:
         arguments=arguments if isinstance(arguments, str) else _dumped(arguments),
         extra=extra,
     )
+
+
+def _tokens(count: object) -> int:
+    return min(max(count, 0), _MOST_TOKENS) if isinstance(count, int) else 0
 
 
 def _dumped(arguments: object) -> str:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
 
 from moorline_agents.calls import arguments_of, name_of
 from moorline_agents.extra_fields import REASONING
 from moorline_agents.messages import Message
+from moorline_agents.plain_json import whole_text
 
 _DEMANDED = re.compile(
     rf"missing\W{{0,3}}{REASONING}"
@@ -49,101 +50,64 @@ class Request:
     tool_choice: object = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Dialect:
     """What one server takes for one model. `origin` names the two in messages that came from them."""
 
-    def __init__(self, origin: str) -> None:
-        self.origin = origin
-        self._without: set[str] = set()
-        """Parameters and fields that it does not take."""
-        self._choices: set[str] = set()
-        """Kinds of `tool_choice` that it does not take: `none`, `forced`."""
-        self._contents = iter(("", None))
-        self._no_content: Mapping[str, Any] = {"content": None}
-        """How a message without content is written."""
-        self._one_call = False
-        self._no_system = False
-        self._all_reasoning = False
-        """Whether it wants its reasoning back in later turns, too."""
+    origin: str
+    without: frozenset[str] = frozenset()
+    """Parameters and fields that it does not take."""
+    choices: frozenset[str] = frozenset()
+    """Kinds of `tool_choice` that it does not take: `none`, `forced`."""
+    no_content: tuple[Mapping[str, Any], ...] = ({"content": None}, {"content": ""}, {})
+    """How a message without content is written, and in which other ways it may be."""
+    one_call: bool = False
+    """Whether an answer may make only one call."""
+    no_system: bool = False
+    """Whether what the system says has to stand in the person's message, and the roles have to alternate."""
+    all_reasoning: bool = False
+    """Whether it wants its reasoning back in later turns, too."""
 
     def body(self, request: Request) -> Body:
         """The body of a request, but for its being streamed, in the form that the server takes."""
         body: Body = {"model": request.model, "messages": self._wired(request.messages)}
-        if "stream_options" not in self._without:
+        if "stream_options" not in self.without:
             body["stream_options"] = {"include_usage": True}
         if request.tools:
             body["tools"] = list(request.tools)
         if request.tool_choice is not None:
-            body["tool_choice"] = "auto" if _kind(request.tool_choice) in self._choices else request.tool_choice
+            body["tool_choice"] = "auto" if _kind(request.tool_choice) in self.choices else request.tool_choice
         return body
 
-    def learn(self, refusal: str, body: Body) -> bool:
-        """Whether `refusal`, the server's words about a request with this body, names something that the next request
-        will do without."""
-        messages: list[_Wired] = body["messages"]
-        return (
-            self._learn_stream_options(refusal, body)
-            or self._learn_choice(refusal, body)
-            or self._learn_reasoning(refusal, messages)
-            or self._learn_extra(refusal, messages)
-            or self._learn_content(refusal, messages)
-            or self._learn_calls(refusal, messages)
-            or self._learn_role(refusal, messages)
-        )
+    def learned(self, refusal: str, body: Body) -> Dialect | None:
+        """The dialect without what `refusal`, the server's words about a request with this body, names; None if that is
+        nothing that can be done without."""
+        return self._learned_parameter(refusal, body) or self._learned_form(refusal, body["messages"])
 
-    def _learn_stream_options(self, refusal: str, body: Body) -> bool:
-        if "stream_options" not in body or not re.search("stream_options|include_usage", refusal):
-            return False
-        self._without.add("stream_options")
-        return True
-
-    def _learn_choice(self, refusal: str, body: Body) -> bool:
+    def _learned_parameter(self, refusal: str, body: Body) -> Dialect | None:
+        if "stream_options" in body and re.search("stream_options|include_usage", refusal):
+            return replace(self, without=self.without | {"stream_options"})
         kind = _kind(body.get("tool_choice"))
-        if kind is None or not _TOOL_CHOICE.search(refusal):
-            return False
-        self._choices.add(kind)
-        return True
+        if kind is not None and _TOOL_CHOICE.search(refusal):
+            return replace(self, choices=self.choices | {kind})
+        return None
 
-    def _learn_reasoning(self, refusal: str, messages: Sequence[_Wired]) -> bool:
-        answers = (message for message in messages if message["role"] == "assistant")
-        lacking = any(REASONING not in message for message in answers)
-        if self._all_reasoning or not lacking or not _DEMANDED.search(refusal):
-            return False
-        self._all_reasoning = True
-        return True
+    def _learned_form(self, refusal: str, messages: Sequence[_Wired]) -> Dialect | None:
+        demanded = bool(_DEMANDED.search(refusal))
+        if demanded and not self.all_reasoning and _lacks_reasoning(messages):
+            return replace(self, all_reasoning=True)
+        named = {name for name in _extra_names(messages) if re.search(rf"\b{re.escape(name)}\b", refusal)}
+        if named := named - ({REASONING} if demanded else set()):
+            return replace(self, without=self.without | named)
+        if _lacks_content(messages) and len(self.no_content) > 1 and _CONTENT.search(refusal):
+            return replace(self, no_content=self.no_content[1:])
+        return self._learned_order(refusal, messages)
 
-    def _learn_extra(self, refusal: str, messages: Sequence[_Wired]) -> bool:
-        sent = set(chain.from_iterable(message.keys() for message in messages))
-        sent.update(chain.from_iterable(call.keys() for message in messages for call in message.get("tool_calls", ())))
-        named = {name for name in sent - _SCHEMA if re.search(rf"\b{re.escape(name)}\b", refusal)}
-        if _DEMANDED.search(refusal):
-            named.discard(REASONING)
-        if not named:
-            return False
-        self._without |= named
-        return True
-
-    def _learn_content(self, refusal: str, messages: Sequence[_Wired]) -> bool:
-        lacking = any(not message.get("content") for message in messages)
-        if not lacking or not _CONTENT.search(refusal):
-            return False
-        for content in self._contents:
-            self._no_content = {} if content is None else {"content": content}
-            return True
-        return False
-
-    def _learn_calls(self, refusal: str, messages: Sequence[_Wired]) -> bool:
+    def _learned_order(self, refusal: str, messages: Sequence[_Wired]) -> Dialect | None:
         several = any(len(message.get("tool_calls", ())) > 1 for message in messages)
-        if self._one_call or not several or not _PARALLEL.search(refusal):
-            return False
-        self._one_call = True
-        return True
-
-    def _learn_role(self, refusal: str, messages: Sequence[_Wired]) -> bool:
-        if self._no_system or messages[0]["role"] != "system" or not _ROLE.search(refusal):
-            return False
-        self._no_system = True
-        return True
+        if several and not self.one_call and _PARALLEL.search(refusal):
+            return replace(self, one_call=True)
+        return replace(self, no_system=True) if not self.no_system and _ROLE.search(refusal) else None
 
     def _wired(self, messages: Sequence[Message]) -> list[_Wired]:
         turn = max((at for at, message in enumerate(messages) if message["role"] == "user"), default=0)
@@ -157,10 +121,12 @@ class Dialect:
                 call_id = message.get("tool_call_id", "")
                 if call_id in known:
                     written["tool_call_id"] = known[call_id]
+            if written.get("content"):
+                written["content"] = whole_text(written["content"])
             wired.append(written)
-        if self._one_call:
-            wired = list(_one_by_one(wired, self._no_content))
-        return _without_system(wired) if self._no_system else wired
+        if self.one_call:
+            wired = list(_one_by_one(wired, self.no_content[0]))
+        return _without_system(wired) if self.no_system else wired
 
     def _answer(self, message: Message, *, in_turn: bool) -> tuple[_Wired, dict[str, str]]:
         own = message.get("origin") == self.origin
@@ -170,13 +136,13 @@ class Dialect:
             written["tool_calls"] = [self._call(call, own=own) for call in calls]
             known = {call["id"]: sent["id"] for call, sent in zip(calls, written["tool_calls"], strict=True)}
         if calls and not written.pop("content", None):
-            written |= self._no_content
+            written |= self.no_content[0]
         elif calls:
             written["content"] = message["content"]
         extra = dict(message.get("extra", {})) if own else {}
-        if self._all_reasoning and calls:
+        if self.all_reasoning and calls:
             extra.setdefault(REASONING, "")
-        elif not in_turn and not self._all_reasoning:
+        elif not in_turn and not self.all_reasoning:
             extra.pop(REASONING, None)
         return {**self._taken(extra), **written}, known
 
@@ -184,7 +150,7 @@ class Dialect:
         function = call["function"]
         name, arguments = name_of(function["name"])[0], arguments_of(function["arguments"])[0]
         extra = self._taken(call.get("extra", {})) if own else {}
-        inner = extra.pop("function", {})
+        inner = self._taken(extra.pop("function", {}))
         return {
             "id": call["id"],
             **extra,
@@ -193,10 +159,10 @@ class Dialect:
         }
 
     def _taken(self, extra: Mapping[str, Any]) -> dict[str, Any]:
-        return {name: value for name, value in extra.items() if name not in self._without}
+        return {name: value for name, value in extra.items() if name not in self.without}
 
 
-_SCHEMA = frozenset({"role", "content", "tool_calls", "tool_call_id", "name", "id", "type", "function"})
+_SCHEMA = frozenset({"role", "content", "tool_calls", "tool_call_id", "name", "arguments", "id", "type", "function"})
 
 
 def _kind(tool_choice: object) -> str | None:
@@ -216,7 +182,8 @@ def _one_by_one(messages: Sequence[_Wired], no_content: Mapping[str, Any]) -> It
             continue
         results: dict[str, _Wired] = {}
         while left and left[0]["role"] == "tool":
-            results[left[0]["tool_call_id"]] = left.popleft()
+            given = left.popleft()
+            results[given["tool_call_id"]] = given
         for call in calls:
             yield {**message, "tool_calls": [call]}
             if call["id"] in results:
@@ -225,9 +192,29 @@ def _one_by_one(messages: Sequence[_Wired], no_content: Mapping[str, Any]) -> It
 
 
 def _without_system(messages: Sequence[_Wired]) -> list[_Wired]:
-    """The messages with what the system says at the head of the person's first one."""
-    told = "\n\n".join(message["content"] for message in messages if message["role"] == "system")
+    """The messages with what the system says at the head of the person's first one, and texts of a person that follow
+    each other in one."""
+    told = [message["content"] for message in messages if message["role"] == "system"]
     rest = [message for message in messages if message["role"] != "system"]
-    if not rest or rest[0]["role"] != "user":
-        return [{"role": "user", "content": told}, *rest]
-    return [{**rest[0], "content": f"{told}\n\n{rest[0]['content']}"}, *rest[1:]]
+    wired: list[_Wired] = [{"role": "user", "content": "\n\n".join(told)}] if told else []
+    for message in rest:
+        if wired and message["role"] == wired[-1]["role"] == "user":
+            wired[-1] = {**message, "content": f"{wired[-1]['content']}\n\n{message['content']}"}
+        else:
+            wired.append(message)
+    return wired
+
+
+def _lacks_reasoning(messages: Sequence[_Wired]) -> bool:
+    return any(REASONING not in message for message in messages if message["role"] == "assistant")
+
+
+def _lacks_content(messages: Sequence[_Wired]) -> bool:
+    return any(not message.get("content") for message in messages)
+
+
+def _extra_names(messages: Sequence[_Wired]) -> set[str]:
+    """The names of all fields that OpenAI's schema does not have."""
+    calls = list(chain.from_iterable(message.get("tool_calls", ()) for message in messages))
+    holders = chain(messages, calls, (call["function"] for call in calls))
+    return set(chain.from_iterable(holder.keys() for holder in holders)) - _SCHEMA

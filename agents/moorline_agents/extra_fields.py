@@ -7,6 +7,7 @@ and model that sent them. They are bounded, and no person sees them.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -30,7 +31,7 @@ class ExtraFields:
     def __init__(self) -> None:
         self._texts: dict[str, list[str]] = {}
         self._others: dict[str, Any] = {}
-        self._length = 0
+        self._lengths: Counter[str] = Counter()
 
     def add(self, fields: Mapping[str, Any]) -> None:
         """Takes the fields of one delta. Pieces of texts and lists join, objects merge, else the last value counts."""
@@ -38,9 +39,9 @@ class ExtraFields:
             if value is None:
                 continue
             if isinstance(value, str):
-                if self._length <= LONGEST_EXTRA:
+                if self._lengths[name] <= LONGEST_EXTRA:
                     self._texts.setdefault(name, []).append(value)
-                    self._length += len(value)
+                    self._lengths[name] += len(value)
             elif name not in self._others or len(self._others) <= LONGEST_EXTRA:
                 self._others[name] = _merged(self._others.get(name), value, depth=_MERGED)
 
@@ -59,11 +60,11 @@ def bound(groups: Sequence[dict[str, Any]]) -> None:
     """Takes fields out of the groups, those of one message, until the rest is short enough: the largest go first.
     Reasoning is cut instead."""
     left = LONGEST_EXTRA
-    sized = [(len(_json(value)), at, name) for at, group in enumerate(groups) for name, value in group.items()]
+    sized = [(_size(name, value), at, name) for at, group in enumerate(groups) for name, value in group.items()]
     for size, at, name in sorted(sized):
         value = groups[at][name]
         if size > left and name == REASONING and isinstance(value, str):
-            groups[at][name] = value.encode()[: max(left, 0)].decode(errors="ignore")
+            groups[at][name] = _beginning(value, left - _size(name, ""))
             left = 0
         elif size > left:
             del groups[at][name]
@@ -91,5 +92,14 @@ def _told(name: str, pieces: Sequence[str]) -> str:
     return pieces[0] if repeated else "".join(pieces)
 
 
-def _json(value: Any) -> bytes:
-    return json.dumps(value, ensure_ascii=False).encode()
+def _size(name: str, value: Any) -> int:
+    """Bytes that a field takes in JSON."""
+    return len(json.dumps({name: value}, ensure_ascii=False).encode())
+
+
+def _beginning(text: str, room: int) -> str:
+    """As much of the text as takes no more than `room` bytes in JSON."""
+    text = text[: max(room, 0)]
+    while (size := _size("", text) - _size("", "")) > room:
+        text = text[: len(text) * room // size]
+    return text

@@ -104,14 +104,17 @@ class ChatModel:
             # Importing the client may take longer than an answer; that must not count as the server's time.
             client = await self._client()
             completions = client.chat.completions
-        dialect = self._dialect(client)
+        dialects, origin = self._dialects(client)
         request = Request(model=self.name, messages=messages, tools=tools, tool_choice=tool_choice)
         deadline = asyncio.timeout(self._timeout)
         usage = Usage()
         try:
             async with deadline:
                 for again in (True, False):
-                    answer, ended = await self._answer(completions, dialect, request, on_text)
+                    known = dialects.get(origin, Dialect(origin=origin))
+                    answer, ended, taken = await self._answer(completions, known, request, on_text)
+                    if taken is not known:
+                        dialects[origin] = taken
                     usage += answer.usage
                     if not (again and answer.says_nothing):  # an empty answer is often followed by a full one
                         break
@@ -120,7 +123,7 @@ class ChatModel:
                 raise ModelError.too_slow(self._timeout) from error
             raise
         message = answer.finish(ended=ended).message
-        return ModelAnswer(signed(message, dialect.origin), usage)
+        return ModelAnswer(signed(message, origin), usage)
 
     async def aclose(self) -> None:
         """Closes the client that was made for the running event loop, if there is one."""
@@ -134,9 +137,9 @@ class ChatModel:
         dialect: Dialect,
         request: Request,
         on_text: Callable[[str], None] | None,
-    ) -> tuple[AnswerStream, bool]:
-        """A streamed answer, and whether its end mark came. What the server does not take is left out, and it is asked
-        again."""
+    ) -> tuple[AnswerStream, bool, Dialect]:
+        """A streamed answer, whether its end mark came, and the dialect that the server took. What it refuses is left
+        out, and it is asked again."""
         while True:
             body = dialect.body(request)
             answer = AnswerStream(frozenset(tool["function"]["name"] for tool in request.tools))
@@ -147,16 +150,18 @@ class ChatModel:
                         _tell(answer.add(chunk), on_text)
                 _tell(answer.end(), on_text)
             except ModelError as error:
-                if not (error.refusal and dialect.learn(error.refusal, body)):
+                learned = dialect.learned(error.refusal, body) if error.refusal and not answer.begun else None
+                if learned is None:
                     raise
+                dialect = learned
             else:
-                return answer, reading.ended
+                return answer, reading.ended, dialect
 
-    def _dialect(self, client: AsyncOpenAI) -> Dialect:
-        """What is known of the server. It is kept for as long as the process runs, or the caller's client lives."""
+    def _dialects(self, client: AsyncOpenAI) -> tuple[dict[str, Dialect], str]:
+        """The dialects that servers have taken, by origin, and this server's origin. They are kept for as long as the
+        process runs, or the caller's client lives."""
         known = _DIALECTS if callable(self._source) else _DIALECTS_OF.setdefault(client, {})
-        origin = _origin(str(client.base_url.copy_with(userinfo=b"", query=None)), self.name)
-        return known.setdefault(origin, Dialect(origin))
+        return known, _origin(str(client.base_url.copy_with(userinfo=b"", query=None)), self.name)
 
     async def _client(self) -> AsyncOpenAI:
         if not callable(self._source):

@@ -179,8 +179,8 @@ def _of_status(error: APIStatusError, messages: Sequence[Mapping[str, Any]]) -> 
         return ours
     if failing or status in _REMEDIES:
         remedy = _FAILING if failing else _REMEDIES[status]
-        # Some servers fail over what they do not take instead of refusing it.
-        refusal = _said(error) if failing else ""
+        # Some servers fail over what they do not take instead of refusing it, or find no model that takes it.
+        refusal = _said(error) if failing or status == HTTPStatus.NOT_FOUND else ""
         retryable = failing or status in _WORTH_RETRYING
         return ModelError(f"The model server {remedy} (HTTP {status}).", retryable=retryable, refusal=refusal)
     shown = told(error.body, messages)

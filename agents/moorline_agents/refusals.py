@@ -20,7 +20,7 @@ def told(body: object, messages: Sequence[Mapping[str, Any]]) -> str:
     """The server's own names for what is wrong, and its words if they quote none of `messages`; "" if there is nothing
     to tell."""
     error = _error_of(body)
-    marks = [error.get(name) for name in ("code", "type", "param")] if isinstance(error, Mapping) else []
+    marks = [error.get(name) for name in ("code", "status", "type", "param")] if isinstance(error, Mapping) else []
     named = dict.fromkeys(mark for mark in marks if isinstance(mark, str) and _MARK.fullmatch(mark))
     words = _plain(_words_of(error))
     shown = ", ".join(mark for mark in named if not _quotes(mark, messages))

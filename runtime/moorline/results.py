@@ -16,13 +16,24 @@ from moorline_agents.run import Progress
 from moorline_agents.values import exact
 from moorline_checkpoint.turn import OpenTurn, TurnRecord
 
+MAX_REPLY = 262_144
+"""Characters that a reply may have."""
+
 
 def record_of(turn: OpenTurn, progress: Progress, interrupts: Sequence[GraphInterrupt]) -> TurnRecord:
-    """The record of a run, to be committed. Raises `AgentError` if the agent said nothing, or asked what is no JSON."""
+    (
+        """The record of a run, to be committed. Raises `AgentError` if the agent said nothing or far too
+    much, or asked what is no JSON."""
+        ""
+    )
     interrupt = _interrupt(interrupts[0], progress) if interrupts else None
     reply = progress.reply if interrupt is None else question(interrupt.value)
     if interrupt is None and not reply:
         raise AgentError(f"Agent {progress.agent} gave an empty answer.")
+    if len(reply) > MAX_REPLY:
+        raise AgentError(
+            f"Agent {progress.agent} gave an answer of {len(reply):,} characters, but only {MAX_REPLY:,} are allowed."
+        )
     agent = progress.agent if interrupt is None else turn.active_agent
     return TurnRecord(
         turn_no=turn.turn_no,

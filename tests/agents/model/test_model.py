@@ -153,12 +153,11 @@ async def test_settings_that_cannot_work(key: str, base_url: str, remedy: str) -
     await model.aclose()
 
 
-async def test_half_a_character_is_refused_before_it_is_sent() -> None:
-    script = Script("never")
+async def test_half_a_character_is_replaced_before_it_is_sent() -> None:
+    script = Script("Hi.")
     model = ChatModel(client=rule_client(script), model="m", timeout=30)
-    with pytest.raises(ModelError, match="half a character"):
-        await model.complete([{"role": "user", "content": "\ud83d"}])
-    assert not script.requests
+    await model.complete([{"role": "user", "content": "half \ud83d, whole \ud83d\ude00"}])
+    assert script.requests[0].messages[0]["content"] == "half \ufffd, whole \U0001f600"
 
 
 async def test_the_time_limit_holds_over_retries_and_their_waits() -> None:
