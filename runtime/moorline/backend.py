@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from moorline.embedded import embedded_dsn
+from moorline.embedded.roles import EmbeddedDatabase
 from moorline.errors import StoreUnavailable
 from moorline.settings import Settings
 from moorline_agents.scheduling.demo import seed_demo
@@ -14,7 +14,7 @@ from moorline_checkpoint.device_key import DeviceKey
 from moorline_checkpoint.saver import DeviceCheckpointer
 from moorline_checkpoint.turns import Turns
 from moorline_migrations.components import CORE, SCHEDULING, Migrations
-from moorline_migrations.runner import check, migrate
+from moorline_migrations.runner import check
 
 if TYPE_CHECKING:
     from langgraph.checkpoint.serde.base import SerializerProtocol
@@ -44,8 +44,9 @@ async def open_backend(
     dsn, schema = settings.database_url, settings.schema_name
     own = dsn is None
     if dsn is None:
-        dsn = await embedded_dsn(settings.data_folder)
-        await migrate(dsn, schema=schema, components=components)
+        embedded = await EmbeddedDatabase.open(settings.data_folder, schema=schema)
+        await embedded.migrate(components)
+        dsn = embedded.app
     saver = DeviceCheckpointer.from_conn_string(
         dsn,
         schema=schema,

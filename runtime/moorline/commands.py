@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from moorline.embedded import embedded_dsn
 from moorline.errors import InvalidDeviceID, InvalidMessage
 from moorline.logs import show_logs
 from moorline.settings import Settings, load_settings
@@ -178,10 +177,17 @@ def _settings(app: str | None = None) -> Settings:
 
 
 async def _migrate(settings: Settings, components: "Sequence[Migrations]", *, status: bool, sql: bool) -> str:
-    dsn = settings.database_url or await embedded_dsn(settings.data_folder)
-    schema = settings.schema_name
+    schema, dsn, embedded = settings.schema_name, settings.database_url, None
+    if dsn is None:
+        from moorline.embedded.roles import EmbeddedDatabase
+
+        embedded = await EmbeddedDatabase.open(settings.data_folder, schema=schema)
+        dsn = embedded.owner
     if not status and not sql:
-        applied = await runner.migrate(dsn, schema=schema, components=components)
+        if embedded is None:
+            applied = await runner.migrate(dsn, schema=schema, components=components)
+        else:
+            applied = await embedded.migrate(components)
         return "\n".join(f"Applied {version}." for version in applied) or "Nothing to apply."
     stand = await runner.status(dsn, schema=schema, components=components)
     if sql:

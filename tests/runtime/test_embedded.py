@@ -17,6 +17,7 @@ import pytest
 
 from moorline.embedded import embedded_dsn
 from moorline.errors import ConfigurationError
+from moorline_migrations import SHIPPED, migrate
 
 USER = """
 import asyncio, sys
@@ -268,3 +269,84 @@ def test_a_disk_filled_since_is_named_and_the_folder_starts_once_there_is_space(
         with using(data) as user:
             assert query(dsn_of(user), "SELECT 1") == 1
         eventually(lambda: not postmasters(data))
+
+
+CARELESS = """
+import asyncio, json, sys
+from pathlib import Path
+import asyncpg
+from pydantic import BaseModel
+from moorline import Agent, Moorline, Settings, ToolContext, tool
+from moorline.testing import Call, ModelReply, rule_client
+
+class Sql(BaseModel):
+    text: str
+
+@tool(effect="none")
+async def run_sql(sql: Sql, context: ToolContext) -> str:
+    "Runs SQL."
+    try:
+        async with context.transaction() as connection:
+            return await connection.execute(sql.text)
+    except Exception as error:
+        return type(error).__name__
+
+def rules(request):
+    last = request.messages[-1]
+    if last["role"] == "tool":
+        return ModelReply(text=str(last["content"]))
+    return ModelReply(calls=(Call(name="run_sql", arguments={"text": last["content"]}),))
+
+async def main(data, schema):
+    agents = [Agent(name="desk", description="runs SQL", instructions="desk", tools=[run_sql])]
+    async with Moorline(Settings(data=Path(data), schema_name=schema), agents=agents, client=rule_client(rules)) as m:
+        for n, line in enumerate(sys.stdin):
+            print(await m.run(line.strip(), {"device_id": f"d{n}"}), flush=True)
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+"""An application whose agent runs whatever SQL a person writes, in a schema of the data folder's database."""
+
+ESCAPES = [
+    "COPY (SELECT 1) TO PROGRAM 'true'",
+    "COPY (SELECT 1) TO '/tmp/moorline-escape'",
+    "SELECT pg_catalog.pg_read_file('PG_VERSION')",
+    "CREATE ROLE stranger SUPERUSER",
+    "SET ROLE postgres",
+    "CREATE TABLE @stolen (x integer)",
+    "DROP TABLE @conversation_turns",
+    "UPDATE @moorline_schema SET oldest_code = 99",
+    "DELETE FROM @moorline_keys",
+    "SELECT count(*) FROM @conversation_turns",
+]
+"""What a hijacked agent may try; only the last is allowed."""
+
+
+def careless(data: Path, schema: str, *lines: str) -> list[str]:
+    """What the application answers to these lines."""
+    done = subprocess.run(
+        [sys.executable, "-c", CARELESS, str(data), schema],
+        input="\n".join(lines),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.splitlines()
+
+
+@pytest.mark.parametrize("schema", ["public", "chat"])
+def test_a_tool_does_not_get_out_of_the_database(data: Path, schema: str) -> None:
+    tried = [escape.replace("@", f"{schema}.") for escape in ESCAPES]
+    answers = dict(zip(ESCAPES, careless(data, schema, *tried), strict=True))
+    refused = {"ConfigurationError", "InsufficientPrivilegeError", "TransactionError"}
+    assert answers.pop("SELECT count(*) FROM @conversation_turns") == '"SELECT 1"'
+    assert {answer.strip('"') for answer in answers.values()} <= refused, answers
+    owned = "SELECT count(*) FROM pg_tables WHERE schemaname = '{}' AND tableowner <> 'moorline_owner'"
+    with using(data) as user:
+        assert query(dsn_of(user), owned.format(schema)) == 0
+
+
+def test_what_an_earlier_version_made_as_superuser_gets_its_owner(data: Path) -> None:
+    with using(data) as user:
+        asyncio.run(migrate(dsn_of(user), components=SHIPPED))
+        assert careless(data, "public", "SELECT 1", "DROP TABLE public.conversation_turns")[0] == '"SELECT 1"'
