@@ -35,9 +35,10 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can do this")
 
 @pytest.fixture
 def space() -> Iterator[Path]:
-    """An empty folder. It is not pytest's: under root the server's account has to pass through it, and every run of
-    pytest closes the folders of earlier runs."""
+    """An empty folder. It is not pytest's, which are private: the processes of a server in a private folder do not show
+    the folder's name."""
     with TemporaryDirectory(prefix="moorline-") as folder:
+        Path(folder).chmod(0o711)
         yield Path(folder)
 
 
@@ -198,13 +199,33 @@ def test_case_is_folded_beyond_ascii(data: Path) -> None:
 
 
 @as_root
-def test_as_root_the_server_may_pass_through_a_private_home_but_nobody_may_list_it(space: Path) -> None:
+def test_as_root_the_server_works_in_a_private_home_which_stays_private(space: Path) -> None:
     home = space / "home"
     home.mkdir(mode=0o700)
+    process_id = home / "data" / "postgres" / "postmaster.pid"
     with using(home / "data") as user:
-        assert query(dsn_of(user), "SELECT 1") == 1
-    assert home.stat().st_mode & 0o777 == 0o701
-    eventually(lambda: not postmasters(home / "data"))
+        dsn = dsn_of(user)
+        query(dsn, "CREATE TABLE kept AS SELECT 42 AS answer", "SELECT pg_reload_conf()")
+        with using(home / "data") as other:
+            assert query(dsn_of(other), "SELECT answer FROM kept") == 42
+        assert process_id.exists()
+    eventually(lambda: not process_id.exists())
+    with using(home / "data") as user:
+        assert query(dsn_of(user), "SELECT answer FROM kept") == 42
+        user.kill()
+    eventually(lambda: not process_id.exists())
+    assert home.stat().st_mode & 0o777 == 0o700
+
+
+@as_root
+@pytest.mark.parametrize("folder", [".", "postgres", "postgres.locks"])
+def test_a_folder_of_somebody_else_is_refused(space: Path, folder: str) -> None:
+    (space / "data" / folder).mkdir(parents=True)
+    os.chown(space / "data" / folder, 12345, 12345)
+    with using(space / "data") as user:
+        _, error = user.communicate()
+    assert re.search(r"^ConfigurationError: .* belongs to somebody else \(user ID 12345\).*MOORLINE_DATA", error, re.M)
+    assert not (space / "data" / "postgres" / "PG_VERSION").exists()
 
 
 async def test_without_the_wheel_the_error_names_both_remedies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

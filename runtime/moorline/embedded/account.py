@@ -1,6 +1,5 @@
 """The account that runs the server if Moorline itself runs as root, which PostgreSQL refuses to do."""
 
-import logging
 import os
 import pwd
 import subprocess
@@ -10,12 +9,8 @@ from typing import Any, Self
 
 from moorline.errors import ConfigurationError
 
-logger = logging.getLogger("moorline.embedded")
-
 NAME = "pgserver"
-"""The user for a folder that is new or root's; it is made if it does not exist."""
-
-_READ, _PASS = 0o004, 0o001
+"""The user that runs the server; it is made if it does not exist."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,13 +21,10 @@ class Account:
     gid: int
 
     @classmethod
-    def for_folder(cls, folder: Path) -> Self | None:
-        """The folder's owner, or `NAME` if that is root or nobody yet; None unless this process runs as root."""
+    def needed(cls) -> Self | None:
+        """The account `NAME`; None unless this process runs as root."""
         if os.geteuid() != 0:
             return None
-        if folder.exists() and folder.stat().st_uid != 0:
-            owner = folder.stat()
-            return cls(uid=owner.st_uid, gid=owner.st_gid)
         entry = _entry()
         return cls(uid=entry.pw_uid, gid=entry.pw_gid)
 
@@ -45,21 +37,23 @@ class Account:
         """Makes the account the owner of a folder."""
         os.chown(folder, self.uid, self.gid, follow_symlinks=False)
 
-    def admit(self, programs: Path, folder: Path) -> None:
-        """Gives the account the folder, and lets it pass through the folders above it and above the programs.
+    def reaches(self, folder: Path) -> bool:
+        """Whether the account may pass through all folders above this one."""
+        return all(self._passes(above) for above in folder.parents)
 
-        Others can pass through them too then, but still cannot list what they hold.
-        """
-        self.own(folder)
-        for above in {*folder.parents, *programs.parents}:
-            mode = above.stat().st_mode
-            if not mode & _PASS and above.stat().st_uid != self.uid:
-                logger.warning("PostgreSQL does not run as root: letting its account pass through %s.", above)
-                above.chmod(mode | _PASS)
-        if not programs.stat().st_mode & _READ:  # installed under a strict umask
-            for path in (programs.parent, *programs.parent.rglob("*")):
-                mode = path.stat().st_mode
-                path.chmod(mode | _READ | (_PASS if mode & 0o100 else 0))
+    def require_programs(self, programs: Path) -> None:
+        """`ConfigurationError` unless the account may run them. Nobody's folders are opened for it."""
+        if not self.reaches(programs) or not self._passes(programs):
+            raise ConfigurationError(
+                f"PostgreSQL does not run as root, and the user {NAME} may not enter {programs}. Install Moorline "
+                "where other users may run it, run it as another user, or set DATABASE_URL."
+            )
+
+    def _passes(self, folder: Path) -> bool:
+        found = folder.stat()
+        if found.st_uid == self.uid:
+            return bool(found.st_mode & 0o100)
+        return bool(found.st_mode & (0o010 if found.st_gid == self.gid else 0o001))
 
 
 def _entry() -> pwd.struct_passwd:

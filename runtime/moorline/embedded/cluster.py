@@ -11,7 +11,8 @@ import shlex
 import shutil
 import socket
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -30,6 +31,12 @@ PORT = 5432
 
 SOCKET = f".s.PGSQL.{PORT}"
 
+HERE = "."
+"""The server's name for its own folder."""
+
+OPEN_FILES = Path("/proc/self/fd")
+"""Where Linux shows the open files of a process to itself."""
+
 MAX_FOLDER = 88
 """Bytes; systems allow 103 or 107 with the socket's name."""
 
@@ -45,7 +52,7 @@ class Cluster:
     @classmethod
     def at(cls, folder: Path) -> Self:
         """Raises `ConfigurationError` if the wheel is missing or no longer has the folder's version."""
-        return cls(folder=folder, programs=_programs(_version(folder)), account=Account.for_folder(folder))
+        return cls(folder=folder, programs=_programs(_version(folder)), account=Account.needed())
 
     def dsn(self) -> str | None:
         """The DSN of the running server; None if it does not accept connections."""
@@ -56,6 +63,8 @@ class Cluster:
         if len(lines) < 8 or lines[7].strip() != "ready":  # noqa: PLR2004 (the file's eight lines)
             return None
         sockets = lines[4]
+        if sockets == HERE:
+            sockets = str(self.folder)
         with socket.socket(socket.AF_UNIX) as probe:
             try:
                 probe.connect(f"{sockets}/{SOCKET}")
@@ -70,13 +79,14 @@ class Cluster:
         unfinished = self.folder.with_suffix(".new")
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(mode=0o700)
-        if self.account is not None:
-            self.account.admit(self.programs, unfinished)
-        self._run(
-            "initdb",
-            *("-D", str(unfinished), "-U", "postgres", "--auth=trust", "--no-instructions"),
-            *("--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"),
-        )
+        self._hand_over(unfinished)
+        with self.opened(unfinished) as (name, descriptors):
+            self._run(
+                "initdb",
+                *("-D", name, "-U", "postgres", "--auth=trust", "--no-instructions"),
+                *("--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"),
+                inherit=descriptors,
+            )
         unfinished.rename(self.folder)
 
     def start(self, *, token: int) -> None:
@@ -84,31 +94,65 @@ class Cluster:
 
         The caller has made sure that no process of an earlier server is alive.
         """
-        if self.account is not None:
-            self.account.admit(self.programs, self.folder)
+        self._hand_over(self.folder)
         sockets = self._socket_folder()
         # After a crash another process may have the ID in these files, and PostgreSQL would take it for a server.
         for stale in (self.folder / "postmaster.pid", sockets / f"{SOCKET}.lock"):
             stale.unlink(missing_ok=True)
-        options = f"-p {PORT} -c listen_addresses= -c unix_socket_directories={shlex.quote(str(sockets))}"
-        self._run(
-            "pg_ctl",
-            *("-D", str(self.folder), "-l", str(self.folder / "server.log"), "-o", options),
-            *("-w", "-t", str(START_TIMEOUT), "start"),
-            inherit=(token,),
-        )
+        with self.opened(self.folder) as (name, descriptors):
+            where = HERE if descriptors and sockets == self.folder else str(sockets)
+            options = f"-p {PORT} -c listen_addresses= -c unix_socket_directories={shlex.quote(where)}"
+            self._run(
+                "pg_ctl",
+                *("-D", name, "-l", f"{name}/server.log", "-o", options),
+                *("-w", "-t", str(START_TIMEOUT), "start"),
+                inherit=(token, *descriptors),
+            )
 
     def stop(self) -> None:
         """Stops the server; returns when it has stopped, or when stopping it has failed."""
         quiet = subprocess.DEVNULL
         account = self.account.process if self.account else {}
-        subprocess.run(  # noqa: S603
-            self.stop_command(), stdin=quiet, stdout=quiet, stderr=quiet, check=False, cwd="/", **account
-        )
+        with self.opened(self.folder) as (name, descriptors):
+            command = self.stop_command(name)
+            subprocess.run(  # noqa: S603
+                command,
+                stdin=quiet,
+                stdout=quiet,
+                stderr=quiet,
+                check=False,
+                cwd="/",
+                pass_fds=descriptors,
+                **account,
+            )
 
-    def stop_command(self) -> list[str]:
-        """The command that stops the server, and ends once it has stopped."""
-        return [str(self.programs / "pg_ctl"), "-D", str(self.folder), "-m", "fast", "-w", "stop"]
+    def stop_command(self, name: str) -> list[str]:
+        """The command that stops the server, and ends once it has stopped. `name` is the folder's, as `opened` gives
+        it."""
+        return [str(self.programs / "pg_ctl"), "-D", name, "-m", "fast", "-w", "stop"]
+
+    @contextmanager
+    def opened(self, folder: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
+        """The name under which the server's account can open the folder, and the file descriptors that a process must
+        inherit for that. If a folder above is private, the account is not let through: it is handed the open folder."""
+        if self.account is None or self.account.reaches(folder):
+            yield str(folder), ()
+            return
+        if not OPEN_FILES.exists():
+            raise ConfigurationError(
+                f"PostgreSQL does not run as root, and a folder above {folder} is private. Set MOORLINE_DATA to a "
+                "folder that other users may pass through to, or DATABASE_URL to a server of your own."
+            )
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            yield str(OPEN_FILES / str(descriptor)), (descriptor,)
+        finally:
+            os.close(descriptor)
+
+    def _hand_over(self, folder: Path) -> None:
+        if self.account is not None:
+            self.account.require_programs(self.programs)
+            self.account.own(folder)
 
     def _socket_folder(self) -> Path:
         """The cluster's own folder, which only its owner may enter, or a similar one if that path is too long."""

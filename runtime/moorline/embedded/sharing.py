@@ -49,6 +49,7 @@ def _dsn(data: Path) -> str:
             data.mkdir(parents=True, exist_ok=True)
             locks.mkdir(mode=0o700, exist_ok=True)
             cluster = Cluster.at(data / "postgres")
+            _require_own(data, locks, cluster)
             if data not in _used:
                 _used[data] = _lock(locks / "users", fcntl.LOCK_SH)
             with _locked(locks / "starting", fcntl.LOCK_EX):
@@ -60,6 +61,18 @@ def _dsn(data: Path) -> str:
             f"The data folder {data} cannot be used ({error.strerror}: {error.filename}). Make it writable, "
             "or set MOORLINE_DATA to another folder or DATABASE_URL to a server of your own."
         ) from error
+
+
+def _require_own(data: Path, locks: Path, cluster: Cluster) -> None:
+    """`ConfigurationError` if somebody else could change what the server does and holds."""
+    ours = {os.geteuid()}
+    server = ours | ({cluster.account.uid} if cluster.account else set())
+    for folder, owners in ((data, ours | {0}), (locks, ours), (cluster.folder, server)):
+        if folder.exists() and folder.stat().st_uid not in owners:
+            raise ConfigurationError(
+                f"{folder} belongs to somebody else (user ID {folder.stat().st_uid}), who could change what is in it. "
+                "Run Moorline as its owner, or set MOORLINE_DATA to a folder of your own."
+            )
 
 
 def _running(cluster: Cluster, locks: Path) -> str:
@@ -84,16 +97,17 @@ def _keep(cluster: Cluster, locks: Path) -> None:
     """Starts a keeper unless there is one. Its lock, too, is held as long as the process that inherited it lives."""
     with suppress(BlockingIOError), _locked(locks / "keeper", fcntl.LOCK_EX | fcntl.LOCK_NB) as token:
         account = f"{cluster.account.uid}:{cluster.account.gid}" if cluster.account else ""
-        command = (str(locks / "users"), str(locks / "server"), account, *cluster.stop_command())
-        subprocess.run(  # noqa: S603
-            [sys.executable, "-I", "-S", keeper.__file__, *command],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            check=True,
-            pass_fds=(token,),
-            start_new_session=True,
-        )
+        with cluster.opened(cluster.folder) as (name, descriptors):
+            command = (str(locks / "users"), str(locks / "server"), account, *cluster.stop_command(name))
+            subprocess.run(  # noqa: S603
+                [sys.executable, "-I", "-S", keeper.__file__, *command],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                check=True,
+                pass_fds=(token, *descriptors),
+                start_new_session=True,
+            )
 
 
 @atexit.register
