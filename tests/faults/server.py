@@ -89,6 +89,7 @@ class Server:
 
     def _stop(self, mode: str) -> None:
         account = self._cluster.account
-        command = [*self._cluster.stop_command(), "-m", mode]  # the last mode given counts
         as_account = account.process if account else {}
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd="/", **as_account)
+        with self._cluster.opened(self._cluster.folder) as (name, descriptors):
+            command = [*self._cluster.stop_command(name), "-m", mode]  # the last mode given counts
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd="/", pass_fds=descriptors, **as_account)
