@@ -60,6 +60,8 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     # Short: the path of a Unix socket must fit into some 100 bytes.
     config.stash[RUN_FOLDER] = Path(tempfile.mkdtemp(prefix="moorline-"))
+    # Under root, servers and poolers run as a user that has to pass through it.
+    config.stash[RUN_FOLDER].chmod(0o711)
     # Told to stop, a run ends as after Ctrl-C, and its server with it.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
