@@ -68,6 +68,8 @@ async def test_a_condition_that_statements_share_is_the_same_in_functions(
             rest = rest.replace(condition, "")
         # Only the time of the device's last use is read without also asking whether its lock is live.
         rest = rest.replace(f"used_at := {last_used}", "")
+        # Whether any turn is open needs no claim.
+        rest = rest.replace("s.claim_id IS NULL", "")
         assert "session_ttl::" not in rest
         assert "last_active_at, s.locked_at" not in rest
         assert not re.search(r"\bs\.claim_id\b", rest)

@@ -425,6 +425,15 @@ async def test_a_graph_that_asked_is_closed_also_if_another_agent_is_spoken_to(d
     assert shown[-1] == ["human buy", "ai ", "tool paid", f"tool {CLOSED}", "human shop, please"]
 
 
+async def test_a_graph_that_asked_in_another_process_is_closed(dsn: str) -> None:
+    shown: list[list[str]] = []
+    async with Moorline(Settings(database_url=dsn), agents=[paying(shown, interrupt)]) as moorline:
+        await moorline.run("buy", CONTEXT)
+    async with Moorline(Settings(database_url=dsn), agents=[paying(shown, interrupt)]) as moorline:
+        assert await moorline.run("well", CONTEXT) == "receipts ['paid']"
+    assert shown[-1] == ["human buy", "ai ", "tool paid", f"tool {CLOSED}", "human well"]
+
+
 async def test_a_graph_goes_on_with_an_answer_as_before(dsn: str) -> None:
     shown: list[list[str]] = []
     async with Moorline(Settings(database_url=dsn), agents=[paying(shown, interrupt)]) as moorline:

@@ -841,7 +841,7 @@ BEGIN
         FOR UPDATE;
     moment := pg_catalog.clock_timestamp();
     since := CASE
-        WHEN s.active_agent::text = agent
+        WHEN s.active_agent::text = agent AND s.active_agent IS NOT NULL
             AND moment - greatest(s.last_active_at, s.locked_at)
                 < s.session_ttl::double precision * interval '1 second'
         THEN coalesce(s.locked_at, moment)
@@ -868,13 +868,13 @@ BEGIN
     FOR key IN
         SELECT s.device_id
         FROM @schema.conversation_states s
-        WHERE s.device_id IS NOT NULL AND s.active_agent IS NOT NULL AND s.claim_id IS NULL
+        WHERE s.device_id IS NOT NULL AND s.claim_id IS NULL AND s.active_agent IS NOT NULL
             AND moment - greatest(s.last_active_at, s.locked_at)
                 >= s.session_ttl::double precision * interval '1 second'
     LOOP
         PERFORM 1
             FROM @schema.conversation_states s
-            WHERE s.device_id OPERATOR(pg_catalog.=) key AND s.active_agent IS NOT NULL AND s.claim_id IS NULL
+            WHERE s.device_id OPERATOR(pg_catalog.=) key AND s.claim_id IS NULL AND s.active_agent IS NOT NULL
                 AND moment - greatest(s.last_active_at, s.locked_at)
                     >= s.session_ttl::double precision * interval '1 second'
             FOR UPDATE SKIP LOCKED;
