@@ -101,8 +101,8 @@ class GraphRun:
         known = {message.id for message in self._known or ()}
         new = [message for message in self._messages if message.id is None or message.id not in known]
         for spent in self._part.listener.all_spent(new):
-            whose = spent.usage.labelled(model=spent.model, agent=self._context.tools.agent or "")
-            self._context.progress.usage += whose
+            usage = spent.usage.labelled(model=spent.model, agent=self._context.tools.agent)
+            self._context.progress.usage += usage
 
     def _target(self, command: Command[Any]) -> str:
         goto = (

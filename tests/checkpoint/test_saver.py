@@ -9,6 +9,7 @@ import pytest
 from langgraph.checkpoint.serde.types import ERROR, INTERRUPT
 
 from moorline_checkpoint import saver as saver_module
+from moorline_checkpoint.errors import InvalidMetadata
 from moorline_checkpoint.saver import DeviceCheckpointer
 from tests.checkpoint.checkpoints import config, put
 from tests.checkpoint.conftest import Watched
@@ -162,6 +163,17 @@ def test_versions_go_on_from_those_of_other_savers(current: Any) -> None:
 
     assert following.startswith("0000002a")
     assert isinstance(current, int) or following > current
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), object(), {1, 2}])
+async def test_metadata_that_is_not_json_is_refused_before_anything_is_stored(
+    saver: DeviceCheckpointer, value: object
+) -> None:
+    with pytest.raises(InvalidMetadata, match="must be JSON"):
+        await put(saver, config("device"), {"c": 1}, metadata={"score": value})
+    with pytest.raises(InvalidMetadata, match="must be JSON"):
+        _ = [one async for one in saver.alist(config("device"), filter={"score": value})]
+    assert await saver.aget_tuple(config("device")) is None
 
 
 async def test_storing_and_reading_take_one_statement_each(watched: Watched) -> None:
