@@ -101,6 +101,18 @@ def test_the_same_call_twice_is_two_calls() -> None:
     assert calls([part("find", A, id="a")], [part("find", A, id="b")]) == [FIND, FIND]
 
 
+def test_entries_of_one_delta_are_different_calls() -> None:
+    assert calls([part("find"), part("find")]) == [("find", {}), ("find", {})]
+    arguments = [part(None, A), part(None, '{"day": 2}')]
+    assert calls([part("find"), part("find")], arguments) == [FIND, ("find", {"day": 2})]
+
+
+def test_a_number_of_its_own_is_a_call_of_its_own() -> None:
+    first = ([part(None, '{"day"', id="c", index=0)], [part("find", index=0)], [part(None, ": 1}", index=0)])
+    second = ([part(None, B[:5], id="c", index=1)], [part("book", index=1)], [part(None, B[5:], index=1)])
+    assert calls(*first, *second) == [FIND, BOOK]
+
+
 def test_a_name_that_begins_like_another_tools_is_told_from_it() -> None:
     assert calls([part("find", "", id="a")], [part("_slots")], [part(None, A)]) == [("find_slots", {"day": 1})]
     assert calls([part("find", A)], [part("find_slots", A)]) == [FIND, ("find_slots", {"day": 1})]
