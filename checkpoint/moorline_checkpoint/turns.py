@@ -433,10 +433,10 @@ def _heads(stored: Mapping[str, Any]) -> dict[str, str]:
     return dict(stored)
 
 
-def _parsed(answer: str) -> dict[str, Any]:
-    """The answer to a claim. One that is nested too deeply to be read is like one with nothing in it."""
+def _parsed(answer: str | None) -> dict[str, Any]:
+    """The answer to a claim. One that is nested too deeply, or was made of rows that are gone, has nothing in it."""
     try:
-        return dict(json.loads(answer))
+        return {"outcome": "claimed"} if answer is None else dict(json.loads(answer))
     except RecursionError:
         return {"outcome": "claimed"}
 
