@@ -11,6 +11,7 @@ from langgraph.types import Command, Interrupt, Send
 
 from moorline_agents.errors import AgentError
 from moorline_agents.graph_part import Part, Writing, running
+from moorline_agents.graph_questions import close_question
 from moorline_agents.run import Outcome, RunContext
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ class GraphRun:
         except ParentCommand as going:
             self._keep((await self._left()).values)
             self._part.handoff = self._target(going.args[0])
+            # The call that handed over has no result, and models refuse a history with an open call.
+            await close_question(self._graph, get_config())
         except GraphInterrupt as asking:
             left = await self._left()
             self._keep(left.values)

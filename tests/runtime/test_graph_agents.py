@@ -246,6 +246,20 @@ async def test_a_command_to_the_parent_graph_is_a_hand_over(open_moorline: Open,
         assert "".join(shown) == "hair 1: front desk"
 
 
+async def test_a_call_that_went_to_the_parent_graph_is_not_left_open(open_moorline: Open) -> None:
+    @tool
+    def transfer(to: str) -> Command[str]:
+        """Passes the person on."""
+        return Command(goto=to, graph=Command.PARENT)
+
+    model = Telling(answers=[says(transfer={"to": "hair"}), says("back again")])
+    async with open_moorline(agents=[front(with_tools(model, transfer)), agent("hair")]) as moorline:
+        assert (await say(moorline, "front desk")).agent == "hair"
+        assert await say(moorline, "hand over to front") == "back again"
+    kinds = [message.type for message in model.shown[-1]]
+    assert kinds == ["human", "ai", "tool", "human"]
+
+
 async def test_after_a_question_the_next_agent_is_told_what_the_person_wanted(open_moorline: Open) -> None:
     async def ask(state: MessagesState) -> Command[str]:
         return Command(goto=interrupt("to whom?"), graph=Command.PARENT)
