@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
+from langchain_core.messages import HumanMessage
 from langgraph.graph import END, StateGraph
 from langgraph.runtime import Runtime
-from langgraph.types import Command
+from langgraph.types import Command, Overwrite
 
 from moorline_agents import control
 from moorline_agents.graph_part import Part
 from moorline_agents.graph_run import GraphRun
 from moorline_agents.graph_types import state_types
-from moorline_agents.run import AgentDeps, AgentHost, RunContext, TurnInput
+from moorline_agents.run import AgentDeps, AgentHost, RunContext, TurnState
 
 if TYPE_CHECKING:
     from langgraph.graph.state import CompiledStateGraph
@@ -66,16 +69,24 @@ class GraphAgent:
         own = self.graph.copy({"checkpointer": True, "name": self.name})
         others = {other.name: other.description for other in deps.others if other.name != self.name}
 
-        async def run(state: TurnInput, *, runtime: Runtime[RunContext]) -> Command[str]:
+        async def run(state: TurnState, *, runtime: Runtime[RunContext]) -> Command[str]:
             context = runtime.context
             context.progress.agent = self.name
             await host.enter(context)
             inside = replace(context, tools=replace(context.tools, agent=self.name))
             run = GraphRun(own, inside, Part(others=others))
-            texts = state.get("texts", [])
-            outcome = await run.outcome({"messages": [("user", text) for text in texts]})
-            # A run that continues after an interrupt does not get the person's texts in its input.
-            update = {"texts": run.last_texts()} if outcome.handoff and not texts else None
+            texts, begun = state.get("texts", []), state.get("begun")
+            anew = begun is not None and self.name not in begun
+            outcome = await run.outcome({"messages": _anew(texts) if anew else [("user", text) for text in texts]})
+            update: dict[str, Any] = {"begun": [*(begun or ()), self.name]} if anew else {}
+            if outcome.handoff and not texts:
+                # A run that continues after an interrupt does not get the person's texts in its input.
+                update["texts"] = run.last_texts()
             return Command(goto=await host.leave(outcome, context), update=update)
 
-        graph.add_node(self.name, run, input_schema=TurnInput, destinations=(END, *host.handoffs))
+        graph.add_node(self.name, run, input_schema=TurnState, destinations=(END, *host.handoffs))
+
+
+def _anew(texts: Sequence[str]) -> Overwrite:
+    """The person's messages in place of all others: the first ones since the person started over."""
+    return Overwrite([HumanMessage(text, id=str(uuid4())) for text in texts])

@@ -1,7 +1,11 @@
-"""An agent's history: how it grows in the graph's state, and how much of it a model is shown."""
+"""An agent's history: how it grows in the graph's state, and what is open in it.
+
+What a model is shown of it is the business of `window`.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from itertools import chain, dropwhile, takewhile
 
@@ -9,16 +13,14 @@ from langgraph.channels.delta import DeltaChannel
 
 from moorline_agents.messages import Message, ToolCall
 
-HISTORY_USER_MESSAGES = 40
-"""How many of the person's earlier messages a model is shown, with the answers and calls that followed them; the whole
-conversation is in `conversation_turns`."""
-
 HISTORY_MESSAGES = 120
-"""How many messages of all kinds an agent keeps in its state; where tools are called often, they include fewer of the
-person's messages."""
+"""How many messages of all kinds an agent keeps in its state, besides what belongs to the message being answered."""
 
 SNAPSHOT_UPDATES = 30
 """A history is stored as deltas; after this many of them it is stored whole, so that reads stay short."""
+
+NOT_ANSWERED = "not answered; the person wrote instead"
+"""What a model is told of a call that will never have a result."""
 
 
 NOT_ANSWERED = "not answered; the person wrote instead"
@@ -26,25 +28,34 @@ NOT_ANSWERED = "not answered; the person wrote instead"
 
 
 def extend_history(history: list[Message], updates: Sequence[Sequence[Message]]) -> list[Message]:
-    """The reducer of a history: appends, and forgets all but the last `HISTORY_MESSAGES`.
+    """The reducer of a history: appends, and forgets all but the last `HISTORY_MESSAGES`, though never the message that
+    is being answered (the person's last, with those right before it) nor what followed it.
 
-    Applying updates one by one or all at once gives the same list, as `DeltaChannel` demands. Any rule that depends on
-    more than the number of messages belongs in `shown`.
+    Applying updates one by one or all at once gives the same list, as `DeltaChannel` demands: where the kept part
+    begins only ever moves forward. Any other rule belongs in `window`.
     """
-    return [*history, *chain.from_iterable(updates)][-HISTORY_MESSAGES:]
+    said = [*history, *chain.from_iterable(updates)]
+    most = len(said) - HISTORY_MESSAGES
+    return said if most <= 0 else said[min(most, being_answered(said)) :]
 
 
 def history_channel() -> DeltaChannel[list[Message]]:
     """A channel that keeps a history. Its updates are tuples, because LangGraph turns message dicts in a *list* into
-    LangChain messages."""
+    LangChain messages; what an `Overwrite` holds it leaves alone."""
     return DeltaChannel(extend_history, snapshot_frequency=SNAPSHOT_UPDATES)
 
 
-def shown(history: Sequence[Message]) -> list[Message]:
-    """The part of a history that a model is shown: the person's last `HISTORY_USER_MESSAGES` messages, with all that
-    followed them. It starts with the first of these, so no tool result is orphaned."""
-    asked = [position for position, message in enumerate(history) if message["role"] == "user"]
-    return list(history[asked[-HISTORY_USER_MESSAGES:][0] :]) if asked else []
+def being_answered(history: Sequence[Message]) -> int:
+    """Where the message that is being answered begins: the first of the person's last messages in a row. Without any
+    message of theirs, the end."""
+    position = len(history)
+    while position and history[position - 1]["role"] != "user":
+        position -= 1
+    if not position:
+        return len(history)
+    while position and history[position - 1]["role"] == "user":
+        position -= 1
+    return position
 
 
 def last_texts(history: Sequence[Message]) -> list[str]:
@@ -62,11 +73,12 @@ def open_calls(history: Sequence[Message]) -> list[ToolCall]:
     return list(history[-1 - len(results)].get("tool_calls", ()))[len(results) :]
 
 
-def model_answers(history: Sequence[Message]) -> int:
-    """How many answers the model has given since the person last spoke."""
-    count = 0
-    for message in reversed(history):
-        if message["role"] == "user":
-            break
-        count += message["role"] == "assistant"
-    return count
+def closing(calls: Sequence[ToolCall]) -> tuple[Message, ...]:
+    """The results of calls that will never have one of their own."""
+    return tuple(map(unanswered, calls))
+
+
+def unanswered(call: ToolCall) -> Message:
+    """The result of a call that will never have one of its own."""
+    told = {"error": NOT_ANSWERED, "code": "not_answered"}
+    return {"role": "tool", "tool_call_id": call["id"], "content": json.dumps(told)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import chain
@@ -14,15 +15,24 @@ from langgraph.types import Command, Overwrite
 from moorline_agents import control
 from moorline_agents.calls import check_made, checked
 from moorline_agents.errors import AgentError
-from moorline_agents.history import history_channel, last_texts, model_answers, open_calls, shown
-from moorline_agents.messages import Message, ToolCall
+from moorline_agents.history import closing, history_channel, last_texts, open_calls
+from moorline_agents.messages import Message, ModelAnswer, ToolCall
 from moorline_agents.model import model_name
-from moorline_agents.run import AgentDeps, AgentHost, Outcome, RunContext, Texts
+from moorline_agents.model_errors import ContextOverflow, ModelError
+from moorline_agents.run import AgentDeps, AgentHost, Outcome, RunContext, TurnTexts
 from moorline_agents.tools import Tool, ToolRefused
 from moorline_agents.unfinished import unfinished_note
+from moorline_agents.window import Window, window
 
 if TYPE_CHECKING:
     from moorline_agents.agent import Agent
+
+logger = logging.getLogger("moorline.agents")
+
+_NO_ROOM = (
+    "The agent's instructions, its tools and one message are too long for the model. Shorten them, or use a model with "
+    "more room (OPENAI_MODEL)."
+)
 
 
 class Loop:
@@ -33,6 +43,7 @@ class Loop:
         self._host = host
         self._model = agent.model or deps.model
         self._rounds = deps.tool_rounds
+        self._room = deps.history_chars
         self._tools = {tool.name: tool for tool in agent.tools}
         others = tuple(other for other in deps.others if other.name != agent.name)
         self._others = frozenset(other.name for other in others)
@@ -46,36 +57,38 @@ class Loop:
         self._history, *self._earlier = (f"{name}.history" for name in self._names)
         histories = {name: Annotated[list[Message], history_channel()] for name in (self._history, *self._earlier)}
         schema: Any = TypedDict  # type checkers accept literal names only
-        self.state: type[Any] = schema(f"{agent.name}.state", {"texts": Texts, **histories}, total=False)
+        self.state: type[Any] = schema(f"{agent.name}.state", {"texts": TurnTexts, **histories}, total=False)
 
     async def think(self, state: dict[str, Any], runtime: Runtime[RunContext]) -> Command[str]:
         context = runtime.context
+        known = state.get(self._history, ())
+        closed: tuple[Message, ...] = ()
         asked: tuple[Message, ...] = ()
         if await self._enters(context):
+            closed = closing(open_calls(known))
             asked = tuple({"role": "user", "content": text} for text in state.get("texts", ()))
-        known = state.get(self._history, ())
         carried = {channel: state[channel] for channel in self._earlier if state.get(channel)}
-        inherited = tuple(chain.from_iterable(carried.values()))
-        answer = await self._answer([*shown([*known, *inherited]), *asked], context)
+        new = (*closed, *chain.from_iterable(carried.values()), *asked)
+        answer, shown = await self._answer([*known, *new], context)
         # One update per step, because each is stored as a row.
-        update: dict[str, Any] = {self._history: (*inherited, *asked, answer)}
+        update: dict[str, Any] = {self._history: (*new, answer)}
+        if shown is not None and shown.cut:
+            update[self._history] = Overwrite([*shown.messages, answer])
         update |= dict.fromkeys(carried, Overwrite([]))
         if answer.get("tool_calls"):
             return Command(goto=self.act_node, update=update)
-        outcome = Outcome(text=answer["content"] or "", released=self._ended([*known, *inherited, *asked]))
+        outcome = Outcome(text=answer["content"] or "", released=self._ended([*known, *new]))
         return Command(goto=await self._host.leave(outcome, context), update=update)
 
-    async def _answer(self, history: Sequence[Message], context: RunContext) -> Message:
+    async def _answer(self, history: Sequence[Message], context: RunContext) -> tuple[Message, Window | None]:
+        """The answer, and what the model was shown of the history; None if it was not asked."""
+        rounds = context.progress.rounds
         recalled = context.journal.recall(*self._names)
         if recalled is not None:
-            return recalled
-        tired = model_answers(history) >= self._rounds
-        answer = await self._model.complete(
-            [self._system(context), *history],
-            tools=self._schemas,
-            tool_choice="none" if tired and self._schemas else None,
-            on_text=context.on_text,
-        )
+            rounds[self._agent.name] += 1
+            return recalled, None
+        tired = rounds[self._agent.name] >= self._rounds
+        answer, shown = await self._complete(window(history, self._room), context, tired=tired)
         context.progress.usage += answer.usage.labelled(model=model_name(self._model), agent=self._agent.name)
         message = checked(answer.message)
         calls = bool(message.get("tool_calls"))
@@ -85,10 +98,38 @@ class Loop:
                 "If it needs more, raise MOORLINE_TOOL_ROUNDS."
             )
         if calls:
+            rounds[self._agent.name] += 1
             if context.on_text is not None:
                 context.on_text.withdraw()
             context.journal.note(self._agent.name, message)
-        return message
+        return message, shown
+
+    async def _complete(self, shown: Window, context: RunContext, *, tired: bool) -> tuple[ModelAnswer, Window]:
+        """The model's answer, and what it was shown in the end: less than at first if it had no room for that."""
+        system = self._system(context)
+        while True:
+            try:
+                answer = await self._model.complete(
+                    [system, *shown.messages],
+                    tools=self._schemas,
+                    tool_choice="none" if tired and self._schemas else None,
+                    on_text=context.on_text,
+                )
+            except ContextOverflow as overflow:
+                shorter = shown.shorter(overflow.limit)
+                if shorter is None:
+                    raise ModelError(_NO_ROOM, retryable=False) from overflow
+                logger.info(
+                    "The model of agent %s has no room for %s characters; it is shown %s.",
+                    self._agent.name,
+                    shown.size,
+                    shorter.size,
+                )
+                if context.on_text is not None:
+                    context.on_text.withdraw()
+                shown = shorter
+            else:
+                return answer, shown
 
     async def act(self, state: dict[str, Any], runtime: Runtime[RunContext]) -> Command[str]:
         """Makes the first call of the last answer that has no result yet. One call a step, so that what it gave is in

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Protocol, TypedDict
@@ -15,6 +16,7 @@ from moorline_agents.messages import Usage
 from moorline_agents.model import Model
 from moorline_agents.tools import ToolContext
 from moorline_agents.unfinished import UnfinishedCall
+from moorline_agents.window import HISTORY_CHARS
 
 
 class OnText(Protocol):
@@ -50,6 +52,8 @@ class Progress:
     """What all answers cost so far, those of the router and of failed attempts at the turn included."""
     released: bool = False
     """Whether the agent has said that its job is done."""
+    rounds: Counter[str] = field(default_factory=Counter)
+    """How often the model of each agent has called tools."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,14 +103,23 @@ class AgentDeps:
     model: Model
     others: tuple[AgentInfo, ...] = ()
     tool_rounds: int = 8
-    """How often a model may call tools before it has to answer."""
+    """How often the model of an agent may call tools in a turn before it has to answer."""
+    history_chars: int = HISTORY_CHARS
+    """How many characters of its history an agent's model is shown; see `window`."""
 
 
-Texts = Annotated[list[str], UntrackedValue]
+TurnTexts = Annotated[list[str], UntrackedValue]
 """The texts of the messages that a turn answers."""
 
 
 class TurnInput(TypedDict, total=False):
     """The input of a graph of agents."""
 
-    texts: Texts
+    texts: TurnTexts
+
+
+class TurnState(TurnInput, total=False):
+    """What all agents of a graph share."""
+
+    begun: list[str]
+    """The `GraphAgent`s that have been asked since the person started over; absent if the person never did."""

@@ -153,10 +153,10 @@ class OpenTurn:
         held, self.active_agent = self.active_agent is not None, None
         return held
 
-    def forget_state(self) -> None:
-        """The run starts from nothing, as on a new device. The commit removes what no later run can see any more."""
-        self.heads.clear()
-        self.prefetched = {}
+    def start_anew(self) -> None:
+        """The outermost graph runs from nothing, as on a new device. Other namespaces stay."""
+        self.heads.pop("", None)
+        self.prefetched = {ns: rows for ns, rows in self.prefetched.items() if ns}
 
     def put(self, checkpoint: CheckpointRow, values: Sequence[ValueRow]) -> None:
         """The checkpoint joins the turn and becomes the head of its namespace."""

@@ -163,10 +163,10 @@ class Execution:
     async def _input(self, turn: OpenTurn) -> Any:
         if turn.resume is None:
             texts = [message.text for message in turn.messages]
-            if self.start_over.in_any(texts):
-                turn.forget_state()
-            elif turn.follows_question:
+            if turn.follows_question:
                 await self._close_question(turn.device_id)
+            if self.start_over.in_any(texts):
+                turn.start_anew()
             return {"texts": texts}
         if not await self._waits(turn.device_id, turn.resume.interrupt_id):
             raise stale_resume(turn.resume)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from langgraph.graph import END, START, StateGraph
@@ -20,7 +20,7 @@ from moorline.router import Router
 from moorline.texts import Texts
 from moorline_agents.control import ROUTE
 from moorline_agents.errors import AgentError
-from moorline_agents.run import AgentDeps, AgentHost, AgentInfo, Outcome, RunContext, TurnInput
+from moorline_agents.run import AgentDeps, AgentHost, AgentInfo, Outcome, RunContext, TurnInput, TurnState
 from moorline_checkpoint.saver import DeviceCheckpointer
 from moorline_migrations.plain import one_line
 
@@ -61,7 +61,7 @@ class AgentProtocol(Protocol):
 class StartOver:
     """The words with which a person starts over, and the reply to them.
 
-    The lock is cleared then, and the run begins from nothing (see `execution`), so that no agent knows anything of what
+    The lock is cleared then, and the manager graph runs from nothing (see `execution`), so that no agent is shown what
     was said before.
     """
 
@@ -95,13 +95,13 @@ class Manager:
         infos = tuple(AgentInfo(name=agent.name, description=agent.description) for agent in agents)
         fallback = next((agent.name for agent in agents if not agent.keeps_session), agents[0].name)
         self._saver = saver
-        self._deps = AgentDeps(model=deps.model, others=infos, tool_rounds=deps.tool_rounds)
+        self._deps = replace(deps, others=infos)
         self._router = Router(model=deps.model, agents=infos, fallback=fallback)
         self._start_over = start_over
 
     def compile(self) -> CompiledStateGraph[Any, Any, Any, Any]:
         """The manager graph, compiled with the saver."""
-        graph = StateGraph(TurnInput, context_schema=RunContext)
+        graph = StateGraph(TurnState, context_schema=RunContext)
         graph.add_node(ROUTE, self._route, destinations=(*(agent.entry for agent in self._agents.values()), END))
         for agent in self._agents.values():
             agent.add_to(graph, self._deps, _Host(agent=agent, agents=self._agents, saver=self._saver))
@@ -118,10 +118,10 @@ class Manager:
             await self._saver.clear_session_lock(device_id)
             # What else was said in the same burst is answered.
             texts = [text for text in texts if not self._start_over.meant_by(text)]
+            update = {"texts": texts, "begun": []}
             if not texts:
                 context.progress.reply = self._start_over.reply
-                return Command(goto=END)
-            update = {"texts": texts}
+                return Command(goto=END, update=update)
         # A rerun takes the same way as the first run, even if the session has changed hands since.
         holder = context.journal.begins_with() or await self._saver.get_session_lock(device_id)
         if holder is not None and holder in self._current:

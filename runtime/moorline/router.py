@@ -9,15 +9,21 @@ from moorline_agents.calls import checked
 from moorline_agents.control import ROUTE, named_agent, route_schema
 from moorline_agents.messages import Message
 from moorline_agents.model import Model, model_name
+from moorline_agents.model_errors import ContextOverflow
 from moorline_agents.run import AgentInfo, RunContext
+from moorline_agents.window import clipped
 
 logger = logging.getLogger("moorline.router")
 
 INSTRUCTIONS = "You route a person's message to the agent that shall answer it. Call the tool `route`; do not answer."
 
+LONGEST = 4_000
+"""Characters of a message that the router model is shown; of a longer one its beginning and its end."""
+
 
 class Router:
-    """Asks a model to pick one of the agents. If the model names none of them, the fallback agent answers."""
+    """Asks a model to pick one of the agents. If the model names none of them, or has no room even for one message, the
+    fallback agent answers."""
 
     def __init__(self, *, model: Model, agents: Sequence[AgentInfo], fallback: str) -> None:
         self._model = model
@@ -34,10 +40,14 @@ class Router:
             return self._named(recalled)
         messages: list[Message] = [
             {"role": "system", "content": INSTRUCTIONS},
-            {"role": "user", "content": text},
+            {"role": "user", "content": clipped(text, LONGEST)},
         ]
         choice = {"type": "function", "function": {"name": ROUTE}}
-        answer = await self._model.complete(messages, tools=[self._schema], tool_choice=choice, on_text=None)
+        try:
+            answer = await self._model.complete(messages, tools=[self._schema], tool_choice=choice, on_text=None)
+        except ContextOverflow:
+            logger.warning("The router model has no room for a message of %s characters.", len(text))
+            return self._fallback
         context.progress.usage += answer.usage.labelled(model=model_name(self._model), agent=ROUTE)
         message = checked(answer.message)
         context.journal.note(ROUTE, message)

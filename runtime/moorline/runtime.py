@@ -285,7 +285,9 @@ class Moorline:
         return Manager(
             agents=self._served(),
             saver=backend.saver,
-            deps=AgentDeps(model=self._model, tool_rounds=self.settings.tool_rounds),
+            deps=AgentDeps(
+                model=self._model, tool_rounds=self.settings.tool_rounds, history_chars=self.settings.history_chars
+            ),
             start_over=self._start_over,
         )
 

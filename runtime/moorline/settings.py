@@ -155,6 +155,10 @@ class Settings(BaseSettings):
     tool_rounds: PositiveInt = 8
     """How often an agent may call tools in a turn before it has to answer."""
 
+    history_chars: PositiveInt = 200_000
+    """How many characters of a conversation an agent's model is shown. The message that is being answered is always
+    shown; if it is longer than this, without its middle."""
+
     default_session_ttl: int = Field(default=86400, ge=1, le=2**31 - 1, validation_alias="DEFAULT_SESSION_TTL")
     """Seconds without activity after which a session ends, unless its agent says otherwise."""
 

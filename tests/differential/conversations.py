@@ -119,7 +119,9 @@ def _step(chance: Random, numbers: Iterator[int]) -> Step:
         case "edit":
             return Step(kind=kind, process=chance.choice(WHOLE), agent=chance.choice(KIT), texts=(f"e{next(numbers)}",))
         case _:
-            text = "Start over!" if chance.random() < 0.03 else _program(chance, numbers)
+            if chance.random() < 0.06:
+                return Step(kind="expire")
+            text = _program(chance, numbers)
             faults: dict[int, Fault] = {}
             if chance.random() < 0.12:
                 faults = {chance.randint(1, 6): chance.choice(("break", "refuse", "busy"))}

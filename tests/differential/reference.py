@@ -1,5 +1,5 @@
 """A reference implementation to compare with, not to be used: the manager as it was when each agent was a graph of its
-own, run inside of a node of the manager's.
+own, run inside of a node of the manager's. Nobody starts over here.
 
 It runs on the real runtime and differs from it only in the graph. What an agent's steps are made of (asking the
 model, looking up a tool) is the kit's; which node does what, what is state and where it is kept is this module's.
@@ -24,7 +24,7 @@ from moorline_agents.agent import Agent
 from moorline_agents.control import ROUTE
 from moorline_agents.errors import AgentError
 from moorline_agents.graph_agent import GraphAgent
-from moorline_agents.history import SNAPSHOT_UPDATES, extend_history, open_calls, shown
+from moorline_agents.history import SNAPSHOT_UPDATES, closing, extend_history, open_calls
 from moorline_agents.loop import Loop
 from moorline_agents.messages import Message
 from moorline_agents.run import AgentDeps, AgentHost, Outcome, RunContext
@@ -84,10 +84,11 @@ class AgentLoop(Loop):
     async def ask_model(self, state: AgentState, runtime: Runtime[RunContext]) -> Command[str]:
         turn = state.get("turn", AgentTurn())
         known = state.get("history", ())
-        answer = await self._answer([*shown(known), *turn.user_messages], runtime.context)
-        released = self._ended([*known, *turn.user_messages])
+        said = (*closing(open_calls(known)), *turn.user_messages) if turn.user_messages else ()
+        answer, _ = await self._answer([*known, *said], runtime.context)
+        released = self._ended([*known, *said])
         update = {
-            "history": (*turn.user_messages, answer),
+            "history": (*said, answer),
             "turn": replace(turn, user_messages=(), released=released),
         }
         return Command(goto="act" if answer.get("tool_calls") else END, update=update)
@@ -163,15 +164,10 @@ class ReferenceManager(Manager):
 
     async def _routed(self, state: TurnState, *, runtime: Runtime[RunContext]) -> Command[str]:
         device_id = runtime.context.tools.device_id
-        texts = [text for text in state["texts"] if not self._start_over.meant_by(text)]
-        if self._start_over.in_any(state["texts"]):
-            await self._saver.clear_session_lock(device_id)
-            if not texts:
-                return Command(goto=END, update={"so_far": SoFar(reply=self._start_over.reply)})
         holder = runtime.context.journal.begins_with() or await self._saver.get_session_lock(device_id)
         if holder is not None and holder in self._agents:
-            return Command(goto=holder, update={"texts": texts})
-        return Command(goto=await self._router.pick(texts[-1], runtime.context), update={"texts": texts})
+            return Command(goto=holder)
+        return Command(goto=await self._router.pick(state["texts"][-1], runtime.context))
 
     def _node(self, agent: AgentProtocol) -> Node:
         subgraph: Subgraph

@@ -13,24 +13,29 @@ from moorline import GraphAgent, Moorline, Resume, Settings, Texts
 from moorline.errors import AgentError, InvalidMessage
 from moorline.manager import AgentProtocol
 from moorline_agents.transport import ModelReply, ModelRequest
-from moorline_checkpoint.saver import DeviceCheckpointer
 
 from ..turns.runtimes import execute
+from ..turns.talks import agents
 from .conftest import Open, agent, counting
 
 DEVICE = {"device_id": "d1"}
 REPLY = "All right, let's start over. What can I do for you?"
 
 
+class Diary(MessagesState, total=False):
+    pages: int
+
+
 def diary() -> GraphAgent:
-    """A graph that says how many messages it knows, and asks before it answers `diary ask`."""
+    """A graph that says how many messages it is shown and how many pages it has, and asks before it answers
+    `diary ask`."""
 
-    def write(state: MessagesState) -> dict[str, Any]:
-        text = str(state["messages"][-1].text)
+    def write(state: Diary) -> dict[str, Any]:
+        text, pages = str(state["messages"][-1].text), state.get("pages", 0) + 1
         said = f" {interrupt('sure?')}" if text == "diary ask" else ""
-        return {"messages": [("assistant", f"diary knows {len(state['messages'])}{said}")]}
+        return {"messages": [("assistant", f"diary {len(state['messages'])}, page {pages}{said}")], "pages": pages}
 
-    graph = StateGraph(MessagesState).add_node("write", write).add_edge(START, "write").compile()
+    graph = StateGraph(Diary).add_node("write", write).add_edge(START, "write").compile()
     return GraphAgent(name="diary", description="a diary", graph=graph)
 
 
@@ -51,7 +56,7 @@ async def test_every_agent_begins_anew_whoever_holds_the_session(open_moorline: 
         assert await moorline.session("d1") is None
         assert await say(moorline, "desk again", "hair again", "bye", "nails again", "bye", "diary again") == [
             *("desk 1: desk again", "hair 1: hair again", "hair 2: bye"),
-            *("nails 1: nails again", "nails 2: bye", "diary knows 1"),
+            *("nails 1: nails again", "nails 2: bye", "diary 1, page 2"),
         ]
 
 
@@ -62,7 +67,7 @@ async def test_it_holds_in_other_processes_and_for_agents_that_they_alone_have(o
         assert await say(one, "nails again", "bye", "diary again") == [
             "nails 1: nails again",
             "nails 2: bye",
-            "diary knows 1",
+            "diary 1, page 2",
         ]
 
 
@@ -91,7 +96,21 @@ async def test_a_question_that_waited_is_gone(open_moorline: Open) -> None:
         await moorline.run("start over", DEVICE)
         with pytest.raises(InvalidMessage):
             await moorline.run(Resume(interrupt_id=question.id, value="yes"), DEVICE)
-        assert await say(moorline, "diary again") == ["diary knows 1"]
+        assert await say(moorline, "diary again", "and again") == ["diary 1, page 2", "diary 3, page 3"]
+
+
+async def test_a_graphs_own_state_stays_whatever_its_messages_are(open_moorline: Open) -> None:
+    """Also that of one whose messages are a channel of another kind."""
+    async with open_moorline(agents=[*agents()]) as moorline:
+        said = ("hair please", "hand over to diary", "mood glad", "start over", "hand over to diary")
+        replies = await say(moorline, *said, "and now", "start over", "hand over to diary")
+    assert [reply.split(": ")[0] for reply in replies if reply.startswith("diary")] == [
+        "diary, page 0, mood none, has 1",
+        "diary, page 1, mood glad, has 3",
+        "diary, page 2, mood glad, has 1",
+        "diary, page 3, mood glad, has 3",
+        "diary, page 4, mood glad, has 1",
+    ]
 
 
 class Held:
@@ -156,11 +175,11 @@ async def test_a_turn_that_fails_starts_nothing_over(open_moorline: Open, dsn: s
         assert await say(moorline, "hair still") == ["hair 3: hair still"]
 
 
-async def test_what_it_forgets_is_not_stored_any_longer(open_moorline: Open, dsn: str) -> None:
-    async with open_moorline(agents=everyone()) as moorline, DeviceCheckpointer.from_conn_string(dsn) as saver:
-        await say(moorline, "hair please", "bye", "diary please", "start over")
-        config: Any = {"configurable": {"thread_id": "d1"}}
-        assert [found async for found in saver.alist(config)] == []
+async def test_what_it_forgets_is_pruned(dsn: str, open_moorline: Open) -> None:
+    async with open_moorline(settings=Settings(database_url=dsn, keep_turns=2)) as moorline:
+        await say(moorline, "hair please", *["hello"] * 3, "start over", "hair again", "hello", "hello", "hello")
+    stored = await execute(dsn, "SELECT min(turn_no) AS first FROM conversation_checkpoints")
+    assert stored[0]["first"] >= 5
 
 
 async def test_its_words_and_its_reply_are_settings(dsn: str, open_moorline: Open) -> None:

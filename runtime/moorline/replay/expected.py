@@ -10,9 +10,10 @@ from typing import cast
 
 from moorline.replay.conversations import Conversation
 from moorline.replay.recorded import answers_of, handing_over, result_of
-from moorline_agents.history import extend_history, shown
+from moorline_agents.history import extend_history
 from moorline_agents.messages import Message
 from moorline_agents.transport import Call
+from moorline_agents.window import window
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,11 +47,11 @@ def expectations(conversation: Conversation) -> list[Expected]:
         came_back = holder is not None and turn.agent != holder and turn.agent in histories
         due: dict[str, list[Message]] = {}
         if holder is not None and holder != turn.agent:
-            due[holder] = [*shown(histories[holder]), said]
+            due[holder] = without_ids(window([*histories[holder], said]).messages)
             handed: object = {"handed_over_to": turn.agent}
             histories[holder] = extend_history(histories[holder], [[said, *_exchange([handing_over(turn)], [handed])]])
         known = histories.get(turn.agent, [])
-        due[turn.agent] = [*shown(known), said]
+        due[turn.agent] = without_ids(window([*known, said]).messages)
         results = iter(map(result_of, turn.calls))
         exchanges = [_exchange(calls, islice(results, len(calls))) for calls in answers_of(turn)]
         reply: Message = {"role": "assistant", "content": turn.reply}
@@ -96,7 +97,11 @@ def without_ids(messages: Sequence[Message]) -> list[Message]:
 
 def _exchange(calls: Sequence[Call], results: Iterable[object]) -> list[Message]:
     """An answer that makes these calls, and their results."""
-    made = [{"function": {"name": call.name, "arguments": call.arguments}} for call in calls]
+    made = [
+        {"id": str(place), "function": {"name": call.name, "arguments": call.arguments}}
+        for place, call in enumerate(calls)
+    ]
     answer = cast("Message", {"role": "assistant", "content": None, "tool_calls": made})
-    given = [Message(role="tool", content=json.dumps(each, ensure_ascii=False)) for each in results]
+    contents = (json.dumps(each, ensure_ascii=False) for each in results)
+    given = [Message(role="tool", tool_call_id=str(place), content=each) for place, each in enumerate(contents)]
     return [answer, *given]
