@@ -130,6 +130,7 @@ def _laboratory(dsn: str, reached: Way, seed: int, folder: Path) -> Iterator[Lab
 def _folder() -> Iterator[Path]:
     """Its name is short because the path of a Unix socket must fit into some 100 bytes."""
     folder = Path(tempfile.mkdtemp(prefix="moorline-"))
+    folder.chmod(0o711)  # under root, the server and the pooler run as a user that has to pass through it
     try:
         yield folder
     finally:
