@@ -98,6 +98,26 @@ async def test_a_message_that_was_given_up_before_it_ran_does_not_stay(turns: Tu
     assert list(await statuses(connection)) == ["m0"]
 
 
+@pytest.mark.parametrize("asking", ["its next caller", "a recovery"])
+async def test_a_message_may_be_given_up_while_it_is_claimed(turns: Turns, connection: Connection, asking: str) -> None:
+    running = await claim(turns, message("m0"))
+    await begin(turns, message("m1"))
+    await turns.commit(running, record(running))
+    if asking == "a recovery":
+        await expire_waiter(connection, "m1")
+    async with connection.transaction():
+        await connection.execute("SELECT moorline_withdraw('d1', 'm1', gen_random_uuid())")
+        claiming = asyncio.create_task(
+            turns.begin_orphaned("d1") if asking == "a recovery" else begin(turns, message("m1"))
+        )
+        await asyncio.sleep(0.1)
+        assert not claiming.done()
+    claimed = await claiming
+    assert isinstance(claimed, OpenTurn) == (asking == "its next caller")
+    if claimed is None:
+        await claim(turns, message("m1"))
+
+
 async def test_one_that_ran_stays_with_its_attempts_and_effects(turns: Turns, connection: Connection) -> None:
     failed = await claim(turns, message("m1"))
     await turns.release(failed, notify="m1", failure="AgentError", give_back=False)

@@ -524,6 +524,10 @@ BEGIN
         UPDATE @schema.conversation_messages m
             SET waiter_until = waiter, worker = asking_worker
             WHERE m.device_id = device AND m.message_id = message;
+        IF NOT FOUND THEN
+            -- An earlier caller has given it up meanwhile: it comes anew.
+            RETURN '{"outcome": "locked"}'::jsonb;
+        END IF;
     END IF;
 
     IF busy THEN
@@ -627,6 +631,17 @@ BEGIN
         UPDATE @schema.conversation_messages m
             SET status = 'running', claim_id = claim, attempts = m.attempts + 1, waiter_until = NULL
             WHERE m.device_id = device AND m.message_id = ANY (chosen) AND m.status = first.status;
+        -- One that was given up meanwhile has been deleted.
+        chosen := ARRAY(
+            SELECT m.message_id
+            FROM @schema.conversation_messages m
+            WHERE m.device_id = device AND m.message_id = ANY (chosen) AND m.status = 'running' AND m.claim_id = claim);
+        IF pg_catalog.cardinality(chosen) = 0 THEN
+            UPDATE @schema.conversation_states s
+                SET arrivals = state.arrivals
+                WHERE s.device_id OPERATOR(pg_catalog.=) key AND s.arrivals <> state.arrivals;
+            RETURN '{"outcome": "waiting"}'::jsonb;
+        END IF;
     END IF;
 
     -- The fence only orders the device's claims. Because it follows the clock, it keeps rising after an erasure;
