@@ -154,7 +154,7 @@ class Execution:
             notify=notify,
             failure=type(failure).__name__,
             give_back=give_back,
-            forget=_as_if_never_come(turn, failure, told=notify is not None),
+            forget=_as_if_never_come(turn, failure, heard=notify is not None),
             spent=usage.as_json(None),
         )
         # An erasure removes the record of a turn's effects, not the effects themselves.
@@ -212,12 +212,12 @@ def _unfinished(turn: OpenTurn) -> tuple[UnfinishedCall, ...]:
     )
 
 
-def _as_if_never_come(turn: OpenTurn, failure: BaseException, *, told: bool) -> bool:
+def _as_if_never_come(turn: OpenTurn, failure: BaseException, *, heard: bool) -> bool:
     """Whether nothing is to stay of the messages of a turn that failed before any of it ran: Begin would have refused
     it, had Begin known that an agent has changed since it asked, or that the device's rows are damaged."""
     if isinstance(failure, InvalidMessage):
         return turn.resume is not None
-    return told and isinstance(failure, StateDamaged) and turn.attempts == 1 and not turn.journaled
+    return heard and isinstance(failure, StateDamaged) and turn.attempts == 1 and not turn.journaled
 
 
 @cache
