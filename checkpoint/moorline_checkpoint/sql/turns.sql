@@ -6,7 +6,7 @@ SELECT b.place, b.answer, b.checkpoint_ns, b.checkpoint_id, b.parent_checkpoint_
     b.write_paths, b.write_channels, b.write_types, b.write_blobs, b.delta_channels, b.history_depths, b.history_ids,
     b.history_tasks, b.history_idxs, b.history_paths, b.history_channels, b.history_versions, b.history_types,
     b.history_blobs
-FROM @schema.moorline_begin_2(
+FROM @schema.moorline_begin(
     $1::text[], $2::text[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text,
     $10::integer, $11::double precision, $12::double precision, $13::integer, $14::integer) b;
 
@@ -23,7 +23,7 @@ FROM @schema.moorline_commit(
 SELECT @schema.moorline_heartbeat($1::text, $2::uuid, $3::double precision);
 
 -- name: release repeatable
-SELECT @schema.moorline_release_2(
+SELECT @schema.moorline_release(
     $1::text, $2::uuid, $3::text, $4::text, $5::boolean, $6::boolean, $7::text, $8::integer, $9::jsonb);
 
 -- name: abandon repeatable

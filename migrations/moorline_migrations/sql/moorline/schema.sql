@@ -386,7 +386,7 @@ $$;
 --   dead          the message was set aside after max_attempts.
 --   idle          there is nothing that a crashed process left.
 --   locked        another transaction has the device's row: nothing was done, ask again.
-CREATE FUNCTION @schema.moorline_claim_2(
+CREATE FUNCTION @schema.moorline_claim(
     device text, message text, claim uuid, asking_worker text, message_text text, message_resume jsonb,
     message_values jsonb, on_busy text, default_ttl integer, lease_seconds double precision,
     waiter_seconds double precision, max_attempts integer, queue_max integer
@@ -667,21 +667,6 @@ BEGIN
 END
 $$;
 
--- The claim as code of version 1 calls it. Dropped by the first file whose oldest code is version 2.
-CREATE FUNCTION @schema.moorline_claim(
-    device text, message text, claim uuid, asking_worker text, message_text text, message_resume jsonb,
-    message_values jsonb, on_busy text, default_ttl integer, lease_seconds double precision,
-    waiter_seconds double precision, max_attempts integer
-) RETURNS jsonb
-LANGUAGE plpgsql VOLATILE
-AS $$
-BEGIN
-    RETURN @schema.moorline_claim_2(
-        device, message, claim, asking_worker, message_text, message_resume, message_values, on_busy, default_ttl,
-        lease_seconds, waiter_seconds, max_attempts, 200);
-END
-$$;
-
 -- Claimed: what a turn starts from if its messages were stored before: those messages, and the journal if they ran
 -- before.
 CREATE FUNCTION @schema.moorline_claimed(
@@ -893,7 +878,7 @@ $$;
 -- the head of the manager and that of the agent that holds the session, each with what its delta channels are made of.
 -- There is one row for each head, or a single row with only the claim's answer. A head that the caller already knows (a
 -- JSON object of heads by namespace) is left out.
-CREATE FUNCTION @schema.moorline_begin_2(
+CREATE FUNCTION @schema.moorline_begin(
     devices text[], messages text[], claims uuid[], texts text[], resumes text[], message_values text[],
     on_busy text[], known text[], asking_worker text, default_ttl integer, lease_seconds double precision,
     waiter_seconds double precision, max_attempts integer, queue_max integer
@@ -924,7 +909,7 @@ BEGIN
         FROM pg_catalog.unnest(devices) WITH ORDINALITY AS n (device, place)
         ORDER BY n.device, n.place
     LOOP
-        claimed := @schema.moorline_claim_2(
+        claimed := @schema.moorline_claim(
             device, messages[own], claims[own], asking_worker, texts[own], resumes[own]::jsonb,
             message_values[own]::jsonb, on_busy[own], default_ttl, lease_seconds, waiter_seconds, max_attempts,
             queue_max);
@@ -952,33 +937,6 @@ BEGIN
                 FROM @schema.moorline_history(device, n.ns, n.head, coalesce(d.channels, '{}'::text[])) w
             ) h ON d.channels IS NOT NULL;
     END LOOP;
-END
-$$;
-
--- Begin as code of version 1 calls it. Dropped by the first file whose oldest code is version 2.
-CREATE FUNCTION @schema.moorline_begin(
-    devices text[], messages text[], claims uuid[], texts text[], resumes text[], message_values text[],
-    on_busy text[], known text[], asking_worker text, default_ttl integer, lease_seconds double precision,
-    waiter_seconds double precision, max_attempts integer
-) RETURNS TABLE (
-    place integer, answer jsonb,
-    checkpoint_ns text, checkpoint_id text, parent_checkpoint_id text, type text, checkpoint bytea,
-    metadata jsonb, versions jsonb,
-    value_channels text[], value_versions text[], value_types text[], value_blobs bytea[],
-    write_tasks text[], write_idxs integer[], write_paths text[], write_channels text[], write_types text[],
-    write_blobs bytea[],
-    delta_channels text[], history_depths integer[], history_ids text[], history_tasks text[], history_idxs integer[],
-    history_paths text[], history_channels text[], history_versions text[], history_types text[],
-    history_blobs bytea[]
-)
-LANGUAGE plpgsql VOLATILE
-AS $$
-BEGIN
-    RETURN QUERY
-        SELECT b.*
-        FROM @schema.moorline_begin_2(
-            devices, messages, claims, texts, resumes, message_values, on_busy, known, asking_worker, default_ttl,
-            lease_seconds, waiter_seconds, max_attempts, 200) b;
 END
 $$;
 
@@ -1276,7 +1234,7 @@ $$;
 -- are set aside. A failure that is not the messages' fault (give_back) does not count as an attempt. With `forget` the
 -- messages are deleted, as if they had never come. Returns whether the turn has effects that stand. `first` is the
 -- first of its messages, to which effects belong, and what its failed attempts cost (spent; null: as before).
-CREATE FUNCTION @schema.moorline_release_2(
+CREATE FUNCTION @schema.moorline_release(
     device text, claim uuid, first text, notified text, give_back boolean, forget boolean, failure text,
     max_attempts integer, spent jsonb
 ) RETURNS boolean
@@ -1313,19 +1271,6 @@ BEGIN
             WHERE s.device_id OPERATOR(pg_catalog.=) key;
     END IF;
     RETURN @schema.moorline_effects_kept(device, ARRAY[first]);
-END
-$$;
-
--- For code of before moorline_release_2.
-CREATE FUNCTION @schema.moorline_release(
-    device text, claim uuid, first text, notified text, give_back boolean, forget boolean, failure text,
-    max_attempts integer
-) RETURNS boolean
-LANGUAGE plpgsql VOLATILE
-AS $$
-BEGIN
-    RETURN @schema.moorline_release_2(
-        device, claim, first, notified, give_back, forget, failure, max_attempts, NULL::jsonb);
 END
 $$;
 
