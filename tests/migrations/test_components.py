@@ -29,7 +29,8 @@ async def test_a_component_is_migrated_after_the_core_and_goes_its_own_way(
     applied = await migrate(empty_dsn, components=[CORE, billing])
     assert list(map(str, applied)) == [*map(str, CORE.versions), "billing 0001 bills"]
     await check(connection, components=[CORE, billing])
-    assert [each.current for each in await status(empty_dsn, components=[CORE, billing, SCHEDULING])] == [1, 1, 0]
+    reached = [each.current for each in await status(empty_dsn, components=[CORE, billing, SCHEDULING])]
+    assert reached == [CORE.newest, 1, 0]
 
     more = Migrations(
         "billing",

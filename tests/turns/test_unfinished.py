@@ -131,7 +131,7 @@ async def test_a_turn_of_a_device_without_the_flag_reads_no_effects(turns: Turns
     await answer(turns, message("m1"))
     async with connection.transaction():
         await connection.fetch(
-            "SELECT moorline_claim('d1', 'm2', gen_random_uuid(), 'w', 'hello', NULL, '{}', 'wait', 60, 15, 15, 3)"
+            "SELECT moorline_claim('d1', 'm2', gen_random_uuid(), 'w', 'hello', NULL, '{}', 'wait', 60, 15, 15, 3, 200)"
         )
         assert await connection.fetchval(reads, "conversation_effects") == 0
         assert await connection.fetchval(reads, "conversation_messages") > 0
