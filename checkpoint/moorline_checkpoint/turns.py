@@ -14,19 +14,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from uuid import UUID, uuid4
 
 from moorline_checkpoint.batcher import Batcher
+from moorline_checkpoint.claims import Claim, Claimed, answer_to, parsed, record_in, resume_in, turn_in
 from moorline_checkpoint.damage import readable, sound
 from moorline_checkpoint.device_key import admitted
-from moorline_checkpoint.errors import InvalidDeviceID
 from moorline_checkpoint.head_cache import HeadCache
-from moorline_checkpoint.messages import IncomingMessage, Resume, TurnMessage
-from moorline_checkpoint.packing import load_json, pack_json, pack_text, unpack_json, unpack_text
-from moorline_checkpoint.queue import Busy, Dead, DeadLetter, QueueAnswer, Replayed, StaleResume, Waiting
+from moorline_checkpoint.messages import IncomingMessage
+from moorline_checkpoint.packing import load_json, pack_json, pack_text, unpack_text
+from moorline_checkpoint.queue import DeadLetter, QueueAnswer
 from moorline_checkpoint.rows import CheckpointRow, HeadRows, ValueRow, WriteRow, columns, head_rows, placed_columns
 from moorline_checkpoint.sessions import log_lock
 from moorline_checkpoint.tags import DeviceTags
 from moorline_checkpoint.tool_transaction import ToolConnection, ToolTransaction, own_block, tool_transaction
 from moorline_checkpoint.transaction import TurnTransaction, stale, turn_transaction
-from moorline_checkpoint.turn import JournalEntry, OpenTurn, RunStart, TurnRecord, UnfinishedEffect
+from moorline_checkpoint.turn import OpenTurn, TurnRecord
 from moorline_migrations.errors import StateDamaged
 
 if TYPE_CHECKING:
@@ -50,24 +50,6 @@ KEEP_TURNS = 20
 
 QUEUE_MAX = 200
 """Messages of a device that may wait at the same time."""
-
-
-class _Claim(NamedTuple):
-    """One claim of a batch, in the order in which the statement takes the columns."""
-
-    device_id: str
-    message_id: str | None
-    claim_id: UUID
-    text: str | None
-    resume: str | None
-    values: str | None
-    on_busy: str
-    known: str
-
-
-class _Claimed(NamedTuple):
-    answer: dict[str, Any]
-    prefetched: dict[str, HeadRows]
 
 
 class _Outcome(NamedTuple):
@@ -118,7 +100,7 @@ class Turns:
         Idempotent in `claim_id`: called again with the same one, it returns the same turn. A message that has to wait
         keeps its place for `WAITER_SECONDS` seconds after it last asked.
         """
-        claim = _Claim(
+        claim = Claim(
             device_id=message.device_id,
             message_id=pack_text(message.message_id),
             claim_id=claim_id,
@@ -133,12 +115,12 @@ class Turns:
                 found, prefetched = await self._begins.answer(claim)
             try:
                 with readable():
-                    return self._answer(claim, found, prefetched)
+                    return answer_to(claim, found, self._heads_of(claim, found, prefetched))
             except StateDamaged:
                 if not await self._put_back(claim, found):
                     raise
 
-    async def _put_back(self, claim: _Claim, found: dict[str, Any]) -> bool:
+    async def _put_back(self, claim: Claim, found: dict[str, Any]) -> bool:
         """Puts the messages of a turn that cannot be read, and that another process left, back into the queue, where
         they wait to be recovered and hold up nothing. False if the answer is no such turn."""
         ids = [message["id"] for message in found.get("messages", ())]
@@ -151,33 +133,17 @@ class Turns:
             )
         return True
 
-    def _answer(self, claim: _Claim, found: dict[str, Any], prefetched: dict[str, HeadRows]) -> OpenTurn | QueueAnswer:
-        match found["outcome"]:
-            case "replayed":
-                return Replayed(record=_record(found), other_text=found["other_text"])
-            case "waiting":
-                return Waiting()
-            case "busy" | "full" as outcome:
-                return Busy(full=outcome == "full", retry_after=found["retry_after"])
-            case "stale_resume":
-                return StaleResume(resume=Resume(**unpack_json(found["resume"])))
-            case "other_spelling":
-                raise InvalidDeviceID(
-                    "Another spelling of this device ID is in use, which the database takes for the same."
-                )
-            case "dead":
-                return Dead(error=found["error"])
-        return self._open(claim.device_id, claim.claim_id, found, prefetched)
-
     async def begin_orphaned(self, device_id: str) -> OpenTurn | None:
         """Claims what a crashed process left behind on the device: its turn, or a message that waited there."""
         claim_id = uuid4()
-        claim = _Claim(device_id, None, claim_id, None, None, None, "wait", self._known(device_id))
+        claim = Claim(device_id, None, claim_id, None, None, None, "wait", self._known(device_id))
         with sound():
             found, prefetched = await self._begins.answer(claim)
         try:
             with readable():
-                return self._open(device_id, claim_id, found, prefetched) if found["outcome"] == "claimed" else None
+                if found["outcome"] != "claimed":
+                    return None
+                return turn_in(claim, found, self._heads_of(claim, found, prefetched))
         except StateDamaged:
             await self._put_back(claim, found)
             raise
@@ -209,7 +175,7 @@ class Turns:
             device_id=device_id,
             message_id=message_id,
             text=unpack_text(row["message_text"]),
-            resume=_resume(load_json(row["message_resume"] or "null")),
+            resume=resume_in(load_json(row["message_resume"] or "null")),
             values=load_json(row["message_values"]),
             on_busy="wait",
         )
@@ -343,7 +309,7 @@ class Turns:
             return [
                 TranscriptEntry(
                     texts=tuple(map(unpack_text, row["texts"])),
-                    record=_record(
+                    record=record_in(
                         {**row, "usage": json.loads(row["usage"]), "interrupt": json.loads(row["interrupt"] or "null")}
                     ),
                     started_at=row["started_at"],
@@ -352,10 +318,10 @@ class Turns:
                 for row in rows
             ]
 
-    async def _begin_all(self, claims: Sequence[_Claim], within: float | None) -> list[_Claimed | None]:
+    async def _begin_all(self, claims: Sequence[Claim], within: float | None) -> list[Claimed | None]:
         records = await self._database.fetch(
             "begin",
-            *columns(_Claim, claims),
+            *columns(Claim, claims),
             self._worker,
             self._default_ttl,
             LEASE_SECONDS,
@@ -364,7 +330,7 @@ class Turns:
             self._queue_max,
             within=within,
         )
-        found = {record["place"]: _Claimed(_parsed(record["answer"]), {}) for record in records}
+        found = {record["place"]: Claimed(parsed(record["answer"]), {}) for record in records}
         with readable():
             for record in records:
                 if record["checkpoint_id"] is not None:
@@ -395,62 +361,10 @@ class Turns:
         """A JSON object of the cached heads by namespace, which Begin can leave out."""
         return json.dumps({ns: rows.head.checkpoint.id for ns, rows in self._heads.get(device_id).items()})
 
-    def _cached(self, device_id: str, found: dict[str, Any]) -> dict[str, HeadRows]:
-        """The cached heads by namespace, as far as they are still the device's heads."""
-        cached = self._heads.get(device_id, fence=found["fence"])
-        heads = found["heads"]
-        return {ns: rows for ns, rows in cached.items() if heads.get(ns) == rows.head.checkpoint.id}
-
-    def _open(self, device_id: str, claim_id: UUID, found: dict[str, Any], prefetched: dict[str, HeadRows]) -> OpenTurn:
-        return OpenTurn(
-            device_id=device_id,
-            claim_id=claim_id,
-            fence=found["fence"],
-            turn_no=found["turn_no"],
-            messages=tuple(
-                TurnMessage(id=unpack_text(message["id"]), text=unpack_text(message["text"]))
-                for message in found["messages"]
-            ),
-            resume=_resume(unpack_json(found["resume"])),
-            values=dict(unpack_json(found["values"])),
-            attempts=found["attempts"],
-            now=datetime.fromisoformat(found["now"]),
-            holder=found["active_agent"],
-            active_agent=found["active_agent"],
-            heads=_heads(found["heads"]),
-            prefetched=prefetched | self._cached(device_id, found),
-            journal=tuple(JournalEntry(**unpack_json(entry)) for entry in found["journal"]),
-            journaled=bool(found["journal"]),
-            spent=unpack_json(found.get("usage") or {}),
-            run=None if found.get("run") is None else RunStart(**unpack_json(found["run"])),
-            unfinished=tuple(UnfinishedEffect(**unpack_json(effect)) for effect in found["unfinished"] or ()),
-        )
-
-
-def _heads(stored: Mapping[str, Any]) -> dict[str, str]:
-    if not all(isinstance(head, str) for head in stored.values()):
-        raise TypeError
-    return dict(stored)
-
-
-def _parsed(answer: str | None) -> dict[str, Any]:
-    """The answer to a claim. One that is nested too deeply, or was made of rows that are gone, has nothing in it."""
-    try:
-        return {"outcome": "claimed"} if answer is None else dict(json.loads(answer))
-    except RecursionError:
-        return {"outcome": "claimed"}
-
-
-def _resume(stored: Mapping[str, Any] | None) -> Resume | None:
-    return None if stored is None else Resume(**stored)
-
-
-def _record(found: dict[str, Any]) -> TurnRecord:
-    return TurnRecord(
-        turn_no=found["turn_no"],
-        agent=found["agent"],
-        reply=unpack_text(found["reply"]),
-        handoffs=tuple(found["handoffs"]),
-        usage=dict(found["usage"]),
-        interrupt=unpack_json(found["interrupt"]),
-    )
+    def _heads_of(self, claim: Claim, found: dict[str, Any], prefetched: dict[str, HeadRows]) -> Mapping[str, HeadRows]:
+        """The heads that a claimed turn starts from: those that came with the claim, and the cached ones as far as they
+        are still the device's heads."""
+        if found["outcome"] != "claimed":
+            return prefetched
+        cached, heads = self._heads.get(claim.device_id, fence=found["fence"]), found["heads"]
+        return prefetched | {ns: rows for ns, rows in cached.items() if heads.get(ns) == rows.head.checkpoint.id}
