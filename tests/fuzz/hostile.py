@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
@@ -31,15 +32,35 @@ foreign = st.sampled_from(
 )
 
 
-def nested(levels: int) -> Any:
-    """A list in a list in a list …"""
-    value: Any = 1
-    for number in range(levels):
-        value = [value] if number % 2 else {"x": value}
-    return value
+@dataclass(frozen=True)
+class Nested:
+    """Stands for lists and mappings in each other, so deep that Hypothesis could not print them."""
+
+    levels: int
+
+    def value(self) -> Any:
+        value: Any = 1
+        for number in range(self.levels):
+            value = [value] if number % 2 else {"x": value}
+        return value
 
 
-deep = st.sampled_from([60, 64, 65, 600, 900, 5_000]).map(nested)
+def real(value: Any) -> Any:
+    """The value with what `Nested` stands for."""
+    match value:
+        case Nested():
+            return value.value()
+        case list():
+            return [real(inner) for inner in value]
+        case dict():
+            return {key: real(inner) for key, inner in value.items()}
+        case Resume():
+            return Resume(interrupt_id=real(value.interrupt_id), value=real(value.value))
+        case _:
+            return value
+
+
+deep = st.sampled_from([60, 64, 65, 600, 900, 5_000]).map(Nested)
 json_values = st.recursive(
     plain, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4), max_leaves=8
 )

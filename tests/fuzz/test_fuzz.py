@@ -64,7 +64,7 @@ def test_messages_and_contexts(dsn: str, examples: int) -> None:
 
         @checked(examples, message=hostile.messages, context=hostile.contexts())
         def check(message: Any, context: Any) -> None:
-            said = fuzzed.do(lambda: fuzzed.moorline.run(message, context))
+            said = fuzzed.do(partial(fuzzed.moorline.run, hostile.real(message), hostile.real(context)))
             assert isinstance(said, Reply | MoorlineError)
 
         unharmed(fuzzed)
@@ -77,6 +77,7 @@ def test_ids_of_devices_and_messages(dsn: str, examples: int) -> None:
 
         @checked(examples, device=hostile.ids, message=hostile.ids)
         def check(device: Any, message: Any) -> None:
+            device, message = hostile.real(device), hostile.real(message)
             for use in (moorline.session, moorline.transcript, moorline.known, moorline.pending, moorline.device_tag):
                 fuzzed.do(partial(use, device))
             fuzzed.do(lambda: moorline.requeue(device, message))
@@ -103,7 +104,7 @@ def streams(draw: st.DrawFn) -> RawReply:
 
 EVENTS = {"content-type": "text/event-stream"}
 ANSWERS = known_answers(50)
-REPLACED = st.one_of(hostile.json_values, st.sampled_from([0, 64, 600]).map(hostile.nested))
+REPLACED = st.one_of(hostile.json_values, st.sampled_from([0, 64, 600]).map(hostile.Nested))
 
 
 def _mutated(draw: st.DrawFn, value: Any) -> Any:
@@ -114,7 +115,7 @@ def _mutated(draw: st.DrawFn, value: Any) -> Any:
     if isinstance(value, list) and value and draw(st.integers(0, 5)):
         place = draw(st.integers(0, len(value) - 1))
         return [*value[:place], _mutated(draw, value[place]), *value[place + 1 :]]
-    replaced = draw(REPLACED)
+    replaced = hostile.real(draw(REPLACED))
     try:
         json.dumps(replaced)
     except ValueError:  # a number with too many digits
