@@ -68,7 +68,7 @@ class TurnContext:
         if not named:
             raise InvalidContext(f"The context names no device: give one of {', '.join(accepted)}.")
         device = context[named[0]]
-        if any(_canonical(context[key]) != _canonical(device) for key in named):
+        if not all(_alike(context[key], device) for key in named):
             raise InvalidContext(
                 f"{' and '.join(named)} differ, and only one of them can be the device: give the one that you verified."
             )
@@ -155,12 +155,12 @@ def _device(turn: TurnContext, settings: Settings) -> str:
     return require_device_id(f"{turn.channel}:{own}")
 
 
-def _canonical(device_id: object) -> object:
-    """What two spellings of one device ID have in common; anything else is itself."""
+def _alike(one: object, other: object) -> bool:
+    """Whether both are the ID of the same device."""
     try:
-        return require_device_id(device_id)
+        return one is other or require_device_id(one) == require_device_id(other)
     except InvalidDeviceID:
-        return device_id
+        return False
 
 
 def _is_number(value: object) -> bool:
@@ -231,7 +231,7 @@ def _json(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> Any:
     if value not in allowed:
-        raise InvalidContext(f"{name} must be one of {', '.join(allowed)}, not {value!r}.")
+        raise InvalidContext(f"{name} must be one of {', '.join(allowed)}, not {_shown(value)}.")
     return value
 
 
@@ -239,8 +239,13 @@ def _timeout(timeout: object, settings: Settings) -> float:
     if timeout is None:
         return settings.turn_timeout
     if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0:
-        raise InvalidContext(f"timeout must be a positive number of seconds, not {timeout!r}.")
+        raise InvalidContext(f"timeout must be a positive number of seconds, not {_shown(timeout)}.")
     try:
         return float(timeout)
     except OverflowError:
         raise InvalidContext("timeout must be a positive number of seconds, not one of hundreds of digits.") from None
+
+
+def _shown(value: object) -> str:
+    """A text, or the type of anything else: not all that is sent can be printed."""
+    return repr(value[:40]) if isinstance(value, str) else type(value).__name__

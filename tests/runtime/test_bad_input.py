@@ -46,7 +46,7 @@ async def talking(open_moorline: Open) -> Any:
         assert await moorline.run("next", {"device_id": "d1"}) == "hair 2: next", "the conversation has changed"
 
 
-@pytest.mark.parametrize("device", ["", " ", "with space", "x" * 129, "nul\0", "line\nfeed", 7, None])
+@pytest.mark.parametrize("device", ["", " ", "with space", "x" * 129, "nul\0", "line\nfeed", 7, None, nested(5_000)])
 async def test_a_wrong_device_id_is_refused(talking: Moorline, device: object) -> None:
     with pytest.raises((InvalidDeviceID, InvalidContext)) as caught:
         await talking.run("hello", {"device_id": device})
@@ -86,6 +86,13 @@ async def test_a_message_that_is_none_is_refused(talking: Moorline, message: Any
         ({"device_id": "d1", "message_id": 1.5}, "message_id"),
         ({"device_id": "d1", "message_id": True}, "message_id"),
         ({"device_id": "d1", "on_busy": "shout"}, "on_busy"),
+        ({"device_id": "d1", "on_busy": nested(5_000)}, "on_busy must be one of .*, not list"),
+        ({"device_id": "d1", "on_cancel": 10**5000}, "on_cancel must be one of .*, not int"),
+        ({"device_id": "d1", "timeout": -(10**5000)}, "timeout"),
+        ({"device_id": "d1", "timeout": nested(5_000)}, "timeout"),
+        ({"device_id": nested(5_000), "wa_id": nested(5_000)}, "device_id and wa_id differ"),
+        ({"device_id": "d1", "channel": nested(5_000)}, "channel must be"),
+        ({"device_id": "d1", "message_id": nested(5_000)}, "message_id"),
         ({"device_id": "d1", "timeout": -1}, "timeout"),
         ({"device_id": "d1", "timeout": float("nan")}, "timeout"),
         ({"device_id": "d1", "timeout": 10**400}, "timeout"),
