@@ -93,8 +93,8 @@ async def test_an_owner_migrates_and_a_lesser_role_runs(
         await running.execute("UPDATE conversation_states SET active_agent = 'scheduling', locked_at = now()")
         await running.execute("DELETE FROM conversation_states WHERE device_id = 'device'")
         await running.fetch("SELECT device_id FROM expired_sessions")
-        claim = "SELECT moorline_claim('device', 'm', gen_random_uuid(), 'w', '', NULL, '{}', 'wait', 60, 15, 15, 3, 200)"
-        assert '"outcome": "claimed"' in await running.fetchval(claim)
+        claim = "'device', 'm', gen_random_uuid(), 'w', 'hi', NULL, '{}', 'wait', 60, 15, 15, 3, 200"
+        assert '"outcome": "claimed"' in await running.fetchval(f"SELECT moorline_claim({claim})")
         assert await running.fetchval("SELECT moorline_erase_everywhere('device')") is True
         assert await running.fetchval("SELECT octet_length(key) FROM moorline_keys WHERE name = 'log'") == 32
         await running.execute("INSERT INTO appointment_services (name, minutes) VALUES ('haircut', 30)")
