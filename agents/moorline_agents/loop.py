@@ -82,12 +82,12 @@ class Loop:
 
     async def _answer(self, history: Sequence[Message], context: RunContext) -> tuple[Message, Window | None]:
         """The answer, and what the model was shown of the history; None if it was not asked."""
-        rounds = context.progress.rounds
+        progress = context.progress
         recalled = context.journal.recall(*self._names)
         if recalled is not None:
-            rounds[self._agent.name] += 1
+            progress.rounds += 1
             return recalled, None
-        tired = rounds[self._agent.name] >= self._rounds
+        tired = progress.rounds >= self._rounds
         answer, shown = await self._complete(window(history, self._room), context, tired=tired)
         context.progress.usage += answer.usage.labelled(model=model_name(self._model), agent=self._agent.name)
         message = checked(answer.message)
@@ -98,7 +98,7 @@ class Loop:
                 "If it needs more, raise MOORLINE_TOOL_ROUNDS."
             )
         if calls:
-            rounds[self._agent.name] += 1
+            progress.rounds += 1
             if context.on_text is not None:
                 context.on_text.withdraw()
             context.journal.note(self._agent.name, message)
@@ -181,7 +181,7 @@ class Loop:
         """Whether the agent's part of the turn begins with this node."""
         if context.progress.agent == self._agent.name:
             return False
-        context.progress.agent = self._agent.name
+        context.progress.agent, context.progress.rounds = self._agent.name, 0
         await self._host.enter(context)
         return True
 

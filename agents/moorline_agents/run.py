@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Protocol, TypedDict
@@ -52,8 +51,8 @@ class Progress:
     """What all answers cost so far, those of the router and of failed attempts at the turn included."""
     released: bool = False
     """Whether the agent has said that its job is done."""
-    rounds: Counter[str] = field(default_factory=Counter)
-    """How often the model of each agent has called tools."""
+    rounds: int = 0
+    """How often the agent's model has called tools in this part of the turn."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +102,7 @@ class AgentDeps:
     model: Model
     others: tuple[AgentInfo, ...] = ()
     tool_rounds: int = 8
-    """How often the model of an agent may call tools in a turn before it has to answer."""
+    """How often an agent's model may call tools in its part of a turn before it has to answer."""
     history_chars: int = HISTORY_CHARS
     """How many characters of its history an agent's model is shown; see `window`."""
 

@@ -18,8 +18,9 @@ HISTORY_USER_MESSAGES = 40
 """How many of the person's messages before the one that is being answered a model is shown, with the answers and calls
 that followed them; the whole conversation is in `conversation_turns`."""
 
-HISTORY_CHARS = 200_000
-"""How many characters of texts and arguments a model is shown, unless a setting says otherwise."""
+HISTORY_CHARS = 250_000
+"""How many characters of texts and arguments a model is shown, unless a setting says otherwise: as many as the longest
+message has, with as long a one before it, and room to grow."""
 
 CHARS_OF_A_TOKEN = 3
 """Characters that a token stands for, rather too few."""

@@ -155,7 +155,7 @@ class Settings(BaseSettings):
     tool_rounds: PositiveInt = 8
     """How often an agent may call tools in a turn before it has to answer."""
 
-    history_chars: PositiveInt = 200_000
+    history_chars: PositiveInt = 250_000
     """How many characters of a conversation an agent's model is shown. The message that is being answered is always
     shown; if it is longer than this, without its middle."""
 

@@ -84,7 +84,10 @@ class AgentLoop(Loop):
     async def ask_model(self, state: AgentState, runtime: Runtime[RunContext]) -> Command[str]:
         turn = state.get("turn", AgentTurn())
         known = state.get("history", ())
-        said = (*closing(open_calls(known)), *turn.user_messages) if turn.user_messages else ()
+        said: tuple[Message, ...] = ()
+        if turn.user_messages:
+            said = (*closing(open_calls(known)), *turn.user_messages)
+            runtime.context.progress.rounds = 0
         answer, _ = await self._answer([*known, *said], runtime.context)
         released = self._ended([*known, *said])
         update = {
