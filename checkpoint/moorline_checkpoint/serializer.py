@@ -87,9 +87,14 @@ def _own_names(kind: type, base: type) -> set[str]:
 
 
 def _is_generated(method: Any) -> bool:
-    """Whether `dataclass` or `namedtuple` made the method, from text."""
+    """Whether `dataclass` or `namedtuple` made the method, from text. The file alone does not tell: all of a program
+    that is run with `python -c` is from text."""
     code = getattr(method, "__code__", None)
-    return code is not None and code.co_filename == "<string>"
+    return (
+        code is not None
+        and code.co_filename == "<string>"
+        and (code.co_qualname == "<lambda>" or code.co_qualname.startswith("__create_fn__."))
+    )
 
 
 def _runs_code(schema: Any) -> bool:
