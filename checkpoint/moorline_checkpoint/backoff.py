@@ -56,3 +56,16 @@ class Backoff:
         self._failures += 1
         self._not_before = time.monotonic() + longest * random.uniform(0.5, 1)  # noqa: S311 - no secret
         self._error = error
+
+
+def lost(cause: BaseException | None) -> bool:
+    """Whether the connection broke, rather than the database being slow or full."""
+    match cause:
+        case asyncpg.PostgresError(sqlstate=str(state)):
+            return state[:2] == "08" or state in ("57P01", "57P02", "57P03")
+        case TimeoutError():
+            return False
+        case asyncpg.InterfaceError() | asyncpg.InternalClientError() | OSError():
+            return True
+        case _:
+            return False

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import asyncpg
 
-from moorline_checkpoint.backoff import Backoff
+from moorline_checkpoint.backoff import Backoff, lost
 from moorline_checkpoint.devices import is_uuid
 from moorline_checkpoint.pools import LoopPool, PooledConnection, tool_slots
 from moorline_checkpoint.tags import DeviceTags
@@ -35,6 +35,9 @@ CONNECT_TIMEOUT = 5.0
 
 STATEMENT_TIMEOUT = 20.0
 """Seconds to wait for a statement."""
+
+DEADLOCKS = 3
+"""How often a statement is sent again after the database has ended it to break a deadlock."""
 
 TRUSTED_IDLE = 30.0
 """Seconds of wall-clock time after which an idle connection is replaced without trying it: a process that was frozen
@@ -202,7 +205,7 @@ class Database:
         try:
             raw = await stack.enter_async_context(self._transaction(begin, ending))
         except StoreUnavailable as error:
-            if not _lost(error.__cause__):
+            if not lost(error.__cause__):
                 raise
             raw = await stack.enter_async_context(self._transaction(begin, ending, alive_at=await self._loss()))
         async with stack:
@@ -250,10 +253,26 @@ class Database:
         within: float | None = None,
     ) -> T:
         statement = self._statements[name]
+        for _ in range(DEADLOCKS):
+            try:
+                return await self._run_once(statement, method, args, within)
+            except StoreUnavailable as error:
+                # The statement was a transaction of its own, so nothing of it was done.
+                if not isinstance(error.__cause__, asyncpg.DeadlockDetectedError):
+                    raise
+        return await self._run_once(statement, method, args, within)
+
+    async def _run_once(
+        self,
+        statement: Statement,
+        method: Callable[[PoolConnectionProxy[Record]], Callable[..., Awaitable[T]]],
+        args: tuple[object, ...],
+        within: float | None,
+    ) -> T:
         try:
             return await self._once(statement, method, args, within)
         except StoreUnavailable as error:
-            if not (statement.repeatable and _lost(error.__cause__)):
+            if not (statement.repeatable and lost(error.__cause__)):
                 raise
             reached = error.reached
         try:
@@ -367,16 +386,3 @@ async def _in_time(step: Callable[[], Awaitable[object]]) -> None:
 
 def _keyed(args: tuple[object, ...], uuid_states: bool) -> list[object]:
     return [arg.value(uuid_states) if isinstance(arg, StateKey) else arg for arg in args]
-
-
-def _lost(cause: BaseException | None) -> bool:
-    """Whether the connection broke, rather than the database being slow or full."""
-    match cause:
-        case asyncpg.PostgresError(sqlstate=str(state)):
-            return state[:2] == "08" or state in ("57P01", "57P02", "57P03")
-        case TimeoutError():
-            return False
-        case asyncpg.InterfaceError() | asyncpg.InternalClientError() | OSError():
-            return True
-        case _:
-            return False

@@ -182,6 +182,42 @@ async def test_prunings_and_erasures_of_a_device_take_turns(
     await removing.close()
 
 
+async def test_a_removal_that_waited_holds_what_is_there_by_then(
+    dsn: str, saver: DeviceCheckpointer, connection: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
+    """The one before it removed all that was there when it began to wait, and something new has come."""
+    await put(saver, config("device"))
+    first, second = [await asyncpg.connect(dsn) for _ in range(2)]
+    async with second.transaction():
+        async with first.transaction():
+            await first.execute("SELECT moorline_hold('device')")
+            holding = asyncio.create_task(second.execute("SELECT moorline_hold('device')"))
+            await waiting_for_a_lock(connection, 1)
+            await first.execute("DELETE FROM conversation_checkpoints")
+            await put(saver, config("device"))
+        await holding
+        with pytest.raises(asyncpg.LockNotAvailableError):
+            await connection.execute("SELECT 1 FROM conversation_checkpoints FOR UPDATE NOWAIT")
+    await first.close()
+    await second.close()
+
+
+async def test_a_statement_that_the_database_ends_to_break_a_deadlock_is_sent_again(
+    dsn: str, saver: DeviceCheckpointer, connection: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
+    older, newer = [(await put(saver, config("device")))["configurable"]["checkpoint_id"] for _ in range(2)]
+    lock = "SELECT 1 FROM conversation_checkpoints WHERE checkpoint_id = $1 FOR UPDATE"
+    other = await asyncpg.connect(dsn, server_settings={"deadlock_timeout": "60s"})
+    async with other.transaction():
+        await other.execute(lock, newer)
+        pruning = asyncio.create_task(saver.aprune(["device"]))
+        await waiting_for_a_lock(connection, 1)
+        await other.execute(lock, older)
+    await pruning
+    await other.close()
+    assert await connection.fetchval("SELECT checkpoint_id FROM conversation_checkpoints") == newer
+
+
 async def test_prunings_and_erasures_of_a_device_may_meet(saver: DeviceCheckpointer) -> None:
     for _ in range(5):
         parent = config("device")

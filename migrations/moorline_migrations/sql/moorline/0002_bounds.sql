@@ -857,3 +857,24 @@ BEGIN
     RETURN cleared;
 END
 $$;
+
+-- Hold: locks the device's row until the transaction ends, so that removals run one after another and never during a
+-- commit or a tool's transaction. If there is no row, its checkpoints are locked instead: those that are there once the
+-- locks are given, because a removal before this one may have left only newer ones.
+CREATE OR REPLACE FUNCTION @schema.moorline_hold(device text) RETURNS void
+LANGUAGE plpgsql VOLATILE
+AS $$
+DECLARE
+    key @schema.conversation_states.device_id%TYPE := @schema.moorline_key(device);
+BEGIN
+    PERFORM 1 FROM @schema.conversation_states s WHERE s.device_id OPERATOR(pg_catalog.=) key FOR UPDATE;
+    WHILE NOT FOUND LOOP
+        EXIT WHEN NOT EXISTS (SELECT 1 FROM @schema.conversation_checkpoints c WHERE c.device_id = device);
+        PERFORM 1
+            FROM @schema.conversation_checkpoints c
+            WHERE c.device_id = device
+            ORDER BY c.checkpoint_ns, c.checkpoint_id
+            FOR UPDATE;
+    END LOOP;
+END
+$$;
