@@ -18,7 +18,7 @@ from moorline_agents.errors import AgentError
 from moorline_agents.history import closing, history_channel, last_texts, open_calls
 from moorline_agents.messages import Message, ModelAnswer, ToolCall
 from moorline_agents.model import model_name
-from moorline_agents.model_errors import ContextOverflow, ModelError
+from moorline_agents.model_errors import AnswerCutOff, ContextOverflow, ModelError
 from moorline_agents.run import AgentDeps, AgentHost, Outcome, RunContext, TurnTexts
 from moorline_agents.tools import Tool, ToolRefused
 from moorline_agents.unfinished import unfinished_note
@@ -107,6 +107,7 @@ class Loop:
     async def _complete(self, shown: Window, context: RunContext, *, tired: bool) -> tuple[ModelAnswer, Window]:
         """The model's answer, and what it was shown in the end: less than at first if it had no room for that."""
         system = self._system(context)
+        cut_off = False
         while True:
             try:
                 answer = await self._model.complete(
@@ -119,17 +120,23 @@ class Loop:
                 shorter = shown.shorter(overflow.limit)
                 if shorter is None:
                     raise ModelError(_NO_ROOM, retryable=False) from overflow
-                logger.info(
-                    "The model of agent %s has no room for %s characters; it is shown %s.",
-                    self._agent.name,
-                    shown.size,
-                    shorter.size,
-                )
-                if context.on_text is not None:
-                    context.on_text.withdraw()
-                shown = shorter
+            except AnswerCutOff:
+                # Perhaps the conversation left no more room for it. If it is cut off again, it is too long in any case.
+                shorter = None if cut_off else shown.shorter(None)
+                if shorter is None:
+                    raise
+                cut_off = True
             else:
                 return answer, shown
+            logger.info(
+                "The model of agent %s has no room for %s characters; it is shown %s.",
+                self._agent.name,
+                shown.size,
+                shorter.size,
+            )
+            if context.on_text is not None:
+                context.on_text.withdraw()
+            shown = shorter
 
     async def act(self, state: dict[str, Any], runtime: Runtime[RunContext]) -> Command[str]:
         """Makes the first call of the last answer that has no result yet. One call a step, so that what it gave is in

@@ -12,7 +12,7 @@ import pytest
 from pydantic import BaseModel
 
 from moorline import Agent, Moorline, Reply, Settings, TextDelta, TextWithdrawn, TurnDone, tool
-from moorline.errors import AgentError, ContextOverflow, ModelError
+from moorline.errors import AgentError, AnswerCutOff, ContextOverflow, ModelError
 from moorline_agents.messages import Message, ModelAnswer
 from moorline_agents.tools import ToolContext
 from moorline_agents.transport import Call, ModelReply, ModelRequest, Rules, rule_client
@@ -95,6 +95,37 @@ async def test_what_had_no_room_is_not_shown_in_the_next_turns_either_whatever_p
                     await say(f"{more}, and on")
                 break
     assert len(model.refused) == 1
+
+
+async def test_a_conversation_that_leaves_no_room_for_an_answer_goes_on(dsn: str) -> None:
+    """The server takes it, and cuts the answer off."""
+    asked: list[int] = []
+
+    def short_of_room(request: ModelRequest) -> ModelReply:
+        asked.append(size(request))
+        return (
+            ModelReply(text="I", finish_reason="length") if asked[-1] > 5_000 else ModelReply(text="Well. " + "b" * 80)
+        )
+
+    async with talk(dsn, short_of_room) as say:
+        for number in range(80):
+            assert (await say(f"message {number} " + "a" * 80)).startswith("Well. ")
+    assert 80 < len(asked) < 80 * 5 / 4
+
+
+async def test_an_answer_that_is_too_long_in_any_case_is_asked_for_once_more(dsn: str) -> None:
+    asked: list[int] = []
+
+    def endless(request: ModelRequest) -> ModelReply:
+        asked.append(size(request))
+        return ModelReply(text="I", finish_reason="length" if len(asked) > 1 else "stop")
+
+    async with talk(dsn, endless) as say:
+        await say("a" * 2_000)
+        with pytest.raises(AnswerCutOff):
+            await say("b" * 2_000)
+    assert len(asked) == 3
+    assert asked[2] <= asked[1] / 2
 
 
 async def test_a_message_that_is_longer_than_the_model_takes_is_shown_without_its_middle(dsn: str) -> None:
