@@ -253,33 +253,19 @@ class Database:
         within: float | None = None,
     ) -> T:
         statement = self._statements[name]
-        for _ in range(DEADLOCKS):
+        reached, deadlocks, alive_at = False, 0, 0.0
+        while True:
             try:
-                return await self._run_once(statement, method, args, within)
+                return await self._once(statement, method, args, within, alive_at=alive_at)
             except StoreUnavailable as error:
-                # The statement was a transaction of its own, so nothing of it was done.
-                if not isinstance(error.__cause__, asyncpg.DeadlockDetectedError):
+                error.reached = reached = reached or error.reached
+                # Its statement was a transaction of its own, so nothing of it was done.
+                if isinstance(error.__cause__, asyncpg.DeadlockDetectedError) and deadlocks < DEADLOCKS:
+                    deadlocks += 1
+                elif statement.repeatable and not alive_at and lost(error.__cause__):
+                    alive_at = await self._loss()
+                else:
                     raise
-        return await self._run_once(statement, method, args, within)
-
-    async def _run_once(
-        self,
-        statement: Statement,
-        method: Callable[[PoolConnectionProxy[Record]], Callable[..., Awaitable[T]]],
-        args: tuple[object, ...],
-        within: float | None,
-    ) -> T:
-        try:
-            return await self._once(statement, method, args, within)
-        except StoreUnavailable as error:
-            if not (statement.repeatable and lost(error.__cause__)):
-                raise
-            reached = error.reached
-        try:
-            return await self._once(statement, method, args, within, alive_at=await self._loss())
-        except StoreUnavailable as error:
-            error.reached |= reached
-            raise
 
     @asynccontextmanager
     async def _transaction(
