@@ -30,7 +30,7 @@ from .test_interrupts import asking
 __all__ = ["make_package"]
 
 PG_DUMP = POSTGRES_VERSIONS[TARGET_POSTGRES_VERSION] / "pg_dump"
-OURS, THEIRS = "+49-151-98765432", "+49-30-901820"
+OURS, THEIRS = "+49-151-9876-zulu", "+49-30-901-xray"
 CANARIES = ("text", "value", "argument", "result", "question", "answer", "failed", "identity", "said")
 """Words of the conversation, each in a different place."""
 

@@ -12,7 +12,7 @@ from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import interrupt
 
 from moorline import Moorline, Reply, Resume, Settings, execution
-from moorline.errors import AgentError, StaleTurn, StateDamaged
+from moorline.errors import AgentError, InternalError, StaleTurn, StateDamaged
 from moorline.testing import Script, error_reply
 from moorline_agents.graph_agent import GraphAgent
 from moorline_agents.transport import ModelReply, ModelRequest
@@ -58,6 +58,31 @@ async def test_the_next_message_finishes_a_crashed_turn_first_and_brings_its_rep
             ("1: table", 1, "desk")
         ]
         assert (await say(moorline, "book table", "m1")).replayed
+
+
+async def test_a_turn_that_was_finished_first_has_a_claim_of_its_own(
+    stack: AsyncExitStack, dsn: str, connection: Connection
+) -> None:
+    await crashed(stack, dsn, connection, "book table", "m1")
+    async with runtime(dsn) as moorline:
+        await say(moorline, "next", "m2")
+    assert await connection.fetchval("SELECT count(DISTINCT claim_id) FROM conversation_turns") == 2
+
+
+async def test_whatever_takes_charge_of_a_reply_and_fails_does_not_leave_raw(
+    stack: AsyncExitStack, dsn: str, connection: Connection
+) -> None:
+    await crashed(stack, dsn, connection, "book table", "m1")
+    unforeseen = KeyError("nobody")
+
+    def fail(device: str, reply: Reply) -> None:
+        raise unforeseen
+
+    async with runtime(dsn, on_recovered=fail) as moorline:
+        with pytest.raises(InternalError, match="KeyError") as raised:
+            await say(moorline, "next", "m2")
+        assert raised.value.__cause__ is unforeseen
+        assert await say(moorline, "next", "m2") == "2: next"
 
 
 async def test_a_reply_that_somebody_takes_charge_of_is_not_brought(

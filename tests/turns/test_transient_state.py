@@ -1,5 +1,6 @@
 """A turn that waits for no answer leaves what the next one needs, and no more."""
 
+import json
 from typing import Annotated, Any, TypedDict
 
 from langchain_core.messages import BaseMessage
@@ -8,13 +9,16 @@ from langgraph.graph import START, StateGraph
 from langgraph.types import interrupt
 
 from moorline import Moorline, Reply, Resume, Settings
+from moorline_agents.agent import Agent
 from moorline_agents.graph_agent import GraphAgent
+from moorline_agents.transport import Call, ModelReply, ModelRequest, rule_client
 from moorline_checkpoint.rows import CheckpointRow, WriteRow
+from moorline_checkpoint.serializer import StrictSerializer
 from moorline_checkpoint.turn import OpenTurn
 from moorline_checkpoint.turns import Turns
 
 from .claims import claim, message, record
-from .runtimes import execute
+from .runtimes import execute, obedient, say
 from .talks import extended
 
 METADATA = '{"step":1,"parents":{"":"0"},"counters_since_delta_snapshot":{"history":[1,1]}}'
@@ -136,3 +140,24 @@ async def test_what_was_said_keeps_its_order_whether_it_was_asked_for_or_not(dsn
     told = f"[one a b c {told} ask a b yes c]"
     assert await say(Resume(interrupt_id=question.id, value="yes")) == told
     assert await say("two") == f"[one a b c [one a b c] ask a b yes c {told} two a b c]"
+
+
+def routed(request: ModelRequest) -> ModelReply:
+    """Every device is the desk's."""
+    if "route" in request.functions:
+        return ModelReply(calls=(Call(name="route", arguments={"agent": "desk"}),))
+    return obedient(request)
+
+
+async def test_of_a_checkpoint_a_turn_stores_only_what_a_later_run_reads(dsn: str) -> None:
+    """And nothing of agents that have not been asked yet."""
+    agents = [Agent(name=name, description=name, instructions=name) for name in ("desk", "other")]
+    async with Moorline(Settings(database_url=dsn), agents=agents, client=lambda: rule_client(routed)) as moorline:
+        for _ in range(3):
+            await say(moorline, "hello")
+    [row] = await execute(dsn, "SELECT * FROM conversation_checkpoints ORDER BY checkpoint_id DESC LIMIT 1")
+    metadata = json.loads(row["metadata"])
+    assert set(json.loads(row["versions"])) == {"desk.history"}
+    assert set(metadata) == {"step", "source", "counters_since_delta_snapshot"}
+    assert set(metadata["counters_since_delta_snapshot"]) == {"desk.history"}
+    assert set(StrictSerializer().loads_typed((row["type"], row["checkpoint"]))) == {"v", "ts"}
