@@ -14,7 +14,7 @@ from langchain_core.outputs import ChatGeneration, LLMResult
 from langchain_core.tracers.context import register_configure_hook
 
 from moorline_agents.messages import Usage
-from moorline_agents.run import OnText
+from moorline_agents.telling import Telling
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,8 +102,8 @@ class Writing:
     """Passes the text of a graph's messages on while models write them: of one message at a time, because the last one
     will be the answer. An earlier one is withdrawn."""
 
-    def __init__(self, on_text: OnText) -> None:
-        self._on_text = on_text
+    def __init__(self, telling: Telling) -> None:
+        self._telling = telling
         self._message: str | None = None
         self._task: str | None = None
 
@@ -118,7 +118,7 @@ class Writing:
             self.withdraw()
             self._message = message.id
         self._task = task
-        self._on_text(text)
+        self._telling.text(text)
 
     def step(self) -> None:
         """The tasks that ran beside each other have ended."""
@@ -128,4 +128,4 @@ class Writing:
         """What was shown is not the answer."""
         if self._message is not None:
             self._message = None
-            self._on_text.withdraw()
+            self._telling.withdraw()

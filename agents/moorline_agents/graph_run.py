@@ -30,7 +30,7 @@ class GraphRun:
         self._graph = graph
         self._context = context
         self._part = part
-        self._writing = None if context.on_text is None else Writing(context.on_text)
+        self._writing = Writing(context.telling) if context.telling.heard else None
         self._known: Sequence[Any] | None = None
         """The graph's messages when the run began."""
         self._messages: Sequence[Any] = ()

@@ -99,8 +99,7 @@ class Loop:
             )
         if calls:
             progress.rounds += 1
-            if context.on_text is not None:
-                context.on_text.withdraw()
+            context.telling.withdraw()
             context.journal.note(self._agent.name, message)
         return message, shown
 
@@ -110,12 +109,13 @@ class Loop:
         cut_off = False
         while True:
             try:
-                answer = await self._model.complete(
-                    [system, *shown.messages],
-                    tools=self._schemas,
-                    tool_choice="none" if tired and self._schemas else None,
-                    on_text=context.on_text,
-                )
+                with context.telling.asking(model_name(self._model)) as on_text:
+                    answer = await self._model.complete(
+                        [system, *shown.messages],
+                        tools=self._schemas,
+                        tool_choice="none" if tired and self._schemas else None,
+                        on_text=on_text,
+                    )
             except ContextOverflow as overflow:
                 shorter = shown.shorter(overflow.limit)
                 if shorter is None:
@@ -134,8 +134,7 @@ class Loop:
                 shown.size,
                 shorter.size,
             )
-            if context.on_text is not None:
-                context.on_text.withdraw()
+            context.telling.withdraw()
             shown = shorter
 
     async def act(self, state: dict[str, Any], runtime: Runtime[RunContext]) -> Command[str]:

@@ -13,19 +13,10 @@ from pydantic_core import core_schema
 from moorline_agents.journal import Journal, NoJournal
 from moorline_agents.messages import Usage
 from moorline_agents.model import Model
+from moorline_agents.telling import SILENCE, Telling
 from moorline_agents.tools import ToolContext
 from moorline_agents.unfinished import UnfinishedCall
 from moorline_agents.window import HISTORY_CHARS
-
-
-class OnText(Protocol):
-    """Gets the reply's text while a model writes it."""
-
-    def __call__(self, text: str, /) -> None:
-        """The next piece."""
-
-    def withdraw(self) -> None:
-        """Takes back the text so far, which is not part of the reply after all: the model called tools instead."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +51,7 @@ class RunContext:
     """What a run of the graph knows besides its state; never stored."""
 
     tools: ToolContext
-    on_text: OnText | None = None
+    telling: Telling = SILENCE
     journal: Journal = NoJournal()
     unfinished: Sequence[UnfinishedCall] = ()
     """What all agents' tools did for earlier messages that have not been answered, oldest first."""

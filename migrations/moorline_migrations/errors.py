@@ -6,6 +6,7 @@ import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from traceback import walk_tb
+from typing import Any
 
 import asyncpg
 
@@ -29,6 +30,16 @@ class MoorlineError(Exception):
 
     def __str__(self) -> str:
         return " ".join(filter(None, (super().__str__(), self._what_stands())))
+
+    def to_json(self) -> dict[str, Any]:
+        """The error as JSON, for whoever made the call."""
+        return {
+            "type": type(self).__name__,
+            "message": str(self),
+            "retryable": self.retryable,
+            "message_id": self.message_id,
+            "effects_kept": self.effects_kept,
+        }
 
     def _what_stands(self) -> str:
         if self.message_id is None:

@@ -72,16 +72,29 @@ if TYPE_CHECKING:
         TransactionError as TransactionError,
     )
     from moorline.errors import (
+        TurnCancelled as TurnCancelled,
+    )
+    from moorline.errors import (
         TurnTimeout as TurnTimeout,
     )
     from moorline.errors import (
         UsageError as UsageError,
     )
+    from moorline.events import AgentStarted as AgentStarted
+    from moorline.events import Asked as Asked
     from moorline.events import Event as Event
+    from moorline.events import HandedOver as HandedOver
+    from moorline.events import ModelFinished as ModelFinished
+    from moorline.events import ModelStarted as ModelStarted
+    from moorline.events import SessionChanged as SessionChanged
     from moorline.events import TextDelta as TextDelta
     from moorline.events import TextWithdrawn as TextWithdrawn
-    from moorline.events import TurnDone as TurnDone
+    from moorline.events import ToolFinished as ToolFinished
+    from moorline.events import ToolStarted as ToolStarted
     from moorline.events import TurnFailed as TurnFailed
+    from moorline.events import TurnFinished as TurnFinished
+    from moorline.events import TurnStarted as TurnStarted
+    from moorline.events import UsageReported as UsageReported
     from moorline.reply import Interrupt as Interrupt
     from moorline.reply import Reply as Reply
     from moorline.runtime import Moorline as Moorline
@@ -129,10 +142,27 @@ else:
                 "StoreUnavailable",
                 "ToolRefused",
                 "TransactionError",
+                "TurnCancelled",
                 "TurnTimeout",
                 "UsageError",
             ),
-            "moorline.events": ("Event", "TextDelta", "TextWithdrawn", "TurnDone", "TurnFailed"),
+            "moorline.events": (
+                "AgentStarted",
+                "Asked",
+                "Event",
+                "HandedOver",
+                "ModelFinished",
+                "ModelStarted",
+                "SessionChanged",
+                "TextDelta",
+                "TextWithdrawn",
+                "ToolFinished",
+                "ToolStarted",
+                "TurnFailed",
+                "TurnFinished",
+                "TurnStarted",
+                "UsageReported",
+            ),
             "moorline.reply": ("Interrupt", "Reply"),
             "moorline.runtime": ("Moorline",),
             "moorline.settings": ("Settings",),

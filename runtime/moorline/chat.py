@@ -13,7 +13,7 @@ from uuid import uuid4
 from rich.console import Console
 
 from moorline.errors import ConfigurationError, MoorlineError
-from moorline.events import TextDelta, TextWithdrawn, TurnDone, TurnFailed
+from moorline.events import TextDelta, TextWithdrawn, TurnFailed, TurnFinished
 from moorline.reply import Reply
 from moorline.runtime import Moorline
 from moorline_migrations.plain import lines, one_line
@@ -122,7 +122,7 @@ async def _stream(moorline: Moorline, text: str, context: dict[str, str]) -> Non
                 sys.stdout.flush()
             case TextWithdrawn():
                 _aside(" [withdrawn]")
-            case TurnDone(reply=reply):
+            case TurnFinished(reply=reply):
                 for earlier in reply.recovered:
                     _aside(f"\n{_speaker(earlier)}, to an earlier message: {lines(earlier)}")
                 _aside(f"\n{_speaker(reply)}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 from uuid import UUID, uuid4
 
 from moorline.errors import InvalidContext, InvalidDeviceID, InvalidMessage
@@ -13,9 +13,6 @@ from moorline.settings import CHANNEL, DEVICE_KEYS, OnCancel, Settings
 from moorline_agents.plain_json import plain_json, whole_text
 from moorline_checkpoint.devices import require_device_id
 from moorline_checkpoint.messages import IncomingMessage, OnBusy, Resume
-
-if TYPE_CHECKING:
-    from moorline_agents.run import OnText
 
 __all__ = ["Call", "Resume", "TurnContext", "check_call"]
 
@@ -92,7 +89,6 @@ class Call:
     timeout: float
     """Seconds, including waiting."""
     on_cancel: OnCancel
-    on_text: OnText | None = None
     made_up_id: bool = False
     """Whether the message came without an ID: no earlier call can then have had the same message."""
 
@@ -101,7 +97,6 @@ def check_call(
     message: str | Resume,
     context: Mapping[str, Any] | TurnContext,
     settings: Settings,
-    on_text: OnText | None = None,
 ) -> Call:
     """Raises `InvalidMessage`, `InvalidContext` or `InvalidDeviceID`; nothing has been stored by then."""
     turn = TurnContext.of(context, device_keys=settings.device_keys)
@@ -118,7 +113,6 @@ def check_call(
         message=checked,
         timeout=_timeout(turn.timeout, settings),
         on_cancel=_one_of("on_cancel", turn.on_cancel or settings.on_cancel, get_args(OnCancel)),
-        on_text=on_text,
         made_up_id=turn.message_id is None and resume is None,
     )
 

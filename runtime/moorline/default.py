@@ -10,9 +10,11 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from moorline.context import Resume, TurnContext
+from moorline.errors import MoorlineError
 from moorline.events import Event
 from moorline.reply import Reply
 from moorline.runtime import Moorline
+from moorline.telling import failed
 from moorline_migrations.loops import PerLoop
 
 
@@ -29,7 +31,12 @@ async def run_manager(message: str | Resume, context: Mapping[str, Any] | TurnCo
 
 
 async def stream_manager(message: str | Resume, context: Mapping[str, Any] | TurnContext) -> AsyncIterator[Event]:
-    """`run_manager` as a stream of events: `Moorline.stream` on the default runtime."""
-    moorline = await _moorlines.get()
+    """`run_manager` as a stream of events: `Moorline.stream` on the default runtime. If that cannot be opened, its only
+    event is `TurnFailed`."""
+    try:
+        moorline = await _moorlines.get()
+    except MoorlineError as error:
+        yield failed(error)
+        return
     async for event in moorline.stream(message, context):
         yield event

@@ -37,6 +37,7 @@ __all__ = [
     "StoreUnavailable",
     "ToolRefused",
     "TransactionError",
+    "TurnCancelled",
     "TurnTimeout",
     "UsageError",
 ]
@@ -72,6 +73,13 @@ class MessageSetAside(AgentError):
 class TurnTimeout(MoorlineError, TimeoutError):
     """The turn did not end within its timeout, including waiting. It may still be committed at the last moment: send
     the message again with the error's `message_id`, and allow more time (`timeout`, `MOORLINE_TURN_TIMEOUT`)."""
+
+    retryable = True
+
+
+class TurnCancelled(MoorlineError):
+    """The call was cancelled, and with `on_cancel="release"` its turn was given up. Nobody is left to raise it to: only
+    events tell it."""
 
     retryable = True
 

@@ -20,7 +20,8 @@ from moorline.results import failure_of, is_outer, record_of
 from moorline_agents.graph_questions import close_question
 from moorline_agents.journal import Journal
 from moorline_agents.messages import Usage
-from moorline_agents.run import OnText, Progress, RunContext
+from moorline_agents.run import Progress, RunContext
+from moorline_agents.telling import SILENCE, Telling
 from moorline_agents.tools import Connection, ToolContext
 from moorline_agents.unfinished import UnfinishedCall
 from moorline_checkpoint.messages import Resume
@@ -76,7 +77,7 @@ class Execution:
     async def execute(
         self,
         turn: OpenTurn,
-        on_text: OnText | None = None,
+        telling: Telling = SILENCE,
         *,
         notify: str | None = None,
         overdue: Callable[[], bool] = lambda: False,
@@ -96,7 +97,7 @@ class Execution:
         try:
             # If the lease is lost all the same, the commit finds out.
             async with _Later(HEARTBEAT, lambda: self._heartbeats(turn)):
-                record = await self.run(turn, on_text, journal, lambda: self.turns.block(turn), progress)
+                record = await self.run(turn, telling, journal, lambda: self.turns.block(turn), progress)
             if record.interrupt is not None:
                 record = replace(record, run=journal.run_so_far())
             await finished(self.turns.commit(turn, record))
@@ -116,7 +117,7 @@ class Execution:
     async def run(
         self,
         turn: OpenTurn,
-        on_text: OnText | None,
+        telling: Telling,
         journal: Journal,
         transaction: Transaction,
         progress: Progress | None = None,
@@ -125,7 +126,7 @@ class Execution:
         tools = ToolContext(device_id=turn.device_id, now=turn.now, values=turn.values, transaction=transaction)
         context = RunContext(
             tools=tools,
-            on_text=on_text,
+            telling=telling,
             journal=journal,
             unfinished=_unfinished(turn),
             progress=progress or Progress(),

@@ -15,10 +15,15 @@ class Interrupt:
     id: str
     value: Any
 
+    def to_json(self) -> dict[str, Any]:
+        return {"id": self.id, "value": self.value}
+
 
 class Reply(str):
     """The answer to a message: an ordinary `str`, with attributes that say how it came about."""
 
+    message_id: str | None
+    """The ID of the message that it answers, even if Moorline made it."""
     agent: str | None
     """The agent that answered; None if the manager itself did."""
     turn_no: int
@@ -41,6 +46,7 @@ class Reply(str):
         cls,
         text: str,
         *,
+        message_id: str | None = None,
         agent: str | None = None,
         turn_no: int = 0,
         replayed: bool = False,
@@ -52,6 +58,7 @@ class Reply(str):
     ) -> Self:
         reply = super().__new__(cls, text)
         reply.__dict__.update(
+            message_id=message_id,
             agent=agent,
             turn_no=turn_no,
             replayed=replayed,
@@ -62,6 +69,21 @@ class Reply(str):
             degraded=degraded,
         )
         return reply
+
+    def to_json(self) -> dict[str, Any]:
+        """The reply as JSON: `text` and the attributes. Of `usage`, the sums."""
+        return {
+            "message_id": self.message_id,
+            "text": str(self),
+            "agent": self.agent,
+            "turn_no": self.turn_no,
+            "replayed": self.replayed,
+            "handoffs": list(self.handoffs),
+            "interrupt": None if self.interrupt is None else self.interrupt.to_json(),
+            "usage": dict(self.usage),
+            "recovered": [reply.to_json() for reply in self.recovered],
+            "degraded": self.degraded,
+        }
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"A Reply does not change: {name} cannot be set.")

@@ -46,11 +46,17 @@ def record_of(turn: OpenTurn, progress: Progress, interrupts: Sequence[GraphInte
 
 
 def reply_of(
-    record: TurnRecord, *, replayed: bool = False, recovered: tuple[Reply, ...] = (), degraded: bool = False
+    record: TurnRecord,
+    *,
+    message_id: str,
+    replayed: bool = False,
+    recovered: tuple[Reply, ...] = (),
+    degraded: bool = False,
 ) -> Reply:
     """The reply that the caller gets for a turn."""
     return Reply(
         record.reply,
+        message_id=message_id,
         agent=record.agent,
         turn_no=record.turn_no,
         replayed=replayed,

@@ -13,14 +13,14 @@ from moorline.backend import Backend, open_backend
 from moorline.background import Background
 from moorline.context import Call, Resume, TurnContext, check_call, stored_device_id, stored_message_id
 from moorline.defaults import chat_model, shipped_agents
-from moorline.errors import StoreUnavailable, UsageError, only_ours
-from moorline.events import Event
+from moorline.errors import MoorlineError, StoreUnavailable, UsageError, only_ours
+from moorline.events import Event, TurnFailed, TurnFinished
 from moorline.execution import Execution
 from moorline.manager import AgentProtocol, Manager, StartOver
 from moorline.reply import Interrupt, Reply
 from moorline.results import usage_of
 from moorline.settings import Settings, load_settings
-from moorline.telling import Telling
+from moorline.telling import UNHEARD, Hear, Heard, TurnTelling
 from moorline.texts import Texts
 from moorline.turn_queue import TurnQueue
 from moorline_agents.run import AgentDeps
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from langgraph.checkpoint.serde.base import SerializerProtocol
     from openai import AsyncOpenAI
 
-    from moorline_agents.run import OnText
     from moorline_checkpoint.sessions import Session
 
 
@@ -139,23 +138,26 @@ class Moorline:
         `StoreUnavailable`; after the last the turn may even have been committed, and then its reply is returned. Until
         the turn is finished, the agent whose tools had effects is told about them in the turns that follow.
         """
-        return await self._queue.answer(await self._call(message, context))
+        return await self._answer(message, context, None)
 
     async def stream(self, message: str | Resume, context: Mapping[str, Any] | TurnContext) -> AsyncIterator[Event]:
-        """`run` as a stream: `TextDelta` while the model writes, and finally `TurnDone` or `TurnFailed`.
+        """`run` as a stream: the events of the call's turn, the last of which is `TurnFinished` or `TurnFailed`. What
+        `run` would raise is told in `TurnFailed`, never raised.
 
         Nothing is held back, so text that turns out not to be part of the reply is taken back with `TextWithdrawn`. The
-        deltas since the last withdrawal are always exactly the reply.
+        deltas since the last withdrawal are always exactly the reply. A message that was answered before is told as
+        `TurnStarted(replayed=True)`, its whole reply, and `TurnFinished`.
         """
-        telling = Telling()
-        turn = asyncio.create_task(self._queue.answer(await self._call(message, context, telling)))
-        turn.add_done_callback(telling.end)
+        events: asyncio.Queue[Event] = asyncio.Queue()
+        turn = asyncio.create_task(self._answer(message, context, events.put_nowait))
         try:
-            async for event in telling.events():
+            while not isinstance(event := await events.get(), TurnFinished | TurnFailed):
                 yield event
+            await asyncio.wait([turn])
+            yield event
         finally:
             turn.cancel()
-            await asyncio.wait([turn])
+            await asyncio.gather(turn, return_exceptions=True)
 
     async def recover(
         self,
@@ -291,12 +293,24 @@ class Moorline:
             start_over=self._start_over,
         )
 
-    async def _call(
-        self, message: str | Resume, context: Mapping[str, Any] | TurnContext, on_text: OnText | None = None
-    ) -> Call:
+    async def _answer(
+        self, message: str | Resume, context: Mapping[str, Any] | TurnContext, hear: Hear | None
+    ) -> Reply:
+        try:
+            with only_ours():
+                call = await self._call(message, context)
+        except MoorlineError as error:
+            self._telling(hear, "").fail(error)
+            raise
+        return await self._queue.answer(call, self._telling(hear, call.message.device_id))
+
+    def _telling(self, hear: Hear | None, device_id: str) -> TurnTelling:
+        return UNHEARD if hear is None else Heard(hear, device_id=device_id)
+
+    async def _call(self, message: str | Resume, context: Mapping[str, Any] | TurnContext) -> Call:
         """Raises for a message that cannot be answered; nothing has been stored by then."""
         backend = self._backend
-        call = check_call(message, context, self.settings, on_text)
+        call = check_call(message, context, self.settings)
         with only_ours(), suppress(StoreUnavailable):  # whether it answers at all, Begin finds out
             device_id = await backend.key.spelled(call.message.device_id)
             if device_id != call.message.device_id:

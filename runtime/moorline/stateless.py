@@ -12,6 +12,7 @@ from moorline.context import Call
 from moorline.execution import Execution
 from moorline.reply import Reply
 from moorline.results import failure_of, reply_of
+from moorline.telling import TurnTelling
 from moorline_agents.journal import NoJournal
 from moorline_agents.tools import Connection, Tool, ToolContext, ToolRefused
 from moorline_checkpoint.messages import TurnMessage
@@ -20,7 +21,7 @@ from moorline_checkpoint.turn import OpenTurn
 _UNABLE = "The calendar and everything else that is stored cannot be reached right now. Say so, and ask to try later."
 
 
-async def answer(execution: Execution, call: Call) -> Reply:
+async def answer(execution: Execution, call: Call, telling: TurnTelling) -> Reply:
     """A degraded reply: the agents know nothing of the conversation, and nothing of it is kept.
 
     It runs in a turn that is never committed and, because it starts from nothing, reads nothing. Raises whatever goes
@@ -41,14 +42,15 @@ async def answer(execution: Execution, call: Call) -> Reply:
         active_agent=None,
         heads={},
     )
+    telling.begin(turn)
     try:
-        record = await execution.run(turn, call.on_text, _NoEffects(), _no_transaction)
+        record = await execution.run(turn, telling, _NoEffects(), _no_transaction)
     except Exception as error:
         failure = failure_of(error)
         if failure is error:
             raise
         raise failure from error
-    return reply_of(record, degraded=True)
+    return reply_of(record, message_id=message.message_id, degraded=True)
 
 
 class _NoEffects(NoJournal):

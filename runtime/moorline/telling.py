@@ -1,51 +1,192 @@
-"""Turns what happens in a running turn into the events of its stream."""
+"""Telling what a turn does: each event stamped, numbered and given to whoever listens."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Protocol
 
 from moorline.errors import MoorlineError
-from moorline.events import Event, TextDelta, TextWithdrawn, TurnDone, TurnFailed
+from moorline.events import (
+    AgentStarted,
+    Asked,
+    Event,
+    HandedOver,
+    ModelFinished,
+    ModelStarted,
+    SessionChanged,
+    TextDelta,
+    TextWithdrawn,
+    ToolFinished,
+    ToolStarted,
+    TurnFailed,
+    TurnFinished,
+    TurnStarted,
+    UsageReported,
+)
 from moorline.reply import Reply
+from moorline_agents.messages import Usage
+from moorline_agents.telling import OnText, Silence, Telling, Why
+from moorline_checkpoint.turn import OpenTurn
+
+Hear = Callable[[Event], None]
 
 
-class Telling:
-    """Takes what models write, as a `moorline_agents.run.OnText`, and gives it out as events."""
+class TurnTelling(Telling, Protocol):
+    """Is told of one call and its turn, or of a turn that is recovered. However it ends, that is told once."""
 
-    def __init__(self) -> None:
-        self._events: asyncio.Queue[Event | None] = asyncio.Queue()
+    def begin(self, turn: OpenTurn, *, recovered: bool = False) -> None:
+        """A turn runs."""
+
+    def replay(self, reply: Reply) -> None:
+        """The message was answered before."""
+
+    def finish(self, reply: Reply) -> None:
+        """The turn is committed, or its reply told again."""
+
+    def fail(self, error: MoorlineError) -> None:
+        """The turn has failed, or the call came to none."""
+
+
+class Unheard(Silence):
+    """The telling of a turn to which nobody listens."""
+
+    def begin(self, turn: OpenTurn, *, recovered: bool = False) -> None:
+        pass
+
+    def replay(self, reply: Reply) -> None:
+        pass
+
+    def finish(self, reply: Reply) -> None:
+        pass
+
+    def fail(self, error: MoorlineError) -> None:
+        pass
+
+
+UNHEARD = Unheard()
+
+
+class Heard:
+    """The telling of a turn as events, each stamped and numbered."""
+
+    heard = True
+
+    def __init__(self, hear: Hear, *, device_id: str) -> None:
+        self._hear = hear
+        self._device_id = device_id
+        self._called_at = time.monotonic()
+        self._turn_no = 0
+        self._seq = 0
+        self._agent: str | None = None
+        self._ended = False
         self._text = ""
         """The text of the deltas since the last withdrawal."""
-        self._turn: asyncio.Future[Reply] | None = None
 
-    def __call__(self, text: str) -> None:
-        self._text += text
-        self._events.put_nowait(TextDelta(text=text))
+    def begin(self, turn: OpenTurn, *, recovered: bool = False) -> None:
+        self._turn_no = turn.turn_no
+        self._tell(
+            TurnStarted,
+            replayed=False,
+            attempt=turn.attempts,
+            recovered=recovered,
+            message_ids=tuple(message.id for message in turn.messages),
+            waited=0.0 if recovered else self._waited(),
+        )
+
+    def replay(self, reply: Reply) -> None:
+        self._turn_no, self._agent = reply.turn_no, reply.agent
+        ids = () if reply.message_id is None else (reply.message_id,)
+        self._tell(TurnStarted, replayed=True, attempt=1, recovered=False, message_ids=ids, waited=self._waited())
+
+    def agent_started(self, agent: str) -> None:
+        self._agent = agent
+        self._tell(AgentStarted)
+
+    def text(self, piece: str, /) -> None:
+        self._text += piece
+        self._tell(TextDelta, text=piece)
 
     def withdraw(self) -> None:
         if self._text:
             self._text = ""
-            self._events.put_nowait(TextWithdrawn())
+            self._tell(TextWithdrawn)
 
-    def end(self, turn: asyncio.Future[Reply]) -> None:
-        """The turn is over, with its reply or an error."""
-        self._turn = turn
-        self._events.put_nowait(None)
+    @contextmanager
+    def asking(self, model: str, *, shown: bool = True) -> Iterator[OnText | None]:
+        begun, first, failed = time.monotonic(), None, None
 
-    async def events(self) -> AsyncIterator[Event]:
-        """The events as they come; the last one is `TurnDone` or `TurnFailed`. Errors that are not ours are raised."""
-        while (event := await self._events.get()) is not None:
-            yield event
-        assert self._turn is not None  # noqa: S101 - it has ended
+        def on_text(piece: str) -> None:
+            nonlocal first
+            if first is None:
+                first = time.monotonic() - begun
+            self.text(piece)
+
+        self.model_started(model)
         try:
-            reply = await self._turn
-        except MoorlineError as error:
-            yield TurnFailed(error=error)
+            yield on_text if shown else None
+        except BaseException as error:
+            failed = type(error).__name__
+            raise
+        finally:
+            self.model_finished(model, first_text=first, failed=failed)
+
+    def model_started(self, model: str) -> None:
+        self._tell(ModelStarted, model=model)
+
+    def model_finished(self, model: str, *, first_text: float | None, failed: str | None) -> None:
+        self._tell(ModelFinished, model=model, first_text=first_text, failed=failed)
+
+    def spent(self, model: str, usage: Usage) -> None:
+        self._tell(UsageReported, model=model, usage=usage)
+
+    def tool_started(self, name: str, call_id: str, arguments: Mapping[str, Any]) -> None:
+        self._tell(ToolStarted, name=name, call_id=call_id, arguments=arguments)
+
+    def tool_finished(
+        self, name: str, call_id: str, *, result: Any = None, refused: Mapping[str, Any] | None = None
+    ) -> None:
+        self._tell(ToolFinished, name=name, call_id=call_id, result=result, refused=refused)
+
+    def handed_over(self, to: str, reason: str) -> None:
+        self._tell(HandedOver, to=to, reason=reason)
+
+    def session_changed(self, lock: str | None, why: Why) -> None:
+        self._tell(SessionChanged, lock=lock, why=why)
+
+    def finish(self, reply: Reply) -> None:
+        if self._ended:
             return
         if reply != self._text:
-            # The reply was not written to this stream: it was stored before, or made without a model.
-            if self._text:
-                yield TextWithdrawn()
-            yield TextDelta(text=str(reply))
-        yield TurnDone(reply=reply)
+            # The reply was not written here: it was stored before, or made without a model.
+            self.withdraw()
+            self.text(str(reply))
+        if reply.interrupt is not None and not reply.replayed:
+            self._tell(Asked, interrupt=reply.interrupt)
+        self._ended = True
+        self._tell(TurnFinished, reply=reply)
+
+    def fail(self, error: MoorlineError) -> None:
+        if not self._ended:
+            self._ended = True
+            self._tell(TurnFailed, error=error)
+
+    def _waited(self) -> float:
+        return time.monotonic() - self._called_at
+
+    def _tell(self, kind: type[Event], **what: Any) -> None:
+        self._seq += 1
+        stamp: dict[str, Any] = {
+            "seq": self._seq,
+            "turn_no": self._turn_no,
+            "agent": self._agent,
+            "at": time.time(),
+            "device_id": self._device_id,
+        }
+        self._hear(kind(**stamp, **what))
+
+
+def failed(error: MoorlineError) -> TurnFailed:
+    """The only event of a call that came to no runtime."""
+    return TurnFailed(seq=1, turn_no=0, agent=None, at=time.time(), device_id="", error=error)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Literal, assert_never
 from uuid import UUID, uuid4
@@ -22,12 +22,14 @@ from moorline.errors import (
     MoorlineError,
     SessionBusy,
     StoreUnavailable,
+    TurnCancelled,
     TurnTimeout,
     only_ours,
 )
 from moorline.execution import Execution, stale_resume
 from moorline.reply import Reply
 from moorline.results import reply_of
+from moorline.telling import UNHEARD, TurnTelling
 from moorline.waiters import Waiters
 from moorline_checkpoint.messages import POLICIES
 from moorline_checkpoint.queue import Busy, Dead, QueueAnswer, Replayed, StaleResume, Waiting
@@ -40,7 +42,8 @@ logger = logging.getLogger("moorline.runtime")
 class _Passage:
     """The progress of one call."""
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: Call, telling: TurnTelling) -> None:
+        self.telling = telling
         self.claim_id: UUID = uuid4()
         self.deadline = asyncio.timeout(call.timeout)
         self.recovered: tuple[Reply, ...] = ()
@@ -73,25 +76,32 @@ class TurnQueue:
     less must not get it set aside for that."""
     waiters: Waiters = field(default_factory=Waiters)
 
-    async def answer(self, call: Call) -> Reply:
+    async def answer(self, call: Call, telling: TurnTelling = UNHEARD) -> Reply:
         """The reply to the call's message.
 
         The work is done in a task of its own, so that a caller who goes away interrupts nothing halfway.
         """
-        passage = _Passage(call)
+        passage = _Passage(call, telling)
+        with self._failures_of(call, passage), self.waiters.of(call.message.device_id).call(queue_max=self.queue_max):
+            return await self._answer_in_the_background(call, passage)
+
+    @contextmanager
+    def _failures_of(self, call: Call, passage: _Passage) -> Iterator[None]:
+        """Has errors say whose turn they come out of and what stands of it, and tells them."""
         try:
-            with only_ours(), self.waiters.of(call.message.device_id).call(queue_max=self.queue_max):
-                return await self._answer_in_the_background(call, passage)
+            with only_ours():
+                yield
         except MoorlineError as error:
             if isinstance(error, SessionBusy):
                 passage.may_have_run = False
             error.device_id = self.turns.tags.of(call.message.device_id)
             error.message_id = call.message.message_id
             error.effects_kept = passage.effects_kept()
+            passage.telling.fail(error)
             raise
 
     async def _answer_in_the_background(self, call: Call, passage: _Passage) -> Reply:
-        task = self.background.start(self._in_time(call, passage))
+        task = self.background.start(self._to_the_end(call, passage))
         try:
             # A commit that is under way when the time is up is finished without its caller.
             await asyncio.wait([task], timeout=call.timeout + GRACE)
@@ -128,6 +138,17 @@ class TurnQueue:
                     on_failure(device_id, error)
         return count
 
+    async def _to_the_end(self, call: Call, passage: _Passage) -> Reply:
+        """Tells the outcome even if the caller has gone."""
+        try:
+            with self._failures_of(call, passage):
+                reply = await self._in_time(call, passage)
+        except asyncio.CancelledError:
+            passage.telling.fail(TurnCancelled("The caller went away, and its call was given up."))
+            raise
+        passage.telling.finish(reply)
+        return reply
+
     async def _in_time(self, call: Call, passage: _Passage) -> Reply:
         try:
             async with passage.deadline:
@@ -149,7 +170,7 @@ class TurnQueue:
                 await self._withdraw(call, passage)
             if self.on_store_down == "fail" or error.reached or call.message.resume is not None:
                 raise
-            return await stateless.answer(self.execution, call)
+            return await stateless.answer(self.execution, call, passage.telling)
         except BaseException:
             await self._withdraw(call, passage)
             raise
@@ -185,13 +206,14 @@ class TurnQueue:
 
     async def _execute(self, turn: OpenTurn, call: Call, passage: _Passage) -> Reply:
         passage.turn = turn
+        passage.telling.begin(turn)
         record = await self.execution.execute(
             turn,
-            call.on_text,
+            passage.telling,
             notify=call.message.message_id,
             overdue=lambda: passage.deadline.expired() and call.timeout >= self.turn_timeout,
         )
-        return reply_of(record, recovered=passage.recovered)
+        return reply_of(record, message_id=call.message.message_id, recovered=passage.recovered)
 
     def _answered(self, answer: Replayed | Busy | StaleResume | Dead, call: Call, passage: _Passage) -> Reply:
         match answer:
@@ -201,7 +223,11 @@ class TurnQueue:
                         "A message of %s came again with a different text; the reply to the first text stands.",
                         self.turns.tags.of(call.message.device_id),
                     )
-                return reply_of(answer.record, replayed=True, recovered=passage.recovered)
+                reply = reply_of(
+                    answer.record, message_id=call.message.message_id, replayed=True, recovered=passage.recovered
+                )
+                passage.telling.replay(reply)
+                return reply
             case Busy():
                 raise SessionBusy(answer.retry_after, full=answer.full)
             case StaleResume():
@@ -228,7 +254,7 @@ class TurnQueue:
             return None
 
     async def _finish(self, turn: OpenTurn) -> Reply:
-        reply = reply_of(await self.execution.execute(turn))
+        reply = reply_of(await self.execution.execute(turn), message_id=turn.messages[-1].id)
         if self.on_recovered is not None:
             self.on_recovered(turn.device_id, reply)
         return reply

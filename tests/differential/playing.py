@@ -12,7 +12,7 @@ import asyncpg
 
 from moorline import Moorline, Reply, Resume, Settings
 from moorline.errors import AgentError, MoorlineError
-from moorline.events import TextDelta, TurnDone, TurnFailed
+from moorline.events import TextDelta, TurnFailed, TurnFinished
 from moorline.execution import Execution
 from moorline.manager import Manager
 from moorline_agents.run import AgentDeps
@@ -265,7 +265,7 @@ class _Player:
             match event:
                 case TextDelta():
                     pieces.append(event.text)
-                case TurnDone():
+                case TurnFinished():
                     came = self._told(event.reply)
                 case TurnFailed():
                     came = _failure(event.error)

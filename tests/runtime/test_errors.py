@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from moorline import Agent, Moorline, Settings, ToolContext, errors, tool
+from moorline import Agent, Moorline, Settings, ToolContext, TurnFailed, errors, tool
 from moorline.errors import MoorlineError, UsageError
 from moorline_agents import ToolRefused
 from moorline_agents.transport import rule_client
@@ -31,6 +31,7 @@ RETRYABLE = {
     "StoreUnavailable": True,
     "ToolRefused": False,
     "TransactionError": False,
+    "TurnCancelled": True,
     "TurnTimeout": True,
     "UsageError": False,
 }
@@ -57,9 +58,9 @@ async def test_a_moorline_that_is_not_open_says_so(open_moorline: Open) -> None:
     moorline = open_moorline()
     with pytest.raises(UsageError, match="async with"):
         await moorline.run("hair please", {"device_id": "d1"})
-    with pytest.raises(UsageError, match="async with"):
-        async for _ in moorline.stream("hair please", {"device_id": "d1"}):
-            pass
+    [failed] = [event async for event in moorline.stream("hair please", {"device_id": "d1"})]
+    assert isinstance(failed, TurnFailed)
+    assert isinstance(failed.error, UsageError)
     async with moorline:
         pass
     for use in (moorline.session, moorline.transcript, moorline.erase):

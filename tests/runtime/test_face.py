@@ -18,7 +18,8 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = ["moorline", "moorline_agents", "moorline_checkpoint", "moorline_migrations"]
 FACE = """
     run_manager stream_manager Moorline Settings Reply Interrupt Resume TurnContext
-    Event TextDelta TextWithdrawn TurnDone TurnFailed
+    Event AgentStarted Asked HandedOver ModelFinished ModelStarted SessionChanged TextDelta TextWithdrawn
+    ToolFinished ToolStarted TurnFailed TurnFinished TurnStarted UsageReported
     Agent GraphAgent handover_tools tool ToolContext ToolRefused ChatModel Model
     Session TranscriptEntry DeadLetter DeviceCheckpointer StrictSerializer Migrations
 """

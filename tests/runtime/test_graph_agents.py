@@ -20,7 +20,7 @@ from langgraph.runtime import Runtime
 from langgraph.types import Command, Send, interrupt
 from pydantic import Field
 
-from moorline import GraphAgent, Moorline, Reply, Resume, TextDelta, TextWithdrawn, TurnDone, handover_tools
+from moorline import GraphAgent, Moorline, Reply, Resume, TextDelta, TextWithdrawn, TurnFinished, handover_tools
 from moorline.errors import AgentError, InvalidMessage
 from moorline_agents.run import RunContext
 
@@ -128,7 +128,7 @@ async def told(moorline: Moorline, text: str) -> tuple[list[str], Reply]:
                 shown.append(event.text)
             case TextWithdrawn():
                 shown.append("-")
-            case TurnDone():
+            case TurnFinished():
                 return shown, event.reply
     raise AssertionError(shown)
 

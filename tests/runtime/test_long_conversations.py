@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from moorline import Agent, Moorline, Reply, Settings, TextDelta, TextWithdrawn, TurnDone, tool
+from moorline import Agent, Moorline, Reply, Settings, TextDelta, TextWithdrawn, TurnFinished, tool
 from moorline.errors import AgentError, AnswerCutOff, ContextOverflow, ModelError
 from moorline_agents.messages import Message, ModelAnswer
 from moorline_agents.tools import ToolContext
@@ -191,7 +191,7 @@ async def test_what_a_stream_told_before_there_was_no_room_is_taken_back(dsn: st
     agent = Agent(name="desk", description="a desk", instructions="desk", model=Fussy())  # type: ignore[arg-type]
     async with Moorline(Settings(database_url=dsn), agents=[agent]) as moorline:
         events = [event async for event in moorline.stream("x" * 1500, DEVICE)]
-    assert [type(event) for event in events] == [TextDelta, TextWithdrawn, TextDelta, TurnDone]
+    assert [type(event) for event in events] == [TextDelta, TextWithdrawn, TextDelta, TurnFinished]
 
 
 async def test_what_is_shown_is_bounded_in_characters(dsn: str) -> None:

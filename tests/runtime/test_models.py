@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from moorline import Moorline, Settings, TextDelta, TurnDone
+from moorline import Moorline, Settings, TextDelta, TurnFinished
 from moorline_agents.agent import Agent
 from moorline_agents.messages import Message, ModelAnswer, Usage
 from moorline_agents.model import Model, ToolChoice
@@ -55,7 +55,7 @@ async def test_a_model_of_ones_own_answers_streams_and_calls_tools(settings: Set
     async with Moorline(settings, agents=[echoing("echo", model)]) as moorline:
         events = [event async for event in moorline.stream("hello", {"device_id": "d1"})]
         assert [event.text for event in events if isinstance(event, TextDelta)] == ["echo", " heard ", "hello"]
-        assert isinstance(events[-1], TurnDone)
+        assert isinstance(events[-1], TurnFinished)
         assert events[-1].reply == "echo heard hello"
         assert events[-1].reply.usage == {"prompt_tokens": 2, "completion_tokens": 3}
         assert await moorline.session("d1") is not None

@@ -8,7 +8,7 @@ from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import interrupt
 from pydantic import BaseModel
 
-from moorline import Event, GraphAgent, Moorline, TextDelta, TextWithdrawn, ToolContext, TurnDone, TurnFailed, tool
+from moorline import Event, GraphAgent, Moorline, TextDelta, TextWithdrawn, ToolContext, TurnFailed, TurnFinished, tool
 from moorline.errors import AgentError
 from moorline.manager import AgentProtocol
 from moorline_agents.agent import Agent
@@ -68,7 +68,7 @@ def summary(events: Sequence[Event]) -> list[str]:
                 told[-1] += event.text
             case TextWithdrawn():
                 told += ["withdrawn", ""]
-            case TurnDone():
+            case TurnFinished():
                 told.append("done")
             case TurnFailed():
                 told.append("failed")
@@ -93,7 +93,7 @@ async def test_what_was_said_before_a_call_is_withdrawn(open_moorline: Open, tex
         events = await streamed(moorline, text)
     assert summary(events) == told
     last = events[-1]
-    if isinstance(last, TurnDone):
+    if isinstance(last, TurnFinished):
         assert last.reply == told[-2]
     else:
         assert isinstance(last, TurnFailed)
@@ -103,15 +103,15 @@ async def test_what_was_said_before_a_call_is_withdrawn(open_moorline: Open, tex
 async def test_text_is_told_as_it_is_written(open_moorline: Open) -> None:
     async with open_moorline(agents=front(), rules=talkative) as moorline:
         events = await streamed(moorline, "hello")
-    assert len(events) > 2
-    assert TextWithdrawn() not in events
+    assert sum(isinstance(event, TextDelta) for event in events) > 1
+    assert not any(isinstance(event, TextWithdrawn) for event in events)
 
 
 async def test_a_reply_that_was_stored_before_is_told_whole(open_moorline: Open) -> None:
     async with open_moorline(agents=front(), rules=talkative) as moorline:
         await streamed(moorline, "look")
         again = await streamed(moorline, "look")
-    assert len(again) == 2
+    assert [event.type for event in again] == ["turn_started", "text_delta", "turn_finished"]
     assert summary(again) == ["It is red.", "done"]
 
 

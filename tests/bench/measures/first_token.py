@@ -101,14 +101,14 @@ async def first_texts(*, dsn: str, server: str) -> dict[str, float]:
     os.environ.update(environment, MOORLINE_TUNE_GC="true")
     from openai import AsyncOpenAI
 
-    from moorline import TextDelta, TurnDone, stream_manager
+    from moorline import TextDelta, TurnFinished, stream_manager
 
     async def managed(device: str, turn: int, times: Times) -> None:
         times.call()
         async for event in stream_manager(QUESTION, {"device_id": device, "message_id": f"m{turn}"}):
             if isinstance(event, TextDelta):
                 times.text(event.text)
-        if not isinstance(event, TurnDone) or event.reply.agent != "scheduling":
+        if not isinstance(event, TurnFinished) or event.reply.agent != "scheduling":
             raise ValueError(f"a turn ended with {event}")
 
     async def bare(client: AsyncOpenAI, times: Times) -> None:
