@@ -23,11 +23,26 @@ _ROW = 150
 """The same for a row of its history."""
 
 
-class _Cached(NamedTuple):
+class CachedHeads(NamedTuple):
+    """The heads of a device that a turn left."""
+
     heads: Mapping[str, HeadRows]
+    """By namespace."""
     fence: int
-    """The fence of the turn that left them."""
+    """The fence of the turn."""
     size: int
+
+    def ids(self) -> dict[str, str]:
+        """Their checkpoint IDs by namespace."""
+        return {ns: rows.head.checkpoint.id for ns, rows in self.heads.items()}
+
+    def that_are(self, ids: Mapping[str, str]) -> dict[str, HeadRows]:
+        """Those that have these IDs."""
+        return {ns: rows for ns, rows in self.heads.items() if ids.get(ns) == rows.head.checkpoint.id}
+
+
+NONE = CachedHeads({}, 0, 0)
+"""Nothing is cached."""
 
 
 class HeadCache:
@@ -37,22 +52,14 @@ class HeadCache:
     """
 
     def __init__(self) -> None:
-        self._heads: OrderedDict[str, _Cached] = OrderedDict()
+        self._heads: OrderedDict[str, CachedHeads] = OrderedDict()
         self._size = 0
         # Event loops in several threads may share the turns.
         self._changing = Lock()
 
-    def get(self, device_id: str, *, fence: int | None = None) -> Mapping[str, HeadRows]:
-        """By namespace, the heads that the device's last turn in this process left, if they are still cached.
-
-        If the claim's `fence` is lower than that turn's, the device was erased or its database fell back since, and
-        they are dropped.
-        """
-        cached = self._heads.get(device_id)
-        if cached is not None and fence is not None and fence < cached.fence:
-            self.forget(device_id)
-            return {}
-        return {} if cached is None else cached.heads
+    def get(self, device_id: str) -> CachedHeads:
+        """What the device's last turn in this process left, if it is still cached."""
+        return self._heads.get(device_id, NONE)
 
     def put(self, turn: OpenTurn) -> None:
         """Keeps the heads of the manager and of the agent that holds the session after a turn that was committed."""
@@ -63,7 +70,7 @@ class HeadCache:
             self._drop(turn.device_id)
             if not heads or size > LIMIT:  # it would only push out all others
                 return
-            self._heads[turn.device_id] = _Cached(heads, turn.fence, size)
+            self._heads[turn.device_id] = CachedHeads(heads, turn.fence, size)
             self._size += size
             while self._size > LIMIT:
                 self._drop(next(iter(self._heads)))
@@ -74,8 +81,7 @@ class HeadCache:
             self._drop(device_id)
 
     def _drop(self, device_id: str) -> None:
-        cached = self._heads.pop(device_id, None)
-        self._size -= 0 if cached is None else cached.size
+        self._size -= self._heads.pop(device_id, NONE).size
 
 
 def _left_by(turn: OpenTurn, ns: str) -> HeadRows | None:

@@ -17,7 +17,7 @@ from moorline_checkpoint.batcher import Batcher
 from moorline_checkpoint.claims import Claim, Claimed, answer_to, parsed, record_in, resume_in, turn_in
 from moorline_checkpoint.damage import readable, sound
 from moorline_checkpoint.device_key import admitted
-from moorline_checkpoint.head_cache import HeadCache
+from moorline_checkpoint.head_cache import CachedHeads, HeadCache
 from moorline_checkpoint.messages import IncomingMessage
 from moorline_checkpoint.packing import load_json, pack_json, pack_text, unpack_text
 from moorline_checkpoint.queue import DeadLetter, QueueAnswer
@@ -100,6 +100,7 @@ class Turns:
         Idempotent in `claim_id`: called again with the same one, it returns the same turn. A message that has to wait
         keeps its place for `WAITER_SECONDS` seconds after it last asked.
         """
+        cached = self._heads.get(message.device_id)
         claim = Claim(
             device_id=message.device_id,
             message_id=pack_text(message.message_id),
@@ -108,14 +109,14 @@ class Turns:
             resume=None if message.resume is None else pack_json(asdict(message.resume)),
             values=pack_json(message.values),
             on_busy=message.on_busy,
-            known=self._known(message.device_id),
+            known=json.dumps(cached.ids()),
         )
         while True:
             with sound(), admitted():
                 found, prefetched = await self._begins.answer(claim)
             try:
                 with readable():
-                    return answer_to(claim, found, self._heads_of(claim, found, prefetched))
+                    return answer_to(claim, found, self._heads_of(claim, found, prefetched, cached))
             except StateDamaged:
                 if not await self._put_back(claim, found):
                     raise
@@ -136,14 +137,15 @@ class Turns:
     async def begin_orphaned(self, device_id: str) -> OpenTurn | None:
         """Claims what a crashed process left behind on the device: its turn, or a message that waited there."""
         claim_id = uuid4()
-        claim = Claim(device_id, None, claim_id, None, None, None, "wait", self._known(device_id))
+        cached = self._heads.get(device_id)
+        claim = Claim(device_id, None, claim_id, None, None, None, "wait", json.dumps(cached.ids()))
         with sound():
             found, prefetched = await self._begins.answer(claim)
         try:
             with readable():
                 if found["outcome"] != "claimed":
                     return None
-                return turn_in(claim, found, self._heads_of(claim, found, prefetched))
+                return turn_in(claim, found, self._heads_of(claim, found, prefetched, cached))
         except StateDamaged:
             await self._put_back(claim, found)
             raise
@@ -357,14 +359,14 @@ class Turns:
         answers = (found[place] for place in range(1, len(outcomes) + 1))
         return [None if answer == "locked" else answer for answer in answers]
 
-    def _known(self, device_id: str) -> str:
-        """A JSON object of the cached heads by namespace, which Begin can leave out."""
-        return json.dumps({ns: rows.head.checkpoint.id for ns, rows in self._heads.get(device_id).items()})
-
-    def _heads_of(self, claim: Claim, found: dict[str, Any], prefetched: dict[str, HeadRows]) -> Mapping[str, HeadRows]:
-        """The heads that a claimed turn starts from: those that came with the claim, and the cached ones as far as they
-        are still the device's heads."""
+    def _heads_of(
+        self, claim: Claim, found: dict[str, Any], prefetched: dict[str, HeadRows], cached: CachedHeads
+    ) -> Mapping[str, HeadRows]:
+        """The heads that a claimed turn starts from: those that came with the claim, and those that were cached when it
+        was made, as far as they are still the device's heads."""
         if found["outcome"] != "claimed":
             return prefetched
-        cached, heads = self._heads.get(claim.device_id, fence=found["fence"]), found["heads"]
-        return prefetched | {ns: rows for ns, rows in cached.items() if heads.get(ns) == rows.head.checkpoint.id}
+        if found["fence"] < cached.fence:  # the device was erased, or its database fell back, since they were cached
+            self.forget(claim.device_id)
+            return prefetched
+        return prefetched | cached.that_are(found["heads"])

@@ -1,5 +1,6 @@
 """A process does not read again what it has cached of a device, and the cache is never wrong."""
 
+import asyncio
 import gc
 
 import pytest
@@ -89,14 +90,14 @@ async def test_what_is_known_stays_within_its_bounds(turns: Turns, monkeypatch: 
     devices = [f"d{number}" for number in range(30)]
     for device in devices:
         cache.put(await left(turns, device, size))
-        held = [one for one in devices if cache.get(one)]
+        held = [one for one in devices if cache.get(one).heads]
         assert len(held) * size <= head_cache.LIMIT
         # The last ones, in order of use.
         assert held == devices[devices.index(device) + 1 - len(held) : devices.index(device) + 1]
     assert len(held) > 5
     cache.put(await left(turns, "large", head_cache.LIMIT))
-    assert not cache.get("large")
-    assert [one for one in devices if cache.get(one)] == held
+    assert not cache.get("large").heads
+    assert [one for one in devices if cache.get(one).heads] == held
 
 
 async def test_a_device_that_goes_on_is_counted_once(turns: Turns, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,13 +107,23 @@ async def test_a_device_that_goes_on_is_counted_once(turns: Turns, monkeypatch: 
     cache.put(other)
     for _ in range(50):
         cache.put(first)
-    assert cache.get("d2")
+    assert cache.get("d2").heads
     for _ in range(50):
         cache.put(first)
         cache.forget("d1")
         cache.forget("d1")
-    assert not cache.get("d1")
-    assert cache.get("d2")
+    assert not cache.get("d1").heads
+    assert cache.get("d2").heads
+
+
+async def test_what_a_claim_need_not_bring_stays_until_it_is_answered(turns: Turns) -> None:
+    """Else a turn in a crowd would read one by one what others have pushed out of the cache meanwhile."""
+    first = await left(turns, "d1", 10)
+    await turns.commit(first, record(first))
+    claiming = asyncio.create_task(claim(turns, message("m2")))
+    await asyncio.sleep(0)
+    turns.forget("d1")
+    assert (await claiming).prefetched["desk"].head.values == list(first.channel_values.values())
 
 
 async def test_the_writes_of_a_history_keep_their_order(turns: Turns) -> None:
@@ -132,7 +143,7 @@ async def test_the_writes_of_a_history_keep_their_order(turns: Turns) -> None:
         turn.put(CheckpointRow("desk", ended, begun, "json", b"", counted, "{}"), [])
         await turns.commit(turn, record(turn))
         cache.put(turn)
-        held = dict(cache.get("d1"))
+        held = dict(cache.get("d1").heads)
         assert held["desk"].head.checkpoint.id == ended
         told += [f"{number}{place}".encode() for place in ("~10", "~11", "~20")]
         assert [write.blob for write in held["desk"].history.writes] == told
