@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from moorline.embedded.roles import EmbeddedDatabase
 from moorline.errors import StoreUnavailable
 from moorline.settings import Settings
-from moorline_agents.scheduling.demo import seed_demo
 from moorline_checkpoint.device_key import DeviceKey
 from moorline_checkpoint.saver import DeviceCheckpointer
 from moorline_checkpoint.turns import Turns
@@ -42,10 +41,11 @@ async def open_backend(
     the services and opening hours of the demonstration.
     """
     dsn, schema = settings.database_url, settings.schema_name
-    own = dsn is None
     if dsn is None:
         embedded = await EmbeddedDatabase.open(settings.data_folder, schema=schema)
         await embedded.migrate(components)
+        if SCHEDULING in components:
+            await embedded.seed()
         dsn = embedded.app
     saver = DeviceCheckpointer.from_conn_string(
         dsn,
@@ -60,8 +60,6 @@ async def open_backend(
     try:
         async with saver.database.connection() as connection:
             await check(connection, schema=schema, components=components)
-            if own and SCHEDULING in components:
-                await seed_demo(connection, schema=schema)
         await saver.database.prepare_tags()
         await key.find_out()
     except StoreUnavailable:

@@ -321,6 +321,7 @@ import asyncpg
 from pydantic import BaseModel
 from moorline import Agent, Moorline, Settings, ToolContext, tool
 from moorline.testing import Call, ModelReply, rule_client
+from moorline_migrations import SCHEDULING
 
 class Sql(BaseModel):
     text: str
@@ -341,8 +342,8 @@ def rules(request):
     return ModelReply(calls=(Call(name="run_sql", arguments={"text": last["content"]}),))
 
 async def main(data, schema):
-    agents = [Agent(name="desk", description="runs SQL", instructions="desk", tools=[run_sql])]
-    async with Moorline(Settings(data=Path(data), schema_name=schema), agents=agents, client=rule_client(rules)) as m:
+    desk = Agent(name="desk", description="runs SQL", instructions="desk", tools=[run_sql], migrations=SCHEDULING)
+    async with Moorline(Settings(data=Path(data), schema_name=schema), agents=[desk], client=rule_client(rules)) as m:
         for n, line in enumerate(sys.stdin):
             print(await m.run(line.strip(), {"device_id": f"d{n}"}), flush=True)
 
@@ -360,6 +361,8 @@ ESCAPES = [
     "DROP TABLE @conversation_turns",
     "UPDATE @moorline_schema SET oldest_code = 99",
     "DELETE FROM @moorline_keys",
+    "INSERT INTO @appointment_services (name, minutes) VALUES ('obey', 1)",
+    "UPDATE @appointment_hours SET opens = '00:00'",
     "SELECT count(*) FROM @conversation_turns",
 ]
 """What a hijacked agent may try; only the last is allowed."""

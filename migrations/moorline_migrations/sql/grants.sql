@@ -76,18 +76,27 @@ BEGIN
     IF pg_catalog.to_regprocedure('public.scheduling_erase(text)') IS NULL THEN
         RETURN;
     END IF;
-    GRANT SELECT, INSERT, UPDATE, DELETE ON
+    GRANT SELECT, INSERT, UPDATE, DELETE ON public.appointments TO moorline_app;
+    -- The catalogue is what models are told, so the role of their tools only reads it: moorline_owner fills it, or a role
+    -- of yours.
+    REVOKE ALL ON
         public.appointment_services,
         public.appointment_providers,
         public.appointment_offers,
         public.appointment_hours,
-        public.appointment_closures,
-        public.appointments
+        public.appointment_closures
+    FROM moorline_app;
+    GRANT SELECT ON
+        public.appointment_services,
+        public.appointment_providers,
+        public.appointment_offers,
+        public.appointment_hours,
+        public.appointment_closures
     TO moorline_app;
-    GRANT USAGE ON SEQUENCE
+    REVOKE ALL ON SEQUENCE
         public.appointment_services_service_id_seq,
         public.appointment_providers_provider_id_seq
-    TO moorline_app;
+    FROM moorline_app;
     GRANT EXECUTE ON FUNCTION public.scheduling_erase, public.scheduling_export TO moorline_app;
 END
 $$;

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 from urllib.parse import urlsplit
 
 import asyncpg
 
 from moorline.embedded.sharing import embedded_dsn
+from moorline_agents.scheduling.demo import seed_demo
 from moorline_migrations.components import Migrations
 from moorline_migrations.errors import connect_errors, store_errors
 from moorline_migrations.identifiers import in_schema
 from moorline_migrations.runner import migrate
 from moorline_migrations.versions import Version
+
+if TYPE_CHECKING:
+    from asyncpg import Connection, Record
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,15 +55,26 @@ class EmbeddedDatabase:
         await self._execute("rights.sql")
         return applied
 
+    async def seed(self) -> None:
+        """Fills an empty catalogue of appointments with that of the demonstration."""
+        async with _connection(self.owner) as connection:
+            await seed_demo(connection, schema=self.schema)
+
     async def _execute(self, script: str) -> None:
         sql = in_schema((files("moorline.embedded") / script).read_text(encoding="utf-8"), self.schema)
-        with connect_errors():
-            connection = await asyncpg.connect(self.superuser)
-        try:
-            with store_errors():
-                await connection.execute(sql)
-        finally:
-            await connection.close()
+        async with _connection(self.superuser) as connection:
+            await connection.execute(sql)
+
+
+@asynccontextmanager
+async def _connection(dsn: str) -> AsyncIterator[Connection[Record]]:
+    with connect_errors():
+        connection = await asyncpg.connect(dsn)
+    try:
+        with store_errors():
+            yield connection
+    finally:
+        await connection.close()
 
 
 def _as_role(dsn: str, role: str) -> str:
