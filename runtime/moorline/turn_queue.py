@@ -30,7 +30,7 @@ from moorline.execution import Execution, stale_resume
 from moorline.reply import Reply
 from moorline.results import reply_of
 from moorline.telling import UNHEARD, TurnTelling
-from moorline.waiters import Waiters
+from moorline.waiters import FULL, Waiters
 from moorline_checkpoint.messages import POLICIES
 from moorline_checkpoint.queue import Busy, Dead, QueueAnswer, Replayed, StaleResume, Waiting
 from moorline_checkpoint.turn import OpenTurn
@@ -81,8 +81,11 @@ class TurnQueue:
 
         The work is done in a task of its own, so that a caller who goes away interrupts nothing halfway.
         """
+        waiters = self.waiters.of(call.message.device_id)
+        if waiters.full(self.queue_max):  # before anything is made for the call: a flood must cost others little
+            raise self._told(SessionBusy(FULL, full=True), call, telling, effects_kept=False)
         passage = _Passage(call, telling)
-        with self._failures_of(call, passage), self.waiters.of(call.message.device_id).call(queue_max=self.queue_max):
+        with self._failures_of(call, passage), waiters.call():
             return await self._answer_in_the_background(call, passage)
 
     @contextmanager
@@ -94,11 +97,15 @@ class TurnQueue:
         except MoorlineError as error:
             if isinstance(error, SessionBusy):
                 passage.may_have_run = False
-            error.device_id = self.turns.tags.of(call.message.device_id)
-            error.message_id = call.message.message_id
-            error.effects_kept = passage.effects_kept()
-            passage.telling.fail(error)
+            self._told(error, call, passage.telling, effects_kept=passage.effects_kept())
             raise
+
+    def _told(self, error: MoorlineError, call: Call, telling: TurnTelling, *, effects_kept: bool) -> MoorlineError:
+        error.device_id = self.turns.tags.of(call.message.device_id)
+        error.message_id = call.message.message_id
+        error.effects_kept = effects_kept
+        telling.fail(error)
+        return error
 
     async def _answer_in_the_background(self, call: Call, passage: _Passage) -> Reply:
         task = self.background.start(self._to_the_end(call, passage))

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from weakref import WeakValueDictionary
 
-from moorline.errors import SessionBusy
 from moorline_checkpoint.turns import WAITER_SECONDS
 
 POLL = 0.1
@@ -43,13 +42,14 @@ class DeviceWaiters:
         self._calls = 0
         self._waiters: list[Waiter] = []
 
+    def full(self, queue_max: int) -> bool:
+        """Whether there are already so many calls that, beside the one that runs, `queue_max` wait: the database would
+        refuse another message."""
+        return self._calls > queue_max
+
     @contextmanager
-    def call(self, *, queue_max: int) -> Iterator[None]:
-        """Counts a call of the device for as long as the block runs. Raises `SessionBusy` if there are already so many
-        that, beside the one that runs, `queue_max` wait: the database would refuse the message, and a flood must cost
-        the process little."""
-        if self._calls > queue_max:
-            raise SessionBusy(FULL, full=True)
+    def call(self) -> Iterator[None]:
+        """Counts a call of the device for as long as the block runs."""
         self._calls += 1
         try:
             yield
@@ -93,4 +93,5 @@ class Waiters:
 
     def of(self, device_id: str) -> DeviceWaiters:
         """The device's waiters; the same object for as long as anything refers to it."""
-        return self._devices.setdefault(device_id, DeviceWaiters())
+        found = self._devices.get(device_id)
+        return self._devices.setdefault(device_id, DeviceWaiters()) if found is None else found
