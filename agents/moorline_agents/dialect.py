@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Any
+from typing import Any, Literal
 
 from moorline_agents.calls import arguments_of, name_of
 from moorline_agents.extra_fields import REASONING
@@ -65,8 +65,9 @@ class Dialect:
     """Whether an answer may make only one call."""
     no_system: bool = False
     """Whether what the system says has to stand in the person's message, and the roles have to alternate."""
-    all_reasoning: bool = False
-    """Whether it wants its reasoning back in later turns, too."""
+    reasoning: Literal["own", "turn", "all"] = "own"
+    """Which answers with calls are shown with reasoning, if only an empty text: those of this turn that came with some
+    from this server, all of this turn, or all."""
 
     def body(self, request: Request) -> Body:
         """The body of a request, but for its being streamed, in the form that the server takes."""
@@ -94,8 +95,10 @@ class Dialect:
 
     def _learned_form(self, refusal: str, messages: Sequence[_Wired]) -> Dialect | None:
         demanded = bool(_DEMANDED.search(refusal))
-        if demanded and not self.all_reasoning and _lacks_reasoning(messages):
-            return replace(self, all_reasoning=True)
+        if demanded and self.reasoning == "own" and _lacks_reasoning(messages[_turn(messages) :]):
+            return replace(self, reasoning="turn")
+        if demanded and self.reasoning != "all" and _lacks_reasoning(messages):
+            return replace(self, reasoning="all")
         named = {name for name in _extra_names(messages) if re.search(rf"\b{re.escape(name)}\b", refusal)}
         if named := named - ({REASONING} if demanded else set()):
             return replace(self, without=self.without | named)
@@ -110,7 +113,7 @@ class Dialect:
         return replace(self, no_system=True) if not self.no_system and _ROLE.search(refusal) else None
 
     def _wired(self, messages: Sequence[Message]) -> list[_Wired]:
-        turn = max((at for at, message in enumerate(messages) if message["role"] == "user"), default=0)
+        turn = _turn(messages)
         wired: list[_Wired] = []
         known: dict[str, str] = {}  # IDs by which the server knows the calls that are being answered
         for at, message in enumerate(messages):
@@ -140,10 +143,10 @@ class Dialect:
         elif calls:
             written["content"] = message["content"]
         extra = dict(message.get("extra", {})) if own else {}
-        if self.all_reasoning and calls:
-            extra.setdefault(REASONING, "")
-        elif not in_turn and not self.all_reasoning:
+        if not in_turn and self.reasoning != "all":
             extra.pop(REASONING, None)
+        elif calls and self.reasoning != "own":
+            extra.setdefault(REASONING, "")
         return {**self._taken(extra), **written}, known
 
     def _call(self, call: Mapping[str, Any], *, own: bool) -> _Wired:
@@ -203,6 +206,11 @@ def _without_system(messages: Sequence[_Wired]) -> list[_Wired]:
         else:
             wired.append(message)
     return wired
+
+
+def _turn(messages: Sequence[Mapping[str, Any]]) -> int:
+    """Where the turn that is being answered begins: the position of the person's last message."""
+    return max((at for at, message in enumerate(messages) if message["role"] == "user"), default=0)
 
 
 def _lacks_reasoning(messages: Sequence[_Wired]) -> bool:

@@ -287,9 +287,7 @@ async def test_of_two_hand_overs_in_one_answer_the_first_stands_and_the_second_i
     assert model.refused == []
 
 
-@pytest.mark.parametrize(
-    "server", [server for server in SERVERS if not server.reasons_always], ids=lambda server: server.name
-)
+@pytest.mark.parametrize("server", SERVERS, ids=lambda server: server.name)
 async def test_a_history_that_is_broken_already_is_put_right_for_the_server(dsn: str, server: Server) -> None:
     def call(*ids: str) -> Message:
         calls: Any = [{"id": own, "type": "function", "function": {"name": "read", "arguments": "{}"}} for own in ids]

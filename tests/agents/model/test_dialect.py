@@ -14,7 +14,7 @@ from moorline_agents.messages import Message, ModelAnswer
 from moorline_agents.model import ChatModel
 from moorline_agents.model_errors import ModelError
 from moorline_agents.transport import Reply, rule_client
-from tests.strict_model import DEEPSEEK, GEMINI, OPENAI, Server, StrictModel
+from tests.strict_model import DEEPSEEK, DEEPSEEK_4, GEMINI, OPENAI, Server, StrictModel
 
 FIND = {"type": "function", "function": {"name": "find", "parameters": {"type": "object"}}}
 FORCED = {"type": "function", "function": {"name": "find"}}
@@ -252,6 +252,26 @@ async def test_reasoning_goes_back_only_within_its_turn() -> None:
     await ask(chat, [*history, {"role": "assistant", "content": "fine"}, ASKED])
     assert "reasoning_content" not in strict.requests[-1].messages[1]
     assert strict.refused == []
+
+
+@pytest.mark.parametrize("server", [DEEPSEEK, DEEPSEEK_4], ids=lambda server: server.name)
+async def test_calls_of_another_model_are_shown_without_reasoning_of_theirs(server: Server) -> None:
+    _, _, history = await turn(OPENAI, TWO_CALLS)
+    strict = StrictModel(rules=lambda request: TWO_CALLS if request.tools else TEXT, server=server)
+    chat = model(strict)
+    answer = await chat.complete(history, tools=[FIND])  # in the turn in which the other model made them
+    history += [answer.message, *(result(call["id"]) for call in answer.message["tool_calls"])]
+    history.append((await chat.complete(history)).message)
+    for _ in range(2):  # and in later turns, with calls of its own beside them
+        history.append(ASKED)
+        history.append((await chat.complete(history)).message)
+    learned = len(strict.refused)
+    assert learned == (2 if server.reasons_always else 1)
+    history.append(ASKED)
+    await chat.complete(history, tools=[FIND])
+    assert len(strict.refused) == learned
+    given = [message.get("reasoning_content") for message in strict.requests[1].messages if message.get("tool_calls")]
+    assert given == ["", "reasoning 1"]
 
 
 @pytest.mark.parametrize("field", ["new_field", "call_field", "inner_field"])
