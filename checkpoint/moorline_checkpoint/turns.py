@@ -64,6 +64,8 @@ class TranscriptEntry:
     """A committed turn with the texts of its messages; times are the database's."""
 
     texts: tuple[str, ...]
+    message_ids: tuple[str, ...]
+    """In the order of `texts`."""
     record: TurnRecord
     started_at: datetime
     committed_at: datetime
@@ -304,13 +306,17 @@ class Turns:
         """Whether anything of the device is stored: its state, messages, turns, or checkpoints of a graph."""
         return bool(await self._database.fetchval("known", device_id))
 
-    async def transcript(self, device_id: str) -> list[TranscriptEntry]:
-        """All committed turns of the device, oldest first."""
-        rows = await self._database.fetch("transcript", device_id)
+    async def transcript(
+        self, device_id: str, *, before: int | None = None, limit: int | None = None
+    ) -> list[TranscriptEntry]:
+        """The committed turns of the device, oldest first: all of them, or the last `limit` of those before the turn
+        `before`."""
+        rows = await self._database.fetch("transcript", device_id, before, limit)
         with readable():
             return [
                 TranscriptEntry(
                     texts=tuple(map(unpack_text, row["texts"])),
+                    message_ids=tuple(map(unpack_text, row["message_ids"])),
                     record=record_in(
                         {**row, "usage": json.loads(row["usage"]), "interrupt": json.loads(row["interrupt"] or "null")}
                     ),

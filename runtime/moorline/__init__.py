@@ -51,6 +51,9 @@ if TYPE_CHECKING:
         MoorlineError as MoorlineError,
     )
     from moorline.errors import (
+        NothingWaits as NothingWaits,
+    )
+    from moorline.errors import (
         SchemaMismatch as SchemaMismatch,
     )
     from moorline.errors import (
@@ -135,6 +138,7 @@ else:
                 "MessageSetAside",
                 "ModelError",
                 "MoorlineError",
+                "NothingWaits",
                 "SchemaMismatch",
                 "SessionBusy",
                 "StaleTurn",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from moorline.errors import InvalidDeviceID, InvalidMessage
+from moorline.errors import ConfigurationError, InvalidDeviceID, InvalidMessage
 from moorline.logs import show_logs
 from moorline.settings import Settings, load_settings
 from moorline_migrations import runner
@@ -54,6 +54,25 @@ def chat(
     from moorline.chat import converse, in_terminal
 
     converse(_app(app, quiet=in_terminal()), device=device)
+
+
+@app.command()
+def serve(
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="The port; 0: a free one.", min=0, max=65535)] = 8000,
+    workers: Annotated[int, typer.Option(help="Processes, each with connections of its own.", min=1)] = 1,
+    app: App = None,
+) -> None:
+    """Serve the chat page and the HTTP API. Stops with Ctrl-C, after the turns that run."""
+    try:
+        from moorline.http.server import serve as serve_http
+    except ModuleNotFoundError as error:
+        if error.name not in {"fastapi", "jwt", "limits", "uvicorn"}:
+            raise
+        raise ConfigurationError("The HTTP face is not installed; run `pip install 'moorline[http]'`.") from None
+
+    _app(app, quiet=False)
+    serve_http(app=app or None, host=host, port=port, workers=workers)
 
 
 @app.command()

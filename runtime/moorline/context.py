@@ -102,7 +102,7 @@ def check_call(
     turn = TurnContext.of(context, device_keys=settings.device_keys)
     resume = _checked(message) if isinstance(message, Resume) else None
     checked = IncomingMessage(
-        device_id=_device(turn, settings),
+        device_id=device_of(turn, settings),
         message_id=_message_id(turn.message_id, resume, required=settings.require_message_id),
         text=_text(message) if resume is None else _said(resume),
         resume=resume,
@@ -134,7 +134,9 @@ def stored_message_id(message_id: object) -> str:
     return str(text)
 
 
-def _device(turn: TurnContext, settings: Settings) -> str:
+def device_of(turn: TurnContext, settings: Settings) -> str:
+    """The ID of the device that speaks, as it is stored. Raises `InvalidDeviceID` or `InvalidContext`; also for an ID
+    that only looks as if it had a channel."""
     own = require_device_id(turn.device_id, uuid_only=settings.device_ids == "uuid")
     if turn.channel is None:
         channel, colon, _ = own.partition(":")

@@ -30,6 +30,7 @@ __all__ = [
     "MessageSetAside",
     "ModelError",
     "MoorlineError",
+    "NothingWaits",
     "SchemaMismatch",
     "SessionBusy",
     "StaleTurn",
@@ -46,6 +47,10 @@ __all__ = [
 class InvalidMessage(MoorlineError, ValueError):
     """The message is empty, too long or not text, or a `Resume` that nothing waits for. Nothing was stored; sending it
     again does not help."""
+
+
+class NothingWaits(InvalidMessage):
+    """A `Resume` for a question that does not wait: it was answered, or closed by another message. Send a message."""
 
 
 class InvalidContext(MoorlineError, ValueError):

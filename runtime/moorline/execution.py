@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from langgraph.types import Command
 
 from moorline.background import Background
-from moorline.errors import InvalidMessage, StaleTurn, StateDamaged, StoreUnavailable
+from moorline.errors import InvalidMessage, NothingWaits, StaleTurn, StateDamaged, StoreUnavailable
 from moorline.journal import TurnJournal
 from moorline.manager import StartOver
 from moorline.results import failure_of, is_outer, record_of
@@ -231,9 +231,9 @@ def _tune_collector() -> None:
     gc.set_threshold(max(youngest, COLLECT_AFTER), *older)
 
 
-def stale_resume(resume: Resume) -> InvalidMessage:
+def stale_resume(resume: Resume) -> NothingWaits:
     """The error for a `Resume` whose interrupt is not waiting for an answer."""
-    return InvalidMessage(
+    return NothingWaits(
         f"No interrupt {resume.interrupt_id!r} is waiting for an answer on this device: it was answered, or the "
         "conversation has moved on. Send a message instead."
     )

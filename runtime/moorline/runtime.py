@@ -27,6 +27,7 @@ from moorline_agents.run import AgentDeps
 from moorline_checkpoint.queue import DeadLetter
 from moorline_checkpoint.turns import TranscriptEntry
 from moorline_migrations.components import CORE, Migrations, distinct
+from moorline_migrations.runner import check
 
 if TYPE_CHECKING:
     from langgraph.checkpoint.serde.base import SerializerProtocol
@@ -196,10 +197,14 @@ class Moorline:
         with only_ours():
             return await self._backend.saver.get_session(await self._device(device_id))
 
-    async def transcript(self, device_id: str) -> list[TranscriptEntry]:
-        """All committed turns of the device with their messages, oldest first. The text of a `Resume` is its value."""
+    async def transcript(
+        self, device_id: str, *, before: int | None = None, limit: int | None = None
+    ) -> list[TranscriptEntry]:
+        """The committed turns of the device with their messages, oldest first: all of them, or the last `limit` of
+        those before the turn number `before`. The text of a `Resume` is its value."""
         with only_ours():
-            entries = await self._backend.turns.transcript(await self._device(device_id))
+            device_id = await self._device(device_id)
+            entries = await self._backend.turns.transcript(device_id, before=before, limit=limit)
             return [replace(entry, record=replace(entry.record, usage=usage_of(entry.record))) for entry in entries]
 
     async def pending(self, device_id: str) -> Interrupt | None:
@@ -234,6 +239,13 @@ class Moorline:
         """Whether anything is stored of a conversation with the device."""
         with only_ours():
             return await self._backend.turns.known(await self._device(device_id))
+
+    async def check(self) -> None:
+        """Raises what would keep a turn from running now: `StoreUnavailable`, `SchemaMismatch`, or `UsageError` if it
+        is not open or is being closed."""
+        with only_ours():
+            async with self._backend.saver.database.connection() as connection:
+                await check(connection, schema=self.settings.schema_name, components=self.components)
 
     @property
     def components(self) -> tuple[Migrations, ...]:

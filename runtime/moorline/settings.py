@@ -96,8 +96,8 @@ _Channel = Annotated[str, AfterValidator(_channel_name)]
 _Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
-class Settings(BaseSettings):
-    """The settings of one runtime, frozen.
+class EnvironmentSettings(BaseSettings):
+    """Settings that are frozen and read from the environment.
 
     Each is read from its environment variable (its alias, or `MOORLINE_` and the field's name), unless it is passed
     by name; an empty variable counts as unset. Raises `ConfigurationError`, which names the variable and what it may
@@ -114,6 +114,27 @@ class Settings(BaseSettings):
         hide_input_in_errors=True,
         protected_namespaces=(),
     )
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _explain(cls, values: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        try:
+            return handler(values)
+        except ValidationError as error:
+            faults = [cls._fault(fault["loc"], fault["msg"]) for fault in error.errors(include_input=False)]
+        # Raised outside the handler, so that pydantic's error, which holds the secrets, is in no traceback.
+        raise ConfigurationError(f"Wrong settings. {'; '.join(faults)}.")
+
+    @classmethod
+    def _fault(cls, where: tuple[int | str, ...], message: str) -> str:
+        name = str(where[0]) if where else ""
+        field = cls.model_fields.get(name)
+        variable = name if field is None else field.validation_alias or f"{PREFIX}{name.upper()}"
+        return ": ".join(filter(None, (str(variable), message.removeprefix("Value error, "))))
+
+
+class Settings(EnvironmentSettings):
+    """The settings of one runtime."""
 
     database_url: Annotated[_Text, AfterValidator(_plain_dsn)] | None = Field(
         default=None, validation_alias="DATABASE_URL", repr=False
@@ -243,16 +264,6 @@ class Settings(BaseSettings):
         except RuntimeError:
             raise ConfigurationError("There is no home folder to keep data in; set MOORLINE_DATA.") from None
 
-    @model_validator(mode="wrap")
-    @classmethod
-    def _explain(cls, values: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        try:
-            return handler(values)
-        except ValidationError as error:
-            faults = [_fault(str(fault["loc"][0]), fault["msg"]) for fault in error.errors(include_input=False)]
-        # Raised outside the handler, so that pydantic's error, which holds the secrets, is in no traceback.
-        raise ConfigurationError(f"Wrong settings. {'; '.join(faults)}.")
-
     @model_validator(mode="after")
     def _lasting(self) -> Self:
         platform = next((name for name in SERVERLESS if os.environ.get(name)), None)
@@ -272,12 +283,6 @@ class Settings(BaseSettings):
 def load_settings() -> Settings:
     """The settings of the environment. Raises `ConfigurationError`."""
     return Settings()
-
-
-def _fault(name: str, message: str) -> str:
-    field = Settings.model_fields.get(name)
-    variable = name if field is None else field.validation_alias or f"{PREFIX}{name.upper()}"
-    return f"{variable}: {message.removeprefix('Value error, ')}"
 
 
 def _platform_folder() -> Path:

@@ -24,6 +24,7 @@ RETRYABLE = {
     "InvalidMetadata": False,
     "MessageSetAside": False,
     "MoorlineError": False,
+    "NothingWaits": False,
     "SchemaMismatch": False,
     "SessionBusy": True,
     "StaleTurn": True,

@@ -65,13 +65,26 @@ SELECT @schema.moorline_cancel($1::text);
 SELECT @schema.moorline_known($1::text);
 
 -- name: transcript repeatable
-SELECT t.turn_no, t.agent, t.reply, t.handoffs, t.usage, t.interrupt, t.started_at, t.committed_at,
-    ARRAY(
-        SELECT m.text FROM @schema.conversation_messages m
-        WHERE m.device_id = $1::text AND m.turn_no = t.turn_no ORDER BY m.arrival) AS texts
-FROM @schema.conversation_turns t
-WHERE t.device_id = $1::text
-ORDER BY t.turn_no;
+-- The last $3 turns before the turn $2, oldest first; null: all of them.
+WITH page AS (
+    SELECT t.turn_no, t.agent, t.reply, t.handoffs, t.usage, t.interrupt, t.started_at, t.committed_at
+    FROM @schema.conversation_turns t
+    WHERE t.device_id = $1::text AND ($2::bigint IS NULL OR t.turn_no < $2::bigint)
+    ORDER BY t.turn_no DESC
+    LIMIT $3::integer
+), said AS (
+    SELECT m.turn_no, pg_catalog.array_agg(m.message_id ORDER BY m.arrival) AS message_ids,
+        pg_catalog.array_agg(m.text ORDER BY m.arrival) AS texts
+    FROM @schema.conversation_messages m
+    WHERE m.device_id = $1::text AND m.turn_no >= (SELECT pg_catalog.min(p.turn_no) FROM page p)
+        AND m.turn_no <= (SELECT pg_catalog.max(p.turn_no) FROM page p)
+    GROUP BY m.turn_no
+)
+SELECT p.turn_no, p.agent, p.reply, p.handoffs, p.usage, p.interrupt, p.started_at, p.committed_at,
+    coalesce(s.message_ids, '{}'::text[]) AS message_ids, coalesce(s.texts, '{}'::text[]) AS texts
+FROM page p
+LEFT JOIN said s ON s.turn_no = p.turn_no
+ORDER BY p.turn_no;
 
 -- name: orphaned repeatable
 -- Devices with an open turn, or with a message that waited in a process that is gone; begin finds out whether the turn

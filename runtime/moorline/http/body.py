@@ -1,0 +1,48 @@
+"""The body of a request: bounded in bytes and in time before anything reads it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from moorline.http.errors import BodyTooLarge, BodyTooSlow
+
+if TYPE_CHECKING:
+    from starlette.types import Message, Receive
+
+DISCARDED = 16
+"""How many times the largest body is read and thrown away, so that a client that is still sending gets the answer."""
+
+
+class BoundedBody:
+    """An ASGI `receive` that raises `BodyTooLarge` after so many bytes, and `BodyTooSlow` if the body is not there in
+    so many seconds."""
+
+    def __init__(self, receive: Receive, *, largest: int, seconds: float) -> None:
+        self._receive = receive
+        self._largest, self._seconds = largest, seconds
+        self._until: float | None = None
+        self._received = 0
+        self._complete = False
+
+    async def __call__(self) -> Message:
+        if self._complete:  # what follows is the end of the connection
+            return await self._receive()
+        message = await self._in_time()
+        if self._received > self._largest:
+            while not self._complete and self._received <= self._largest * DISCARDED:
+                await self._in_time()
+            raise BodyTooLarge(f"The body has more than {self._largest:,} bytes; send less.")
+        return message
+
+    async def _in_time(self) -> Message:
+        if self._until is None:
+            self._until = asyncio.get_running_loop().time() + self._seconds
+        try:
+            async with asyncio.timeout_at(self._until):
+                message = await self._receive()
+        except TimeoutError:
+            raise BodyTooSlow(f"The body was not complete within {self._seconds:g} s; send it again.") from None
+        self._received += len(message.get("body", b""))
+        self._complete = not message.get("more_body", False)
+        return message

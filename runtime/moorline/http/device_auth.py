@@ -1,0 +1,105 @@
+"""Who is asking: the device of a request, by the mode that was chosen (`MOORLINE_DEVICE_AUTH`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Protocol
+
+from moorline.context import TurnContext, device_of
+from moorline.errors import InvalidDeviceID
+from moorline.http.errors import Unidentified
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+    from moorline.settings import Settings
+
+HEADER = "X-Device-ID"
+
+RENEWED = "X-Device-Token"
+"""The header of an answer that brings a renewed token."""
+
+FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
+"""Headers of a request that came through a proxy, which may stand on this machine while the client does not."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Caller:
+    """The device that asks."""
+
+    device_id: str
+    """As it is stored."""
+    renewed_token: str | None = None
+    """A token to use from now on."""
+
+
+class Auth(Protocol):
+    """A way to prove whose device a request comes from."""
+
+    async def caller(self, request: Request) -> Caller:
+        """Raises `Unidentified`, or `InvalidDeviceID` for an ID that cannot be a device's."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unproven:
+    """`none`: the device is what the header says."""
+
+    settings: Settings
+    only_loopback: bool
+    """Whether requests are refused that do not come from this machine."""
+
+    async def caller(self, request: Request) -> Caller:
+        if self.only_loopback and not _is_local(request):
+            raise Unidentified(
+                "A device ID alone is believed from this machine only. Set MOORLINE_DEVICE_AUTH to signed or jwt, and "
+                "send a token."
+            )
+        named = request.headers.get(HEADER)
+        if named is None:
+            raise InvalidDeviceID(f"The request names no device; send its ID in the header {HEADER}.")
+        return Caller(device_id=device_named(named, self.settings))
+
+
+def device_named(device_id: str, settings: Settings) -> str:
+    """The device as it is stored. Raises `InvalidDeviceID`."""
+    if not device_id.isascii():
+        raise InvalidDeviceID("A device ID in a header or a token has ASCII characters only.")
+    return device_of(TurnContext(device_id=device_id), settings)
+
+
+def bearer_token(request: Request) -> str:
+    """The token in the header `Authorization`. Raises `Unidentified`."""
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not token.strip():
+        raise Unidentified("The request has no token; send one in the header Authorization, after the word Bearer.")
+    return token.strip()
+
+
+def agreed(device_id: str, request: Request, settings: Settings) -> str:
+    """The device of a token, as it is stored. Raises `Unidentified` if the request names another one beside it."""
+    stored = device_named(device_id, settings)
+    beside = request.headers.get(HEADER)
+    if beside is not None and device_named(beside, settings) != stored:
+        raise Unidentified(f"The token belongs to another device than {HEADER} names; send the token alone.")
+    return stored
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach the address."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        address = ip_address(host.strip("[]"))
+    except ValueError:
+        return False
+    return address.is_loopback
+
+
+def _is_local(request: Request) -> bool:
+    """Whether the request comes from this machine and was meant for it: neither through a proxy, nor from a page of
+    somebody who lets the name of their site point here."""
+    if any(name in request.headers for name in FORWARDED):
+        return False
+    return is_loopback(request.client.host if request.client else "") and is_loopback(request.url.hostname or "")

@@ -1,0 +1,212 @@
+"""The routes of the HTTP face: messages, transcript, session, device, health."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from inspect import isawaitable
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+from fastapi import APIRouter, Body, Depends, FastAPI, Query
+from fastapi.sse import EventSourceResponse
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from moorline.context import Resume, TurnContext
+from moorline.errors import StoreUnavailable
+from moorline.events import Event
+from moorline.http import stream
+from moorline.http.accept import preferred
+from moorline.http.auth_modes import auth_for
+from moorline.http.device_auth import Caller
+from moorline.http.guard import JSON, Guard, caller_of
+from moorline.http.limits import RateLimits
+from moorline.http.openapi import identification, problems
+from moorline.http.schemas import (
+    AnswerMessage,
+    HealthBody,
+    ReplyBody,
+    SessionBody,
+    TextMessage,
+    TranscriptBody,
+)
+from moorline.http.settings import DeviceAuth, HttpSettings
+from moorline.http.stream import EVENT_STREAM, EventFeed
+
+if TYPE_CHECKING:
+    from moorline.runtime import Moorline
+    from moorline_checkpoint.turns import TranscriptEntry
+
+READY_SECONDS = 5.0
+"""Seconds that the database has to answer in before the process counts as not ready."""
+
+PAGE = 50
+"""Turns of a page of the transcript, unless the request says otherwise."""
+
+LARGEST_PAGE = 100
+
+MAX_TURN_NO = 2**63 - 1
+
+Values = Callable[[Request], Mapping[str, Any] | Awaitable[Mapping[str, Any]]]
+"""What the server itself knows of a request, for the turn's context: a verified customer number, for example."""
+
+CallerOf = Annotated[Caller, Depends(caller_of)]
+
+EVENTS = {
+    "description": "The reply, or with `Accept: text/event-stream` the events of the turn as it runs.",
+    "content": {EVENT_STREAM: {"schema": {"type": "string"}}},
+}
+
+
+def router(
+    moorline: Moorline,
+    *,
+    device_auth: DeviceAuth | None = None,
+    values: Values | None = None,
+    settings: HttpSettings | None = None,
+) -> APIRouter:
+    """The HTTP face of a `Moorline`, for `app.include_router(router(moorline))`, also with a prefix. While the app
+    runs, the `Moorline` is open; one that is open already stays so.
+
+    `device_auth` goes before `MOORLINE_DEVICE_AUTH`. With neither, a device ID is believed as it is, but only from this
+    machine. `values(request)` gives the context of each turn what the server itself knows; it may be async. Nothing
+    that a client sends gets into the context.
+
+    Raises `ConfigurationError` if the settings are not enough for the mode.
+    """
+    settings = settings or HttpSettings()
+    mode = device_auth or settings.device_auth
+    limits = RateLimits(settings)
+    guard = Guard(auth=auth_for(mode, moorline, settings), limits=limits, settings=settings)
+    outer = APIRouter(lifespan=_opening(moorline))
+    outer.include_router(_messages(moorline, guard, values), dependencies=[identification(mode or "none")])
+    outer.include_router(_conversation(moorline, guard), dependencies=[identification(mode or "none")])
+    outer.include_router(_health(moorline, guard))
+    return outer
+
+
+def _messages(moorline: Moorline, guard: Guard, values: Values | None) -> APIRouter:
+    routes = APIRouter(
+        prefix="/v1",
+        tags=["messages"],
+        route_class=guard.route(guard.device, JSON, EVENT_STREAM),
+        responses=problems(400, 401, 406, 408, 409, 413, 422, 429, 500, 503, 504),
+    )
+
+    @routes.post("/messages", response_model=ReplyBody, responses={200: EVENTS})
+    async def send_message(
+        request: Request, caller: CallerOf, message: Annotated[TextMessage | AnswerMessage, Body()]
+    ) -> Response:
+        """Answers a message, in one turn of the device. A message that comes again with its `message_id` gets the same
+        turn's reply. A client that goes away does not end the turn."""
+        said = message.text if isinstance(message, TextMessage) else Resume(**message.resume.model_dump())
+        context = TurnContext(
+            device_id=caller.device_id,
+            message_id=message.message_id,
+            on_cancel="finish",
+            values=await _values(values, request),
+        )
+        if preferred(request.headers.get("Accept", ""), (JSON, EVENT_STREAM)) == JSON:
+            return JSONResponse((await moorline.run(said, context)).to_json())
+        feed = EventFeed(cast("AsyncGenerator[Event, None]", moorline.stream(said, context)))
+        return EventSourceResponse(feed.lines(await feed.begin()), headers=stream.HEADERS)
+
+    return routes
+
+
+def _conversation(moorline: Moorline, guard: Guard) -> APIRouter:
+    routes = APIRouter(
+        prefix="/v1",
+        tags=["device"],
+        route_class=guard.route(guard.device),
+        responses=problems(400, 401, 406, 422, 429, 500, 503),
+    )
+
+    @routes.get("/transcript", response_model=TranscriptBody)
+    async def transcript(
+        caller: CallerOf,
+        before: Annotated[int | None, Query(ge=1, le=MAX_TURN_NO, description="Only turns before this one.")] = None,
+        limit: Annotated[int, Query(ge=1, le=LARGEST_PAGE, description="The most turns.")] = PAGE,
+    ) -> dict[str, Any]:
+        """The device's turns, the newest first."""
+        found = await moorline.transcript(caller.device_id, before=before, limit=limit + 1)
+        turns = found[-limit:]
+        return {
+            "turns": [_turn(each) for each in reversed(turns)],
+            "next": turns[0].record.turn_no if len(found) > limit else None,
+        }
+
+    @routes.get("/session", response_model=SessionBody)
+    async def session(caller: CallerOf) -> dict[str, Any]:
+        """The session that the device has open, and the question that waits."""
+        held = await moorline.session(caller.device_id)
+        asked = await moorline.pending(caller.device_id)
+        return {
+            "agent": None if held is None else held.active_agent,
+            "since": None if held is None else held.locked_at,
+            "expires_at": None if held is None else held.expires_at,
+            "pending": None if asked is None else asked.to_json(),
+        }
+
+    @routes.delete("/device", status_code=204, response_class=Response)
+    async def erase_device(caller: CallerOf) -> None:
+        """Removes everything of the device, for good."""
+        await moorline.erase(caller.device_id)
+
+    return routes
+
+
+def _health(moorline: Moorline, guard: Guard) -> APIRouter:
+    async def anybody(_: Request) -> None: ...
+
+    routes = APIRouter(tags=["health"], route_class=guard.route(anybody), responses=problems(406))
+
+    @routes.get("/healthz", response_model=HealthBody)
+    async def alive() -> dict[str, str]:
+        """Whether the process lives."""
+        return {"status": "alive"}
+
+    @routes.get("/readyz", response_model=HealthBody, responses=problems(500, 503))
+    async def ready() -> dict[str, str]:
+        """Whether messages can be answered: the process is not stopping, the database answers, and its schema fits."""
+        try:
+            async with asyncio.timeout(READY_SECONDS):
+                await moorline.check()
+        except TimeoutError as error:
+            raise StoreUnavailable(f"The database did not answer within {READY_SECONDS:g} s.") from error
+        return {"status": "ready"}
+
+    return routes
+
+
+def _opening(moorline: Moorline) -> Callable[[FastAPI], Any]:
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        if moorline.is_open:
+            yield
+            return
+        async with moorline:
+            yield
+
+    return lifespan
+
+
+async def _values(values: Values | None, request: Request) -> Mapping[str, Any]:
+    found = {} if values is None else values(request)
+    return await found if isawaitable(found) else found
+
+
+def _turn(entry: TranscriptEntry) -> dict[str, Any]:
+    record = entry.record
+    return {
+        "turn_no": record.turn_no,
+        "message_ids": entry.message_ids,
+        "texts": entry.texts,
+        "reply": record.reply,
+        "agent": record.agent,
+        "handoffs": record.handoffs,
+        "interrupt": record.interrupt,
+        "started_at": entry.started_at,
+        "committed_at": entry.committed_at,
+    }

@@ -1,0 +1,129 @@
+"""The bodies of requests and answers, as OpenAPI describes them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from moorline.context import MAX_MESSAGE, MAX_MESSAGE_ID
+
+MessageID = Annotated[
+    str,
+    Field(
+        max_length=MAX_MESSAGE_ID,
+        pattern=r"\S",
+        description="The message's ID, unique for its device: sent again with it, the message is answered only once.",
+    ),
+]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class TextMessage(_Model):
+    """A message in words."""
+
+    text: str = Field(max_length=MAX_MESSAGE, pattern=r"\S", description="What the person says.")
+    message_id: MessageID | None = None
+
+
+class Answer(_Model):
+    """The answer to a question."""
+
+    interrupt_id: str = Field(max_length=MAX_MESSAGE_ID, description="The `id` of a reply's `interrupt`.")
+    value: Any = Field(description="The answer: any JSON.")
+
+
+class AnswerMessage(_Model):
+    """A message that answers the question that an agent has asked."""
+
+    resume: Answer
+    message_id: MessageID | None = None
+
+
+class Question(BaseModel):
+    """A question of an agent that waits for an answer."""
+
+    id: str
+    value: Any
+
+
+class ReplyBody(BaseModel):
+    """The reply to a message."""
+
+    message_id: str | None = Field(description="The ID of the message, even if it came without one.")
+    text: str
+    agent: str | None = Field(description="Who answered; null: the manager itself.")
+    turn_no: int = Field(description="The number of the turn on its device, from 1.")
+    replayed: bool = Field(description="Whether the message was answered before; this is the stored reply.")
+    handoffs: list[str]
+    interrupt: Question | None
+    usage: dict[str, Any] = Field(description="The tokens that the turn cost.")
+    recovered: list[dict[str, Any]] = Field(description="Replies of earlier turns that had been cut off by a crash.")
+    degraded: bool = Field(description="Whether it was answered without memory and without effects.")
+
+
+class TurnBody(BaseModel):
+    """A turn of the transcript."""
+
+    turn_no: int
+    message_ids: list[str] = Field(description="Of the turn's messages, in the order of `texts`.")
+    texts: list[str]
+    reply: str
+    agent: str | None
+    handoffs: list[str]
+    interrupt: Question | None = Field(description="What the turn asked; it may have been answered since.")
+    started_at: datetime
+    committed_at: datetime
+
+
+class TranscriptBody(BaseModel):
+    """A page of the transcript."""
+
+    turns: list[TurnBody] = Field(description="The newest turn first.")
+    next: int | None = Field(description="The `before` of the next page; null: there is none.")
+
+
+class SessionBody(BaseModel):
+    """What the device has open."""
+
+    agent: str | None = Field(description="The agent that holds the session; null: none does.")
+    since: datetime | None
+    expires_at: datetime | None
+    pending: Question | None = Field(description="The question that waits for an answer.")
+
+
+class StopBody(BaseModel):
+    """Whether a turn was stopped."""
+
+    stopped: bool = Field(description="False: no turn of this message is running.")
+
+
+class DeviceBody(BaseModel):
+    """A new device."""
+
+    device_id: str
+    token: str = Field(description="For the header `Authorization`, after the word `Bearer`.")
+    expires_at: datetime
+
+
+class HealthBody(BaseModel):
+    """How the process is."""
+
+    status: str
+
+
+class ProblemBody(BaseModel):
+    """What went wrong (RFC 9457)."""
+
+    type: str
+    title: str
+    status: int
+    detail: str = Field(description="What to do about it.")
+    error: str = Field(description="The kind of error.")
+    retryable: bool = Field(description="Whether the same request may succeed later.")
+    message_id: str | None = Field(description="The ID with which to send the message again.")
+    effects_kept: bool = Field(description="Whether anything that tools did for the message stands, or may stand.")
