@@ -5,8 +5,9 @@ They are plain dicts on purpose: these go over the wire as they are, and a stric
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Literal, NotRequired, Required, TypedDict
 
 _COUNTED = ("prompt_tokens", "completion_tokens")
@@ -79,8 +80,7 @@ class Usage(Mapping[str, int]):
 
     def labelled(self, *, model: str, agent: str) -> Usage:
         """The same usage, of this model and agent as far as it is not known whose it is."""
-        whose = (Usage(*count, model=own or model, agent=by or agent) for (own, by), count in self._counts.items())
-        return sum(whose, Usage())
+        return self._sum(((own or model, by or agent), count) for (own, by), count in self._counts.items())
 
     def as_json(self, agent: str | None) -> dict[str, Any]:
         """The usage as short JSON, for a turn that was answered by the agent; `of_json` reads it."""
@@ -94,10 +94,16 @@ class Usage(Mapping[str, int]):
         """The usage of which `as_json` made the JSON, or of which earlier versions wrote only the sums."""
         if isinstance(stored.get("prompt_tokens"), int):
             return cls(stored["prompt_tokens"], stored["completion_tokens"], agent=agent or "")
+        by_model = {m: counts if isinstance(counts, dict) else {agent or "": counts} for m, counts in stored.items()}
+        return cls._sum(((model, by), count) for model, counts in by_model.items() for by, count in counts.items())
+
+    @classmethod
+    def _sum(cls, counts: Iterable[tuple[tuple[str, str], Sequence[int]]]) -> Usage:
+        """The usage of all that was counted, each by whose it is: by model and agent."""
         usage = cls()
-        for model, counts in stored.items():
-            for by, count in (counts if isinstance(counts, dict) else {agent or "": counts}).items():
-                usage += cls(*count, model=model, agent=by)
+        for whose, (prompt, completion) in counts:
+            before = usage._counts.get(whose, (0, 0))
+            usage._counts[whose] = (before[0] + prompt, before[1] + completion)
         return usage
 
     def _parts(self, label: int) -> dict[str, Usage]:
@@ -109,12 +115,7 @@ class Usage(Mapping[str, int]):
     def __add__(self, other: Usage) -> Usage:
         if not isinstance(other, Usage):
             return NotImplemented
-        added = Usage()
-        added._counts = dict(self._counts)
-        for key, (prompt, completion) in other._counts.items():
-            before = added._counts.get(key, (0, 0))
-            added._counts[key] = (before[0] + prompt, before[1] + completion)
-        return added
+        return self._sum(chain(self._counts.items(), other._counts.items()))
 
     def __radd__(self, other: int) -> Usage:
         return self if other == 0 else NotImplemented  # `sum` begins with 0

@@ -94,9 +94,13 @@ def clipped(text: str, longest: int) -> str:
 
 def _is_paired(messages: Sequence[Message]) -> bool:
     """Whether nothing is wrong with them, which is quickly seen."""
-    calling = [(at, calls) for at, message in enumerate(messages) if (calls := message.get("tool_calls"))]
-    wanted = [(place, call["id"]) for at, calls in calling for place, call in enumerate(calls, start=at + 1)]
-    return wanted == [(at, m.get("tool_call_id")) for at, m in enumerate(messages) if m["role"] == "tool"]
+    using = [(at, said) for at, said in enumerate(messages) if "tool_calls" in said or said["role"] == "tool"]
+    wanted = [
+        (place, call["id"])
+        for at, message in using
+        for place, call in enumerate(message.get("tool_calls") or (), start=at + 1)
+    ]
+    return wanted == [(at, message.get("tool_call_id")) for at, message in using if message["role"] == "tool"]
 
 
 def _results(following: Sequence[Message], ids: set[str]) -> Mapping[str, Message]:
@@ -112,8 +116,8 @@ def _results(following: Sequence[Message], ids: set[str]) -> Mapping[str, Messag
 
 def _size(messages: Sequence[Message]) -> int:
     texts = "".join([message["content"] or "" for message in messages])
-    calls = [calls for message in messages if (calls := message.get("tool_calls"))]
-    return len(texts) + sum([len(call["function"]["arguments"]) for call in chain.from_iterable(calls)])
+    calls = chain.from_iterable([message["tool_calls"] or () for message in messages if "tool_calls" in message])
+    return len(texts) + sum([len(call["function"]["arguments"]) for call in calls])
 
 
 def _cut(messages: Sequence[Message], most: int, room: int) -> Window:

@@ -5,7 +5,6 @@ Reading an answer fails with whatever Python raises if rows are damaged; see `da
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -13,7 +12,7 @@ from uuid import UUID
 
 from moorline_checkpoint.errors import InvalidDeviceID
 from moorline_checkpoint.messages import Resume, TurnMessage
-from moorline_checkpoint.packing import unpack_json, unpack_text
+from moorline_checkpoint.packing import parse_json, unpack_json, unpack_text
 from moorline_checkpoint.queue import Busy, Dead, QueueAnswer, Replayed, StaleResume, Waiting
 from moorline_checkpoint.rows import HeadRows
 from moorline_checkpoint.turn import JournalEntry, OpenTurn, RunStart, TurnRecord, UnfinishedEffect
@@ -95,7 +94,7 @@ def _heads(stored: Mapping[str, Any]) -> dict[str, str]:
 def parsed(answer: str | None) -> dict[str, Any]:
     """The answer to a claim. One that is nested too deeply, or was made of rows that are gone, has nothing in it."""
     try:
-        return {"outcome": "claimed"} if answer is None else dict(json.loads(answer))
+        return {"outcome": "claimed"} if answer is None else dict(parse_json(answer))
     except RecursionError:
         return {"outcome": "claimed"}
 

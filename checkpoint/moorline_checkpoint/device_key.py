@@ -6,8 +6,6 @@ collation that takes several spellings for one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -81,13 +79,20 @@ class DeviceKey:
         return device_id
 
 
-@contextmanager
-def admitted() -> Iterator[None]:
+class admitted:  # noqa: N801 - see `damage.readable`
     """Raises `InvalidDeviceID` if the table that a backend had before refuses the row of a new device."""
-    try:
-        yield
-    except (asyncpg.IntegrityConstraintViolationError, asyncpg.StringDataRightTruncationError) as error:
-        if isinstance(error, asyncpg.IntegrityConstraintViolationError) and error.table_name != "conversation_states":
-            raise
-        reason = error.constraint_name or "it is too long"
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        match error:
+            case asyncpg.IntegrityConstraintViolationError(table_name="conversation_states", constraint_name=str(name)):
+                reason = name
+            case asyncpg.IntegrityConstraintViolationError(table_name="conversation_states"):
+                reason = "a constraint without a name"
+            case asyncpg.StringDataRightTruncationError():
+                reason = "it is too long"
+            case _:
+                return
         raise InvalidDeviceID(f"conversation_states does not admit the device ID ({reason}).") from error

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from threading import Lock
 from typing import NamedTuple
 
 from moorline_checkpoint.history_walk import HistoryWalk
-from moorline_checkpoint.packing import load_json, pack_text
+from moorline_checkpoint.packing import load_json, pack_text, parse_json
 from moorline_checkpoint.rows import CheckpointRow, CheckpointRows, HeadRows, ValueRow
 from moorline_checkpoint.turn import OpenTurn
 
@@ -102,7 +101,7 @@ def _left_by(turn: OpenTurn, ns: str) -> HeadRows | None:
     if older:
         head = older.head.checkpoint
         ancestors.append(older.head._replace(writes=turn.writes_on(ns, head.id, older.head.writes)))
-    channels = frozenset(map(pack_text, json.loads(chain[0].metadata).get("counters_since_delta_snapshot", ())))
+    channels = frozenset(map(pack_text, parse_json(chain[0].metadata).get("counters_since_delta_snapshot", ())))
     walk = HistoryWalk(channels)
     for ancestor in ancestors:
         walk.step(ancestor)

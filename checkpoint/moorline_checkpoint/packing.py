@@ -9,6 +9,8 @@ import json
 import re
 from typing import Any
 
+from pydantic_core import from_json
+
 _ESCAPE = "\x1a"
 _UNSTORABLE = re.compile("[\x00\x1a\ud800-\udfff]")
 _ESCAPED = re.compile("\x1a([0-9a-f]{4})")
@@ -54,9 +56,17 @@ def unpack_json(value: Any) -> Any:
             return value
 
 
+def parse_json(text: str) -> Any:
+    """`json.loads`, in half the time for most texts."""
+    try:
+        return from_json(text, cache_strings="keys")  # values may be what people said
+    except ValueError:  # with half a character in it, or very deep: Python's own takes more
+        return json.loads(text)
+
+
 def load_json(text: str) -> Any:
     """What `pack_json` was given, from the text of a jsonb column."""
-    value = json.loads(text)
+    value = parse_json(text)
     return unpack_json(value) if _ESCAPED_IN_JSON in text or _ESCAPE in text else value
 
 

@@ -8,8 +8,7 @@ or not at all.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -224,14 +223,17 @@ def open_turn(device_id: str) -> OpenTurn | None:
     return turn if turn is not None and turn.device_id == device_id else None
 
 
-@contextmanager
-def running(turn: OpenTurn) -> Iterator[None]:
+class running:  # noqa: N801 - see `damage.readable`
     """While the block runs, what it and the tasks it starts write to the turn's device joins the turn."""
-    token = _open.set(turn)
-    try:
-        yield
-    finally:
-        _open.reset(token)
+
+    def __init__(self, turn: OpenTurn) -> None:
+        self._turn = turn
+
+    def __enter__(self) -> None:
+        self._token = _open.set(self._turn)
+
+    def __exit__(self, *raised: object) -> None:
+        _open.reset(self._token)
 
 
 def _alone(row: CheckpointRow) -> CheckpointRow:

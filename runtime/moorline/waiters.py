@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Self
 from weakref import WeakValueDictionary
 
 from moorline_checkpoint.turns import WAITER_SECONDS
@@ -25,12 +26,21 @@ FULL = 1.0
 
 
 class Waiter:
-    """A call that waits for its device."""
+    """A call that waits for its device, as long as the block of `DeviceWaiters.join` runs."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: DeviceWaiters) -> None:
+        self._device = device
         self.wake = asyncio.Event()
         self.woken = False
         """Whether its last poll came because it was woken."""
+
+    def __enter__(self) -> Self:
+        self._device._waiters.append(self)
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._device._waiters.remove(self)
+        self._device._wake(0)
 
 
 class DeviceWaiters:
@@ -56,16 +66,9 @@ class DeviceWaiters:
         finally:
             self._calls -= 1
 
-    @contextmanager
-    def join(self) -> Iterator[Waiter]:
-        """Adds a waiter behind the others, for as long as the block runs."""
-        waiter = Waiter()
-        self._waiters.append(waiter)
-        try:
-            yield waiter
-        finally:
-            self._waiters.remove(waiter)
-            self._wake(0)
+    def join(self) -> Waiter:
+        """A waiter that joins behind the others, for as long as its block runs."""
+        return Waiter(self)
 
     async def pause(self, waiter: Waiter) -> None:
         """Returns when it is time to poll again."""

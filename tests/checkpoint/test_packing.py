@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from moorline_checkpoint.packing import load_json, pack_json, pack_text, unpack_json, unpack_text
+from moorline_checkpoint.packing import load_json, pack_json, pack_text, parse_json, unpack_json, unpack_text
 
 AWKWARD = ["\x00", "\x1a", "\ud800", "\udfff", "\x1a0000", "\\u0000", "😀", "é", "a", '"']
 
@@ -40,6 +40,33 @@ def test_any_json_comes_back(seed: int) -> None:
     assert load_json(pack_json(value)) == value
     assert unpack_json(json.loads(pack_json(value))) == value
     assert "\\u0000" not in pack_json({"a": "\x00"})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"a": "\\ud83d"}',
+        '"\\ud83d\\ude00"',
+        "[" * 400 + "]" * 400,
+        "-0.0",
+        "1e400",
+        "1" * 60,
+        "0.1",
+        "2.2250738585072014e-308",
+        "9007199254740993.0",
+        '{"a": 1, "a": 2}',
+        "null",
+        '"  \\u001a0000"',
+    ],
+)
+def test_json_is_read_as_python_reads_it(text: str) -> None:
+    assert repr(parse_json(text)) == repr(json.loads(text))
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1,]", "{'a': 1}"])
+def test_what_is_no_json_is_refused_as_python_refuses_it(text: str) -> None:
+    with pytest.raises(json.JSONDecodeError):
+        parse_json(text)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, {1, 2}, object()])
