@@ -96,5 +96,6 @@ class _Alone:
         progress = context.progress
         progress.reply, progress.released = outcome.text, outcome.released
         if outcome.handoff:
+            context.telling.handed_over(outcome.handoff, outcome.reason)
             progress.handoffs = (*progress.handoffs, outcome.handoff)
         return END

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence, Set
 from itertools import chain, takewhile
-from typing import Any
+from typing import Any, NamedTuple
 
 from moorline_agents.json_limits import parsed
 from moorline_agents.messages import Message
@@ -81,16 +81,23 @@ def hand_over_target(arguments: str, agents: Set[str]) -> str:
     return target
 
 
-def handed_over(history: Sequence[Message]) -> str | None:
-    """The agent to which the calls of the last answer handed over. The results that follow it tell: a call may have
-    been made in an earlier turn than the last one."""
+class HandOver(NamedTuple):
+    """A hand-over that a model decided."""
+
+    to: str
+    reason: str
+
+
+def handed_over(history: Sequence[Message]) -> HandOver | None:
+    """To whom the calls of the last answer handed over. The results that follow it tell: a call may have been made in
+    an earlier turn than the last one."""
     results = list(takewhile(lambda message: message["role"] == "tool", reversed(history)))[::-1]
     calls = history[-1 - len(results)].get("tool_calls", ())
     for call, result in zip(calls, results, strict=False):
         if call["function"]["name"] == HAND_OVER:
             target = json.loads(result["content"] or "{}").get(HANDED_OVER)
             if target is not None:
-                return str(target)
+                return HandOver(str(target), _text_in(call["function"]["arguments"], "reason"))
     return None
 
 
@@ -103,9 +110,13 @@ def session_ended(history: Sequence[Message]) -> bool:
 
 def named_agent(arguments: str) -> str:
     """The `agent` in a call's JSON arguments, or "" if there is none."""
+    return _text_in(arguments, "agent")
+
+
+def _text_in(arguments: str, name: str) -> str:
     try:
         value = parsed(arguments)
     except ValueError:
         return ""
-    agent = value.get("agent") if isinstance(value, dict) else None
-    return agent if isinstance(agent, str) else ""
+    text = value.get(name) if isinstance(value, dict) else None
+    return text if isinstance(text, str) else ""

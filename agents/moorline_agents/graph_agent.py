@@ -13,6 +13,7 @@ from langgraph.runtime import Runtime
 from langgraph.types import Command, Overwrite
 
 from moorline_agents import control
+from moorline_agents.graph_listener import Listener
 from moorline_agents.graph_part import Part
 from moorline_agents.graph_run import GraphRun
 from moorline_agents.graph_types import state_types
@@ -72,9 +73,10 @@ class GraphAgent:
         async def run(state: TurnState, *, runtime: Runtime[RunContext]) -> Command[str]:
             context = runtime.context
             context.progress.agent = self.name
+            context.telling.agent_started(self.name)
             await host.enter(context)
             inside = replace(context, tools=replace(context.tools, agent=self.name))
-            run = GraphRun(own, inside, Part(others=others))
+            run = GraphRun(own, inside, Part(others=others, listener=Listener(context.telling)))
             texts, begun = state.get("texts", []), state.get("begun")
             anew = begun is not None and self.name not in begun
             outcome = await run.outcome({"messages": _anew(texts) if anew else [("user", text) for text in texts]})

@@ -2,68 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import AIMessage
-from langchain_core.outputs import ChatGeneration, LLMResult
 from langchain_core.tracers.context import register_configure_hook
 
-from moorline_agents.messages import Usage
+from moorline_agents.graph_listener import Listener
 from moorline_agents.telling import Telling
-
-
-@dataclass(frozen=True, kw_only=True)
-class Spent:
-    """What one answer of a model cost, as the server counted it."""
-
-    id: str | None
-    model: str
-    usage: Usage
-
-
-def spent_by(message: Any) -> Spent | None:
-    """What a message cost, if it says so."""
-    counted = message.usage_metadata if isinstance(message, AIMessage) else None
-    if not counted:
-        return None
-    return Spent(
-        id=message.id,
-        model=str(message.response_metadata.get("model_name", "")),
-        usage=Usage(counted["input_tokens"], counted["output_tokens"]),
-    )
-
-
-class Listener(BaseCallbackHandler):
-    """Hears what LangChain's models answer, in whichever node, graph or tool they are asked."""
-
-    run_inline = True
-
-    def __init__(self) -> None:
-        self.spent: list[Spent] = []
-
-    def on_llm_end(self, response: LLMResult, **_: Any) -> None:
-        for generation in (each for generations in response.generations for each in generations):
-            spent = spent_by(generation.message) if isinstance(generation, ChatGeneration) else None
-            if spent is not None:
-                self.spent.append(spent)
-
-    def all_spent(self, messages: Sequence[Any]) -> list[Spent]:
-        """What was heard, and what those of the graph's new messages cost whose models were asked in another way."""
-        unseen = list(self.spent)
-        unheard: list[Spent] = []
-        for spent in filter(None, map(spent_by, messages)):
-            # A node may have put an answer that was heard into a message of its own.
-            heard = next((one for one in unseen if one.id == spent.id or one.usage == spent.usage), None)
-            if heard is None:
-                unheard.append(spent)
-            else:
-                unseen.remove(heard)
-        return [*self.spent, *unheard]
 
 
 @dataclass(kw_only=True)
@@ -72,8 +21,10 @@ class Part:
 
     others: Mapping[str, str]
     """What the other agents are for, by name."""
-    listener: Listener = field(default_factory=Listener)
+    listener: Listener
     handoff: str | None = None
+    reason: str = ""
+    """Why it hands over."""
     released: bool = False
 
 

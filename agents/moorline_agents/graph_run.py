@@ -56,7 +56,8 @@ class GraphRun:
             self._count()
         if self._part.handoff is not None and self._writing is not None:
             self._writing.withdraw()
-        return Outcome(text=self._answer(), handoff=self._part.handoff, released=self._part.released)
+        part = self._part
+        return Outcome(text=self._answer(), handoff=part.handoff, reason=part.reason, released=part.released)
 
     def last_texts(self) -> list[str]:
         """The texts that the person wrote last, as the graph knows them."""
@@ -103,7 +104,10 @@ class GraphRun:
     def _count(self) -> None:
         known = {message.id for message in self._known or ()}
         new = [message for message in self._messages if message.id is None or message.id not in known]
-        for spent in self._part.listener.all_spent(new):
+        unheard = self._part.listener.unheard(new)
+        for spent in unheard:
+            self._context.telling.spent(spent.model, spent.usage)
+        for spent in (*self._part.listener.spent, *unheard):
             usage = spent.usage.labelled(model=spent.model, agent=self._context.tools.agent)
             self._context.progress.usage += usage
 

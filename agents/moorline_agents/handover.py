@@ -71,14 +71,14 @@ def _ends_the_run(_: _HandOver) -> bool:
 _HandOver.return_direct = property(_ends_the_run)  # type: ignore[assignment]
 
 
-def _hand_over(agent: str, reason: str = "") -> str:  # noqa: ARG001  # the model shall know why it does it
+def _hand_over(agent: str, reason: str = "") -> str:
     part = _running()
     if part.handoff is not None:
         return _told({"error": f"The conversation was handed over to {part.handoff} already; this one does not stand."})
     if agent not in part.others:
         known = ", ".join(part.others) or "none"
         return _told({"error": f"There is no agent {agent!r} to hand over to. The agents are: {known}."})
-    part.handoff = agent
+    part.handoff, part.reason = agent, reason
     return _told({"handed_over_to": agent})
 
 

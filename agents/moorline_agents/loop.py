@@ -90,6 +90,7 @@ class Loop:
         tired = progress.rounds >= self._rounds
         answer, shown = await self._complete(window(history, self._room), context, tired=tired)
         context.progress.usage += answer.usage.labelled(model=model_name(self._model), agent=self._agent.name)
+        context.telling.spent(model_name(self._model), answer.usage)
         message = checked(answer.message)
         calls = bool(message.get("tool_calls"))
         if tired and calls:
@@ -144,38 +145,47 @@ class Loop:
         await self._enters(context)  # a run that continues after an interrupt begins here
         history = state[self._history]
         call, *more = open_calls(history)
-        result = json.dumps(await self._result(call, history, context), ensure_ascii=False)
+        result = json.dumps(await self._told_result(call, history, context), ensure_ascii=False)
         done: Message = {"role": "tool", "tool_call_id": call["id"], "content": result}
         update: dict[str, Any] = {self._history: (done,)}
         if more:
             return Command(goto=self.act_node, update=update)
-        handoff = control.handed_over([*history, done])
-        if handoff is None:
+        handover = control.handed_over([*history, done])
+        if handover is None:
             return Command(goto=self.think_node, update=update)
         if not state.get("texts"):
             # A run that continues after an interrupt does not get the person's texts in its input.
             update["texts"] = last_texts(history)
-        outcome = Outcome(handoff=handoff, released=self._ended(history))
+        outcome = Outcome(handoff=handover.to, reason=handover.reason, released=self._ended(history))
         return Command(goto=await self._host.leave(outcome, context), update=update)
+
+    async def _told_result(self, call: ToolCall, history: Sequence[Message], context: RunContext) -> Any:
+        name, arguments = call["function"]["name"], call["function"]["arguments"]
+        context.telling.tool_started(name, call["id"], arguments)
+        try:
+            result = await self._result(call, history, context)
+        except ToolRefused as refusal:
+            refused = refusal.shown()
+            context.telling.tool_finished(name, call["id"], refused=refused)
+            return refused
+        context.telling.tool_finished(name, call["id"], result=result)
+        return result
 
     async def _result(self, call: ToolCall, history: Sequence[Message], context: RunContext) -> Any:
         name, arguments = call["function"]["name"], call["function"]["arguments"]
-        try:
-            check_made(call)
-            if name == control.HAND_OVER:
-                return self._hand_over(arguments, history)
-            if name == control.END_SESSION and self._agent.keeps_session:
-                return {"ended": True}
-            tools = replace(context.tools, agent=self._agent.name)
-            return await context.journal.perform(self._tool(name), arguments, tools)
-        except ToolRefused as refusal:
-            return refusal.shown()
+        check_made(call)
+        if name == control.HAND_OVER:
+            return self._hand_over(arguments, history)
+        if name == control.END_SESSION and self._agent.keeps_session:
+            return {"ended": True}
+        tools = replace(context.tools, agent=self._agent.name)
+        return await context.journal.perform(self._tool(name), arguments, tools)
 
     def _hand_over(self, arguments: str, history: Sequence[Message]) -> dict[str, str]:
         earlier = control.handed_over(history)
         if earlier is not None:
             raise ToolRefused(
-                f"The conversation goes to {earlier} already; this second hand-over does not count.",
+                f"The conversation goes to {earlier.to} already; this second hand-over does not count.",
                 code="already_handed_over",
             )
         return {control.HANDED_OVER: control.hand_over_target(arguments, self._others)}
@@ -188,6 +198,7 @@ class Loop:
         if context.progress.agent == self._agent.name:
             return False
         context.progress.agent, context.progress.rounds = self._agent.name, 0
+        context.telling.agent_started(self._agent.name)
         await self._host.enter(context)
         return True
 

@@ -26,6 +26,8 @@ class Outcome:
     text: str = ""
     handoff: str | None = None
     """The agent that is to answer instead."""
+    reason: str = ""
+    """Why, in the words of the agent's model."""
     released: bool = False
     """Whether the agent's job is done, so that the session can be released."""
 

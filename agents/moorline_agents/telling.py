@@ -37,14 +37,15 @@ class Telling(Protocol):
     def model_started(self, model: str) -> None:
         """A model is asked; for models whose text comes in another way than through `asking`."""
 
-    def model_finished(self, model: str, *, first_text: float | None, failed: str | None) -> None:
-        """Its answer is there, with its first text after some seconds, or failed with an error of that name."""
+    def model_finished(self, model: str, *, seconds: float, first_text: float | None, failed: str | None) -> None:
+        """Its answer is there after some seconds, with its first text after others, or failed with an error of that
+        name."""
 
     def spent(self, model: str, usage: Usage) -> None:
         """What an answer cost."""
 
-    def tool_started(self, name: str, call_id: str, arguments: Mapping[str, Any]) -> None:
-        """A call begins, or is told again because an earlier run of the turn made it."""
+    def tool_started(self, name: str, call_id: str, arguments: str | Mapping[str, Any]) -> None:
+        """A call begins, or is told again because an earlier run of the turn made it. Text is a JSON object."""
 
     def tool_finished(
         self, name: str, call_id: str, *, result: Any = None, refused: Mapping[str, Any] | None = None
@@ -78,13 +79,13 @@ class Silence:
     def model_started(self, model: str) -> None:
         pass
 
-    def model_finished(self, model: str, *, first_text: float | None, failed: str | None) -> None:
+    def model_finished(self, model: str, *, seconds: float, first_text: float | None, failed: str | None) -> None:
         pass
 
     def spent(self, model: str, usage: Usage) -> None:
         pass
 
-    def tool_started(self, name: str, call_id: str, arguments: Mapping[str, Any]) -> None:
+    def tool_started(self, name: str, call_id: str, arguments: str | Mapping[str, Any]) -> None:
         pass
 
     def tool_finished(

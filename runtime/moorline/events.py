@@ -87,6 +87,7 @@ class ModelFinished(Told):
     """A model's answer is there, or failed."""
 
     model: str
+    seconds: float
     first_text: float | None
     """Seconds until the first of its text was there; None if it wrote none that is shown."""
     failed: str | None
@@ -121,6 +122,7 @@ class ToolFinished(Told):
     """JSON; None if it was refused."""
     refused: Mapping[str, Any] | None
     """`error`, and mostly `code`, as the model is shown them; None if it was not refused."""
+    seconds: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,6 +155,8 @@ class TurnFinished(Told):
     """The last event of a committed turn. The deltas since the last withdrawal add up to its reply."""
 
     reply: Reply
+    seconds: float
+    """Since the turn began."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,6 +164,8 @@ class TurnFailed(Told):
     """The last event of a failed turn, or of a call that came to no turn: all text that was shown is withdrawn."""
 
     error: MoorlineError
+    seconds: float
+    """Since the turn began; 0 if none did."""
 
 
 Event = (

@@ -115,7 +115,8 @@ class Manager:
         device_id = context.tools.device_id
         texts, update = state["texts"], {}
         if self._start_over.in_any(texts):
-            await self._saver.clear_session_lock(device_id)
+            if await self._saver.clear_session_lock(device_id):
+                context.telling.session_changed(None, "started_over")
             # What else was said in the same burst is answered.
             texts = [text for text in texts if not self._start_over.meant_by(text)]
             update = {"texts": texts, "begun": []}
@@ -147,13 +148,21 @@ class _Host:
 
     async def enter(self, context: RunContext) -> None:
         if self.agent.keeps_session:
+            device_id = context.tools.device_id
+            holder = await self.saver.get_session_lock(device_id)
             # The lock is set before the agent runs: one that stops to ask holds the session while it waits.
-            await self.saver.set_session_lock(context.tools.device_id, self.agent.name, ttl=self.agent.session_ttl)
+            await self.saver.set_session_lock(device_id, self.agent.name, ttl=self.agent.session_ttl)
+            if holder != self.agent.name:
+                context.telling.session_changed(self.agent.name, "taken")
 
     async def leave(self, outcome: Outcome, context: RunContext) -> str:
         progress = context.progress
+        if outcome.handoff:
+            context.telling.handed_over(outcome.handoff, outcome.reason)
         if self.agent.keeps_session and (outcome.released or outcome.handoff):
-            await self.saver.clear_session_lock(context.tools.device_id)
+            cleared = await self.saver.clear_session_lock(context.tools.device_id)
+            if cleared:
+                context.telling.session_changed(None, "handed_over" if outcome.handoff else "released")
         if outcome.handoff is None:
             progress.reply = outcome.text
             return END

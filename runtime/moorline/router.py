@@ -44,11 +44,13 @@ class Router:
         ]
         choice = {"type": "function", "function": {"name": ROUTE}}
         try:
-            answer = await self._model.complete(messages, tools=[self._schema], tool_choice=choice, on_text=None)
+            with context.telling.asking(model_name(self._model), shown=False) as on_text:
+                answer = await self._model.complete(messages, tools=[self._schema], tool_choice=choice, on_text=on_text)
         except ContextOverflow:
             logger.warning("The router model has no room for a message of %s characters.", len(text))
             return self._fallback
         context.progress.usage += answer.usage.labelled(model=model_name(self._model), agent=ROUTE)
+        context.telling.spent(model_name(self._model), answer.usage)
         message = checked(answer.message)
         context.journal.note(ROUTE, message)
         return self._named(message)

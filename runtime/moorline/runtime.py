@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 
@@ -17,6 +18,7 @@ from moorline.errors import MoorlineError, StoreUnavailable, UsageError, only_ou
 from moorline.events import Event, TurnFailed, TurnFinished
 from moorline.execution import Execution
 from moorline.manager import AgentProtocol, Manager, StartOver
+from moorline.observers import Observer, Observers
 from moorline.reply import Interrupt, Reply
 from moorline.results import usage_of
 from moorline.settings import Settings, load_settings
@@ -42,6 +44,7 @@ class _Opened:
 
     backend: Backend
     queue: TurnQueue
+    observers: Observers
 
 
 @runtime_checkable
@@ -67,6 +70,7 @@ class Moorline:
         on_recovered: Callable[[str, Reply], None] | None = None,
         texts: Texts = Texts(),  # noqa: B008 - frozen
         serde: SerializerProtocol | None = None,
+        observers: Sequence[Observer] = (),
     ) -> None:
         """`agents` replace those that ship, `client` the one that the settings describe. `texts` are what Moorline
         itself says to a person. `serde` replaces the checkpointer's serializer, to rebuild types in the state of graphs
@@ -74,12 +78,17 @@ class Moorline:
 
         `on_recovered(device_id, reply)` gets the reply of each crashed turn that this runtime finishes; without it,
         they come in `Reply.recovered`. The callers of these turns are gone, so somebody has to send their replies.
+
+        Each of `observers` is called with every event of every turn that runs here, recovered ones too, in order: an
+        async one on this loop, which it must not block, any other in a thread of its own. One that raises or falls
+        behind harms no turn; it is logged once, and events that it has no time for are dropped.
         """
         self.settings = settings or load_settings()
         self._agents = agents
         self._model = chat_model(self.settings, client=client)
         self._on_recovered = on_recovered
         self._serde = serde
+        self._observers = observers
         self._start_over = StartOver(words=self.settings.start_over, reply=texts.start_over)
         self._background = Background()
         self._entered = False
@@ -115,6 +124,7 @@ class Moorline:
         async with AsyncExitStack() as closing:
             closing.callback(setattr, self, "_entered", False)
             closing.push_async_callback(opened.backend.close)
+            closing.push_async_callback(opened.observers.close)
             own = [getattr(agent, "model", None) for agent in self._agents or ()]
             for model in {id(model): model for model in (self._model, *own)}.values():
                 if isinstance(model, Closable):
@@ -276,11 +286,12 @@ class Moorline:
             execution=execution,
             background=self._background,
             on_recovered=self._on_recovered,
+            recovering=partial(self._telling, None),
             on_store_down=self.settings.on_store_down,
             queue_max=self.settings.queue_max,
             turn_timeout=self.settings.turn_timeout,
         )
-        return _Opened(backend=backend, queue=queue)
+        return _Opened(backend=backend, queue=queue, observers=Observers(self._observers))
 
     @property
     def _queue(self) -> TurnQueue:
@@ -317,7 +328,9 @@ class Moorline:
         return await self._queue.answer(call, self._telling(hear, call.message.device_id))
 
     def _telling(self, hear: Hear | None, device_id: str) -> TurnTelling:
-        return UNHEARD if hear is None else Heard(hear, device_id=device_id)
+        hears = () if self._opened is None else self._opened.observers.hears
+        hears = hears if hear is None else (*hears, hear)
+        return Heard(hears, device_id=device_id) if hears else UNHEARD
 
     async def _call(self, message: str | Resume, context: Mapping[str, Any] | TurnContext) -> Call:
         """Raises for a message that cannot be answered; nothing has been stored by then."""

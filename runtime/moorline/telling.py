@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -73,19 +74,22 @@ class Heard:
 
     heard = True
 
-    def __init__(self, hear: Hear, *, device_id: str) -> None:
-        self._hear = hear
+    def __init__(self, hears: Sequence[Hear], *, device_id: str) -> None:
+        self._hears = hears
         self._device_id = device_id
         self._called_at = time.monotonic()
+        self._begun_at: float | None = None
         self._turn_no = 0
         self._seq = 0
         self._agent: str | None = None
         self._ended = False
+        self._calls: dict[str, float] = {}
+        """When the calls began that run, by ID."""
         self._text = ""
         """The text of the deltas since the last withdrawal."""
 
     def begin(self, turn: OpenTurn, *, recovered: bool = False) -> None:
-        self._turn_no = turn.turn_no
+        self._turn_no, self._begun_at = turn.turn_no, time.monotonic()
         self._tell(
             TurnStarted,
             replayed=False,
@@ -96,7 +100,7 @@ class Heard:
         )
 
     def replay(self, reply: Reply) -> None:
-        self._turn_no, self._agent = reply.turn_no, reply.agent
+        self._turn_no, self._agent, self._begun_at = reply.turn_no, reply.agent, time.monotonic()
         ids = () if reply.message_id is None else (reply.message_id,)
         self._tell(TurnStarted, replayed=True, attempt=1, recovered=False, message_ids=ids, waited=self._waited())
 
@@ -130,30 +134,36 @@ class Heard:
             failed = type(error).__name__
             raise
         finally:
-            self.model_finished(model, first_text=first, failed=failed)
+            self.model_finished(model, seconds=time.monotonic() - begun, first_text=first, failed=failed)
 
     def model_started(self, model: str) -> None:
         self._tell(ModelStarted, model=model)
 
-    def model_finished(self, model: str, *, first_text: float | None, failed: str | None) -> None:
-        self._tell(ModelFinished, model=model, first_text=first_text, failed=failed)
+    def model_finished(self, model: str, *, seconds: float, first_text: float | None, failed: str | None) -> None:
+        self._tell(ModelFinished, model=model, seconds=seconds, first_text=first_text, failed=failed)
 
     def spent(self, model: str, usage: Usage) -> None:
-        self._tell(UsageReported, model=model, usage=usage)
+        if usage.prompt_tokens or usage.completion_tokens:  # a server may not say
+            self._tell(UsageReported, model=model, usage=usage)
 
-    def tool_started(self, name: str, call_id: str, arguments: Mapping[str, Any]) -> None:
-        self._tell(ToolStarted, name=name, call_id=call_id, arguments=arguments)
+    def tool_started(self, name: str, call_id: str, arguments: str | Mapping[str, Any]) -> None:
+        self._calls[call_id] = time.monotonic()
+        given = json.loads(arguments) if isinstance(arguments, str) else arguments
+        self._tell(ToolStarted, name=name, call_id=call_id, arguments=given or {})
 
     def tool_finished(
         self, name: str, call_id: str, *, result: Any = None, refused: Mapping[str, Any] | None = None
     ) -> None:
-        self._tell(ToolFinished, name=name, call_id=call_id, result=result, refused=refused)
+        now = time.monotonic()
+        seconds = now - self._calls.pop(call_id, now)
+        self._tell(ToolFinished, name=name, call_id=call_id, result=result, refused=refused, seconds=seconds)
 
     def handed_over(self, to: str, reason: str) -> None:
         self._tell(HandedOver, to=to, reason=reason)
 
     def session_changed(self, lock: str | None, why: Why) -> None:
-        self._tell(SessionChanged, lock=lock, why=why)
+        if self._turn_no:  # a turn without a store keeps no lock
+            self._tell(SessionChanged, lock=lock, why=why)
 
     def finish(self, reply: Reply) -> None:
         if self._ended:
@@ -164,18 +174,22 @@ class Heard:
             self.text(str(reply))
         if reply.interrupt is not None and not reply.replayed:
             self._tell(Asked, interrupt=reply.interrupt)
+        self._tell(TurnFinished, reply=reply, seconds=self._seconds())
         self._ended = True
-        self._tell(TurnFinished, reply=reply)
 
     def fail(self, error: MoorlineError) -> None:
-        if not self._ended:
-            self._ended = True
-            self._tell(TurnFailed, error=error)
+        self._tell(TurnFailed, error=error, seconds=self._seconds())
+        self._ended = True
 
     def _waited(self) -> float:
         return time.monotonic() - self._called_at
 
+    def _seconds(self) -> float:
+        return 0.0 if self._begun_at is None else time.monotonic() - self._begun_at
+
     def _tell(self, kind: type[Event], **what: Any) -> None:
+        if self._ended:  # a thread of the turn may outlive it
+            return
         self._seq += 1
         stamp: dict[str, Any] = {
             "seq": self._seq,
@@ -184,9 +198,11 @@ class Heard:
             "at": time.time(),
             "device_id": self._device_id,
         }
-        self._hear(kind(**stamp, **what))
+        event = kind(**stamp, **what)
+        for hear in self._hears:
+            hear(event)
 
 
 def failed(error: MoorlineError) -> TurnFailed:
     """The only event of a call that came to no runtime."""
-    return TurnFailed(seq=1, turn_no=0, agent=None, at=time.time(), device_id="", error=error)
+    return TurnFailed(seq=1, turn_no=0, agent=None, at=time.time(), device_id="", error=error, seconds=0.0)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Literal, assert_never
 from uuid import UUID, uuid4
@@ -39,6 +39,9 @@ from moorline_checkpoint.turns import Turns
 logger = logging.getLogger("moorline.runtime")
 
 
+_GONE = "The caller went away, and its call was given up. Send the message again."
+
+
 class _Passage:
     """The progress of one call."""
 
@@ -52,11 +55,11 @@ class _Passage:
         self.may_have_run = not call.made_up_id
         """Until the turn has begun: whether effects of an earlier call with this message may stand."""
 
-    def effects_kept(self) -> bool:
-        """Whether any effects of the message stand, or may stand."""
-        if self.turn is None:
-            return self.may_have_run
-        return self.turn.journaled if self.turn.effects_kept is None else self.turn.effects_kept
+    def effects_kept(self, error: MoorlineError) -> bool:
+        """Whether any effects of the message stand, or may stand, after it failed."""
+        if isinstance(error, SessionBusy):
+            self.may_have_run = False
+        return self.may_have_run if self.turn is None else _kept(self.turn)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +71,8 @@ class TurnQueue:
     background: Background
     on_recovered: Callable[[str, Reply], None] | None
     """Gets the replies of crashed turns, instead of the call that finished them."""
+    recovering: Callable[[str], TurnTelling]
+    """The telling of a crashed turn of the device."""
     on_store_down: Literal["fail", "stateless"]
     queue_max: int
     """Messages of one device that may wait at the same time."""
@@ -81,31 +86,39 @@ class TurnQueue:
 
         The work is done in a task of its own, so that a caller who goes away interrupts nothing halfway.
         """
-        waiters = self.waiters.of(call.message.device_id)
+        message = call.message
+        waiters = self.waiters.of(message.device_id)
         if waiters.full(self.queue_max):  # before anything is made for the call: a flood must cost others little
-            raise self._told(SessionBusy(FULL, full=True), call, telling, effects_kept=False)
+            busy = SessionBusy(FULL, full=True)
+            raise self._tell(busy, telling, message.device_id, message.message_id, effects_kept=False)
         passage = _Passage(call, telling)
         with self._failures_of(call, passage), waiters.call():
             return await self._answer_in_the_background(call, passage)
 
     @contextmanager
-    def _failures_of(self, call: Call, passage: _Passage) -> Iterator[None]:
+    def _failures(
+        self, telling: TurnTelling, device_id: str, message_id: str, effects_kept: Callable[[MoorlineError], bool]
+    ) -> Iterator[None]:
         """Has errors say whose turn they come out of and what stands of it, and tells them."""
         try:
             with only_ours():
                 yield
         except MoorlineError as error:
-            if isinstance(error, SessionBusy):
-                passage.may_have_run = False
-            self._told(error, call, passage.telling, effects_kept=passage.effects_kept())
+            self._tell(error, telling, device_id, message_id, effects_kept=effects_kept(error))
             raise
 
-    def _told(self, error: MoorlineError, call: Call, telling: TurnTelling, *, effects_kept: bool) -> MoorlineError:
-        error.device_id = self.turns.tags.of(call.message.device_id)
-        error.message_id = call.message.message_id
+    def _tell(
+        self, error: MoorlineError, telling: TurnTelling, device_id: str, message_id: str, *, effects_kept: bool
+    ) -> MoorlineError:
+        error.device_id = self.turns.tags.of(device_id)
+        error.message_id = message_id
         error.effects_kept = effects_kept
         telling.fail(error)
         return error
+
+    def _failures_of(self, call: Call, passage: _Passage) -> AbstractContextManager[None]:
+        message = call.message
+        return self._failures(passage.telling, message.device_id, message.message_id, passage.effects_kept)
 
     async def _answer_in_the_background(self, call: Call, passage: _Passage) -> Reply:
         task = self.background.start(self._to_the_end(call, passage))
@@ -151,7 +164,7 @@ class TurnQueue:
             with self._failures_of(call, passage):
                 reply = await self._in_time(call, passage)
         except asyncio.CancelledError:
-            passage.telling.fail(TurnCancelled("The caller went away, and its call was given up."))
+            passage.telling.fail(TurnCancelled(_GONE))
             raise
         passage.telling.finish(reply)
         return reply
@@ -261,10 +274,24 @@ class TurnQueue:
             return None
 
     async def _finish(self, turn: OpenTurn) -> Reply:
-        reply = reply_of(await self.execution.execute(turn), message_id=turn.messages[-1].id)
+        telling, message_id = self.recovering(turn.device_id), turn.messages[-1].id
+        telling.begin(turn, recovered=True)
+        try:
+            with self._failures(telling, turn.device_id, message_id, lambda _: _kept(turn)):
+                record = await self.execution.execute(turn, telling)
+        except asyncio.CancelledError:
+            telling.fail(TurnCancelled(_GONE))
+            raise
+        reply = reply_of(record, message_id=message_id)
+        telling.finish(reply)
         if self.on_recovered is not None:
             self.on_recovered(turn.device_id, reply)
         return reply
+
+
+def _kept(turn: OpenTurn) -> bool:
+    """Whether the failed turn has effects that stand."""
+    return turn.journaled if turn.effects_kept is None else turn.effects_kept
 
 
 def _too_late(call: Call) -> TurnTimeout:

@@ -103,7 +103,8 @@ class AgentLoop(Loop):
         done: Message = {"role": "tool", "tool_call_id": call["id"], "content": content}
         if more:
             return Command(goto="act", update={"history": (done,)})
-        handoff = control.handed_over([*history, done])
+        handover = control.handed_over([*history, done])
+        handoff = handover and handover.to
         turn = replace(state.get("turn", AgentTurn()), handoff=handoff, released=self._ended(history))
         return Command(goto=END if handoff else "think", update={"history": (done,), "turn": turn})
 

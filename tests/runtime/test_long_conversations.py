@@ -191,7 +191,8 @@ async def test_what_a_stream_told_before_there_was_no_room_is_taken_back(dsn: st
     agent = Agent(name="desk", description="a desk", instructions="desk", model=Fussy())  # type: ignore[arg-type]
     async with Moorline(Settings(database_url=dsn), agents=[agent]) as moorline:
         events = [event async for event in moorline.stream("x" * 1500, DEVICE)]
-    assert [type(event) for event in events] == [TextDelta, TextWithdrawn, TextDelta, TurnFinished]
+    shown = [type(event) for event in events if isinstance(event, TextDelta | TextWithdrawn | TurnFinished)]
+    assert shown == [TextDelta, TextWithdrawn, TextDelta, TurnFinished]
 
 
 async def test_what_is_shown_is_bounded_in_characters(dsn: str) -> None:
