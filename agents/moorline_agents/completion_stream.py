@@ -95,7 +95,7 @@ class AnswerStream:
                 "The model server's content filter held the answer back. Rephrase the message.",
                 retryable=False,
             )
-        return ModelAnswer(self._message(), self.usage)
+        return ModelAnswer(self._message(), self.usage, self._finish_reason)
 
     def _message(self) -> Message:
         text = str(self._text)

@@ -12,6 +12,7 @@ from langgraph.types import Command, Interrupt, Send
 from moorline_agents.errors import AgentError
 from moorline_agents.graph_part import Part, Writing, running
 from moorline_agents.graph_questions import close_question
+from moorline_agents.graph_tracing import following
 from moorline_agents.run import Outcome, RunContext
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class GraphRun:
         """What comes of the run. Raises GraphInterrupt if it stops to ask, and AgentError if it hands over to nobody
         that is there."""
         try:
-            with running(self._part):
+            with running(self._part), self._context.tracing.part(), following(self._context.tracing):
                 await self._run(given)
         except ParentCommand as going:
             self._keep((await self._left()).values)

@@ -13,6 +13,7 @@ from langgraph.runtime import Runtime
 from langgraph.types import Command, Overwrite
 
 from moorline_agents import control
+from moorline_agents.asking import ask, perform
 from moorline_agents.calls import check_made, checked
 from moorline_agents.errors import AgentError
 from moorline_agents.history import closing, history_channel, last_texts, open_calls
@@ -110,13 +111,13 @@ class Loop:
         cut_off = False
         while True:
             try:
-                with context.telling.asking(model_name(self._model)) as on_text:
-                    answer = await self._model.complete(
-                        [system, *shown.messages],
-                        tools=self._schemas,
-                        tool_choice="none" if tired and self._schemas else None,
-                        on_text=on_text,
-                    )
+                answer = await ask(
+                    self._model,
+                    [system, *shown.messages],
+                    context=context,
+                    tools=self._schemas,
+                    tool_choice="none" if tired and self._schemas else None,
+                )
             except ContextOverflow as overflow:
                 shorter = shown.shorter(overflow.limit)
                 if shorter is None:
@@ -179,7 +180,7 @@ class Loop:
         if name == control.END_SESSION and self._agent.keeps_session:
             return {"ended": True}
         tools = replace(context.tools, agent=self._agent.name)
-        return await context.journal.perform(self._tool(name), arguments, tools)
+        return await perform(self._tool(name), call["id"], arguments, context=context, tools=tools)
 
     def _hand_over(self, arguments: str, history: Sequence[Message]) -> dict[str, str]:
         earlier = control.handed_over(history)

@@ -145,3 +145,5 @@ class ModelAnswer:
 
     message: Message
     usage: Usage = Usage()
+    finish_reason: str | None = None
+    """Why the model stopped, in its server's word; None if that did not say."""

@@ -72,6 +72,9 @@ class ChatModel:
     Building a `ChatModel` imports nothing and sends nothing.
     """
 
+    provider = "openai"
+    """Whose API it speaks, whatever server is behind it; for traces."""
+
     def __init__(
         self,
         *,
@@ -122,8 +125,8 @@ class ChatModel:
             if deadline.expired():
                 raise ModelError.too_slow(self._timeout) from error
             raise
-        message = answer.finish(ended=ended).message
-        return ModelAnswer(signed(message, origin), usage)
+        whole = answer.finish(ended=ended)
+        return ModelAnswer(signed(whole.message, origin), usage, whole.finish_reason)
 
     async def aclose(self) -> None:
         """Closes the client that was made for the running event loop, if there is one."""
@@ -186,6 +189,11 @@ class ChatModel:
 def model_name(model: Model) -> str:
     """The name under which the model's usage is counted: its `name`, or that of its class."""
     return str(getattr(model, "name", None) or type(model).__name__)
+
+
+def model_provider(model: Model) -> str:
+    """Whose API the model speaks: its `provider`, or the name of its class."""
+    return str(getattr(model, "provider", None) or type(model).__name__)
 
 
 _DIALECTS: dict[str, Dialect] = {}

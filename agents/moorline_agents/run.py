@@ -15,6 +15,7 @@ from moorline_agents.messages import Usage
 from moorline_agents.model import Model
 from moorline_agents.telling import SILENCE, Telling
 from moorline_agents.tools import ToolContext
+from moorline_agents.tracing import UNTRACED, Tracing
 from moorline_agents.unfinished import UnfinishedCall
 from moorline_agents.window import HISTORY_CHARS
 
@@ -54,6 +55,7 @@ class RunContext:
 
     tools: ToolContext
     telling: Telling = SILENCE
+    tracing: Tracing = UNTRACED
     journal: Journal = NoJournal()
     unfinished: Sequence[UnfinishedCall] = ()
     """What all agents' tools did for earlier messages that have not been answered, oldest first."""

@@ -7,7 +7,7 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from contextvars import Context
 from copy import copy
 from dataclasses import dataclass, field
@@ -18,6 +18,7 @@ import asyncpg
 
 from moorline_checkpoint.database import SlowStatement
 from moorline_checkpoint.slowness import QUICK, Slowness
+from moorline_checkpoint.watching import Statement
 from moorline_migrations.errors import StoreUnavailable
 
 LARGEST = 32
@@ -44,6 +45,8 @@ class _Pending(Generic[Item, Answer]):
     answer: asyncio.Future[Answer | None]
     sent: asyncio.Future[None] | None = None
     """Done when the batch that the item went out with has come back."""
+    size: int = 0
+    """Of that batch."""
 
 
 @dataclass(eq=False)
@@ -83,10 +86,13 @@ class Batcher(Generic[Item, Answer]):
         send: Callable[[Sequence[Item], float | None], Awaitable[Sequence[Answer | None]]],
         *,
         key: Callable[[Item], str],
+        traced: Callable[[], AbstractContextManager[Statement]],
         largest: int = LARGEST,
     ) -> None:
+        """A task's wait for its answer is a block of `traced`."""
         self._send = send
         self._key = key
+        self._traced = traced
         self._largest = largest
         self._slowness = Slowness()
         self._queues: WeakKeyDictionary[asyncio.AbstractEventLoop, _Queue[Item, Answer]] = WeakKeyDictionary()
@@ -96,19 +102,21 @@ class Batcher(Generic[Item, Answer]):
         `PATIENCE` seconds."""
         loop = asyncio.get_running_loop()
         until, pause = loop.time() + PATIENCE, PAUSE
-        while True:
-            pending = self._enqueue(loop, item)
-            try:
-                answer = await pending.answer
-            except asyncio.CancelledError:
-                await _come_back(pending)
-                raise
-            if answer is not None:
-                return answer
-            if loop.time() > until:
-                raise StoreUnavailable(f"The device's row has been locked for {PATIENCE:g} s. Try again later.")
-            await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - no secret
-            pause = min(2 * pause, LONGEST_PAUSE)
+        with self._traced() as statement:
+            while True:
+                pending = self._enqueue(loop, item)
+                try:
+                    answer = await pending.answer
+                except asyncio.CancelledError:
+                    await _come_back(pending)
+                    raise
+                statement.grouped(pending.size)
+                if answer is not None:
+                    return answer
+                if loop.time() > until:
+                    raise StoreUnavailable(f"The device's row has been locked for {PATIENCE:g} s. Try again later.")
+                await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - no secret
+                pause = min(2 * pause, LONGEST_PAUSE)
 
     def _enqueue(self, loop: asyncio.AbstractEventLoop, item: Item) -> _Pending[Item, Answer]:
         queue = self._queues.get(loop)
@@ -162,7 +170,7 @@ class Batcher(Generic[Item, Answer]):
     ) -> None:
         sent = asyncio.get_running_loop().create_future()
         for pending in batch:
-            pending.sent = sent
+            pending.sent, pending.size = sent, len(batch)
         try:
             answers = await self._send([pending.item for pending in batch], within)
         except SlowStatement:

@@ -64,9 +64,17 @@ class CheckpointStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._puts = Batcher(self._put_all, key=lambda put: put.device, largest=MEMBERS)
+        self._puts = Batcher(
+            self._put_all,
+            key=lambda put: put.device,
+            traced=lambda: database.tracing.statement("put"),
+            largest=MEMBERS,
+        )
         self._gets: Batcher[_Wanted, Record | Literal[False]] = Batcher(
-            self._get_all, key=lambda wanted: wanted.device, largest=MEMBERS
+            self._get_all,
+            key=lambda wanted: wanted.device,
+            traced=lambda: database.tracing.statement("get_checkpoints"),
+            largest=MEMBERS,
         )
 
     def put(self, device: str, row: CheckpointRow, values: Sequence[ValueRow]) -> Coroutine[Any, Any, object]:

@@ -14,13 +14,14 @@ from moorline_checkpoint.backoff import Backoff, lost
 from moorline_checkpoint.devices import is_uuid
 from moorline_checkpoint.pools import LoopPool, PooledConnection, tool_slots
 from moorline_checkpoint.tags import DeviceTags
+from moorline_checkpoint.watching import UNTRACED, SessionWatcher, Tracing, first_word
 from moorline_migrations.dsn import asyncpg_dsn
 from moorline_migrations.errors import ConfigurationError, MoorlineError, StoreUnavailable, connect_errors, store_errors
 from moorline_migrations.loops import PerLoop
 from moorline_migrations.statements import load
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from asyncpg import Pool, Record
     from asyncpg.pool import PoolConnectionProxy
@@ -84,19 +85,19 @@ class Connection:
 
     async def fetch(self, sql: str, *args: object) -> list[Record]:
         """All rows."""
-        return await self._database._send(self._raw.fetch, sql, args)
+        return await self._send(self._raw.fetch, sql, args)
 
     async def fetchrow(self, sql: str, *args: object) -> Record | None:
         """The first row."""
-        return await self._database._send(self._raw.fetchrow, sql, args)
+        return await self._send(self._raw.fetchrow, sql, args)
 
     async def fetchval(self, sql: str, *args: object) -> Any:
         """The first column of the first row."""
-        return await self._database._send(self._raw.fetchval, sql, args)
+        return await self._send(self._raw.fetchval, sql, args)
 
     async def execute(self, sql: str, *args: object) -> str:
         """Returns the server's command tag. Without arguments the text may hold several commands."""
-        return await self._database._send(self._raw.execute, sql, args)
+        return await self._send(self._raw.execute, sql, args)
 
     async def execute_one(self, sql: str) -> str:
         """Like `execute` without arguments, but the server refuses a text of several commands."""
@@ -107,7 +108,11 @@ class Connection:
             await statement.fetch(timeout=timeout)
             return statement.get_statusmsg() or ""
 
-        return await self._database._send(prepared, sql, ())
+        return await self._send(prepared, sql, ())
+
+    async def _send(self, method: Callable[..., Awaitable[T]], sql: str, args: tuple[object, ...]) -> T:
+        with self._database.tracing.statement(self._database.name_of(sql)):
+            return await self._database._send(method, sql, args)
 
 
 class Database:
@@ -135,7 +140,10 @@ class Database:
         self.schema = schema
         self.tags = DeviceTags(log_key)
         """The tags of devices in logs and errors; see `device_tag`."""
+        self.tracing: Tracing = UNTRACED
+        self.session_watchers: Sequence[SessionWatcher] = ()
         self._statements = load(STATEMENTS, schema)
+        self._names = {statement.sql: name for name, statement in self._statements.items()}
         self._given = None if isinstance(source, str) else source
         self.given_loop: asyncio.AbstractEventLoop | None = getattr(self._given, "_loop", None)
         """The event loop of a caller's pool; nothing else may use the pool."""
@@ -155,6 +163,10 @@ class Database:
     def sql(self, name: str) -> str:
         """The text of a named statement, for a transaction."""
         return self._statements[name].sql
+
+    def name_of(self, sql: str) -> str:
+        """What `watching.Tracing` is told of a statement's text."""
+        return self._names.get(sql) or first_word(sql)
 
     async def fetch(self, name: str, *args: object, within: float | None = None) -> list[Record]:
         """All rows of a named statement. `SlowStatement` if it takes longer than `within` seconds."""
@@ -254,18 +266,19 @@ class Database:
     ) -> T:
         statement = self._statements[name]
         reached, deadlocks, alive_at = False, 0, 0.0
-        while True:
-            try:
-                return await self._once(statement, method, args, within, alive_at=alive_at)
-            except StoreUnavailable as error:
-                error.reached = reached = reached or error.reached
-                # Its statement was a transaction of its own, so nothing of it was done.
-                if isinstance(error.__cause__, asyncpg.DeadlockDetectedError) and deadlocks < DEADLOCKS:
-                    deadlocks += 1
-                elif statement.repeatable and not alive_at and lost(error.__cause__):
-                    alive_at = await self._loss()
-                else:
-                    raise
+        with self.tracing.statement(name):
+            while True:
+                try:
+                    return await self._once(statement, method, args, within, alive_at=alive_at)
+                except StoreUnavailable as error:
+                    error.reached = reached = reached or error.reached
+                    # Its statement was a transaction of its own, so nothing of it was done.
+                    if isinstance(error.__cause__, asyncpg.DeadlockDetectedError) and deadlocks < DEADLOCKS:
+                        deadlocks += 1
+                    elif statement.repeatable and not alive_at and lost(error.__cause__):
+                        alive_at = await self._loss()
+                    else:
+                        raise
 
     @asynccontextmanager
     async def _transaction(
@@ -279,7 +292,8 @@ class Database:
                 with suppress(MoorlineError):
                     await _end(raw, end.rollback)
                 raise
-            await _end(raw, end.commit)
+            with self.tracing.statement("COMMIT"):
+                await _end(raw, end.commit)
 
     async def _loss(self) -> float:
         """When a connection was lost, which is now; for `connection`."""

@@ -110,6 +110,8 @@ class SessionLocks:
                 batch = await self.database.fetchval("clear_expired_locks", BATCH)
                 cleared += batch
         logger.info("Cleaned up %d expired sessions", cleared)
+        for watcher in self.database.session_watchers:
+            watcher.sessions_cleaned_up(cleared)
         return cleared
 
     async def device_tag(self, device_id: str) -> str:
@@ -119,7 +121,8 @@ class SessionLocks:
 
     async def get_session(self, device_id: str) -> Session | None:
         """The device's live lock with its times, as committed."""
-        row = await self.database.fetchrow("get_session", StateKey(pack_text(device_id)))
+        with self._watched("retrieval", device_id):
+            row = await self.database.fetchrow("get_session", StateKey(pack_text(device_id)))
         return None if row is None else Session(device_id, *row)
 
     async def sessions(self) -> AsyncIterator[Session]:
@@ -136,12 +139,14 @@ class SessionLocks:
     @contextmanager
     def _watched(self, doing: str, device_id: str | None) -> Iterator[None]:
         """Logs how long the block takes, or the type of the error it fails with; the text of the error may name the
-        device."""
+        device. Watchers are told of the error."""
         begun = time.perf_counter()
         try:
             yield
         except Exception as error:
             logger.error("Session lock %s%s failed: %s", doing, self._whose(device_id), type(error).__name__)  # noqa: TRY400
+            for watcher in self.database.session_watchers:
+                watcher.session_operation_failed(doing, error)
             raise
         if logger.isEnabledFor(logging.DEBUG):
             spent = (time.perf_counter() - begun) * 1000

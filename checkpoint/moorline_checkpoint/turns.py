@@ -88,8 +88,14 @@ class Turns:
         self._queue_max = queue_max
         self._worker = str(uuid4())
         self._heads = HeadCache()
-        self._begins = Batcher(self._begin_all, key=lambda claim: claim.device_id)
-        self._commits = Batcher(self._commit_all, key=lambda outcome: outcome.turn.device_id)
+        self._begins = Batcher(
+            self._begin_all, key=lambda claim: claim.device_id, traced=lambda: database.tracing.statement("begin")
+        )
+        self._commits = Batcher(
+            self._commit_all,
+            key=lambda outcome: outcome.turn.device_id,
+            traced=lambda: database.tracing.statement("commit"),
+        )
 
     @property
     def tags(self) -> DeviceTags:

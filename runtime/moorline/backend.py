@@ -12,6 +12,7 @@ from moorline.settings import Settings
 from moorline_checkpoint.device_key import DeviceKey
 from moorline_checkpoint.saver import DeviceCheckpointer
 from moorline_checkpoint.turns import Turns
+from moorline_checkpoint.watching import UNTRACED, SessionWatcher, Tracing
 from moorline_migrations.components import CORE, SCHEDULING, Migrations
 from moorline_migrations.runner import check
 
@@ -33,7 +34,12 @@ class Backend:
 
 
 async def open_backend(
-    settings: Settings, *, components: Sequence[Migrations] = (CORE,), serde: SerializerProtocol | None = None
+    settings: Settings,
+    *,
+    components: Sequence[Migrations] = (CORE,),
+    serde: SerializerProtocol | None = None,
+    tracing: Tracing = UNTRACED,
+    session_watchers: Sequence[SessionWatcher] = (),
 ) -> Backend:
     """Raises `SchemaMismatch`, which names the command to run, if the components' tables are not what this code needs.
 
@@ -56,6 +62,7 @@ async def open_backend(
         statement_cache_size=settings.statement_cache_size,
         log_key=settings.log_key.get_secret_value() if settings.log_key else None,
     )
+    saver.database.tracing, saver.database.session_watchers = tracing, session_watchers
     key = DeviceKey(saver.database)
     try:
         async with saver.database.connection() as connection:

@@ -23,6 +23,7 @@ from moorline_agents.messages import Usage
 from moorline_agents.run import Progress, RunContext
 from moorline_agents.telling import SILENCE, Telling
 from moorline_agents.tools import Connection, ToolContext
+from moorline_agents.tracing import UNTRACED, Tracing
 from moorline_agents.unfinished import UnfinishedCall
 from moorline_checkpoint.messages import Resume
 from moorline_checkpoint.turn import OpenTurn, TurnRecord, running
@@ -79,6 +80,7 @@ class Execution:
         turn: OpenTurn,
         telling: Telling = SILENCE,
         *,
+        tracing: Tracing = UNTRACED,
         notify: str | None = None,
         overdue: Callable[[], bool] = lambda: False,
     ) -> TurnRecord:
@@ -97,7 +99,9 @@ class Execution:
         try:
             # If the lease is lost all the same, the commit finds out.
             async with _Later(HEARTBEAT, lambda: self._heartbeats(turn)):
-                record = await self.run(turn, telling, journal, lambda: self.turns.block(turn), progress)
+                record = await self.run(
+                    turn, telling, journal, lambda: self.turns.block(turn), progress, tracing=tracing
+                )
             if record.interrupt is not None:
                 record = replace(record, run=journal.run_so_far())
             await finished(self.turns.commit(turn, record))
@@ -121,12 +125,15 @@ class Execution:
         journal: Journal,
         transaction: Transaction,
         progress: Progress | None = None,
+        *,
+        tracing: Tracing = UNTRACED,
     ) -> TurnRecord:
         """Runs the manager graph and returns the record of the turn; what the run writes belongs to the turn."""
         tools = ToolContext(device_id=turn.device_id, now=turn.now, values=turn.values, transaction=transaction)
         context = RunContext(
             tools=tools,
             telling=telling,
+            tracing=tracing,
             journal=journal,
             unfinished=_unfinished(turn),
             progress=progress or Progress(),

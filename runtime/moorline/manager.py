@@ -147,6 +147,7 @@ class _Host:
         return [agent.entry for agent in self.agents.values() if agent is not self.agent]
 
     async def enter(self, context: RunContext) -> None:
+        context.tracing.enter(self.agent.name)
         if self.agent.keeps_session:
             device_id = context.tools.device_id
             holder = await self.saver.get_session_lock(device_id)
@@ -156,6 +157,7 @@ class _Host:
                 context.telling.session_changed(self.agent.name, "taken")
 
     async def leave(self, outcome: Outcome, context: RunContext) -> str:
+        context.tracing.leave()
         progress = context.progress
         if outcome.handoff:
             context.telling.handed_over(outcome.handoff, outcome.reason)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
+from moorline_agents.asking import ask
 from moorline_agents.calls import checked
 from moorline_agents.control import ROUTE, named_agent, route_schema
 from moorline_agents.messages import Message
@@ -44,8 +45,9 @@ class Router:
         ]
         choice = {"type": "function", "function": {"name": ROUTE}}
         try:
-            with context.telling.asking(model_name(self._model), shown=False) as on_text:
-                answer = await self._model.complete(messages, tools=[self._schema], tool_choice=choice, on_text=on_text)
+            answer = await ask(
+                self._model, messages, context=context, tools=[self._schema], tool_choice=choice, shown=False
+            )
         except ContextOverflow:
             logger.warning("The router model has no room for a message of %s characters.", len(text))
             return self._fallback

@@ -24,6 +24,7 @@ from moorline.results import usage_of
 from moorline.settings import Settings, load_settings
 from moorline.telling import UNHEARD, Hear, Heard, TurnTelling
 from moorline.texts import Texts
+from moorline.tracing import UNTRACED, Tracing
 from moorline.turn_queue import TurnQueue
 from moorline_agents.run import AgentDeps
 from moorline_checkpoint.queue import DeadLetter
@@ -71,6 +72,7 @@ class Moorline:
         texts: Texts = Texts(),  # noqa: B008 - frozen
         serde: SerializerProtocol | None = None,
         observers: Sequence[Observer] = (),
+        tracing: Tracing = UNTRACED,
     ) -> None:
         """`agents` replace those that ship, `client` the one that the settings describe. `texts` are what Moorline
         itself says to a person. `serde` replaces the checkpointer's serializer, to rebuild types in the state of graphs
@@ -82,6 +84,8 @@ class Moorline:
         Each of `observers` is called with every event of every turn that runs here, recovered ones too, in order: an
         async one on this loop, which it must not block, any other in a thread of its own. One that raises or falls
         behind harms no turn; it is logged once, and events that it has no time for are dropped.
+
+        `tracing` follows what runs inside what; `moorline.telemetry.Tracing` makes spans of it.
         """
         self.settings = settings or load_settings()
         self._agents = agents
@@ -89,6 +93,7 @@ class Moorline:
         self._on_recovered = on_recovered
         self._serde = serde
         self._observers = observers
+        self._tracing = tracing
         self._start_over = StartOver(words=self.settings.start_over, reply=texts.start_over)
         self._background = Background()
         self._entered = False
@@ -269,7 +274,9 @@ class Moorline:
         return self._agents if self._agents is not None else shipped_agents(self.settings)
 
     async def _open(self) -> _Opened:
-        backend = await open_backend(self.settings, components=self.components, serde=self._serde)
+        backend = await open_backend(
+            self.settings, components=self.components, serde=self._serde, tracing=self._tracing
+        )
         try:
             execution = Execution(
                 graph=self._manager(backend).compile(),
@@ -290,6 +297,7 @@ class Moorline:
             on_store_down=self.settings.on_store_down,
             queue_max=self.settings.queue_max,
             turn_timeout=self.settings.turn_timeout,
+            tracing=self._tracing,
         )
         return _Opened(backend=backend, queue=queue, observers=Observers(self._observers))
 

@@ -13,6 +13,7 @@ from moorline.execution import Execution
 from moorline.reply import Reply
 from moorline.results import failure_of, reply_of
 from moorline.telling import TurnTelling
+from moorline.tracing import TurnSpan
 from moorline_agents.journal import NoJournal
 from moorline_agents.tools import Connection, Tool, ToolContext, ToolRefused
 from moorline_checkpoint.messages import TurnMessage
@@ -21,7 +22,7 @@ from moorline_checkpoint.turn import OpenTurn
 _UNABLE = "The calendar and everything else that is stored cannot be reached right now. Say so, and ask to try later."
 
 
-async def answer(execution: Execution, call: Call, telling: TurnTelling) -> Reply:
+async def answer(execution: Execution, call: Call, telling: TurnTelling, span: TurnSpan) -> Reply:
     """A degraded reply: the agents know nothing of the conversation, and nothing of it is kept.
 
     It runs in a turn that is never committed and, because it starts from nothing, reads nothing. Raises whatever goes
@@ -43,8 +44,9 @@ async def answer(execution: Execution, call: Call, telling: TurnTelling) -> Repl
         heads={},
     )
     telling.begin(turn)
+    span.begun(turn)
     try:
-        record = await execution.run(turn, telling, _NoEffects(), _no_transaction)
+        record = await execution.run(turn, telling, _NoEffects(), _no_transaction, tracing=span)
     except Exception as error:
         failure = failure_of(error)
         if failure is error:

@@ -30,6 +30,7 @@ from moorline.execution import Execution, stale_resume
 from moorline.reply import Reply
 from moorline.results import reply_of
 from moorline.telling import UNHEARD, TurnTelling
+from moorline.tracing import UNTRACED, UNTRACED_TURN, Tracing, TurnSpan
 from moorline.waiters import FULL, Waiters
 from moorline_checkpoint.messages import POLICIES
 from moorline_checkpoint.queue import Busy, Dead, QueueAnswer, Replayed, StaleResume, Waiting
@@ -47,6 +48,7 @@ class _Passage:
 
     def __init__(self, call: Call, telling: TurnTelling) -> None:
         self.telling = telling
+        self.span: TurnSpan = UNTRACED_TURN
         self.claim_id: UUID = uuid4()
         self.deadline = asyncio.timeout(call.timeout)
         self.recovered: tuple[Reply, ...] = ()
@@ -79,6 +81,7 @@ class TurnQueue:
     turn_timeout: float
     """Seconds that a message has at least before running out of time counts as a failed attempt: a caller who allows
     less must not get it set aside for that."""
+    tracing: Tracing = UNTRACED
     waiters: Waiters = field(default_factory=Waiters)
 
     async def answer(self, call: Call, telling: TurnTelling = UNHEARD) -> Reply:
@@ -161,8 +164,12 @@ class TurnQueue:
     async def _to_the_end(self, call: Call, passage: _Passage) -> Reply:
         """Tells the outcome even if the caller has gone."""
         try:
-            with self._failures_of(call, passage):
+            with (
+                self.tracing.turn(self.turns.tags.of(call.message.device_id)) as passage.span,
+                self._failures_of(call, passage),
+            ):
                 reply = await self._in_time(call, passage)
+                passage.span.replied(reply)
         except asyncio.CancelledError:
             passage.telling.fail(TurnCancelled(_GONE))
             raise
@@ -190,7 +197,7 @@ class TurnQueue:
                 await self._withdraw(call, passage)
             if self.on_store_down == "fail" or error.reached or call.message.resume is not None:
                 raise
-            return await stateless.answer(self.execution, call, passage.telling)
+            return await stateless.answer(self.execution, call, passage.telling, passage.span)
         except BaseException:
             await self._withdraw(call, passage)
             raise
@@ -227,9 +234,11 @@ class TurnQueue:
     async def _execute(self, turn: OpenTurn, call: Call, passage: _Passage) -> Reply:
         passage.turn = turn
         passage.telling.begin(turn)
+        passage.span.begun(turn)
         record = await self.execution.execute(
             turn,
             passage.telling,
+            tracing=passage.span,
             notify=call.message.message_id,
             overdue=lambda: passage.deadline.expired() and call.timeout >= self.turn_timeout,
         )
@@ -277,12 +286,17 @@ class TurnQueue:
         telling, message_id = self.recovering(turn.device_id), turn.messages[-1].id
         telling.begin(turn, recovered=True)
         try:
-            with self._failures(telling, turn.device_id, message_id, lambda _: _kept(turn)):
-                record = await self.execution.execute(turn, telling)
+            with (
+                self.tracing.turn(self.turns.tags.of(turn.device_id), recovered=True) as span,
+                self._failures(telling, turn.device_id, message_id, lambda _: _kept(turn)),
+            ):
+                span.begun(turn)
+                record = await self.execution.execute(turn, telling, tracing=span)
+                reply = reply_of(record, message_id=message_id)
+                span.replied(reply)
         except asyncio.CancelledError:
             telling.fail(TurnCancelled(_GONE))
             raise
-        reply = reply_of(record, message_id=message_id)
         telling.finish(reply)
         if self.on_recovered is not None:
             self.on_recovered(turn.device_id, reply)

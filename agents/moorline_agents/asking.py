@@ -1,0 +1,41 @@
+"""Asking a model and running a tool in a turn, told and traced."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from moorline_agents.messages import Message, ModelAnswer
+from moorline_agents.model import Model, ToolChoice, model_name, model_provider
+from moorline_agents.run import RunContext
+from moorline_agents.tools import Tool, ToolContext
+
+
+async def ask(
+    model: Model,
+    messages: Sequence[Message],
+    *,
+    context: RunContext,
+    tools: Sequence[Mapping[str, Any]],
+    tool_choice: ToolChoice | None,
+    shown: bool = True,
+) -> ModelAnswer:
+    """The model's answer; with `shown` its text is part of the reply. Raises `ModelError`."""
+    name, tracing = model_name(model), context.tracing
+    with (
+        tracing.model(name, provider=model_provider(model), messages=messages) as span,
+        context.telling.asking(name, shown=shown) as on_text,
+    ):
+        answer = await model.complete(messages, tools=tools, tool_choice=tool_choice, on_text=on_text)
+        span.answered(
+            answer.usage, finish_reason=answer.finish_reason, message=answer.message if tracing.content else None
+        )
+    return answer
+
+
+async def perform(tool: Tool, call_id: str, arguments: str, *, context: RunContext, tools: ToolContext) -> Any:
+    """The result of a call, journaled if it has an effect. Raises `ToolRefused` if the tool will not."""
+    with context.tracing.tool(tool.name, call_id=call_id, arguments=arguments) as span:
+        result = await context.journal.perform(tool, arguments, tools)
+        span.returned(result)
+        return result
