@@ -10,6 +10,7 @@ from moorline.embedded.roles import EmbeddedDatabase
 from moorline.errors import StoreUnavailable
 from moorline.settings import Settings
 from moorline_checkpoint.device_key import DeviceKey
+from moorline_checkpoint.revocations import Revocations
 from moorline_checkpoint.saver import DeviceCheckpointer
 from moorline_checkpoint.turns import Turns
 from moorline_checkpoint.watching import UNTRACED, SessionWatcher, Tracing
@@ -22,11 +23,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Backend:
-    """The checkpointer and the turns of one database, and the key under which it has devices."""
+    """The checkpointer and the turns of one database, the key under which it has devices, and which tokens of theirs it
+    refuses."""
 
     saver: DeviceCheckpointer
     turns: Turns
     key: DeviceKey
+    revocations: Revocations
 
     async def close(self) -> None:
         """Closes the connections of the running event loop."""
@@ -82,4 +85,4 @@ async def open_backend(
         keep_turns=settings.keep_turns,
         queue_max=settings.queue_max,
     )
-    return Backend(saver=saver, turns=turns, key=key)
+    return Backend(saver=saver, turns=turns, key=key, revocations=Revocations(saver.database))

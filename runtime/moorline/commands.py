@@ -179,6 +179,15 @@ def erase(device: Annotated[str, typer.Argument(help="The device to erase.")], a
     typer.echo("Erased.")
 
 
+@app.command()
+def revoke(
+    device: Annotated[str, typer.Argument(help="The device whose tokens are refused from now on.")], app: App = None
+) -> None:
+    """Refuse all tokens that were given to a device until now (MOORLINE_DEVICE_AUTH=signed). Its conversation stays."""
+    asyncio.run(_revoke(_app(app), device))
+    typer.echo("Revoked.")
+
+
 def _app(name: str | None, *, quiet: bool = True) -> "Moorline":
     from moorline.app import find_app
 
@@ -226,6 +235,7 @@ async def _cleanup(settings: Settings) -> tuple[int, int]:
     backend = await open_backend(settings)
     try:
         cleared = await backend.saver.cleanup_expired_sessions()
+        await backend.revocations.forget_old()
         if settings.retention_days is None:
             return cleared, 0
         return cleared, await remove_older(backend.saver.database, days=settings.retention_days)
@@ -305,3 +315,8 @@ async def _erase(app: "Moorline", device: str) -> None:
     async with app as moorline:
         if not await moorline.erase(device):
             raise InvalidDeviceID(UNKNOWN)
+
+
+async def _revoke(app: "Moorline", device: str) -> None:
+    async with app as moorline:
+        await moorline.revoke(device)

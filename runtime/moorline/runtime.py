@@ -27,7 +27,9 @@ from moorline.texts import Texts
 from moorline.tracing import UNTRACED, Tracing
 from moorline.turn_queue import TurnQueue
 from moorline_agents.run import AgentDeps
+from moorline_checkpoint.devices import is_uuid
 from moorline_checkpoint.queue import DeadLetter
+from moorline_checkpoint.revocations import Revocations
 from moorline_checkpoint.turns import TranscriptEntry
 from moorline_migrations.components import CORE, Migrations, distinct
 from moorline_migrations.runner import check
@@ -242,13 +244,26 @@ class Moorline:
             return await self._backend.saver.device_tag(await self._device(device_id))
 
     async def erase(self, device_id: str) -> bool:
-        """Removes everything of the device, for good, and makes a running turn stale. Returns whether the device was
-        known."""
+        """Removes everything of the device, for good, and makes a running turn stale. Its tokens are revoked, of which
+        a keyed hash stays until they would have expired. Returns whether the device was known."""
         with only_ours():
             device_id = await self._device(device_id)
             known = await self._backend.saver.erase(device_id)
             self._backend.turns.forget(device_id)
+            if is_uuid(device_id):  # others never had a token
+                await self._backend.revocations.revoke(device_id)
             return known
+
+    async def revoke(self, device_id: str) -> None:
+        """Refuses all device tokens that were issued to the device until now, in every process. Its conversation
+        stays."""
+        with only_ours():
+            await self._backend.revocations.revoke(await self._device(device_id))
+
+    @property
+    def revocations(self) -> Revocations:
+        """Which device tokens the database refuses, and the key that it keeps for them."""
+        return self._backend.revocations
 
     async def known(self, device_id: str) -> bool:
         """Whether anything is stored of a conversation with the device."""

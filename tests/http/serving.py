@@ -76,8 +76,7 @@ def serving(dsn: str, *arguments: str, app: str | None = APP, **settings: str) -
         yield served
     finally:
         if process.poll() is None:
-            process.kill()
-        process.wait()
+            served.stop()  # its workers would outlive it if it were killed
         reading.join()
         assert process.stderr is not None
         process.stderr.close()

@@ -23,7 +23,7 @@ FACE = """
     Agent GraphAgent handover_tools tool ToolContext ToolRefused ChatModel Model
     Session TranscriptEntry DeadLetter DeviceCheckpointer StrictSerializer Migrations
 """
-DOCUMENTED = {*PACKAGES, "moorline.errors", "moorline.telemetry", "moorline.testing"}
+DOCUMENTED = {*PACKAGES, "moorline.errors", "moorline.http", "moorline.telemetry", "moorline.testing"}
 """What README and docs may import from."""
 
 PYTHON = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
@@ -132,5 +132,5 @@ async def test_the_code_in_the_readme_runs(
             await result
         ran += 1
     sys.modules.pop("orders", None)
-    assert ran == 5
+    assert ran == 6
     assert capsys.readouterr().out.splitlines()[-1] == "Cancelled."

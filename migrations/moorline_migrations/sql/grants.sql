@@ -21,7 +21,8 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON
     public.conversation_checkpoints,
     public.conversation_values,
     public.conversation_writes,
-    public.conversation_effects
+    public.conversation_effects,
+    public.moorline_revocations
 TO moorline_app;
 GRANT EXECUTE ON FUNCTION
     public.moorline_abandon,
@@ -46,6 +47,7 @@ GRANT EXECUTE ON FUNCTION
     public.moorline_erase_everywhere,
     public.moorline_export,
     public.moorline_export_everywhere,
+    public.moorline_forget_revocations,
     public.moorline_head,
     public.moorline_heartbeat,
     public.moorline_history,
@@ -63,6 +65,7 @@ GRANT EXECUTE ON FUNCTION
     public.moorline_requeue,
     public.moorline_retire,
     public.moorline_retry_after,
+    public.moorline_revoke,
     public.moorline_set_lock,
     public.moorline_stored,
     public.moorline_unfinished,

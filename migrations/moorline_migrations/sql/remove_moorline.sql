@@ -57,7 +57,7 @@ BEGIN
         DROP VIEW expired_sessions;
         DROP TABLE conversation_messages, conversation_turns, conversation_checkpoints, conversation_values,
             conversation_writes, conversation_effects;
-        DROP TABLE IF EXISTS moorline_keys;
+        DROP TABLE IF EXISTS moorline_keys, moorline_revocations;
         DROP SEQUENCE IF EXISTS conversation_fences;
         IF pg_catalog.obj_description(pg_catalog.to_regclass('conversation_states')::oid, 'pg_class')
             LIKE 'Made by Moorline:%'

@@ -62,10 +62,10 @@ class Unproven:
         return Caller(device_id=device_named(named, self.settings))
 
 
-def device_named(device_id: str, settings: Settings) -> str:
+def device_named(device_id: object, settings: Settings) -> str:
     """The device as it is stored. Raises `InvalidDeviceID`."""
-    if not device_id.isascii():
-        raise InvalidDeviceID("A device ID in a header or a token has ASCII characters only.")
+    if not isinstance(device_id, str) or not device_id.isascii():
+        raise InvalidDeviceID("A device ID in a header or a token is text of ASCII characters.")
     return device_of(TurnContext(device_id=device_id), settings)
 
 
@@ -77,13 +77,21 @@ def bearer_token(request: Request) -> str:
     return token.strip()
 
 
-def agreed(device_id: str, request: Request, settings: Settings) -> str:
-    """The device of a token, as it is stored. Raises `Unidentified` if the request names another one beside it."""
+def agreed(device_id: object, request: Request, settings: Settings) -> str:
+    """The device of a token, as it is stored. Raises `InvalidDeviceID`, and `Unidentified` if the request names another
+    device beside it."""
     stored = device_named(device_id, settings)
     beside = request.headers.get(HEADER)
-    if beside is not None and device_named(beside, settings) != stored:
+    if beside is not None and not _is(beside, stored, settings):
         raise Unidentified(f"The token belongs to another device than {HEADER} names; send the token alone.")
     return stored
+
+
+def _is(named: str, stored: str, settings: Settings) -> bool:
+    try:
+        return device_named(named, settings) == stored
+    except InvalidDeviceID:
+        return False
 
 
 def is_loopback(host: str) -> bool:

@@ -16,6 +16,12 @@ class Unidentified(RequestError):
     """The request does not say who is asking, or cannot prove it."""
 
 
+class IssuerUnavailable(RequestError):
+    """The keys of the token's issuer cannot be fetched, so that nobody can say whose it is."""
+
+    retryable = True
+
+
 class NotFound(RequestError):
     """There is nothing at this path."""
 

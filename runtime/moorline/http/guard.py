@@ -40,6 +40,11 @@ class Guard:
         await self.limits.device(caller.device_id)
         request.state.moorline_caller = caller
 
+    async def new_device(self, request: Request) -> None:
+        """For a request for a new device: anybody may make one, but not many."""
+        await self.limits.address(request)
+        await self.limits.new_device(request)
+
     def route(self, check: Check, *offered: str) -> type[APIRoute]:
         """A class of routes that make `check` first, and answer every error with a problem."""
         settings = self.settings

@@ -53,6 +53,6 @@ def address_of(request: Request) -> str:
         address = ip_address(host)
     except ValueError:  # a Unix socket, for example
         return host
-    if isinstance(address, IPv6Address) and address.ipv4_mapped is None:
-        return str(IPv6Network((int(address), 64), strict=False))
-    return str(address)
+    if not isinstance(address, IPv6Address):
+        return str(address)
+    return str(address.ipv4_mapped or IPv6Network((int(address), 64), strict=False))

@@ -32,6 +32,7 @@ from moorline.http.errors import (
     BodyTooLarge,
     BodyTooSlow,
     InvalidRequest,
+    IssuerUnavailable,
     MethodNotAllowed,
     NotAcceptable,
     NotFound,
@@ -61,6 +62,7 @@ STATUSES: Mapping[type[Exception], int] = {
     InvalidMessage: 422,
     InvalidRequest: 422,
     TooManyRequests: 429,
+    IssuerUnavailable: 503,
     StoreUnavailable: 503,
     UsageError: 503,
     TurnTimeout: 504,
@@ -171,6 +173,8 @@ def _of_request(error: RequestError) -> Problem:
             headers = {"Connection": "close"}  # the rest of the body is not read
         case TooManyRequests():
             headers = _retry_after(error.retry_after)
+        case IssuerUnavailable():
+            headers = _retry_after(RETRY)
         case _:
             headers = {}
     return Problem(

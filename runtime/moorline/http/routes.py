@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import asdict, replace
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -25,6 +26,7 @@ from moorline.http.limits import RateLimits
 from moorline.http.openapi import identification, problems
 from moorline.http.schemas import (
     AnswerMessage,
+    DeviceBody,
     HealthBody,
     ReplyBody,
     SessionBody,
@@ -32,6 +34,7 @@ from moorline.http.schemas import (
     TranscriptBody,
 )
 from moorline.http.settings import DeviceAuth, HttpSettings
+from moorline.http.signed import Signed
 from moorline.http.stream import EVENT_STREAM, EventFeed
 
 if TYPE_CHECKING:
@@ -78,10 +81,13 @@ def router(
     settings = settings or HttpSettings()
     mode = device_auth or settings.device_auth
     limits = RateLimits(settings)
-    guard = Guard(auth=auth_for(mode, moorline, settings), limits=limits, settings=settings)
+    auth = auth_for(mode, moorline, settings)
+    guard = Guard(auth=auth, limits=limits, settings=settings)
     outer = APIRouter(lifespan=_opening(moorline))
     outer.include_router(_messages(moorline, guard, values), dependencies=[identification(mode or "none")])
     outer.include_router(_conversation(moorline, guard), dependencies=[identification(mode or "none")])
+    if isinstance(auth, Signed):
+        outer.include_router(_devices(auth, guard))
     outer.include_router(_health(moorline, guard))
     return outer
 
@@ -150,9 +156,27 @@ def _conversation(moorline: Moorline, guard: Guard) -> APIRouter:
         }
 
     @routes.delete("/device", status_code=204, response_class=Response)
-    async def erase_device(caller: CallerOf) -> None:
-        """Removes everything of the device, for good."""
+    async def erase_device(request: Request, caller: CallerOf) -> None:
+        """Removes everything of the device, for good, and revokes its tokens."""
         await moorline.erase(caller.device_id)
+        request.state.moorline_caller = replace(caller, renewed_token=None)
+
+    return routes
+
+
+def _devices(signed: Signed, guard: Guard) -> APIRouter:
+    routes = APIRouter(
+        prefix="/v1",
+        tags=["device"],
+        route_class=guard.route(guard.new_device),
+        responses=problems(406, 429, 500, 503),
+    )
+
+    @routes.post("/devices", status_code=201, response_model=DeviceBody)
+    async def new_device() -> dict[str, Any]:
+        """A new device with a random ID, and its token. The token is good for 90 days; with one that is in use, answers
+        bring a newer one from time to time, in the header `X-Device-Token`."""
+        return asdict(await signed.new_device())
 
     return routes
 

@@ -15,7 +15,10 @@
 --   conversation_effects      the journal: effects of tools and model answers, by their place in the turn, so that an
 --                             effect happens once
 --   expired_sessions          a view of the expired locks
---   moorline_keys             secrets that all processes share: `log` is the key for the device tags in logs
+--   moorline_keys             secrets that all processes share: `log` is the key for the device tags in logs, `token`
+--                             the one for device tokens
+--   moorline_revocations      from which generation on a device's tokens are accepted, for devices whose tokens were
+--                             revoked; without a row, from 0
 --
 -- A lock is live while active_agent is set and less than session_ttl seconds have passed since the later of
 -- last_active_at and locked_at, on the database's clock; greatest() ignores nulls, so a lock by a backend that knows
@@ -38,6 +41,11 @@
 --
 -- A lock that is set or cleared while a turn is open is not the turn's to undo: the commit leaves it as it is. It is
 -- recognised by a time after claimed_at, or by another agent than the turn was claimed with.
+--
+-- A token names its device, a generation and when it was issued. A revocation raises the device's generation to the
+-- microseconds of the moment, so that it exceeds every one before, even those of rows that are gone: a row is no longer
+-- needed when all tokens that it refuses have expired. `device` is a keyed hash of the device's ID, because the row
+-- outlasts an erasure.
 --
 -- A function is never changed in its numbered file. A later file replaces it under the same name if older code can
 -- still call it; otherwise it adds a successor (moorline_begin_2), because two versions of the code may run on one
@@ -212,6 +220,17 @@ INSERT INTO @schema.moorline_keys (name, key) VALUES (
     'log',
     pg_catalog.decode(pg_catalog.replace(
         pg_catalog.concat(pg_catalog.gen_random_uuid(), pg_catalog.gen_random_uuid()), '-', ''), 'hex'));
+
+INSERT INTO @schema.moorline_keys (name, key) VALUES (
+    'token',
+    pg_catalog.decode(pg_catalog.replace(
+        pg_catalog.concat(pg_catalog.gen_random_uuid(), pg_catalog.gen_random_uuid()), '-', ''), 'hex'));
+
+CREATE TABLE @schema.moorline_revocations (
+    device     bytea PRIMARY KEY,
+    generation bigint NOT NULL,
+    revoked_at timestamptz NOT NULL
+);
 
 CREATE VIEW @schema.expired_sessions AS
 SELECT s.device_id::text AS device_id,
@@ -2081,5 +2100,34 @@ BEGIN
         PERFORM @schema.moorline_prune(device, s.heads, last_turn);
     END IF;
     RETURN removed - @schema.moorline_stored(device);
+END
+$$;
+
+-- Revoke: refuses all tokens of the device that were issued until now.
+CREATE FUNCTION @schema.moorline_revoke(hashed bytea) RETURNS void
+LANGUAGE plpgsql VOLATILE
+AS $$
+DECLARE
+    moment timestamptz := pg_catalog.clock_timestamp();
+    raised bigint := (pg_catalog.date_part('epoch', moment) * 1000000::double precision)::bigint;
+BEGIN
+    INSERT INTO @schema.moorline_revocations AS r (device, generation, revoked_at)
+        VALUES (hashed, raised, moment)
+        ON CONFLICT (device) DO UPDATE
+        SET generation = greatest(r.generation + 1::bigint, raised), revoked_at = moment;
+END
+$$;
+
+-- Forget revocations: removes those of so many days ago. Returns how many.
+CREATE FUNCTION @schema.moorline_forget_revocations(days double precision) RETURNS bigint
+LANGUAGE plpgsql VOLATILE
+AS $$
+DECLARE
+    oldest timestamptz := pg_catalog.clock_timestamp() - days * interval '1 day';
+    gone bigint;
+BEGIN
+    DELETE FROM @schema.moorline_revocations r WHERE r.revoked_at < oldest;
+    GET DIAGNOSTICS gone = ROW_COUNT;
+    RETURN gone;
 END
 $$;
