@@ -1,0 +1,170 @@
+/** The chat page: its composer, its buttons, and what it says about itself. */
+
+import { Conversation } from "./conversation.js";
+import { MoorlineError } from "./device.js";
+import { Log } from "./log.js";
+import { titled } from "./text.js";
+
+/** Milliseconds for which an announcement stays, so that it is read once, and not found again later. */
+const ANNOUNCED = 10_000;
+
+/** @template {HTMLElement} T @param {string} id @param {new () => T} type @returns {T} */
+function part(id, type) {
+  const found = document.getElementById(id);
+  if (!(found instanceof type)) throw new Error(`The page has no ${id}.`);
+  return found;
+}
+
+const text = part("text", HTMLTextAreaElement);
+const send = part("send", HTMLButtonElement);
+const stop = part("stop", HTMLButtonElement);
+const earlier = part("earlier", HTMLButtonElement);
+const erase = part("delete", HTMLButtonElement);
+const confirm = part("confirm", HTMLDialogElement);
+const connection = part("connection", HTMLElement);
+const announcer = part("announcer", HTMLElement);
+
+const touched = matchMedia("(hover: none) and (pointer: coarse)");
+
+const log = new Log({
+  scroll: part("scroll", HTMLElement),
+  log: part("log", HTMLElement),
+  empty: part("empty", HTMLElement),
+  latest: part("latest", HTMLButtonElement),
+});
+
+const conversation = new Conversation(log, {
+  announce(words) {
+    const said = document.createElement("p");
+    said.textContent = words;
+    announcer.append(said);
+    setTimeout(() => said.remove(), ANNOUNCED);
+  },
+  draft(words) {
+    text.value = text.value.trim() ? `${words}\n${text.value}` : words;
+    text.focus();
+    composed();
+  },
+  changed: showButtons,
+  held(agent) {
+    part("holder", HTMLElement).textContent = agent === null ? "" : `with ${titled(agent)}`;
+  },
+});
+
+function showButtons() {
+  const written = text.value.trim() !== "";
+  const focused = document.activeElement === stop;
+  stop.hidden = !conversation.running;
+  send.hidden = conversation.running && !written;
+  send.disabled = !written;
+  earlier.hidden = !conversation.hasEarlier;
+  erase.hidden = !conversation.begun;
+  if (focused && stop.hidden) text.focus();
+}
+
+function composed() {
+  text.style.height = "auto";
+  text.style.height = `${text.scrollHeight}px`;
+  showButtons();
+}
+
+// ---- The composer
+
+part("composer", HTMLFormElement).addEventListener("submit", (event) => {
+  event.preventDefault();
+  const words = text.value.trim();
+  if (!words) return;
+  text.value = "";
+  composed();
+  conversation.say(words);
+  text.focus();
+});
+
+text.addEventListener("input", composed);
+text.addEventListener("keydown", (event) => {
+  if (event.key === "Escape" && conversation.running) conversation.stop();
+  // While a word is being composed, Enter belongs to the input method; on a phone it begins a new line.
+  if (event.key !== "Enter" || event.shiftKey || event.isComposing || touched.matches) return;
+  event.preventDefault();
+  text.form?.requestSubmit();
+});
+
+stop.addEventListener("click", () => conversation.stop());
+
+// ---- What was said before
+
+earlier.addEventListener("click", loadEarlier);
+new IntersectionObserver(([entry]) => entry.isIntersecting && loadEarlier()).observe(earlier);
+
+async function loadEarlier() {
+  if (earlier.disabled || !conversation.hasEarlier) return;
+  earlier.disabled = true;
+  try {
+    await conversation.earlier();
+  } catch (error) {
+    if (!(error instanceof MoorlineError)) throw error;
+  } finally {
+    earlier.disabled = false;
+    showButtons();
+  }
+}
+
+// ---- Deleting it
+
+erase.addEventListener("click", () => confirm.showModal());
+part("confirm-delete", HTMLButtonElement).addEventListener("click", async () => {
+  const problem = part("confirm-problem", HTMLElement);
+  problem.hidden = true;
+  try {
+    await conversation.erase();
+    location.reload();
+  } catch (error) {
+    if (!(error instanceof MoorlineError)) throw error;
+    problem.textContent = "It could not be deleted. Try again in a moment.";
+    problem.hidden = false;
+  }
+});
+
+// ---- The connection, and the size of what is seen
+
+function showConnection() {
+  connection.textContent = navigator.onLine ? "" : "You are offline. What you write is sent when you are back.";
+}
+
+addEventListener("offline", showConnection);
+addEventListener("online", () => {
+  showConnection();
+  conversation.reconnect();
+});
+document.addEventListener("visibilitychange", () => {
+  if (!document.hidden) conversation.refresh().catch(() => {});
+});
+
+// A keyboard on the screen of a phone covers a part of the page: the page takes what is left.
+function fit() {
+  const seen = visualViewport;
+  if (!seen || seen.scale !== 1) return;
+  document.documentElement.style.setProperty("--seen", `${seen.height}px`);
+  scrollTo(0, 0);
+}
+visualViewport?.addEventListener("resize", fit);
+
+async function load() {
+  connection.replaceChildren();
+  try {
+    await conversation.load();
+  } catch (error) {
+    if (!(error instanceof MoorlineError)) throw error;
+    const again = document.createElement("button");
+    again.type = "button";
+    again.textContent = "Try again";
+    again.addEventListener("click", load);
+    connection.replaceChildren("The conversation cannot be loaded. ", again);
+  }
+  showButtons();
+}
+
+text.enterKeyHint = touched.matches ? "enter" : "send";
+composed();
+showConnection();
+load();

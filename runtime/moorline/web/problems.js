@@ -1,0 +1,32 @@
+/** Errors in plain words. */
+
+/** @typedef {import("./device.js").MoorlineError} MoorlineError */
+
+/** @type {Record<string, string>} */
+const WORDS = {
+  ConnectionLost: "The server cannot be reached. Your message is kept here.",
+  SessionBusy: "Too many messages are waiting. Try again in a moment.",
+  TurnTimeout: "This took too long.",
+  StoreUnavailable: "The service is not available at the moment. Your message is kept here.",
+  ModelError: "The assistant does not answer at the moment.",
+  MessageSetAside: "This message failed too often and was set aside.",
+  InvalidRequest: "This message cannot be sent. It may be too long.",
+  NothingWaits: "This question was answered already.",
+  Stopped: "This message was not sent.",
+};
+
+/** @type {Record<number, string>} */
+const BY_STATUS = {
+  401: "This browser may no longer read this conversation.",
+  403: "This browser may no longer read this conversation.",
+  413: "This message is too long. Send it in parts.",
+  429: "That were too many messages in a short time. Try again in a moment.",
+};
+
+/** @param {MoorlineError} error */
+export function inWords(error) {
+  if (error.kind === "InvalidMessage") return error.message; // it says what is wrong with it
+  const what = BY_STATUS[error.status] ?? WORDS[error.kind] ?? "Something went wrong, and there is no answer.";
+  const stands = error.effectsKept ? " What was done so far stands, and is not done twice." : "";
+  return what + stands;
+}
