@@ -58,11 +58,16 @@ function folded(text) {
 export function textOf(said, interrupt) {
   const value = typeof said === "string" ? said : said.value;
   const text = typeof value === "string" ? value : JSON.stringify(value);
-  const chosen = optionsOf(interrupt).find((option) => asText(option.value) === text);
+  const chosen = optionsOf(interrupt).find((option) => sameJson(option.value, text));
   return chosen ? chosen.label : text;
 }
 
-/** As the transcript writes it. @param {unknown} value */
-function asText(value) {
-  return typeof value === "string" ? value : JSON.stringify(value);
+/** The transcript has a text as it is, and other values as JSON. @param {unknown} value @param {string} text */
+function sameJson(value, text) {
+  if (typeof value === "string") return value === text;
+  try {
+    return JSON.stringify(value) === JSON.stringify(JSON.parse(text));
+  } catch {
+    return false;
+  }
 }
