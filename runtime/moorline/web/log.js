@@ -1,4 +1,4 @@
-/** The exchanges on the page, in order: by turn, then those without one. Keeps the place where a person reads. */
+/** The exchanges on the page, in the order of their turns. Keeps the place where a person reads. */
 
 import { titled } from "./text.js";
 
@@ -55,8 +55,7 @@ export class Log {
   place(exchanges) {
     const { scroll } = this.#parts;
     const fromEnd = scroll.scrollHeight - scroll.scrollTop;
-    for (const exchange of exchanges) if (exchange.turnNo !== null) this.#turns.set(exchange.turnNo, exchange);
-    this.#all.push(...exchanges);
+    for (const exchange of exchanges) this.#insert(exchange);
     this.#show();
     if (!this.#atEnd) scroll.scrollTop = scroll.scrollHeight - fromEnd;
   }
@@ -74,9 +73,22 @@ export class Log {
       return other;
     }
     exchange.turnNo = turnNo;
+    const others = this.#all.filter((each) => each.turnNo !== null && each !== exchange);
+    const before = others.filter((each) => this.#all.indexOf(each) < this.#all.indexOf(exchange));
+    // One that failed, and was tried again after others, goes to its turn's place.
+    if (others.some((each) => Number(each.turnNo) < turnNo !== before.includes(each))) this.#insert(exchange);
     this.#turns.set(turnNo, exchange);
     this.#show();
     return exchange;
+  }
+
+  /** Puts it behind the last turn before its own. @param {Exchange} exchange */
+  #insert(exchange) {
+    const turnNo = Number(exchange.turnNo);
+    this.#turns.set(turnNo, exchange);
+    this.#all = this.#all.filter((each) => each !== exchange);
+    const at = this.#all.findLastIndex((each) => each.turnNo !== null && each.turnNo < turnNo);
+    this.#all.splice(at + 1, 0, exchange);
   }
 
   /** @param {Exchange} exchange */
@@ -115,9 +127,6 @@ export class Log {
   /** Brings the page in order, moving only what is not in its place. */
   #show() {
     const { log, empty } = this.#parts;
-    const waiting = this.#all.filter((each) => each.turnNo === null);
-    const settled = this.#all.filter((each) => each.turnNo !== null);
-    this.#all = [...settled.sort((one, other) => Number(one.turnNo) - Number(other.turnNo)), ...waiting];
     let day = "";
     let at = log.firstElementChild;
     for (const exchange of this.#all) {
