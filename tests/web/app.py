@@ -72,8 +72,12 @@ def note(line: str) -> None:
         lines.write(f"{line}\n")
 
 
+def times(line: str) -> int:
+    return Path(os.environ[ASKED]).read_text(encoding="utf-8").splitlines().count(line)
+
+
 async def rules(request: ModelRequest) -> Reply:
-    """`use TOOL …` calls tools, `slowly …` takes three seconds, `fail` fails, `hand over` does so; all else is repeated."""
+    """`use TOOL …` calls tools, `slowly …` takes its time, `fail …` fails, `hand over` does so; all else is repeated."""
     if "route" in request.functions:
         return ModelReply(calls=(Call(name="route", arguments={"agent": "front_desk"}),))
     asked = max(at for at, message in enumerate(request.messages) if message["role"] == "user")
@@ -85,7 +89,7 @@ async def rules(request: ModelRequest) -> Reply:
     if said.startswith("use ") and not results:
         used = [word for word in said.split() if word in request.functions]
         return ModelReply(text="Let me see …", calls=tuple(Call(name=each) for each in used))
-    if said.startswith("fail") and Path(os.environ[ASKED]).read_text().splitlines().count(said) <= FAILURES:
+    if said.startswith("fail") and times(said) <= FAILURES:
         return RawReply(status=500, headers={"retry-after-ms": "1"}, pieces=(b"{}",))
     answer = ModelReply(text=" ".join(results) or f"You said: {said}")
     return await slowly(request, answer) if "slowly" in said else answer

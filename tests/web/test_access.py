@@ -100,7 +100,7 @@ async def test_a_screen_of_320_pixels_shows_everything_without_scrolling_sideway
 
 
 async def test_the_page_can_be_zoomed_to_four_times_its_size(browser: Browser, served: Served) -> None:
-    context = await browser.new_context(viewport={"width": 320, "height": 256})  # 1280 × 1024 at 400 %
+    context = await browser.new_context(viewport={"width": 320, "height": 256})  # 1280 by 1024 at 400 %
     chat = await Chat.open(context, served.url)
     await chat.ask("hello")
     await expect(chat.page.locator(".text")).to_be_in_viewport()
@@ -166,8 +166,9 @@ async def test_a_reply_is_announced_once_and_whole(chat: Chat) -> None:
     script = """
         () => {
             window.announced = [];
-            const heard = changes => announced.push(...changes.flatMap(change => [...change.addedNodes].map(n => n.textContent)));
-            new MutationObserver(heard).observe(document.querySelector("#announcer"), { childList: true, subtree: true });
+            const said = change => [...change.addedNodes].map(node => node.textContent);
+            const hear = changes => announced.push(...changes.flatMap(said));
+            new MutationObserver(hear).observe(document.querySelector("#announcer"), { childList: true, subtree: true });
         }
     """
     await chat.page.evaluate(script)

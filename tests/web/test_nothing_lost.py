@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from playwright.async_api import Browser, BrowserContext, expect
 
-from tests.conftest import fresh_database
 from tests.http.serving import Served, serving
 from tests.web.app import ASKED
 from tests.web.chromium import Chat, needs_chromium, without_storage
@@ -191,19 +189,11 @@ async def test_without_local_storage_the_device_is_kept_in_a_cookie(context: Bro
     assert (cookie["name"], cookie["sameSite"]) == ("moorline.device", "Lax")
 
 
-@pytest.fixture
-async def fragile(server_dsn: str, template: str, tmp_path: Path) -> AsyncIterator[tuple[str, Path]]:
-    """A database of its own, for servers that are killed, and what their models are asked."""
+async def test_a_server_that_is_killed_in_mid_answer_leaves_one_turn_and_one_reply(
+    browser: Browser, dsn: str, tmp_path: Path
+) -> None:
     asked = tmp_path / "asked"
     asked.touch()
-    with fresh_database(server_dsn, template) as dsn:
-        yield dsn, asked
-
-
-async def test_a_server_that_is_killed_in_mid_answer_leaves_one_turn_and_one_reply(
-    browser: Browser, fragile: tuple[str, Path]
-) -> None:
-    dsn, asked = fragile
     settings = {**GENEROUS, ASKED: str(asked)}
     with serving(dsn, app=APP, **settings) as first:
         port = str(first.port)

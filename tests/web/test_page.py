@@ -169,7 +169,6 @@ async def test_a_long_conversation_is_shown_from_its_end_and_the_rest_as_one_scr
     await expect(chat.page.get_by_text("You said: message 45", exact=True)).to_be_in_viewport()
     for shown, first in ((40, "message 26"), (45, "message 6")):
         seen = chat.page.locator(".bubble", has_text=re.compile(f"{first}$"))
-        await seen.scroll_into_view_if_needed()
         await chat.page.locator("#scroll").evaluate("scroll => { scroll.scrollTop = 0; }")
         await expect(chat.page.locator(".exchange")).to_have_count(shown)
         await expect(seen).to_be_in_viewport()

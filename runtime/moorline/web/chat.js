@@ -91,6 +91,11 @@ text.addEventListener("keydown", (event) => {
 
 stop.addEventListener("click", () => conversation.stop());
 
+// Buttons in the conversation go when they are pressed; who uses a keyboard goes on writing.
+part("log", HTMLElement).addEventListener("click", (event) => {
+  if (event.target instanceof HTMLButtonElement && !touched.matches) text.focus();
+});
+
 // ---- What was said before
 
 earlier.addEventListener("click", loadEarlier);

@@ -121,7 +121,7 @@ export class Exchange {
     this.#by(agent);
     this.#timed(at ?? new Date());
     this.#choices.replaceChildren();
-    for (const tool of this.#tools.children) if (tool.className === "running") tool.className = "done";
+    for (const tool of this.#tools.querySelectorAll(".running")) tool.remove(); // it asked, and runs again with the answer
     this.note(stopped ? "Stopped" : "");
     this.#show();
   }
