@@ -77,7 +77,7 @@ def times(line: str) -> int:
 
 
 async def rules(request: ModelRequest) -> Reply:
-    """`use TOOL …` calls tools, `slowly …` takes its time, `fail …` fails, `hand over` does so; all else is repeated."""
+    """`use TOOL …` calls tools, `slowly …` takes its time, `fail …` fails, `hand over` does so; else it repeats."""
     if "route" in request.functions:
         return ModelReply(calls=(Call(name="route", arguments={"agent": "front_desk"}),))
     asked = max(at for at, message in enumerate(request.messages) if message["role"] == "user")

@@ -168,7 +168,8 @@ async def test_a_reply_is_announced_once_and_whole(chat: Chat) -> None:
             window.announced = [];
             const said = change => [...change.addedNodes].map(node => node.textContent);
             const hear = changes => announced.push(...changes.flatMap(said));
-            new MutationObserver(hear).observe(document.querySelector("#announcer"), { childList: true, subtree: true });
+            const announcer = document.querySelector("#announcer");
+            new MutationObserver(hear).observe(announcer, { childList: true, subtree: true });
         }
     """
     await chat.page.evaluate(script)
