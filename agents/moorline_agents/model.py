@@ -69,7 +69,8 @@ class ChatModel:
     `request_timeout` the seconds that a request may take to connect, or to send the next part of its answer. It is half
     of `timeout` by default, so that a silent server is asked a second time.
 
-    Building a `ChatModel` imports nothing and sends nothing.
+    The client gets messages and tools as `extra_body`, so that is where its instruments find them. Building a
+    `ChatModel` imports nothing and sends nothing.
     """
 
     provider = "openai"
@@ -218,7 +219,11 @@ class _Reading:
         from moorline_agents.event_stream import WatchedStream  # noqa: PLC0415 - needs httpx2, which openai imports
 
         with model_errors(self._body["messages"]):
-            stream = await self._completions.create(**self._body, stream=True, timeout=self._timeout)
+            # As `extra_body`, what is said goes out as it is. The client would look through every message for names to
+            # translate, which takes it longer than all the rest of a turn if the history is long.
+            stream = await self._completions.create(
+                model=self._body["model"], messages=(), extra_body=self._body, stream=True, timeout=self._timeout
+            )
             # What instruments the client may give something else that can be read.
             response = getattr(stream, "response", None)
             if response is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import TYPE_CHECKING, Any
 
 import httpx  # which is httpx2, see conftest.py
@@ -70,6 +71,20 @@ async def test_text_is_streamed_and_put_together(network: respx.MockRouter) -> N
     assert shown == ["Hel", "lo!"]
     assert answer.message == {"role": "assistant", "content": "Hello!"}
     assert answer.usage == Usage(7, 2)
+
+
+async def test_a_long_history_costs_hardly_more_than_a_short_one(network: respx.MockRouter) -> None:
+    network.post(URL).mock(side_effect=lambda _: streamed(HELLO))
+    asked = model()
+    long: list[Message] = [*QUESTION, {"role": "assistant", "content": "Hello!"}] * 40
+
+    async def processor_time(messages: list[Message]) -> float:
+        began = time.process_time()
+        await asked.complete([*messages, *QUESTION], tools=[TOOL])
+        return time.process_time() - began
+
+    times = [(await processor_time(long), await processor_time(QUESTION)) for _ in range(20)]
+    assert min(longer for longer, _ in times) < 3 * min(shorter for _, shorter in times)
 
 
 async def test_text_arrives_before_the_stream_ends(network: respx.MockRouter) -> None:
