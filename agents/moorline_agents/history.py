@@ -23,10 +23,6 @@ NOT_ANSWERED = "not answered; the person wrote instead"
 """What a model is told of a call that will never have a result."""
 
 
-NOT_ANSWERED = "not answered; the person wrote instead"
-"""What a model is told of a call that will never have a result."""
-
-
 def extend_history(history: list[Message], updates: Sequence[Sequence[Message]]) -> list[Message]:
     """The reducer of a history: appends, and forgets all but the last `HISTORY_MESSAGES`, though never the message that
     is being answered (the person's last, with those right before it) nor what followed it.
