@@ -14,10 +14,14 @@ _OPEN, _CLOSE = "<think>", "</think>"
 class AnswerText:
     """Takes the pieces of a text and leaves out what stands in `<think>…</think>`, wherever the pieces are split.
 
-    Some servers send only the closing tag: then all before it was thinking. A tag in backquotes is text.
+    Some servers send only the closing tag: then all before it was thinking. A tag in backquotes is text. With
+    `thinks_first` the server is known to be such a one, and no text may be shown before the model has thought.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, thinks_first: bool = False) -> None:
+        self.thinks_first = thinks_first
+        """Whether the server is known to send only the closing tag."""
+        self._holds_back = thinks_first
         self._pieces: list[str] = []
         self._length = 0
         self._held = ""
@@ -32,20 +36,11 @@ class AnswerText:
 
     def add(self, piece: str) -> str:
         """Takes the next piece and returns what more may be shown. Raises `ModelError` for a text without an end."""
-        text, half = _without_half(self._held + piece)
-        text, new = whole_text(text), ""
-        while found := self._tag(text):
-            at, tag = found
-            before, text = text[:at], text[at + len(tag) :]
-            if tag == _OPEN:
-                new += self._show(before)
-            elif self._thought is None:
-                self._pieces, self._length, new = [], 0, ""
-            self._thought, self._thought_length = ([] if tag == _OPEN else None), 0
-            self._has_thought = True
-        kept = _beginning_of_tag(text)
-        text, self._held = text[: len(text) - kept], text[len(text) - kept :] + half
-        return new + (self._show(text) if self._thought is None else self._think(text))
+        new = self._add(piece)
+        if not self._holds_back:
+            return new
+        self._holds_back = not self._has_thought or self._thought is not None
+        return "" if self._holds_back else str(self)
 
     def end(self) -> str:
         """Returns what was held back, when no more comes. Thinking that was never closed is text if text came before
@@ -54,7 +49,24 @@ class AnswerText:
         if self._thought is not None:
             rest = _OPEN + "".join(self._thought) + rest if str(self).strip() else ""
         self._held, self._thought = "", None
-        return self._show(rest)
+        new = self._show(rest)
+        return str(self) if self._holds_back else new
+
+    def _add(self, piece: str) -> str:
+        text, half = _without_half(self._held + piece)
+        text, new = whole_text(text), ""
+        while found := self._tag(text):
+            at, tag = found
+            before, text = text[:at], text[at + len(tag) :]
+            if tag == _OPEN:
+                new += self._show(before)
+            elif self._thought is None:
+                self._pieces, self._length, new, self.thinks_first = [], 0, "", True
+            self._thought, self._thought_length = ([] if tag == _OPEN else None), 0
+            self._has_thought = True
+        kept = _beginning_of_tag(text)
+        text, self._held = text[: len(text) - kept], text[len(text) - kept :] + half
+        return new + (self._show(text) if self._thought is None else self._think(text))
 
     def _show(self, text: str) -> str:
         if self._has_thought and not self._length:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from moorline_agents.messages import Message, ModelAnswer
+from moorline_agents.messages import Message, ModelAnswer, Usage
 from moorline_agents.model import Model, ToolChoice, model_name, model_provider
+from moorline_agents.model_errors import ModelError
 from moorline_agents.run import RunContext
 from moorline_agents.tools import Tool, ToolContext
 
@@ -16,21 +17,34 @@ async def ask(
     messages: Sequence[Message],
     *,
     context: RunContext,
+    agent: str,
     tools: Sequence[Mapping[str, Any]],
     tool_choice: ToolChoice | None,
     shown: bool = True,
 ) -> ModelAnswer:
-    """The model's answer; with `shown` its text is part of the reply. Raises `ModelError`."""
+    """The model's answer; with `shown` its text is part of the reply. What it cost is counted for the agent, also if it
+    came to nothing. Raises `ModelError`."""
     name, tracing = model_name(model), context.tracing
-    with (
-        tracing.model(name, provider=model_provider(model), messages=messages) as span,
-        context.telling.asking(name, shown=shown) as on_text,
-    ):
-        answer = await model.complete(messages, tools=tools, tool_choice=tool_choice, on_text=on_text)
-        span.answered(
-            answer.usage, finish_reason=answer.finish_reason, message=answer.message if tracing.content else None
-        )
+    try:
+        with (
+            tracing.model(name, provider=model_provider(model), messages=messages) as span,
+            context.telling.asking(name, shown=shown) as on_text,
+        ):
+            answer = await model.complete(messages, tools=tools, tool_choice=tool_choice, on_text=on_text)
+            span.answered(
+                answer.usage, finish_reason=answer.finish_reason, message=answer.message if tracing.content else None
+            )
+    except ModelError as error:
+        if any(error.usage.values()):
+            _count(error.usage, context, model=name, agent=agent)
+        raise
+    _count(answer.usage, context, model=name, agent=agent)
     return answer
+
+
+def _count(usage: Usage, context: RunContext, *, model: str, agent: str) -> None:
+    context.progress.usage += usage.labelled(model=model, agent=agent)
+    context.telling.spent(model, usage)
 
 
 async def perform(tool: Tool, call_id: str, arguments: str, *, context: RunContext, tools: ToolContext) -> Any:

@@ -27,13 +27,14 @@ _FUNCTION = frozenset({"name", "arguments"})
 
 
 class AnswerStream:
-    """Takes in the chunks of one streamed completion, in order. `tools` are the names of the tools that were offered.
+    """Takes in the chunks of one streamed completion, in order. `tools` are the names of the tools that were offered;
+    for `thinks_first` see `AnswerText`.
 
     No chunk is judged by itself: what it lacks may come in another.
     """
 
-    def __init__(self, tools: AbstractSet[str] = frozenset()) -> None:
-        self._text = AnswerText()
+    def __init__(self, tools: AbstractSet[str] = frozenset(), *, thinks_first: bool = False) -> None:
+        self._text = AnswerText(thinks_first=thinks_first)
         self._calls = StreamedCalls(tools)
         self._extra = ExtraFields()
         self._finish_reason: str | None = None
@@ -69,6 +70,11 @@ class AnswerStream:
     def begun(self) -> bool:
         """Whether any part of an answer has come."""
         return self._any_choice
+
+    @property
+    def thinks_first(self) -> bool:
+        """Whether the server is known to send only the closing tag of thinking."""
+        return self._text.thinks_first
 
     @property
     def says_nothing(self) -> bool:

@@ -1,7 +1,8 @@
 """What a model server takes: requests in the form that it accepts, as far as its refusals have shown which that is.
 
 Everything is sent as OpenAI's schema has it, until a refusal names what the server does not take. Then it is left out,
-or written otherwise, in this request and all that follow.
+or written otherwise, in this request and all that follow. What its answers show of how they are to be read is kept with
+that.
 """
 
 from __future__ import annotations
@@ -68,6 +69,8 @@ class Dialect:
     reasoning: Literal["own", "turn", "all"] = "own"
     """Which answers with calls are shown with reasoning, if only an empty text: those of this turn that came with some
     from this server, all of this turn, or all."""
+    thinks_first: bool = False
+    """Whether it sends only the closing tag of thinking, so that an answer is told only once the tag has come."""
 
     def body(self, request: Request) -> Body:
         """The body of a request, but for its being streamed, in the form that the server takes."""

@@ -18,7 +18,6 @@ from moorline_agents.calls import check_made, checked
 from moorline_agents.errors import AgentError
 from moorline_agents.history import closing, history_channel, last_texts, open_calls
 from moorline_agents.messages import Message, ModelAnswer, ToolCall
-from moorline_agents.model import model_name
 from moorline_agents.model_errors import AnswerCutOff, ContextOverflow, ModelError
 from moorline_agents.run import AgentDeps, AgentHost, Outcome, RunContext, TurnTexts
 from moorline_agents.tools import Tool, ToolRefused
@@ -90,8 +89,6 @@ class Loop:
             return recalled, None
         tired = progress.rounds >= self._rounds
         answer, shown = await self._complete(window(history, self._room), context, tired=tired)
-        context.progress.usage += answer.usage.labelled(model=model_name(self._model), agent=self._agent.name)
-        context.telling.spent(model_name(self._model), answer.usage)
         message = checked(answer.message)
         calls = bool(message.get("tool_calls"))
         if tired and calls:
@@ -115,6 +112,7 @@ class Loop:
                     self._model,
                     [system, *shown.messages],
                     context=context,
+                    agent=self._agent.name,
                     tools=self._schemas,
                     tool_choice="none" if tired and self._schemas else None,
                 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from contextlib import aclosing, suppress
+from dataclasses import replace
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 from weakref import WeakKeyDictionary
@@ -122,11 +123,16 @@ class ChatModel:
                     usage += answer.usage
                     if not (again and answer.says_nothing):  # an empty answer is often followed by a full one
                         break
+            whole = answer.finish(ended=ended)
         except TimeoutError as error:
-            if deadline.expired():
-                raise ModelError.too_slow(self._timeout) from error
+            if not deadline.expired():
+                raise
+            slow = ModelError.too_slow(self._timeout)
+            slow.usage = usage
+            raise slow from error
+        except ModelError as error:
+            error.usage += usage
             raise
-        whole = answer.finish(ended=ended)
         return ModelAnswer(signed(whole.message, origin), usage, whole.finish_reason)
 
     async def aclose(self) -> None:
@@ -146,7 +152,8 @@ class ChatModel:
         out, and it is asked again."""
         while True:
             body = dialect.body(request)
-            answer = AnswerStream(frozenset(tool["function"]["name"] for tool in request.tools))
+            offered = frozenset(tool["function"]["name"] for tool in request.tools)
+            answer = AnswerStream(offered, thinks_first=dialect.thinks_first)
             reading = _Reading(completions, body, self._request_timeout)
             try:
                 async with aclosing(reading.chunks()) as chunks:
@@ -156,9 +163,12 @@ class ChatModel:
             except ModelError as error:
                 learned = dialect.learned(error.refusal, body) if error.refusal and not answer.begun else None
                 if learned is None:
+                    error.usage = answer.usage
                     raise
                 dialect = learned
             else:
+                if answer.thinks_first and not dialect.thinks_first:
+                    dialect = replace(dialect, thinks_first=True)
                 return answer, reading.ended, dialect
 
     def _dialects(self, client: AsyncOpenAI) -> tuple[dict[str, Dialect], str]:

@@ -14,6 +14,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Self
 
 from moorline_agents.errors import AgentError
+from moorline_agents.messages import Usage
 from moorline_agents.refusals import told
 
 if TYPE_CHECKING:
@@ -81,13 +82,14 @@ class ModelError(AgentError):
     `retryable` is whether the same request may well succeed later: after too many requests, a failing server, a
     timeout, a lost connection or an answer that was cut off. The client's own retries are used up by then.
     `refusal` is what the server said of a request that it does not take as it is, else empty. It may quote the
-    conversation.
+    conversation. `usage` is what answers cost that came to nothing, as far as the server said.
     """
 
     def __init__(self, message: str, *, retryable: bool, refusal: str = "") -> None:
         super().__init__(message)
         self.retryable = retryable
         self.refusal = refusal
+        self.usage = Usage()
 
     @classmethod
     def malformed(cls) -> Self:

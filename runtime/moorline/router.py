@@ -9,7 +9,7 @@ from moorline_agents.asking import ask
 from moorline_agents.calls import checked
 from moorline_agents.control import ROUTE, named_agent, route_schema
 from moorline_agents.messages import Message
-from moorline_agents.model import Model, model_name
+from moorline_agents.model import Model
 from moorline_agents.model_errors import ContextOverflow
 from moorline_agents.run import AgentInfo, RunContext
 from moorline_agents.window import clipped
@@ -46,13 +46,17 @@ class Router:
         choice = {"type": "function", "function": {"name": ROUTE}}
         try:
             answer = await ask(
-                self._model, messages, context=context, tools=[self._schema], tool_choice=choice, shown=False
+                self._model,
+                messages,
+                context=context,
+                agent=ROUTE,
+                tools=[self._schema],
+                tool_choice=choice,
+                shown=False,
             )
         except ContextOverflow:
             logger.warning("The router model has no room for a message of %s characters.", len(text))
             return self._fallback
-        context.progress.usage += answer.usage.labelled(model=model_name(self._model), agent=ROUTE)
-        context.telling.spent(model_name(self._model), answer.usage)
         message = checked(answer.message)
         context.journal.note(ROUTE, message)
         return self._named(message)

@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 
 from moorline import Moorline, Settings, TextDelta, TurnFinished
+from moorline.testing import ModelReply, Script, error_reply, rule_client
 from moorline_agents.agent import Agent
 from moorline_agents.messages import Message, ModelAnswer, Usage
 from moorline_agents.model import Model, ToolChoice
+from moorline_agents.model_errors import ModelError
 
 
 @dataclass
@@ -48,6 +50,18 @@ class Closing(Echo):
 
 def echoing(name: str, model: Model) -> Agent:
     return Agent(name=name, description=name, instructions=name, model=model)
+
+
+async def test_what_a_failed_attempt_cost_is_counted_though_its_second_try_failed_too(settings: Settings) -> None:
+    empty, again = ModelReply(text="", usage=Usage(5, 1)), ModelReply(text="hello", usage=Usage(7, 2))
+    client = rule_client(Script(empty, error_reply(500), again)).with_options(max_retries=0)
+    context = {"device_id": "d1", "message_id": "m1"}
+    async with Moorline(settings, agents=[Agent(name="a", description="a", instructions="a")], client=client) as moorline:
+        with pytest.raises(ModelError):
+            await moorline.run("hello", context)
+        reply = await moorline.run("hello", context)
+    assert reply.usage == {"prompt_tokens": 12, "completion_tokens": 3}
+    assert list(reply.usage.by_agent) == ["a"]
 
 
 async def test_a_model_of_ones_own_answers_streams_and_calls_tools(settings: Settings) -> None:

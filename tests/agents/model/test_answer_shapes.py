@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from moorline.testing import ModelReply, RawReply, Script
+from moorline.testing import ModelReply, RawReply, Script, error_reply
 from moorline_agents.answer_text import AnswerText
 from moorline_agents.messages import Message, ModelAnswer, Usage
 from moorline_agents.model import ChatModel
@@ -100,6 +100,42 @@ async def test_thinking_whose_opening_tag_the_server_keeps_is_not_part_of_the_an
     assert answer.message["content"] == "Hello!"
 
 
+@pytest.mark.parametrize(
+    ("answers", "told"),
+    [
+        (["Hm, what ", "now?</think>", "Hello!"], "Hello!"),
+        (["Hm, `</", "think>`?</th", "ink>\n\nHel", "lo <b>you</b>!"], "Hello <b>you</b>!"),
+        (["<think>Hm</think>Hel", "lo!"], "Hello!"),
+        (["Hello, ", "<think>hm</think>you", "!"], "Hello, you!"),
+        (["Hel", "lo `</think>`!"], "Hello `</think>`!"),
+        (["Hello!"], "Hello!"),
+        (["a < b <", "/"], "a < b </"),
+    ],
+)
+async def test_of_a_server_that_sends_only_the_closing_tag_no_second_answer_shows_its_thinking(
+    answers: list[str], told: str
+) -> None:
+    first = stream(said(content="Hm."), said(content="</think>Hi."), STOP)
+    second = stream(*[said(content=piece) for piece in answers], STOP)
+    script = Script(first, second)
+    model = ChatModel(client=rule_client(script).with_options(max_retries=0), model="m", timeout=30)
+    shown: list[str] = []
+    assert (await model.complete(ASKED, on_text=shown.append)).message["content"] == "Hi."
+    assert shown == ["Hm.", "Hi."]  # before the tag came, nothing told that this was thinking
+    shown.clear()
+    assert (await model.complete(ASKED, on_text=shown.append)).message["content"] == told
+    assert "".join(shown) == told
+
+
+async def test_thinking_that_is_never_closed_is_no_answer_of_a_server_that_sends_only_the_closing_tag() -> None:
+    first = stream(said(content="Hm.</think>Hi."), STOP)
+    script = Script(first, *[stream(said(content="<think>Hm"), STOP)] * 2)
+    model = ChatModel(client=rule_client(script).with_options(max_retries=0), model="m", timeout=30)
+    await model.complete(ASKED)
+    with pytest.raises(ModelError, match="empty answer"):
+        await model.complete(ASKED)
+
+
 async def test_thinking_alone_is_no_answer() -> None:
     with pytest.raises(ModelError, match="empty answer"):
         await ask(*[stream(said(content="<think>Hm"), STOP)] * 2)
@@ -113,6 +149,22 @@ async def test_an_empty_answer_is_asked_for_once_more() -> None:
     with pytest.raises(ModelError, match="empty answer") as raised:
         await ask(empty, empty, "never")
     assert raised.value.retryable
+
+
+@pytest.mark.parametrize(
+    ("replies", "cost"),
+    [
+        ([ModelReply(text="", usage=Usage(5, 1)), error_reply(500)], Usage(5, 1)),
+        ([ModelReply(text="", usage=Usage(5, 1)), ModelReply(text=" ", usage=Usage(5, 2))], Usage(10, 3)),
+        ([ModelReply(text="Hel", finish_reason="length", usage=Usage(5, 2))], Usage(5, 2)),
+        ([error_reply(500)], Usage()),
+    ],
+    ids=["a failure after an empty answer", "two empty answers", "cut off", "a failure"],
+)
+async def test_what_an_answer_cost_that_came_to_nothing_is_known(replies: list[Any], cost: Usage) -> None:
+    with pytest.raises(ModelError) as raised:
+        await ask(*replies)
+    assert raised.value.usage == cost
 
 
 async def test_a_call_that_names_no_tool_is_asked_for_once_more() -> None:
