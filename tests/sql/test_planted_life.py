@@ -13,7 +13,6 @@ import asyncpg
 import pytest
 
 from moorline_agents.scheduling.demo import seed_demo
-from moorline_checkpoint.database import Database
 from moorline_checkpoint.retention import remove_older
 from moorline_checkpoint.saver import DeviceCheckpointer
 from moorline_migrations import SHIPPED, migrate
@@ -52,13 +51,9 @@ async def test_what_is_old_goes_and_locks_expire(dsn: str, connection: Connectio
                 f"UPDATE conversation_{table} SET {column} = {column} - $1::interval",  # noqa: S608
                 timedelta(days=9),
             )
-    database = Database(dsn)
-    try:
-        assert await remove_older(database, days=3) > 0
-    finally:
-        await database.close()
     async with DeviceCheckpointer.from_conn_string(dsn) as saver:
         assert await saver.cleanup_expired_sessions() == 1
+        assert await remove_older(saver.database, days=3) > 0
         assert await saver.set_session_lock("d1", "hair", ttl=60)
         assert await saver.set_session_lock("d1", "hair")
         assert await saver.get_session_lock("d1") == "hair"

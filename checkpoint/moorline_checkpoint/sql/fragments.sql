@@ -15,3 +15,16 @@ s.active_agent IS NOT NULL AND @moment - @last_used < @time_to_live
 
 -- fragment: claim_stands(claim)
 s.claim_id = @claim
+
+-- fragment: is_forgotten(days)
+-- Whether nothing but the row is left of a device that nobody has used for so many days. A device that was never
+-- answered was last used when it sent its message, of which nothing is left either.
+s.claim_id IS NULL AND NOT (@lock_is_live(pg_catalog.statement_timestamp()))
+    AND coalesce(
+        pg_catalog.statement_timestamp() - @last_used > @days::double precision * interval '1 day', s.arrivals > 0)
+    AND NOT EXISTS (SELECT 1 FROM @schema.conversation_messages m WHERE m.device_id = s.device_id::text)
+    AND NOT EXISTS (SELECT 1 FROM @schema.conversation_turns t WHERE t.device_id = s.device_id::text)
+    AND NOT EXISTS (SELECT 1 FROM @schema.conversation_effects e WHERE e.device_id = s.device_id::text)
+    AND NOT EXISTS (SELECT 1 FROM @schema.conversation_checkpoints c WHERE c.device_id = s.device_id::text)
+    AND NOT EXISTS (SELECT 1 FROM @schema.conversation_values v WHERE v.device_id = s.device_id::text)
+    AND NOT EXISTS (SELECT 1 FROM @schema.conversation_writes w WHERE w.device_id = s.device_id::text)

@@ -43,3 +43,24 @@ LIMIT $3::integer;
 
 -- name: retire
 SELECT @schema.moorline_retire($1::text, $2::double precision, $3::integer);
+
+-- name: made_here repeatable
+-- Whether Moorline made conversation_states; the rows of a table that a backend had are the backend's.
+SELECT pg_catalog.obj_description('@schema.conversation_states'::regclass::oid, 'pg_class'::name)
+    LIKE 'Made by Moorline%'::text;
+
+-- name: forgotten_devices repeatable
+-- A page of the devices of which only the row is left, after the last device of the page before.
+SELECT s.device_id::text AS device_id
+FROM @schema.conversation_states s
+WHERE (s.device_id OPERATOR(pg_catalog.>) $1 OR $1 IS NULL) AND s.device_id IS NOT NULL AND @is_forgotten($2)
+ORDER BY s.device_id
+LIMIT $3::integer;
+
+-- name: hold_device repeatable
+-- Locks the row; no row if somebody else has. What is in other tables may have changed until then.
+SELECT 1 FROM @schema.conversation_states s WHERE s.device_id OPERATOR(pg_catalog.=) $1 FOR UPDATE SKIP LOCKED;
+
+-- name: forget
+DELETE FROM @schema.conversation_states s WHERE s.device_id OPERATOR(pg_catalog.=) $1 AND @is_forgotten($2)
+RETURNING 1;
