@@ -1,7 +1,8 @@
 """Migrates a schema's components to their newest versions, reports their versions, and refuses a schema that this code
 cannot run on."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import TYPE_CHECKING
@@ -163,15 +164,16 @@ async def _stand(connection: "Connection[Record] | PoolConnectionProxy[Record]",
 
 async def _apply(connection: "Connection[Record]", schema: str, versions: Sequence[Version]) -> list[Version]:
     applied: list[Version] = []
-    failure: asyncpg.PostgresError | None = None
+    failure: asyncpg.PostgresError | SchemaMismatch | None = None
     # Read committed: after waiting for the lock we must read what its last holder left.
     async with connection.transaction(isolation="read_committed"):
         await connection.execute(_opening(schema))
         for version in _lacking(await _stand(connection, schema), versions):
             try:
                 async with connection.transaction():
-                    await connection.execute(_step(version, schema))
-            except asyncpg.PostgresError as error:
+                    with _rows_that_are_there(version):
+                        await connection.execute(_step(version, schema))
+            except (asyncpg.PostgresError, SchemaMismatch) as error:
                 if not applied:
                     raise
                 failure = error
@@ -180,6 +182,19 @@ async def _apply(connection: "Connection[Record]", schema: str, versions: Sequen
     if failure is not None:
         raise failure
     return applied
+
+
+@contextmanager
+def _rows_that_are_there(version: Version) -> Iterator[None]:
+    """Raises SchemaMismatch if rows break a constraint of the version. The driver's error would quote them."""
+    try:
+        yield
+    except asyncpg.IntegrityConstraintViolationError as error:
+        raise SchemaMismatch(
+            f"Rows of the table {error.table_name} break {error.constraint_name}, a constraint of version {version}. "
+            f"Its file, {version.number:04}_{version.name}.sql, says what to do; then migrate again. Nothing of this "
+            "version was applied."
+        ) from None
 
 
 def _opening(schema: str) -> str:

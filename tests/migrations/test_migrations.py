@@ -36,6 +36,36 @@ def next_version(sql: str, *, oldest_code: int = 0) -> Version:
     return Version(component="moorline", number=CORE.newest + 1, name="next", oldest_code=oldest_code, sql=sql)
 
 
+OVERLAPPING = """
+    WITH service AS (
+        INSERT INTO appointment_services (name, minutes) VALUES ('Haircut', 30) RETURNING service_id
+    ), provider AS (
+        INSERT INTO appointment_providers (name, time_zone) VALUES ('Ana', 'UTC'), ('Marc', 'UTC') RETURNING provider_id
+    )
+    INSERT INTO appointments (device_id, provider_id, service_id, during)
+    SELECT 'secret', provider_id, service_id, tstzrange('2030-06-03 10:00+00', '2030-06-03 10:30+00')
+    FROM service, provider
+"""
+
+
+async def test_rows_that_a_new_constraint_forbids_are_told_and_stay(
+    connection: "Connection[Record]", empty_dsn: str
+) -> None:
+    first, second, *_ = SCHEDULING.versions
+    await apply_versions(connection, [*CORE.versions, first])
+    await connection.execute(OVERLAPPING)
+    said = "appointments break appointments_one_place_at_a_time.*scheduling 0002.*0002_places_and_nights.sql"
+    with pytest.raises(SchemaMismatch, match=said) as refused:
+        await migrate(empty_dsn, components=SHIPPED)
+    assert "secret" not in str(refused.value)
+    assert await connection.fetchval("SELECT count(*) FROM appointments") == 2
+    await connection.execute(
+        "UPDATE appointments SET status = 'cancelled'"
+        " WHERE appointment_id = (SELECT appointment_id FROM appointments LIMIT 1)"
+    )
+    assert second in await migrate(empty_dsn, components=SHIPPED)
+
+
 async def test_everything_is_applied_once(empty_dsn: str) -> None:
     before = await status(empty_dsn, components=SHIPPED)
     assert [(each.component, each.current, each.newest, each.pending) for each in before] == [
