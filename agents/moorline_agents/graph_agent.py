@@ -34,8 +34,9 @@ class GraphAgent:
     that it was compiled with is not used. With `context_schema=RunContext` it finds one in LangGraph's runtime context.
 
     It may ask: with `interrupt`, or by stopping at an `interrupt_before` or `interrupt_after`; the answer comes as a
-    `Resume`, and lets it go on. It may hand over: with `handover_tools`, or with a `Command` to its parent graph that
-    goes to another agent. `migrations` are like those of an `Agent`.
+    `Resume`, and lets it go on. What its models cost is counted if they say so: a `ChatOpenAI` with a base URL of its
+    own asks its server for that only with `stream_usage=True`. It may hand over: with `handover_tools`, or with a
+    `Command` to its parent graph that goes to another agent. `migrations` are like those of an `Agent`.
     """
 
     name: str
