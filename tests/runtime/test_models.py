@@ -56,7 +56,8 @@ async def test_what_a_failed_attempt_cost_is_counted_though_its_second_try_faile
     empty, again = ModelReply(text="", usage=Usage(5, 1)), ModelReply(text="hello", usage=Usage(7, 2))
     client = rule_client(Script(empty, error_reply(500), again)).with_options(max_retries=0)
     context = {"device_id": "d1", "message_id": "m1"}
-    async with Moorline(settings, agents=[Agent(name="a", description="a", instructions="a")], client=client) as moorline:
+    agent = Agent(name="a", description="a", instructions="a")
+    async with Moorline(settings, agents=[agent], client=client) as moorline:
         with pytest.raises(ModelError):
             await moorline.run("hello", context)
         reply = await moorline.run("hello", context)

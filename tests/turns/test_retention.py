@@ -141,21 +141,6 @@ async def test_the_row_of_a_device_stays_if_it_is_somebody_elses(
     assert await states(connection) == ["d1"]
 
 
-async def test_a_message_that_comes_while_its_device_is_about_to_be_forgotten_stays(
-    turns: Turns, database: Database, connection: Connection
-) -> None:
-    await answer(turns, message())
-    await age(connection)
-    removing = asyncio.create_task(remove_older(database, days=DAYS))
-    while await rows(connection):
-        await asyncio.sleep(0)
-    opened = await claim(turns, message("m2"))
-    await removing
-    await turns.commit(opened, record(opened))
-    assert await states(connection) == ["d1"]
-    assert await statuses(connection) == {"m2": ("done", 1)}
-
-
 async def test_what_agents_of_a_device_in_use_remember_stays(
     dsn: str, database: Database, connection: Connection
 ) -> None:
