@@ -21,8 +21,8 @@ MAX_REPLY = 262_144
 
 
 def record_of(turn: OpenTurn, progress: Progress, interrupts: Sequence[GraphInterrupt]) -> TurnRecord:
-    """The record of a run, to be committed. Raises `AgentError` if the agent said nothing or far too much, or asked what
-    is no JSON."""
+    """The record of a run, to be committed. Raises `AgentError` if the agent said nothing or far too much, or asked
+    what is no JSON."""
     interrupt = _interrupt(interrupts[0], progress) if interrupts else None
     reply = progress.reply if interrupt is None else question(interrupt.value)
     if interrupt is None and not reply:
