@@ -92,6 +92,7 @@ class Manager:
         self._current = {name: agent.name for agent in agents for name in (*agent.aliases, agent.name)}
         if len(self._current) != sum(1 + len(agent.aliases) for agent in agents):
             raise ValueError("An alias must not be the name or an alias of another agent.")
+        self._entries = {name: self._agents[current].entry for name, current in self._current.items()}
         infos = tuple(AgentInfo(name=agent.name, description=agent.description) for agent in agents)
         fallback = next((agent.name for agent in agents if not agent.keeps_session), agents[0].name)
         self._saver = saver
@@ -104,7 +105,7 @@ class Manager:
         graph = StateGraph(TurnState, context_schema=RunContext)
         graph.add_node(ROUTE, self._route, destinations=(*(agent.entry for agent in self._agents.values()), END))
         for agent in self._agents.values():
-            agent.add_to(graph, self._deps, _Host(agent=agent, agents=self._agents, saver=self._saver))
+            agent.add_to(graph, self._deps, _Host(agent=agent, entries=self._entries, saver=self._saver))
         graph.add_edge(START, ROUTE)
         wanted = {key for agent in self._agents.values() for key in agent.state_types}
         saver = self._saver.with_allowlist(wanted) if wanted else self._saver
@@ -125,13 +126,13 @@ class Manager:
                 return Command(goto=END, update=update)
         # A rerun takes the same way as the first run, even if the session has changed hands since.
         holder = context.journal.begins_with() or await self._saver.get_session_lock(device_id)
-        if holder is not None and holder in self._current:
-            return Command(goto=self._agents[self._current[holder]].entry, update=update)
+        if holder is not None and holder in self._entries:
+            return Command(goto=self._entries[holder], update=update)
         if holder not in (None, ROUTE):
             whose = self._saver.database.tags.of(device_id)
             logger.warning("Agent %s, which holds %s, no longer exists; routing anew.", one_line(holder), whose)
         picked = await self._router.pick(texts[-1], context)
-        return Command(goto=self._agents[picked].entry, update=update)
+        return Command(goto=self._entries[picked], update=update)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,12 +140,13 @@ class _Host:
     """Sets and clears the lock as an agent's part of the turn begins and ends."""
 
     agent: AgentProtocol
-    agents: Mapping[str, AgentProtocol]
+    entries: Mapping[str, str]
+    """Where the part of each agent begins, by its name and its earlier names."""
     saver: DeviceCheckpointer
 
     @property
     def handoffs(self) -> Sequence[str]:
-        return [agent.entry for agent in self.agents.values() if agent is not self.agent]
+        return [entry for entry in dict.fromkeys((*self.entries.values(), ROUTE)) if entry != self.agent.entry]
 
     async def enter(self, context: RunContext) -> None:
         context.tracing.enter(self.agent.name)
@@ -174,4 +176,5 @@ class _Host:
                 f"The message was handed over {MAX_HANDOFFS} times ({', '.join(progress.handoffs)}) and nobody "
                 "answered. Describe the agents so that it is clear which job is whose."
             )
-        return self.agents[outcome.handoff].entry
+        # One that has left the app since the hand-over, while a question waited, cannot answer any more.
+        return self.entries.get(outcome.handoff, ROUTE)

@@ -199,7 +199,8 @@ class ReferenceManager(Manager):
             handoffs = (*before.handoffs, outcome.handoff)
             if len(handoffs) > MAX_HANDOFFS:
                 raise AgentError(f"handed over {MAX_HANDOFFS} times")
-            return Command(goto=outcome.handoff, update={"so_far": replace(before, handoffs=handoffs)})
+            goto = outcome.handoff if outcome.handoff in self._agents else ROUTE
+            return Command(goto=goto, update={"so_far": replace(before, handoffs=handoffs)})
 
         return answer
 
