@@ -99,7 +99,7 @@ class AgentLoop(Loop):
     async def call_tools(self, state: AgentState, runtime: Runtime[RunContext]) -> Command[str]:
         history = state["history"]
         call, *more = open_calls(history)
-        content = json.dumps(await self._result(call, history, runtime.context), ensure_ascii=False)
+        content = json.dumps(await self._told_result(call, history, runtime.context), ensure_ascii=False)
         done: Message = {"role": "tool", "tool_call_id": call["id"], "content": content}
         if more:
             return Command(goto="act", update={"history": (done,)})
