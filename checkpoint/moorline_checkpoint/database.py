@@ -12,7 +12,7 @@ import asyncpg
 
 from moorline_checkpoint.backoff import Backoff, lost
 from moorline_checkpoint.devices import is_uuid
-from moorline_checkpoint.pools import LoopPool, PooledConnection, tool_slots
+from moorline_checkpoint.pools import LoopPool, PooledConnection, PoolUse, tool_slots
 from moorline_checkpoint.tags import DeviceTags
 from moorline_checkpoint.watching import UNTRACED, SessionWatcher, Tracing, first_word
 from moorline_migrations.dsn import asyncpg_dsn
@@ -252,6 +252,12 @@ class Database:
         finally:
             with store_errors():
                 await pool.release(raw, timeout=ACQUIRE_TIMEOUT)
+
+    async def pool_use(self) -> PoolUse:
+        """What the connections of the running loop's pool are doing."""
+        pool = await self._pool()
+        idle = pool.get_idle_size()
+        return PoolUse(used=pool.get_size() - idle, idle=idle, limit=pool.get_max_size())
 
     async def close(self) -> None:
         """Closes the running loop's pool; the others are closed with their loops."""

@@ -39,6 +39,14 @@ def tool_slots(pool: Pool[Record]) -> asyncio.Semaphore:
     return asyncio.Semaphore(max(1, pool.get_max_size() - KEPT_FROM_TOOLS))
 
 
+class PoolUse(NamedTuple):
+    """The connections of a pool."""
+
+    used: int
+    idle: int
+    limit: int
+
+
 class LoopPool(NamedTuple):
     """What one event loop uses."""
 

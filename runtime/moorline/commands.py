@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -72,7 +73,18 @@ def serve(
         raise ConfigurationError("The HTTP face is not installed; run `pip install 'moorline[http]'`.") from None
 
     _app(app, quiet=False)
-    serve_http(app=app or None, host=host, port=port, workers=workers)
+    with ExitStack() as stack:
+        extensions = []
+        try:
+            from moorline.telemetry.serving import extend
+            from moorline.telemetry.shared import shared_folder
+        except ModuleNotFoundError as error:
+            if error.name not in {"opentelemetry", "prometheus_client"}:
+                raise
+        else:
+            stack.enter_context(shared_folder(workers))
+            extensions.append(extend)
+        serve_http(app=app or None, host=host, port=port, workers=workers, extensions=extensions)
 
 
 @app.command()

@@ -28,9 +28,12 @@ from moorline.tracing import UNTRACED, Tracing
 from moorline.turn_queue import TurnQueue
 from moorline_agents.run import AgentDeps
 from moorline_checkpoint.devices import is_uuid
+from moorline_checkpoint.pools import PoolUse
 from moorline_checkpoint.queue import DeadLetter
 from moorline_checkpoint.revocations import Revocations
+from moorline_checkpoint.statistics import Statistics, statistics
 from moorline_checkpoint.turns import TranscriptEntry
+from moorline_checkpoint.watching import SessionWatcher
 from moorline_migrations.components import CORE, Migrations, distinct
 from moorline_migrations.runner import check
 
@@ -39,6 +42,10 @@ if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
     from moorline_checkpoint.sessions import Session
+
+
+STATS_WITHIN = 2.0
+"""Seconds that statistics may take."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +101,7 @@ class Moorline:
         self._model = chat_model(self.settings, client=client)
         self._on_recovered = on_recovered
         self._serde = serde
-        self._observers = observers
+        self._observers = tuple(observers)
         self._tracing = tracing
         self._start_over = StartOver(words=self.settings.start_over, reply=texts.start_over)
         self._background = Background()
@@ -142,6 +149,24 @@ class Moorline:
     def is_open(self) -> bool:
         """Whether it has been opened and not closed since."""
         return self._entered
+
+    @property
+    def observers(self) -> tuple[Observer, ...]:
+        """Who gets its events."""
+        return self._observers
+
+    @property
+    def is_traced(self) -> bool:
+        """Whether somebody follows what runs inside what."""
+        return self._tracing is not UNTRACED
+
+    def watch(self, *observers: Observer, tracing: Tracing | None = None) -> None:
+        """Adds observers, and follows it with `tracing` from now on, before it is opened; for what serves a `Moorline`
+        that somebody else made. Raises `UsageError` if it is open."""
+        if self._entered:
+            raise UsageError("This Moorline is already open, and what watches it is fixed.")
+        self._observers += observers
+        self._tracing = tracing or self._tracing
 
     async def run(self, message: str | Resume, context: Mapping[str, Any] | TurnContext) -> Reply:
         """One message in, one reply out, in one turn of the device.
@@ -265,6 +290,17 @@ class Moorline:
         """Which device tokens the database refuses, and the key that it keeps for them."""
         return self._backend.revocations
 
+    async def stats(self) -> Statistics:
+        """What all devices together are doing right now: sessions by agent, and messages that wait. Raises
+        `StoreUnavailable` if the database does not say so within 2 s."""
+        with only_ours():
+            return await statistics(self._backend.saver.database, within=STATS_WITHIN)
+
+    async def pool_use(self) -> PoolUse:
+        """What the connections of this process and event loop are doing."""
+        with only_ours():
+            return await self._backend.saver.database.pool_use()
+
     async def known(self, device_id: str) -> bool:
         """Whether anything is stored of a conversation with the device."""
         with only_ours():
@@ -289,8 +325,13 @@ class Moorline:
         return self._agents if self._agents is not None else shipped_agents(self.settings)
 
     async def _open(self) -> _Opened:
+        watchers: list[Any] = [each for each in self._observers if isinstance(each, SessionWatcher)]
         backend = await open_backend(
-            self.settings, components=self.components, serde=self._serde, tracing=self._tracing
+            self.settings,
+            components=self.components,
+            serde=self._serde,
+            tracing=self._tracing,
+            session_watchers=watchers,
         )
         try:
             execution = Execution(

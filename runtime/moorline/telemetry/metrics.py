@@ -1,0 +1,148 @@
+"""Metrics: an observer that counts and measures what turns tell. `exposition` shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
+
+from moorline.events import (
+    Event,
+    ModelFinished,
+    SessionChanged,
+    ToolFinished,
+    TurnFailed,
+    TurnFinished,
+    TurnStarted,
+    UsageReported,
+)
+from moorline.telemetry.labels import Names
+from moorline_checkpoint.pools import PoolUse
+
+TURN = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120)
+WAIT = (0.01, 0.05, 0.1, 0.5, 1, 2.5, 5, 15, 30, 60)
+MODEL = (0.1, 0.25, 0.5, 1, 2, 4, 8, 16, 32, 64)
+FIRST_TEXT = (0.05, 0.1, 0.25, 0.5, 1, 2, 4, 8, 16)
+TOOL = (0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 15, 60)
+
+MANAGER = "manager"
+"""What stands for the agent where it is the manager itself: routing, and its own replies."""
+
+
+class Metrics:
+    """What turns did, for Prometheus: `Moorline(observers=[Metrics()])`, once in a process, for any number of runtimes.
+
+    Labels are names of agents, models, tools, errors and operations only, and of each a bounded number.
+    """
+
+    def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
+        self.registry = registry
+
+        def counter(name: str, what: str, *labels: str) -> Counter:
+            return Counter(f"moorline_{name}", what, labels, registry=registry)
+
+        def histogram(name: str, what: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+            return Histogram(f"moorline_{name}_seconds", what, labels, buckets=buckets, registry=registry)
+
+        self._turns = counter("turns", "Turns by who answered and how they ended.", "agent", "outcome")
+        self._attempts = counter("turn_attempts", "How often turns were begun.")
+        self._recovered = counter("turns_recovered", "Turns that were finished in place of a crashed process.")
+        self._turn = histogram("turn", "From the beginning of a turn to its commit.", TURN, "agent")
+        self._wait = histogram("turn_wait", "From a call to the beginning of its turn.", WAIT)
+        self._errors = counter("errors", "Calls that failed, by the class of the error.", "kind")
+        self._model = histogram("model", "Model calls.", MODEL, "model")
+        self._model_errors = counter("model_errors", "Model calls that failed.", "model", "kind")
+        self._first_text = histogram("first_text", "From asking a model to the first of its text.", FIRST_TEXT, "model")
+        self._tokens = counter("tokens", "Tokens as the model servers counted them.", "agent", "model", "kind")
+        self._tool = histogram("tool", "Tool calls.", TOOL, "agent", "tool")
+        self._refusals = counter("tool_refusals", "Tool calls that were refused.", "agent", "tool")
+        self._sessions = counter("session_changes", "Sessions that changed hands.", "why")
+        self._cleanups = counter("cleanups", "Cleanups of expired sessions.")
+        self._cleaned = counter("sessions_cleaned_up", "Expired sessions that cleanups dropped.")
+        self._operations = counter("session_operations_failed", "Session operations that failed.", "operation")
+        self._pool = Gauge(
+            *("moorline_pool_connections", "Connections of the live processes.", ["state"]),
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+        self._agents, self._models, self._tools = Names(), Names(), Names()
+        self._told: dict[type[Event], Callable[[Any], None]] = {
+            TurnStarted: self._turn_started,
+            TurnFinished: self._turn_finished,
+            TurnFailed: self._turn_failed,
+            ModelFinished: self._model_finished,
+            UsageReported: self._usage_reported,
+            ToolFinished: self._tool_finished,
+            SessionChanged: self._session_changed,
+        }
+
+    async def __call__(self, event: Event) -> None:
+        """Takes in an event."""
+        told = self._told.get(type(event))
+        if told is not None:
+            told(event)
+
+    def session_operation_failed(self, operation: str, error: Exception) -> None:  # noqa: ARG002 - as the watcher's
+        self._operations.labels(operation).inc()
+
+    def sessions_cleaned_up(self, count: int) -> None:
+        self._cleanups.inc()
+        self._cleaned.inc(count)
+
+    def pool_used(self, use: PoolUse) -> None:
+        """The connections of this process right now."""
+        self._pool.labels("used").set(use.used)
+        self._pool.labels("idle").set(use.idle)
+        self._pool.labels("limit").set(use.limit)
+
+    def agent(self, name: str | None) -> str:
+        """The label of an agent."""
+        return MANAGER if name is None else self._agents.label(name)
+
+    def _turn_started(self, event: TurnStarted) -> None:
+        if event.replayed:
+            return
+        self._attempts.inc()
+        if event.recovered:
+            self._recovered.inc()
+        else:
+            self._wait.observe(event.waited)
+
+    def _turn_finished(self, event: TurnFinished) -> None:
+        reply, agent = event.reply, self.agent(event.reply.agent)
+        if reply.replayed:
+            self._turns.labels(agent, "replayed").inc()
+            return
+        self._turns.labels(agent, "finished" if reply.interrupt is None else "asked").inc()
+        self._turn.labels(agent).observe(event.seconds)
+
+    def _turn_failed(self, event: TurnFailed) -> None:
+        self._errors.labels(type(event.error).__name__).inc()
+        if event.turn_no:
+            self._turns.labels(self.agent(event.agent), "failed").inc()
+
+    def _model_finished(self, event: ModelFinished) -> None:
+        model = self._models.label(event.model)
+        self._model.labels(model).observe(event.seconds)
+        if event.first_text is not None:
+            self._first_text.labels(model).observe(event.first_text)
+        if event.failed is not None:
+            self._model_errors.labels(model, event.failed).inc()
+
+    def _usage_reported(self, event: UsageReported) -> None:
+        agent, model = self.agent(event.agent), self._models.label(event.model)
+        self._tokens.labels(agent, model, "input").inc(event.usage.prompt_tokens)
+        self._tokens.labels(agent, model, "output").inc(event.usage.completion_tokens)
+
+    def _tool_finished(self, event: ToolFinished) -> None:
+        refused = event.refused
+        # A model may make up the names of tools.
+        made_up = refused is not None and refused.get("code") == "unknown_tool"
+        agent, tool = self.agent(event.agent), "unknown" if made_up else self._tools.label(event.name)
+        self._tool.labels(agent, tool).observe(event.seconds)
+        if refused is not None:
+            self._refusals.labels(agent, tool).inc()
+
+    def _session_changed(self, event: SessionChanged) -> None:
+        self._sessions.labels(event.why).inc()
