@@ -3,6 +3,7 @@
 import { Conversation } from "./conversation.js";
 import { MoorlineError } from "./device.js";
 import { Log } from "./log.js";
+import { inWords } from "./problems.js";
 import { titled } from "./text.js";
 
 /** Milliseconds for which an announcement stays, so that it is read once, and not found again later. */
@@ -46,6 +47,7 @@ const conversation = new Conversation(log, {
     composed();
   },
   changed: showButtons,
+  anew: () => load(() => conversation.anew()),
   held(agent) {
     part("holder", HTMLElement).textContent = agent === null ? "" : `with ${titled(agent)}`;
   },
@@ -154,22 +156,28 @@ function fit() {
 }
 visualViewport?.addEventListener("resize", fit);
 
-async function load() {
-  connection.replaceChildren();
+/** @param {() => Promise<void>} begin */
+async function load(begin) {
+  showConnection();
   try {
-    await conversation.load();
+    await begin();
   } catch (error) {
     if (!(error instanceof MoorlineError)) throw error;
-    const again = document.createElement("button");
-    again.type = "button";
-    again.textContent = "Try again";
-    again.addEventListener("click", load);
-    connection.replaceChildren("The conversation cannot be loaded. ", again);
+    if ([401, 403].includes(error.status)) offer(inWords(error), "Start a new conversation", () => conversation.anew());
+    else offer("The conversation cannot be loaded.", "Try again", () => conversation.load());
   }
   showButtons();
 }
 
+/** @param {string} problem @param {string} label @param {() => Promise<void>} act */
+function offer(problem, label, act) {
+  const button = document.createElement("button");
+  button.type = "button";
+  button.textContent = label;
+  button.addEventListener("click", () => load(act));
+  connection.replaceChildren(`${problem} `, button);
+}
+
 text.enterKeyHint = touched.matches ? "enter" : "send";
 composed();
-showConnection();
-load();
+load(() => conversation.load());

@@ -22,6 +22,7 @@ import { titled } from "./text.js";
  * @property {(text: string) => void} draft puts a text back into the composer
  * @property {() => void} changed something is running, or no longer
  * @property {(agent: string | null) => void} held another agent holds the conversation
+ * @property {() => void} anew the person wants a new conversation, because this browser lost the old one
  */
 
 export class Conversation {
@@ -118,6 +119,17 @@ export class Conversation {
   reconnect() {
     for (const { message, exchange } of this.#open.values()) if (exchange.lost) this.#again(message);
     this.refresh().catch(() => {});
+  }
+
+  /** Begins as a new device, which the server may demand; what was not answered can be sent again. */
+  async anew() {
+    for (const { said } of device.unanswered()) if (typeof said === "string") this.#page.draft(said);
+    device.forget();
+    this.#log.clear();
+    this.#open.clear();
+    this.#outbox.length = 0;
+    this.#hold(null, null);
+    await this.load();
   }
 
   /** Deletes everything that was said. */
@@ -226,7 +238,7 @@ export class Conversation {
     };
     const choices = [];
     if ([401, 403].includes(error.status)) {
-      choices.push({ label: "Start a new conversation", main: true, act: () => this.#anew(message) });
+      choices.push({ label: "Start a new conversation", main: true, act: () => this.#page.anew() });
     } else {
       if (error.retryable) choices.push({ label: "Try again", main: true, act: () => this.#again(message) });
       choices.push({ label: typeof message.said === "string" ? "Change the message" : "Leave it", act: change });
@@ -245,17 +257,6 @@ export class Conversation {
     this.#open.delete(id);
     if (open) this.#log.remove(open.exchange);
     this.#log.greet();
-  }
-
-  /** This device may no longer be who it was. @param {Message} message */
-  async #anew(message) {
-    device.forget();
-    this.#log.clear();
-    this.#open.clear();
-    this.#outbox.length = 0;
-    this.#hold(null, null);
-    if (typeof message.said === "string") this.#page.draft(message.said);
-    await this.load();
   }
 
   /** @param {any} what of another tab */

@@ -142,7 +142,8 @@ export async function* stream(said, { messageId, signal } = {}) {
       throw lost();
     } catch (error) {
       if (!(error instanceof MoorlineError)) throw error;
-      if (!error.retryable) discard(message.id);
+      // A message that is refused is done with; one whose sender is refused may still be sent.
+      if (!error.retryable && ![401, 403].includes(error.status)) discard(message.id);
       if (!patience.allows(error)) throw error;
       if (error.kind === "ConnectionLost") yield { type: "connection_lost", online: navigator.onLine };
       else yield { type: "text_withdrawn" };
