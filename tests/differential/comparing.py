@@ -34,7 +34,7 @@ def differences(steps: Sequence[Step], before: Played, flat: Played) -> Iterator
 HAPPENS = frozenset({
     *("answered", "asked", "asked-again", "resumed", "recovered", "replayed", "merged", "released", "requeued"),
     *("edited", "erased", "away", "died", "handed-over", "handed-over-twice", "handed-round", "booked", "called"),
-    *("AgentError", "ModelError", "InvalidMessage", "MessageSetAside"),
+    *("AgentError", "ModelError", "NothingWaits", "MessageSetAside"),
 })  # fmt: skip
 """What happens in the conversations, or they would compare too little."""
 
