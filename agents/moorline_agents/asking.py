@@ -23,14 +23,16 @@ async def ask(
     shown: bool = True,
 ) -> ModelAnswer:
     """The model's answer; with `shown` its text is part of the reply. What it cost is counted for the agent, also if it
-    came to nothing. Raises `ModelError`."""
+    came to nothing. Raises `ModelError`, and `Stopped` if the person stops the turn."""
+    context.stop.check()
     name, tracing = model_name(model), context.tracing
     try:
         with (
             tracing.model(name, provider=model_provider(model), messages=messages) as span,
             context.telling.asking(name, shown=shown) as on_text,
         ):
-            answer = await model.complete(messages, tools=tools, tool_choice=tool_choice, on_text=on_text)
+            async with context.stop.ends():
+                answer = await model.complete(messages, tools=tools, tool_choice=tool_choice, on_text=on_text)
             span.answered(
                 answer.usage, finish_reason=answer.finish_reason, message=answer.message if tracing.content else None
             )

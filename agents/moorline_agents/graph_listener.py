@@ -60,6 +60,8 @@ class Listener(BaseCallbackHandler):
 
     def __init__(self, telling: Telling) -> None:
         self.spent: list[Spent] = []
+        self.on_change: Callable[[], None] = lambda: None
+        """Called on the loop when `only_models` may have become true."""
         self._telling = telling
         self._loop = asyncio.get_running_loop()
         self._asked: dict[UUID, _Asked] = {}
@@ -77,6 +79,7 @@ class Listener(BaseCallbackHandler):
         asked = _Asked(model=_model(serialized, more), begun=time.monotonic())
         self._asked[run_id] = asked
         self._tell(self._telling.model_started, asked.model)
+        self._tell(self.on_change)
 
     def on_llm_start(self, serialized: dict[str, Any] | None, prompts: list[str], *, run_id: UUID, **more: Any) -> None:
         self.on_chat_model_start(serialized, prompts, run_id=run_id, **more)
@@ -128,6 +131,10 @@ class Listener(BaseCallbackHandler):
             return
         refused = error.shown() if isinstance(error, ToolRefused) else {"error": settled(str(error))}
         self._tell(self._telling.tool_finished, name, call_id, refused=refused)
+
+    def only_models(self) -> bool:
+        """Whether models are being asked, and no tool runs."""
+        return bool(self._asked) and not self._calls
 
     def unheard(self, messages: Sequence[Any]) -> list[Spent]:
         """What those of the graph's new messages cost whose models were asked in a way that is not heard."""

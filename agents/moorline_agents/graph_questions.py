@@ -1,4 +1,4 @@
-"""What a graph has open after it stopped to ask, closed because the person wrote instead of answering."""
+"""What a graph has open after it stopped, closed because the person wrote instead of answering, or stopped it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 from langgraph.graph import END
 
 from moorline_agents.history import NOT_ANSWERED
+from moorline_agents.stopping import STOPPED
 
 if TYPE_CHECKING:
     from langchain_core.runnables import RunnableConfig
@@ -21,14 +22,26 @@ logger = logging.getLogger("moorline.agents")
 
 
 async def close_question(graph: CompiledStateGraph[Any, Any, Any, Any], config: RunnableConfig) -> None:
-    """Ends the run that stopped: what tasks have finished counts, the others are dropped, and each call of the last
-    answer in `messages` that has no result yet gets one that says so."""
+    """Ends the run that stopped to ask: what tasks have finished counts, the others are dropped, and each call of the
+    last answer in `messages` that has no result yet gets one that says so."""
+    await _close(graph, config, {"error": NOT_ANSWERED, "code": "not_answered"})
+
+
+async def close_stopped(graph: CompiledStateGraph[Any, Any, Any, Any], config: RunnableConfig, *, said: str) -> None:
+    """Ends a run that the person stopped, in the same way; `said` becomes its answer."""
+    await _close(graph, config, {"error": STOPPED, "code": "stopped"}, AIMessage(said))
+
+
+async def _close(
+    graph: CompiledStateGraph[Any, Any, Any, Any], config: RunnableConfig, result: dict[str, str], *last: BaseMessage
+) -> None:
     state = await graph.aget_state(config)
     if not state.tasks:
         return
     # LangGraph's way to apply the writes of finished tasks and to clear the rest.
     await graph.aupdate_state(config, None, as_node=END)
-    closing = _closing((await graph.aget_state(config)).values.get("messages", ()))
+    messages = (await graph.aget_state(config)).values.get("messages", ())
+    closing = [*_closing(messages, json.dumps(result)), *last]
     if not closing:
         return
     try:
@@ -39,17 +52,16 @@ async def close_question(graph: CompiledStateGraph[Any, Any, Any, Any], config: 
         await graph.aupdate_state(config, None, as_node=END)
 
 
-def _closing(messages: Sequence[BaseMessage]) -> list[ToolMessage]:
+def _closing(messages: Sequence[BaseMessage], result: str) -> list[BaseMessage]:
     settled = set()
     for message in reversed(messages):
         if isinstance(message, ToolMessage):
             settled.add(message.tool_call_id)
         else:
             calls = message.tool_calls if isinstance(message, AIMessage) else ()
-            return [_unanswered(call["id"], call["name"]) for call in calls if call["id"] not in settled]
+            return [
+                ToolMessage(result, tool_call_id=call["id"] or "", name=call["name"], status="error")
+                for call in calls
+                if call["id"] not in settled
+            ]
     return []
-
-
-def _unanswered(call_id: str | None, name: str) -> ToolMessage:
-    told = {"error": NOT_ANSWERED, "code": "not_answered"}
-    return ToolMessage(json.dumps(told), tool_call_id=call_id or "", name=name, status="error")

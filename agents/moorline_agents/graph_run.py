@@ -6,14 +6,16 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from langgraph.config import get_config
-from langgraph.errors import GraphInterrupt, ParentCommand
+from langgraph.errors import GraphDrained, GraphInterrupt, ParentCommand
+from langgraph.runtime import RunControl
 from langgraph.types import Command, Interrupt, Send
 
 from moorline_agents.errors import AgentError
 from moorline_agents.graph_part import Part, Writing, running
-from moorline_agents.graph_questions import close_question
+from moorline_agents.graph_questions import close_question, close_stopped
 from moorline_agents.graph_tracing import following
 from moorline_agents.run import Outcome, RunContext
+from moorline_agents.stopping import Stop, Stopped
 
 if TYPE_CHECKING:
     from langchain_core.runnables import RunnableConfig
@@ -22,6 +24,20 @@ if TYPE_CHECKING:
 
 _RUNTIME = "__pregel_runtime"
 """Where LangGraph keeps the runtime of the graph around."""
+
+
+class _Control(RunControl):
+    """Has a graph of a stopped turn end before its next step."""
+
+    __slots__ = ("_stop",)
+
+    def __init__(self, stop: Stop) -> None:
+        super().__init__()
+        self._stop = stop
+
+    @property
+    def drain_requested(self) -> bool:
+        return self._stop.requested
 
 
 class GraphRun:
@@ -35,13 +51,23 @@ class GraphRun:
         self._known: Sequence[Any] | None = None
         """The graph's messages when the run began."""
         self._messages: Sequence[Any] = ()
+        self._outermost: int | None = None
+        """How deep the graph's own namespace is."""
 
     async def outcome(self, given: Any) -> Outcome:
-        """What comes of the run. Raises GraphInterrupt if it stops to ask, and AgentError if it hands over to nobody
-        that is there."""
+        """What comes of the run; of one that is stopped, what it said so far. Raises GraphInterrupt if it stops to ask,
+        and AgentError if it hands over to nobody that is there."""
+        answer: str | None = None
         try:
+            self._context.stop.check()
             with running(self._part), self._context.tracing.part(), following(self._context.tracing):
                 await self._run(given)
+        except Stopped:
+            answer = self._context.telling.said or self._context.stop.text
+            left = await self._left()
+            if left.values:
+                self._keep(left.values)
+            await close_stopped(self._graph, get_config(), said=answer)
         except ParentCommand as going:
             self._keep((await self._left()).values)
             self._part.handoff = self._target(going.args[0])
@@ -58,7 +84,8 @@ class GraphRun:
         if self._part.handoff is not None and self._writing is not None:
             self._writing.withdraw()
         part = self._part
-        return Outcome(text=self._answer(), handoff=part.handoff, reason=part.reason, released=part.released)
+        answer = self._answer() if answer is None else answer
+        return Outcome(text=answer, handoff=part.handoff, reason=part.reason, released=part.released)
 
     def last_texts(self) -> list[str]:
         """The texts that the person wrote last, as the graph knows them."""
@@ -76,19 +103,28 @@ class GraphRun:
         if self._writing is not None:
             modes.append("messages")
         options: Any = {"context": self._context} if graph.context_schema else {"config": _without_context()}
-        parts = graph.astream(given, stream_mode=modes, subgraphs=True, version="v2", **options)
-        outermost: int | None = None
-        async for part in parts:
-            if part["type"] == "messages" and self._writing is not None:
-                message, metadata = part["data"]
-                self._writing.piece(message, metadata["langgraph_checkpoint_ns"])
-                continue
-            depth = len(part["ns"])
-            outermost = depth if outermost is None else outermost
-            if depth == outermost:
-                self._keep(part["data"])
-                if self._writing is not None:
-                    self._writing.step()
+        stop, listener = self._context.stop, self._part.listener
+        parts = graph.astream(given, stream_mode=modes, subgraphs=True, version="v2", control=_Control(stop), **options)
+        # A stopped run ends with its step, which ends at once if it only asks a model: what a tool does is finished.
+        async with stop.ends(listener.only_models) as ending:
+            listener.on_change = ending.reconsider
+            try:
+                async for part in parts:
+                    self._take(part)
+            except GraphDrained:
+                raise Stopped from None
+
+    def _take(self, part: Any) -> None:
+        if part["type"] == "messages" and self._writing is not None:
+            message, metadata = part["data"]
+            self._writing.piece(message, metadata["langgraph_checkpoint_ns"])
+            return
+        depth = len(part["ns"])
+        self._outermost = depth if self._outermost is None else self._outermost
+        if depth == self._outermost:
+            self._keep(part["data"])
+            if self._writing is not None:
+                self._writing.step()
 
     async def _left(self) -> StateSnapshot:
         """Where the graph stopped. What its last step gave was not streamed."""

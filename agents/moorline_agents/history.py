@@ -12,6 +12,7 @@ from itertools import chain, dropwhile, takewhile
 from langgraph.channels.delta import DeltaChannel
 
 from moorline_agents.messages import Message, ToolCall
+from moorline_agents.stopping import STOPPED
 
 HISTORY_MESSAGES = 120
 """How many messages of all kinds an agent keeps in its state, besides what belongs to the message being answered."""
@@ -74,7 +75,16 @@ def closing(calls: Sequence[ToolCall]) -> tuple[Message, ...]:
     return tuple(map(unanswered, calls))
 
 
+def stopped(calls: Sequence[ToolCall]) -> tuple[Message, ...]:
+    """The results of calls that were not made because the person stopped the turn."""
+    return tuple(_closed(call, STOPPED, "stopped") for call in calls)
+
+
 def unanswered(call: ToolCall) -> Message:
     """The result of a call that will never have one of its own."""
-    told = {"error": NOT_ANSWERED, "code": "not_answered"}
+    return _closed(call, NOT_ANSWERED, "not_answered")
+
+
+def _closed(call: ToolCall, error: str, code: str) -> Message:
+    told = {"error": error, "code": code}
     return {"role": "tool", "tool_call_id": call["id"], "content": json.dumps(told)}

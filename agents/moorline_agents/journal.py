@@ -14,6 +14,10 @@ from moorline_agents.tools import Tool, ToolContext
 class Journal(Protocol):
     """The memory of one turn. Answers and effects are recalled in the order in which they were noted."""
 
+    @property
+    def rerunning(self) -> bool:
+        """Whether an earlier run of the turn left anything that has not been recalled yet."""
+
     def begins_with(self) -> str | None:
         """The agent (or the router) of the first entry that an earlier run of the turn left; None if there is none.
         This is asked before anything else."""
@@ -32,6 +36,8 @@ class Journal(Protocol):
 
 class NoJournal:
     """For graphs that run outside a turn: nothing is remembered."""
+
+    rerunning = False
 
     def begins_with(self) -> str | None:
         return None

@@ -16,10 +16,11 @@ from moorline_agents import control
 from moorline_agents.asking import ask, perform
 from moorline_agents.calls import check_made, checked
 from moorline_agents.errors import AgentError
-from moorline_agents.history import closing, history_channel, last_texts, open_calls
+from moorline_agents.history import closing, history_channel, last_texts, open_calls, stopped
 from moorline_agents.messages import Message, ModelAnswer, ToolCall
 from moorline_agents.model_errors import AnswerCutOff, ContextOverflow, ModelError
 from moorline_agents.run import AgentDeps, AgentHost, Outcome, RunContext, TurnTexts
+from moorline_agents.stopping import Stopped
 from moorline_agents.tools import Tool, ToolRefused
 from moorline_agents.unfinished import unfinished_note
 from moorline_agents.window import Window, window
@@ -69,7 +70,10 @@ class Loop:
             asked = tuple({"role": "user", "content": text} for text in state.get("texts", ()))
         carried = {channel: state[channel] for channel in self._earlier if state.get(channel)}
         new = (*closed, *chain.from_iterable(carried.values()), *asked)
-        answer, shown = await self._answer([*known, *new], context)
+        try:
+            answer, shown = await self._answer([*known, *new], context)
+        except Stopped:
+            answer, shown = {"role": "assistant", "content": context.telling.said or context.stop.text}, None
         # One update per step, because each is stored as a row.
         update: dict[str, Any] = {self._history: (*new, answer)}
         if shown is not None and shown.cut:
@@ -144,12 +148,15 @@ class Loop:
         await self._enters(context)  # a run that continues after an interrupt begins here
         history = state[self._history]
         call, *more = open_calls(history)
-        result = json.dumps(await self._told_result(call, history, context), ensure_ascii=False)
-        done: Message = {"role": "tool", "tool_call_id": call["id"], "content": result}
-        update: dict[str, Any] = {self._history: (done,)}
+        if context.stop.requested and not context.journal.rerunning:
+            done, more = stopped([call, *more]), []
+        else:
+            result = json.dumps(await self._told_result(call, history, context), ensure_ascii=False)
+            done = ({"role": "tool", "tool_call_id": call["id"], "content": result},)
+        update: dict[str, Any] = {self._history: done}
         if more:
             return Command(goto=self.act_node, update=update)
-        handover = control.handed_over([*history, done])
+        handover = control.handed_over([*history, *done])
         if handover is None:
             return Command(goto=self.think_node, update=update)
         if not state.get("texts"):

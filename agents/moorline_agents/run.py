@@ -13,6 +13,7 @@ from pydantic_core import core_schema
 from moorline_agents.journal import Journal, NoJournal
 from moorline_agents.messages import Usage
 from moorline_agents.model import Model
+from moorline_agents.stopping import Stop
 from moorline_agents.telling import SILENCE, Telling
 from moorline_agents.tools import ToolContext
 from moorline_agents.tracing import UNTRACED, Tracing
@@ -56,6 +57,7 @@ class RunContext:
     tools: ToolContext
     telling: Telling = SILENCE
     tracing: Tracing = UNTRACED
+    stop: Stop = field(default_factory=Stop)
     journal: Journal = NoJournal()
     unfinished: Sequence[UnfinishedCall] = ()
     """What all agents' tools did for earlier messages that have not been answered, oldest first."""

@@ -22,6 +22,10 @@ class Telling(Protocol):
     def heard(self) -> bool:
         """Whether anybody listens; if not, what is expensive to find out need not be told."""
 
+    @property
+    def said(self) -> str:
+        """The text of the reply so far; empty if nobody listens."""
+
     def agent_started(self, agent: str) -> None:
         """The agent's part of the turn begins, or goes on after a question. What follows is told of it."""
 
@@ -63,6 +67,7 @@ class Silence:
     """Tells nobody."""
 
     heard = False
+    said = ""
 
     def agent_started(self, agent: str) -> None:
         pass

@@ -80,6 +80,7 @@ def turn_in(claim: Claim, found: dict[str, Any], prefetched: Mapping[str, HeadRo
         journal=tuple(JournalEntry(**unpack_json(entry)) for entry in found["journal"]),
         journaled=bool(found["journal"]),
         spent=unpack_json(found.get("usage") or {}),
+        stopped=found.get("stopped", False),
         run=None if found.get("run") is None else RunStart(**unpack_json(found["run"])),
         unfinished=tuple(UnfinishedEffect(**unpack_json(effect)) for effect in found["unfinished"] or ()),
     )

@@ -122,6 +122,8 @@ class OpenTurn:
     """The usage of earlier attempts that failed, as `release` was given it."""
     effects_kept: bool | None = None
     """After a failure: whether the turn has effects that stand; None if its release did not say."""
+    stopped: bool = False
+    """Whether one of its messages was stopped before the claim."""
     session_ttl: int | None = None
     """Seconds; None keeps the value in the device's row."""
     transactions: asyncio.Lock = field(default_factory=asyncio.Lock)

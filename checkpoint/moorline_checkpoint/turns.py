@@ -308,6 +308,17 @@ class Turns:
         that is being answered right now is not."""
         return bool(await self._database.fetchval("cancel", device_id))
 
+    async def stop(self, device_id: str, message_id: str) -> bool:
+        """Marks the message as stopped. Returns whether it waits or runs; a message that was answered, or whose caller
+        learned of its failure, is left alone."""
+        return bool(await self._database.fetchval("stop", device_id, pack_text(message_id)))
+
+    async def stopped(self, messages: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+        """Those of the messages, each with its device, that are marked as stopped."""
+        devices, ids = [device_id for device_id, _ in messages], [pack_text(own) for _, own in messages]
+        rows = await self._database.fetch("stopped", devices, ids)
+        return [(unpack_text(row["device_id"]), unpack_text(row["message_id"])) for row in rows]
+
     async def known(self, device_id: str) -> bool:
         """Whether anything of the device is stored: its state, messages, turns, or checkpoints of a graph."""
         return bool(await self._database.fetchval("known", device_id))

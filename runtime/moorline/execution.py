@@ -7,7 +7,7 @@ import gc
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from langgraph.types import Command
@@ -17,10 +17,12 @@ from moorline.errors import InvalidMessage, NothingWaits, StaleTurn, StateDamage
 from moorline.journal import TurnJournal
 from moorline.manager import StartOver
 from moorline.results import failure_of, is_outer, record_of
+from moorline.stops import Stops
 from moorline_agents.graph_questions import close_question
 from moorline_agents.journal import Journal
 from moorline_agents.messages import Usage
 from moorline_agents.run import Progress, RunContext
+from moorline_agents.stopping import Stop
 from moorline_agents.telling import SILENCE, Telling
 from moorline_agents.tools import Connection, ToolContext
 from moorline_agents.tracing import UNTRACED, Tracing
@@ -71,6 +73,7 @@ class Execution:
 
     graph: CompiledStateGraph[Any, Any, Any, Any]
     turns: Turns
+    stops: Stops
     background: Background
     start_over: StartOver
     tune_gc: bool = False
@@ -99,9 +102,11 @@ class Execution:
         try:
             # If the lease is lost all the same, the commit finds out.
             async with _Later(HEARTBEAT, lambda: self._heartbeats(turn)):
-                record = await self.run(
-                    turn, telling, journal, lambda: self.turns.block(turn), progress, tracing=tracing
-                )
+                with self.stops.running(turn) as stop:
+                    transaction = partial(self.turns.block, turn)
+                    record = await self.run(
+                        turn, telling, journal, transaction, progress=progress, stop=stop, tracing=tracing
+                    )
             if record.interrupt is not None:
                 record = replace(record, run=journal.run_so_far())
             await finished(self.turns.commit(turn, record))
@@ -124,8 +129,9 @@ class Execution:
         telling: Telling,
         journal: Journal,
         transaction: Transaction,
-        progress: Progress | None = None,
         *,
+        progress: Progress | None = None,
+        stop: Stop | None = None,
         tracing: Tracing = UNTRACED,
     ) -> TurnRecord:
         """Runs the manager graph and returns the record of the turn; what the run writes belongs to the turn."""
@@ -134,6 +140,7 @@ class Execution:
             tools=tools,
             telling=telling,
             tracing=tracing,
+            stop=stop or Stop(),
             journal=journal,
             unfinished=_unfinished(turn),
             progress=progress or Progress(),

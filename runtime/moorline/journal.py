@@ -43,6 +43,10 @@ class TurnJournal:
         places = self._durable + len(self._pending) if self._asked_at is None else self._asked_at
         return replace(self._run, places=self._run.places + places)
 
+    @property
+    def rerunning(self) -> bool:
+        return bool(self._left)
+
     def begins_with(self) -> str | None:
         return self._left[0].agent if self._left else None
 

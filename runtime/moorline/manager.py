@@ -21,6 +21,7 @@ from moorline.texts import Texts
 from moorline_agents.control import ROUTE
 from moorline_agents.errors import AgentError
 from moorline_agents.run import AgentDeps, AgentHost, AgentInfo, Outcome, RunContext, TurnInput, TurnState
+from moorline_agents.stopping import Stopped
 from moorline_checkpoint.saver import DeviceCheckpointer
 from moorline_migrations.plain import one_line
 
@@ -124,6 +125,8 @@ class Manager:
             if not texts:
                 context.progress.reply = self._start_over.reply
                 return Command(goto=END, update=update)
+        if context.stop.requested and not context.journal.rerunning:
+            return self._stopped(context, update)
         # A rerun takes the same way as the first run, even if the session has changed hands since.
         holder = context.journal.begins_with() or await self._saver.get_session_lock(device_id)
         if holder is not None and holder in self._entries:
@@ -131,8 +134,16 @@ class Manager:
         if holder not in (None, ROUTE):
             whose = self._saver.database.tags.of(device_id)
             logger.warning("Agent %s, which holds %s, no longer exists; routing anew.", one_line(holder), whose)
-        picked = await self._router.pick(texts[-1], context)
+        try:
+            picked = await self._router.pick(texts[-1], context)
+        except Stopped:
+            return self._stopped(context, update)
         return Command(goto=self._entries[picked], update=update)
+
+    def _stopped(self, context: RunContext, update: dict[str, Any]) -> Command[str]:
+        """No agent learns of a message that was stopped before one began."""
+        context.progress.reply = context.stop.text
+        return Command(goto=END, update=update)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -33,7 +33,7 @@ class Router:
         self._fallback = fallback
 
     async def pick(self, text: str, context: RunContext) -> str:
-        """The agent's name. No model is asked if there is only one agent."""
+        """The agent's name. No model is asked if there is only one agent. Raises `Stopped` if the turn is stopped."""
         if len(self._names) == 1:
             return self._fallback
         recalled = context.journal.recall(ROUTE)

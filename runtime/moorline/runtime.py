@@ -22,6 +22,7 @@ from moorline.observers import Observer, Observers
 from moorline.reply import Interrupt, Reply
 from moorline.results import usage_of
 from moorline.settings import Settings, load_settings
+from moorline.stops import Stops
 from moorline.telling import UNHEARD, Hear, Heard, TurnTelling
 from moorline.texts import Texts
 from moorline.tracing import UNTRACED, Tracing
@@ -103,6 +104,7 @@ class Moorline:
         self._serde = serde
         self._observers = tuple(observers)
         self._tracing = tracing
+        self._texts = texts
         self._start_over = StartOver(words=self.settings.start_over, reply=texts.start_over)
         self._background = Background()
         self._entered = False
@@ -262,6 +264,21 @@ class Moorline:
         with only_ours():
             return await self._backend.turns.cancel(await self._device(device_id))
 
+    async def stop(self, device_id: str, message_id: str) -> bool:
+        """Stops the turn that answers the message, in whatever process it runs: there it is noticed within about a
+        second, here at once.
+
+        No further model and no further tool is called. A model that is being asked is given up; a tool that runs is
+        finished, and what tools have done stands. The turn is committed with the text that was told so far, or with
+        `Texts.stopped`; calls that were not made are closed in the agent's history. The session stays as it is. A
+        message that still waits is answered with `Texts.stopped` when its turn comes, and a turn that has to run again
+        stays stopped.
+
+        Returns False, and does nothing, if the device has no such message, or it has been answered or has failed.
+        """
+        with only_ours():
+            return await self._stops.stop(await self._device(device_id), stored_message_id(message_id))
+
     async def device_tag(self, device_id: str) -> str:
         """The tag that stands for the device in logs and errors: twelve hexadecimal digits, the same in every process
         that uses this database or has the same `MOORLINE_LOG_KEY`."""
@@ -334,7 +351,9 @@ class Moorline:
             session_watchers=watchers,
         )
         try:
+            stops = Stops(backend.turns, self._background, text=self._texts.stopped)
             execution = Execution(
+                stops=stops,
                 graph=self._manager(backend).compile(),
                 turns=backend.turns,
                 background=self._background,
@@ -360,6 +379,10 @@ class Moorline:
     @property
     def _queue(self) -> TurnQueue:
         return self._require_open().queue
+
+    @property
+    def _stops(self) -> Stops:
+        return self._queue.execution.stops
 
     @property
     def _backend(self) -> Backend:

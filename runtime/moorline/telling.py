@@ -85,8 +85,7 @@ class Heard:
         self._ended = False
         self._calls: dict[str, float] = {}
         """When the calls began that run, by ID."""
-        self._text = ""
-        """The text of the deltas since the last withdrawal."""
+        self.said = ""
 
     def begin(self, turn: OpenTurn, *, recovered: bool = False) -> None:
         self._turn_no, self._begun_at = turn.turn_no, time.monotonic()
@@ -109,12 +108,12 @@ class Heard:
         self._tell(AgentStarted)
 
     def text(self, piece: str, /) -> None:
-        self._text += piece
+        self.said += piece
         self._tell(TextDelta, text=piece)
 
     def withdraw(self) -> None:
-        if self._text:
-            self._text = ""
+        if self.said:
+            self.said = ""
             self._tell(TextWithdrawn)
 
     @contextmanager
@@ -168,7 +167,7 @@ class Heard:
     def finish(self, reply: Reply) -> None:
         if self._ended:
             return
-        if reply != self._text:
+        if reply != self.said:
             # The reply was not written here: it was stored before, or made without a model.
             self.withdraw()
             self.text(str(reply))

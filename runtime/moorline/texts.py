@@ -14,6 +14,8 @@ class Texts:
 
     start_over: str = "All right, let's start over. What can I do for you?"
     """The reply to a person who starts over and says nothing else."""
+    stopped: str = "Stopped."
+    """The reply of a turn that was stopped before any text of it was told."""
 
     def __post_init__(self) -> None:
         blank = [field.name for field in fields(self) if not getattr(self, field.name).strip()]

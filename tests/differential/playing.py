@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import asyncpg
@@ -89,7 +89,7 @@ class Flat(Moorline):
         if self._lasting:
             return opened
         made = opened.queue.execution
-        mortal = Mortal(graph=made.graph, turns=made.turns, background=made.background, start_over=made.start_over)
+        mortal = Mortal(**{each.name: getattr(made, each.name) for each in fields(made)})
         return replace(opened, queue=replace(opened.queue, execution=mortal))
 
 

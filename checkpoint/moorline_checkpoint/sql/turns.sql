@@ -61,6 +61,16 @@ SELECT @schema.moorline_pending($1::text);
 -- name: cancel
 SELECT @schema.moorline_cancel($1::text);
 
+-- name: stop repeatable
+SELECT @schema.moorline_stop($1::text, $2::text);
+
+-- name: stopped repeatable
+-- Of the messages of running turns, those that were stopped.
+SELECT m.device_id, m.message_id
+FROM unnest($1::text[], $2::text[]) AS r (device_id, message_id)
+JOIN @schema.conversation_messages m ON m.device_id = r.device_id AND m.message_id = r.message_id
+WHERE m.stopped;
+
 -- name: known repeatable
 SELECT @schema.moorline_known($1::text);
 

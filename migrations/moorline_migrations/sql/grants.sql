@@ -67,6 +67,7 @@ GRANT EXECUTE ON FUNCTION
     public.moorline_retry_after,
     public.moorline_revoke,
     public.moorline_set_lock,
+    public.moorline_stop,
     public.moorline_stored,
     public.moorline_unfinished,
     public.moorline_withdraw

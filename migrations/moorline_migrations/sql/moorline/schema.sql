@@ -38,6 +38,8 @@
 -- A turn that asks has the status `interrupted`. Its question waits for as long as the turn is the device's last and
 -- keeps that status: the next turn answers or closes it, and moorline_cancel closes it without a turn. `run` says where
 -- the run that it stopped began. usage of a message is what its failed attempts cost; a turn's usage includes it.
+-- `stopped` says that the person has stopped the message's turn: whoever runs it ends it, and it stays stopped if it has
+-- to run again.
 --
 -- A lock that is set or cleared while a turn is open is not the turn's to undo: the commit leaves it as it is. It is
 -- recognised by a time after claimed_at, or by another agent than the turn was claimed with.
@@ -132,6 +134,7 @@ CREATE TABLE @schema.conversation_messages (
     received_at  timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     queued       boolean NOT NULL GENERATED ALWAYS AS (status = 'waiting') STORED,
     usage        jsonb,
+    stopped      boolean NOT NULL DEFAULT false,
     PRIMARY KEY (device_id, message_id)
 ) WITH (fillfactor = 85);
 
@@ -688,8 +691,8 @@ BEGIN
 END
 $$;
 
--- Claimed: what a turn starts from if its messages were stored before: those messages, and the journal if they ran
--- before.
+-- Claimed: what a turn starts from if its messages were stored before: those messages, the journal if they ran before,
+-- and whether one of them was stopped.
 CREATE FUNCTION @schema.moorline_claimed(
     device text, state @schema.conversation_states, moment timestamptz
 ) RETURNS jsonb
@@ -698,10 +701,12 @@ AS $$
 DECLARE
     first @schema.conversation_messages;
     messages jsonb;
+    stopped boolean;
     journal jsonb := '[]'::jsonb;
 BEGIN
-    SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('id', m.message_id, 'text', m.text) ORDER BY m.arrival)
-        INTO STRICT messages
+    SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('id', m.message_id, 'text', m.text) ORDER BY m.arrival),
+            pg_catalog.bool_or(m.stopped)
+        INTO STRICT messages, stopped
         FROM @schema.conversation_messages m
         WHERE m.device_id = device AND m.message_id = ANY (state.open_messages) AND m.status = 'running';
     SELECT m.* INTO STRICT first
@@ -718,7 +723,8 @@ BEGIN
             FROM @schema.conversation_effects e
             WHERE e.device_id = device AND e.message_id = first.message_id;
     END IF;
-    RETURN @schema.moorline_answer(device, state, first, messages, journal, moment);
+    RETURN @schema.moorline_answer(device, state, first, messages, journal, moment)
+        || pg_catalog.jsonb_build_object('stopped', stopped);
 END
 $$;
 
@@ -1404,6 +1410,22 @@ BEGIN
         SET arrivals = last_arrival, unfinished = true
         WHERE s.device_id OPERATOR(pg_catalog.=) key;
     RETURN QUERY SELECT own.text, own.resume, own.values;
+END
+$$;
+
+-- Stop: marks a message as stopped, whose turn then ends as soon as the process that runs it notices. Returns whether
+-- the message waits or runs. One that failed, and whose caller has learned of that, is left as it is.
+CREATE FUNCTION @schema.moorline_stop(device text, message text) RETURNS boolean
+LANGUAGE plpgsql VOLATILE
+AS $$
+DECLARE
+    moment timestamptz := pg_catalog.clock_timestamp();
+BEGIN
+    UPDATE @schema.conversation_messages m
+        SET stopped = true
+        WHERE m.device_id = device AND m.message_id = message
+            AND (m.status = 'running' OR m.status = 'waiting' AND m.waiter_until > moment);
+    RETURN FOUND;
 END
 $$;
 
