@@ -85,7 +85,12 @@ class Heard:
         self._ended = False
         self._calls: dict[str, float] = {}
         """When the calls began that run, by ID."""
-        self.said = ""
+        self._pieces: list[str] = []
+        """The deltas since the last withdrawal."""
+
+    @property
+    def said(self) -> str:
+        return "".join(self._pieces)
 
     def begin(self, turn: OpenTurn, *, recovered: bool = False) -> None:
         self._turn_no, self._begun_at = turn.turn_no, time.monotonic()
@@ -108,12 +113,13 @@ class Heard:
         self._tell(AgentStarted)
 
     def text(self, piece: str, /) -> None:
-        self.said += piece
-        self._tell(TextDelta, text=piece)
+        if piece:
+            self._pieces.append(piece)
+            self._tell(TextDelta, text=piece)
 
     def withdraw(self) -> None:
-        if self.said:
-            self.said = ""
+        if self._pieces:
+            self._pieces.clear()
             self._tell(TextWithdrawn)
 
     @contextmanager
