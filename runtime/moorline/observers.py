@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from queue import SimpleQueue
@@ -21,6 +22,9 @@ own."""
 
 MOST = 10_000
 """Events that may wait for an observer; more are dropped."""
+
+DELAY = 0.02
+"""The most seconds until an idle observer on the loop gets an event."""
 
 PATIENCE = 5.0
 """Seconds that closing waits for observers to get what was told."""
@@ -69,36 +73,48 @@ class _Watch:
 
 
 class _OnLoop(_Watch):
+    """Wakes up once for all that is told within `DELAY`: waking up costs more than an event."""
+
     def __init__(self, observer: Observer) -> None:
         super().__init__(observer)
-        self._events: asyncio.Queue[Event] = asyncio.Queue(MOST)
+        self._events: deque[Event | None] = deque()
+        self._loop = asyncio.get_running_loop()
+        self._told = asyncio.Event()
+        self._waking = False
         self._task = asyncio.create_task(self._run())
 
     def hear(self, event: Event) -> None:
-        try:
-            self._events.put_nowait(event)
-        except asyncio.QueueFull:
+        if len(self._events) >= MOST:
             self.behind()
+            return
+        self._events.append(event)
+        if not self._waking:
+            self._waking = True
+            self._loop.call_later(DELAY, self._told.set)
 
     async def close(self) -> None:
-        try:
-            async with asyncio.timeout(PATIENCE):
-                await self._events.join()
-        except TimeoutError:
+        self._events.append(None)
+        self._told.set()
+        await asyncio.wait([self._task], timeout=PATIENCE)
+        if not self._task.done():
             self.unseen()
-        self._task.cancel()
-        await asyncio.wait([self._task], timeout=1)
+            self._task.cancel()
+            await asyncio.wait([self._task], timeout=1)
 
     async def _run(self) -> None:
         observer = cast("Callable[[Event], Awaitable[None]]", self._observer)
         while True:
-            event = await self._events.get()
-            try:
-                await observer(event)
-            except Exception as error:
-                self.failed(error)
-            finally:
-                self._events.task_done()
+            await self._told.wait()
+            self._told.clear()
+            self._waking = False
+            while self._events:
+                event = self._events.popleft()
+                if event is None:
+                    return
+                try:
+                    await observer(event)
+                except Exception as error:
+                    self.failed(error)
 
 
 class _InThread(_Watch):

@@ -30,8 +30,10 @@ class Measured:
     async def scrape(self) -> Scrape:
         """After all that was told has been seen."""
         assert self.moorline._opened is not None
-        for watch in self.moorline._opened.observers._watches:
-            await watch._events.join()  # type: ignore[union-attr]
+        (watch,) = self.moorline._opened.observers._watches
+        async with asyncio.timeout(30):
+            while watch._events:  # noqa: ASYNC110 - it has nothing to wait for
+                await asyncio.sleep(0.005)
         _, page = await self.app.page()
         return Scrape(page.decode())
 

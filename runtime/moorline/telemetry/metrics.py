@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
@@ -39,28 +40,35 @@ class Metrics:
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
         self.registry = registry
 
-        def counter(name: str, what: str, *labels: str) -> Counter:
-            return Counter(f"moorline_{name}", what, labels, registry=registry)
+        def counter(name: str, what: str) -> Counter:
+            return Counter(f"moorline_{name}", what, registry=registry)
 
-        def histogram(name: str, what: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
-            return Histogram(f"moorline_{name}_seconds", what, labels, buckets=buckets, registry=registry)
+        def counters(name: str, what: str, *labels: str) -> Callable[..., Counter]:
+            # Looking a series up takes longer than counting in it.
+            return cache(Counter(f"moorline_{name}", what, labels, registry=registry).labels)
 
-        self._turns = counter("turns", "Turns by who answered and how they ended.", "agent", "outcome")
+        def histograms(name: str, what: str, buckets: tuple[float, ...], *labels: str) -> Callable[..., Histogram]:
+            found = Histogram(f"moorline_{name}_seconds", what, labels, buckets=buckets, registry=registry)
+            return cache(found.labels) if labels else lambda: found
+
+        self._turns = counters("turns", "Turns by who answered and how they ended.", "agent", "outcome")
         self._attempts = counter("turn_attempts", "How often turns were begun.")
         self._recovered = counter("turns_recovered", "Turns that were finished in place of a crashed process.")
-        self._turn = histogram("turn", "From the beginning of a turn to its commit.", TURN, "agent")
-        self._wait = histogram("turn_wait", "From a call to the beginning of its turn.", WAIT)
-        self._errors = counter("errors", "Calls that failed, by the class of the error.", "kind")
-        self._model = histogram("model", "Model calls.", MODEL, "model")
-        self._model_errors = counter("model_errors", "Model calls that failed.", "model", "kind")
-        self._first_text = histogram("first_text", "From asking a model to the first of its text.", FIRST_TEXT, "model")
-        self._tokens = counter("tokens", "Tokens as the model servers counted them.", "agent", "model", "kind")
-        self._tool = histogram("tool", "Tool calls.", TOOL, "agent", "tool")
-        self._refusals = counter("tool_refusals", "Tool calls that were refused.", "agent", "tool")
-        self._sessions = counter("session_changes", "Sessions that changed hands.", "why")
+        self._turn = histograms("turn", "From the beginning of a turn to its commit.", TURN, "agent")
+        self._wait = histograms("turn_wait", "From a call to the beginning of its turn.", WAIT)
+        self._errors = counters("errors", "Calls that failed, by the class of the error.", "kind")
+        self._model = histograms("model", "Model calls.", MODEL, "model")
+        self._model_errors = counters("model_errors", "Model calls that failed.", "model", "kind")
+        self._first_text = histograms(
+            "first_text", "From asking a model to the first of its text.", FIRST_TEXT, "model"
+        )
+        self._tokens = counters("tokens", "Tokens as the model servers counted them.", "agent", "model", "kind")
+        self._tool = histograms("tool", "Tool calls.", TOOL, "agent", "tool")
+        self._refusals = counters("tool_refusals", "Tool calls that were refused.", "agent", "tool")
+        self._sessions = counters("session_changes", "Sessions that changed hands.", "why")
         self._cleanups = counter("cleanups", "Cleanups of expired sessions.")
         self._cleaned = counter("sessions_cleaned_up", "Expired sessions that cleanups dropped.")
-        self._operations = counter("session_operations_failed", "Session operations that failed.", "operation")
+        self._operations = counters("session_operations_failed", "Session operations that failed.", "operation")
         self._pool = Gauge(
             *("moorline_pool_connections", "Connections of the live processes.", ["state"]),
             registry=registry,
@@ -84,7 +92,7 @@ class Metrics:
             told(event)
 
     def session_operation_failed(self, operation: str, error: Exception) -> None:  # noqa: ARG002 - as the watcher's
-        self._operations.labels(operation).inc()
+        self._operations(operation).inc()
 
     def sessions_cleaned_up(self, count: int) -> None:
         self._cleanups.inc()
@@ -107,42 +115,42 @@ class Metrics:
         if event.recovered:
             self._recovered.inc()
         else:
-            self._wait.observe(event.waited)
+            self._wait().observe(event.waited)
 
     def _turn_finished(self, event: TurnFinished) -> None:
         reply, agent = event.reply, self.agent(event.reply.agent)
         if reply.replayed:
-            self._turns.labels(agent, "replayed").inc()
+            self._turns(agent, "replayed").inc()
             return
-        self._turns.labels(agent, "finished" if reply.interrupt is None else "asked").inc()
-        self._turn.labels(agent).observe(event.seconds)
+        self._turns(agent, "finished" if reply.interrupt is None else "asked").inc()
+        self._turn(agent).observe(event.seconds)
 
     def _turn_failed(self, event: TurnFailed) -> None:
-        self._errors.labels(type(event.error).__name__).inc()
+        self._errors(type(event.error).__name__).inc()
         if event.turn_no:
-            self._turns.labels(self.agent(event.agent), "failed").inc()
+            self._turns(self.agent(event.agent), "failed").inc()
 
     def _model_finished(self, event: ModelFinished) -> None:
         model = self._models.label(event.model)
-        self._model.labels(model).observe(event.seconds)
+        self._model(model).observe(event.seconds)
         if event.first_text is not None:
-            self._first_text.labels(model).observe(event.first_text)
+            self._first_text(model).observe(event.first_text)
         if event.failed is not None:
-            self._model_errors.labels(model, event.failed).inc()
+            self._model_errors(model, event.failed).inc()
 
     def _usage_reported(self, event: UsageReported) -> None:
         agent, model = self.agent(event.agent), self._models.label(event.model)
-        self._tokens.labels(agent, model, "input").inc(event.usage.prompt_tokens)
-        self._tokens.labels(agent, model, "output").inc(event.usage.completion_tokens)
+        self._tokens(agent, model, "input").inc(event.usage.prompt_tokens)
+        self._tokens(agent, model, "output").inc(event.usage.completion_tokens)
 
     def _tool_finished(self, event: ToolFinished) -> None:
         refused = event.refused
         # A model may make up the names of tools.
         made_up = refused is not None and refused.get("code") == "unknown_tool"
         agent, tool = self.agent(event.agent), "unknown" if made_up else self._tools.label(event.name)
-        self._tool.labels(agent, tool).observe(event.seconds)
+        self._tool(agent, tool).observe(event.seconds)
         if refused is not None:
-            self._refusals.labels(agent, tool).inc()
+            self._refusals(agent, tool).inc()
 
     def _session_changed(self, event: SessionChanged) -> None:
-        self._sessions.labels(event.why).inc()
+        self._sessions(event.why).inc()

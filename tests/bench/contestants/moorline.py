@@ -74,9 +74,8 @@ def route(request: ModelRequest) -> ModelReply:
     return ModelReply(calls=(Call(name="route", arguments={"agent": HOLDER}),))
 
 
-@asynccontextmanager
-async def runtime(dsn: str, model_seconds: float, tools: Sequence[Tool] = ()) -> AsyncIterator[Moorline]:
-    """An open runtime with the two agents; the first has the tools."""
+def made(dsn: str, model_seconds: float, tools: Sequence[Tool] = ()) -> Moorline:
+    """A runtime with the two agents; the first has the tools."""
     model = Model(model_seconds)
     agents = [
         Agent(
@@ -95,8 +94,7 @@ async def runtime(dsn: str, model_seconds: float, tools: Sequence[Tool] = ()) ->
         ),
     ]
     settings = Settings(database_url=dsn, tune_gc=True)
-    async with Moorline(settings, agents=agents, client=lambda: rule_client(route)) as moorline:
-        yield moorline
+    return Moorline(settings, agents=agents, client=lambda: rule_client(route))
 
 
 @asynccontextmanager
@@ -112,7 +110,7 @@ async def with_tool(dsn: str, model_seconds: float) -> AsyncIterator[Turn]:
 @asynccontextmanager
 async def opened(dsn: str, model_seconds: float, tools: Sequence[Tool] = ()) -> AsyncIterator[Turn]:
     """Turns by `Moorline.run`, each with its own message ID, as from a webhook."""
-    async with runtime(dsn, model_seconds, tools) as moorline:
+    async with made(dsn, model_seconds, tools) as moorline:
 
         async def turn(device: str, text: str) -> str:
             reply = await moorline.run(text, {"device_id": device, "message_id": uuid4().hex})

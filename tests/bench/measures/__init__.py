@@ -20,6 +20,7 @@ from tests.bench.measures import (
     sends,
     start,
     tables,
+    telemetry,
     throughput,
 )
 
@@ -40,4 +41,5 @@ MEASURES: Mapping[str, Measure] = {
     "start": start.measure,
     "memory": memory.measure,
     "tables": tables.measure,
+    "telemetry": telemetry.measure,
 }
