@@ -56,6 +56,7 @@ def serving(dsn: str, *arguments: str, app: str | None = APP, **settings: str) -
         cwd=ROOT,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,  # so that a test can press Ctrl-C
     )
     served = Served(process)
     known = threading.Event()

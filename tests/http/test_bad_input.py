@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import socket
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -10,11 +11,14 @@ import httpx2
 import pytest
 
 from moorline import Moorline
+from moorline.http.problems import STATUSES
 
 from .asking import asking, moorline_on
-from .serving import Served, serving
+from .serving import ROOT, Served, serving
 
 HELLO = {"text": "hello"}
+
+CLASS = re.compile("`([A-Z][A-Za-z]+)`")
 
 
 @pytest.fixture(scope="module")
@@ -221,6 +225,12 @@ def test_a_body_of_ten_megabytes_is_refused_and_its_sender_learns_why(served: Se
         assert client.post("/v1/messages", json=HELLO).status_code == 200
 
 
+def test_a_sender_that_first_sends_everything_learns_it_too(served: Served) -> None:
+    answer = answer_to(served, head("Content-Length: 10000000") + b" " * 10_000_000)
+    assert b"HTTP/1.1 413" in answer
+    assert b"BodyTooLarge" in answer
+
+
 def test_a_body_that_comes_too_slowly_is_given_up(served: Served) -> None:
     begun = time.monotonic()
     answer = answer_to(served, head("Content-Length: 100") + b'{"text": ')
@@ -237,3 +247,14 @@ def test_a_body_that_is_cut_off_reaches_no_conversation(served: Served) -> None:
         assert client.get("/v1/transcript").json()["turns"] == []
         assert client.post("/v1/messages", json=HELLO).status_code == 200
     assert "Traceback" not in served.said
+
+
+def test_the_documentation_has_every_error_with_its_status() -> None:
+    rows = re.findall(r"^\| ([\d, ]+) \| (.*?) \|", (ROOT / "docs" / "http.md").read_text(), re.MULTILINE)
+    documented = {
+        (int(status), name)
+        for statuses, names in rows
+        for status in statuses.split(", ")
+        for name in CLASS.findall(names)
+    }
+    assert {(status, kind.__name__) for kind, status in STATUSES.items()} <= documented

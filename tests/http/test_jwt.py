@@ -139,6 +139,8 @@ async def test_a_token_of_the_issuer_is_accepted(client: httpx2.AsyncClient, mak
         lambda: token().rpartition(".")[0],
         lambda: f"{token().rpartition('.')[0]}.{token(sub='d2').rpartition('.')[2]}",
         lambda: "a.b.c",
+        lambda: urlsafe_b64encode(b"[" * 5_000).decode() + ".e30.",
+        lambda: token(exp=float("inf")),
         lambda: "m1.a.b",
     ],
 )
@@ -150,13 +152,15 @@ async def test_any_other_token_is_refused(client: httpx2.AsyncClient, make: Call
 
 @contextmanager
 def key_server(answers: list[int]) -> Iterator[str]:
-    """Serves the JWKS with the next of these statuses, the last one again and again."""
+    """Serves the JWKS with the next of these statuses, the last one again and again; with 204, what is no JWKS."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self.send_response(answers.pop(0) if len(answers) > 1 else answers[0])
+            status = answers.pop(0) if len(answers) > 1 else answers[0]
+            self.send_response(status)
             self.end_headers()
-            self.wfile.write(json.dumps(JWKS).encode())
+            if status != 204:
+                self.wfile.write(json.dumps(JWKS).encode())
 
         def log_message(self, format: str, *args: object) -> None:
             pass
@@ -170,11 +174,11 @@ def key_server(answers: list[int]) -> Iterator[str]:
 
 
 async def test_keys_at_a_url_are_fetched_when_they_are_needed(moorline: Moorline) -> None:
-    with key_server([500, 200, 500]) as url:
+    with key_server([500, 204, 200, 500]) as url:
         async with asking(moorline, jwt_jwks=url, **ISSUED) as client:
-            found = [await client.get("/v1/session", headers=bearer(token())) for _ in range(3)]
+            found = [await client.get("/v1/session", headers=bearer(token())) for _ in range(4)]
             unknown = await client.get("/v1/session", headers=bearer(token(kid="unknown")))
-    assert [each.status_code for each in found] == [503, 200, 200]
+    assert [each.status_code for each in found] == [503, 503, 200, 200]
     assert found[0].json()["retryable"]
     assert unknown.status_code == 401, "and it is not fetched again for that"
 

@@ -16,7 +16,7 @@ Event = dict[str, Any]
 
 @pytest.fixture(scope="module")
 def served(module_dsn: str) -> Iterator[Served]:
-    with serving(module_dsn) as server:
+    with serving(module_dsn, MOORLINE_ON_CANCEL="release") as server:  # which is not for clients that come back
         yield server
 
 

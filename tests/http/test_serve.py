@@ -89,6 +89,17 @@ def test_a_stop_ends_all_processes(module_dsn: str) -> None:
         assert not any(_command(pid) for pid in workers)
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_ctrl_c_ends_it_without_a_word(module_dsn: str, workers: str) -> None:
+    with serving(module_dsn, "--workers", workers) as server:
+        with server.client("d1") as client:
+            assert client.get("/v1/session").status_code == 200
+        before = server.said
+        os.killpg(server.process.pid, signal.SIGINT)
+        assert server.process.wait(60) == 0
+    assert server.said == before
+
+
 def test_bare_device_ids_are_for_this_machine_and_it_is_said_once(module_dsn: str) -> None:
     with serving(module_dsn) as server, server.client("d1") as client:
         assert client.get("/v1/session").status_code == 200

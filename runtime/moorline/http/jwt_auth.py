@@ -11,7 +11,7 @@ from jwt import PyJWK, PyJWKClient, PyJWKSet
 
 from moorline.errors import ConfigurationError, InvalidDeviceID
 from moorline.http.device_auth import Caller, agreed, bearer_token
-from moorline.http.errors import IssuerUnavailable, Unidentified
+from moorline.http.errors import IssuerUnavailable, RequestError, Unidentified
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -28,12 +28,14 @@ KEYS_KEPT = 600.0
 FETCH_SECONDS = 5.0
 """Seconds that the issuer has to send its keys."""
 
+_NO_KEY = "The token names no key of the issuer; send one that the issuer signed."
+
 
 class Keys(Protocol):
     """The issuer's public keys."""
 
-    async def named(self, key_id: str) -> PyJWK | None:
-        """Raises `IssuerUnavailable` if they cannot be had."""
+    async def named(self, key_id: str) -> PyJWK:
+        """Raises `IssuerUnavailable` if they cannot be had, and `Unidentified` if none has this ID."""
         ...
 
 
@@ -58,8 +60,6 @@ class Issued:
         settings, token = self._settings, bearer_token(request)
         try:
             key = await self._keys.named(str(jwt.get_unverified_header(token).get("kid", "")))
-            if key is None:
-                raise Unidentified("The token names no key of the issuer; send one that the issuer signed.")
             claims = jwt.decode(
                 token,
                 key,
@@ -72,7 +72,9 @@ class Issued:
                     "enforce_minimum_key_length": True,
                 },
             )
-        except jwt.PyJWTError as error:
+        except RequestError:
+            raise
+        except Exception as error:  # whatever a strange token makes the library raise
             raise Unidentified(f"The token is not accepted ({type(error).__name__}); get a new one.") from error
         try:
             return Caller(device_id=agreed(claims[settings.jwt_claim], request, self._moorline.settings))
@@ -84,21 +86,24 @@ class _AtURL:
     def __init__(self, url: str) -> None:
         self._client = PyJWKClient(url, lifespan=KEYS_KEPT, timeout=FETCH_SECONDS)
 
-    async def named(self, key_id: str) -> PyJWK | None:
+    async def named(self, key_id: str) -> PyJWK:
         try:
             return await asyncio.to_thread(self._client.get_signing_key, key_id)
-        except jwt.PyJWKClientConnectionError as error:
+        except (jwt.PyJWKClientConnectionError, jwt.PyJWKSetError, OSError, ValueError) as error:
             raise IssuerUnavailable("The keys of the issuer cannot be fetched at the moment; try again.") from error
-        except jwt.PyJWKClientError:
-            return None
+        except jwt.PyJWKClientError as error:
+            raise Unidentified(_NO_KEY) from error
 
 
 class _InFile:
     def __init__(self, keys: PyJWKSet) -> None:
         self._keys = keys
 
-    async def named(self, key_id: str) -> PyJWK | None:
-        return next((key for key in self._keys.keys if key.key_id == key_id and key_id), None)
+    async def named(self, key_id: str) -> PyJWK:
+        found = next((key for key in self._keys.keys if key.key_id == key_id and key_id), None)
+        if found is None:
+            raise Unidentified(_NO_KEY)
+        return found
 
 
 def _keys(jwks: str) -> Keys:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from uvicorn import Config, Server
+from uvicorn.config import STARTUP_FAILURE
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.supervisors import Multiprocess
 
@@ -119,13 +121,18 @@ def serve(*, app: str | None, host: str, port: int, workers: int, extensions: Se
             "Whoever reaches this address may speak as any device: %s is believed as it is (MOORLINE_DEVICE_AUTH).",
             HEADER,
         )
-    if workers == 1:
+    with suppress(KeyboardInterrupt):  # Ctrl-C has stopped it, after the turns that ran
+        _run(config, listening)
+
+
+def _run(config: Config, listening: socket) -> None:
+    if config.workers == 1:
         Server(config).run(sockets=[listening])
         return
     supervisor = Multiprocess(config, sockets=[listening])
     supervisor.run()
-    if any(process.exitcode not in (0, None) and process.exitcode > 0 for process in supervisor.processes):
-        raise ConfigurationError("A process could not start or failed; its error is above.")
+    if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
+        raise ConfigurationError("A process could not start; its error is above.")
 
 
 def _require_auth(settings: HttpSettings, host: str) -> None:
