@@ -39,6 +39,9 @@ logger = logging.getLogger("moorline.http")
 GRACE = 5
 """Seconds beyond `MOORLINE_TURN_TIMEOUT` that a process which is told to stop gives the turns that run."""
 
+SILENT = 60
+"""Seconds after which a process that does not answer is replaced: on a busy machine it takes some to import its app."""
+
 API_ONLY = "default-src 'none'; frame-ancestors 'none'"
 """The content security policy of answers that are no page."""
 
@@ -110,6 +113,7 @@ def serve(*, app: str | None, host: str, port: int, workers: int, extensions: Se
         access_log=False,
         server_header=False,
         proxy_headers=False,
+        timeout_worker_healthcheck=SILENT,
         timeout_graceful_shutdown=round(moorline.settings.turn_timeout) + GRACE,
     )
     listening = _bound(config)
