@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from urllib.parse import quote
 
 import httpx2
 import pytest
@@ -91,6 +92,24 @@ def test_no_value_of_a_body_reaches_the_context(served: Served) -> None:
     with served.client("d4") as client:
         refused = client.post("/v1/messages", json={"text": "hello", "values": {"admin": True}})
     assert refused.status_code == 422
+
+
+@pytest.mark.parametrize("message_id", ["m1", "a/b", "ä ?#%2F"])
+def test_a_message_is_stopped_by_its_device_only(served: Served, message_id: str) -> None:
+    path = f"/v1/messages/{quote(message_id, safe='')}/stop"
+    device = f"stop-{len(message_id)}"
+    with served.client(device) as client, served.client("other") as other, ThreadPoolExecutor(1) as threads:
+        body = {"text": "answer in 20 seconds", "message_id": message_id}
+        answer = threads.submit(client.post, "/v1/messages", json=body)
+        time.sleep(1)
+        assert other.post(path).json() == {"stopped": False}
+        assert client.post(path).json() == {"stopped": True}
+        begun = time.monotonic()
+        stopped = answer.result()
+        assert time.monotonic() - begun < 5
+        assert stopped.status_code == 200
+        assert client.post("/v1/messages", json=body).json() == stopped.json() | {"replayed": True}
+        assert client.post(path).json() == {"stopped": False}
 
 
 def test_the_transcript_comes_in_pages(served: Served) -> None:

@@ -9,12 +9,12 @@ from dataclasses import asdict, replace
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
-from fastapi import APIRouter, Body, Depends, FastAPI, Query
+from fastapi import APIRouter, Body, Depends, FastAPI, Path, Query
 from fastapi.sse import EventSourceResponse
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from moorline.context import Resume, TurnContext
+from moorline.context import MAX_MESSAGE_ID, Resume, TurnContext
 from moorline.errors import StoreUnavailable
 from moorline.events import Event
 from moorline.http import stream
@@ -30,6 +30,7 @@ from moorline.http.schemas import (
     HealthBody,
     ReplyBody,
     SessionBody,
+    StopBody,
     TextMessage,
     TranscriptBody,
 )
@@ -85,6 +86,7 @@ def router(
     guard = Guard(auth=auth, limits=limits, settings=settings)
     outer = APIRouter(lifespan=_opening(moorline))
     outer.include_router(_messages(moorline, guard, values), dependencies=[identification(mode or "none")])
+    outer.include_router(_stopping(moorline, guard), dependencies=[identification(mode or "none")])
     outer.include_router(_conversation(moorline, guard), dependencies=[identification(mode or "none")])
     if isinstance(auth, Signed):
         outer.include_router(_devices(auth, guard))
@@ -117,6 +119,29 @@ def _messages(moorline: Moorline, guard: Guard, values: Values | None) -> APIRou
             return JSONResponse((await moorline.run(said, context)).to_json())
         feed = EventFeed(cast("AsyncGenerator[Event, None]", moorline.stream(said, context)))
         return EventSourceResponse(feed.lines(await feed.begin()), headers=stream.HEADERS)
+
+    return routes
+
+
+def _stopping(moorline: Moorline, guard: Guard) -> APIRouter:
+    routes = APIRouter(
+        prefix="/v1",
+        tags=["messages"],
+        route_class=guard.route(guard.device),
+        responses=problems(400, 401, 406, 422, 429, 500, 503),
+    )
+
+    # An ID may have slashes in it.
+    @routes.post("/messages/{message_id:path}/stop", response_model=StopBody)
+    async def stop_message(
+        caller: CallerOf,
+        message_id: Annotated[
+            str, Path(max_length=MAX_MESSAGE_ID, pattern=r"\S", description="The ID of the message that is answered.")
+        ],
+    ) -> dict[str, bool]:
+        """Ends the turn of a message with what there is: no further model or tool is called, and what tools have done
+        stands. The reply goes to whoever sent the message."""
+        return {"stopped": await moorline.stop(caller.device_id, message_id)}
 
     return routes
 
