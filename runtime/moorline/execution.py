@@ -6,6 +6,7 @@ import asyncio
 import gc
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, suppress
+from contextvars import Context
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -64,7 +65,8 @@ class _Later:
             await asyncio.wait([self._task])
 
     def _begin(self) -> None:
-        self._task = asyncio.create_task(self._start())
+        # In a context of its own: what runs beside a turn is no part of its trace.
+        self._task = asyncio.create_task(self._start(), context=Context())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from contextvars import Context
 from dataclasses import dataclass
 
 from moorline.background import Background
@@ -48,7 +49,8 @@ class Stops:
         self._running.update(dict.fromkeys(keys, own))
         if not self._watched:
             self._watched = True
-            asyncio.get_running_loop().call_later(POLL, self._watch)
+            # In a context of its own: looking is no part of the trace of whichever turn comes first.
+            asyncio.get_running_loop().call_later(POLL, self._watch, context=Context())
         try:
             yield stop
         finally:

@@ -12,7 +12,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import SpanKind
 
-from moorline import execution
+from moorline import execution, stops
 from moorline.errors import AgentError, ModelError
 from moorline.telemetry import Tracing
 from moorline.testing import error_reply
@@ -259,6 +259,23 @@ async def test_what_a_tool_does_is_inside_its_span(world_dsn: str, traces: Trace
         await say(moorline, "ring bell", "m1")
     (tool,), (request,) = traces.named("execute_tool ring"), traces.named("POST https://partner.test")
     assert request.parent == tool.context
+
+
+async def test_what_runs_beside_a_long_turn_is_no_part_of_its_trace(
+    world_dsn: str, traces: Traces, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(execution, "HEARTBEAT", 0.05)
+    monkeypatch.setattr(stops, "POLL", 0.05)
+    stall = Stall()
+    async with traced(world_dsn, traces, rules=stall) as moorline:
+        running = asyncio.create_task(say(moorline, "hello", "m1"))
+        await stall.reached.wait()
+        await asyncio.sleep(0.5)
+        stall.go_on.set()
+        await running
+    assert [span.name for span in traces.spans] == [
+        *("turn", "begin", "invoke_agent desk", "chat gpt-4.1-mini", "commit")
+    ]
 
 
 async def test_nothing_is_recorded_if_the_callers_trace_is_not(world_dsn: str, traces: Traces) -> None:
