@@ -88,8 +88,8 @@ async def test_a_screen_of_320_pixels_shows_everything_without_scrolling_sideway
     assert await chat.page.input_value("#text") == "hello\n"
     await chat.page.tap("#send")
     await chat.reply()
-    await chat.page.evaluate("import('/device.js').then(device => device.send('use find_slots check_credit'))")
-    await chat.page.evaluate("import('/device.js').then(device => device.send('use confirm'))")
+    for said in ("Donaudampfschifffahrtsgesellschaft" * 4, "use find_slots check_credit", "use confirm"):
+        await chat.page.evaluate("said => import('/device.js').then(device => device.send(said))", said)
     await chat.page.reload()
     await expect(chat.page.get_by_role("button", name="Another time")).to_be_in_viewport()
     await chat.page.fill("#text", "W" * 200)

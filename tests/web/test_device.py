@@ -50,8 +50,11 @@ async def test_a_signed_device_comes_from_the_server_and_is_kept_with_its_token(
     browser: Browser, signed: Served
 ) -> None:
     context = await browser.new_context()
+    made: list[str] = []
+    context.on("request", lambda request: made.append(request.url) if request.url.endswith("/v1/devices") else None)
     tabs = await asyncio.gather(*(Chat.open(context, signed.url) for _ in range(3)))
     assert len(set(await asyncio.gather(*(tab.device() for tab in tabs)))) == 1
+    assert len(made) == 1
     chat = tabs[0]
     assert await chat.ask("hello") == "You said: hello"
     kept = await stored(chat.page)

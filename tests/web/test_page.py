@@ -181,6 +181,24 @@ async def test_the_end_stays_in_view_while_a_reply_grows_unless_one_reads_furthe
     assert await chat.page.evaluate("document.querySelector('#scroll').scrollTop") == before
 
 
+async def test_the_end_stays_in_view_even_if_the_page_scrolled_just_before_it_grew(chat: Chat) -> None:
+    await chat.page.set_viewport_size({"width": 600, "height": 500})
+    await chat.ask("\n".join(f"line {number}" for number in range(60)))
+    grow = """
+        scroll => {
+            const more = document.createElement("p");
+            more.textContent = "more\\n".repeat(30);
+            more.className = "text";
+            document.querySelector("#log").append(more);
+            scroll.dispatchEvent(new Event("scroll"));
+        }
+    """
+    scroll = chat.page.locator("#scroll")
+    await scroll.evaluate(grow)
+    await expect(chat.page.get_by_role("button", name="Latest message")).to_be_hidden()
+    assert await scroll.evaluate("it => it.scrollHeight - it.scrollTop - it.clientHeight") < 2
+
+
 async def test_deleting_the_conversation_deletes_it_on_the_server(chat: Chat, served: Served) -> None:
     await chat.ask("hello")
     device = await chat.device()

@@ -25,6 +25,9 @@ import { titled } from "./text.js";
  * @property {() => void} anew the person wants a new conversation, because this browser lost the old one
  */
 
+/** Milliseconds in which the tab that sends a message takes the lock, before others wait for that. */
+const HEAD_START = 1_000;
+
 export class Conversation {
   #log;
   #page;
@@ -110,6 +113,7 @@ export class Conversation {
     running.exchange.note("Stopping …");
     const current = this.#current?.message.id === running.message.id ? this.#current : null;
     if (current && (!current.began || !navigator.onLine)) current.giveUp.abort();
+    if (current) current.stopped = true; // the reply may be here before the answer to this
     const stopped = await device.stop(running.message.id).catch(() => false);
     if (current) current.stopped = stopped;
     if (!stopped && running.exchange.state === "running") running.exchange.note("");
@@ -267,7 +271,7 @@ export class Conversation {
       const open = this.#open.get(what.message.id);
       if (open) open.exchange.begin("waiting");
       else this.#show(what.message);
-      this.#follow(what.message);
+      setTimeout(() => this.#follow(what.message), HEAD_START);
     }
     const exchange = this.#open.get(what.id)?.exchange;
     if (what.kind === "failed") {
