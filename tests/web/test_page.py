@@ -49,6 +49,7 @@ async def test_it_shows_who_answers_which_tool_runs_and_withdraws_what_is_withdr
 async def test_a_hand_over_shows_the_agent_that_answers(chat: Chat) -> None:
     assert await chat.ask("please hand over") == "You said: please hand over"
     await expect(chat.page.locator(".name")).to_have_text("Orders")
+    await expect(chat.page.locator(".tools li")).to_have_count(0)
     await expect(chat.page.locator("#holder")).to_have_text("with Orders")
 
 

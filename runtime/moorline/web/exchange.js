@@ -9,6 +9,9 @@ import { nodesOf, spoken, titled } from "./text.js";
 
 const CLOCK = new Intl.DateTimeFormat(undefined, { hour: "numeric", minute: "2-digit" });
 
+/** Tools with which an agent decides about the session; what comes of them is told by events of their own. */
+const CONTROL = new Set(["hand_over", "end_session"]);
+
 export class Exchange {
   /** @type {number | null} */
   turnNo = null;
@@ -94,7 +97,7 @@ export class Exchange {
         this.#withdraw();
         break;
       case "tool_started":
-        this.#use(event.call_id, event.name);
+        if (!CONTROL.has(event.name)) this.#use(event.call_id, event.name);
         break;
       case "tool_finished":
         this.#used(event.call_id, event.refused !== null);
