@@ -52,6 +52,8 @@ const FIRST_PAUSE = 500;
 const LONGEST_PAUSE = 15_000;
 /** Failures of the turn itself are tried once more; then a person decides. */
 const ONCE_MORE = new Set(["AgentError", "ModelError"]);
+/** Milliseconds after which what one tab has stored is seen by the others, whose processes are told of it. */
+const PROPAGATION = 150;
 const YEAR = 31_536_000;
 
 const DEVICE = "moorline.device";
@@ -467,16 +469,21 @@ async function credentials() {
 async function device() {
   const found = storedDevice();
   if (found) return found;
-  making ??= alone(DEVICE, async (sure) => {
+  making ??= alone(DEVICE, async () => {
+    await pause(PROPAGATION);
     const made = storedDevice() ?? (await newDevice());
     if (!storedDevice()) store(DEVICE, JSON.stringify(made), [local, cookie, memory]);
-    // Without a lock two tabs may both have made one; all take the one that was written last.
-    if (!sure) await new Promise((resolve) => setTimeout(resolve, 100));
-    return storedDevice() ?? made;
+    await pause(PROPAGATION);
+    return storedDevice() ?? made; // without locks two tabs may both have made one: all take what was written last
   }).finally(() => {
     making = null;
   });
   return making;
+}
+
+/** @param {number} time */
+function pause(time) {
+  return new Promise((resolve) => setTimeout(resolve, time));
 }
 
 /** @returns {Promise<Device>} */
@@ -510,24 +517,24 @@ function storedDevice() {
 }
 
 /**
- * Runs `work` while no other tab runs work of that name, and says whether that is sure: a page that is not secure, or
- * may store nothing, has no locks.
+ * Runs `work` while no other tab runs work of that name, if there are locks: a page that is not secure, or may store
+ * nothing, has none.
  * @template T
  * @param {string} name
- * @param {(sure: boolean) => Promise<T>} work
+ * @param {() => Promise<T>} work
  * @returns {Promise<T>}
  */
 async function alone(name, work) {
   let begun = false;
-  const sure = () => {
+  const begin = () => {
     begun = true;
-    return work(true);
+    return work();
   };
   try {
-    return await navigator.locks.request(name, sure);
+    return await navigator.locks.request(name, begin);
   } catch (error) {
     if (begun) throw error;
-    return work(false);
+    return work();
   }
 }
 
