@@ -84,6 +84,18 @@ async def test_a_question_without_options_is_answered_in_words(chat: Chat) -> No
     assert await chat.ask("Ada") == '{"said": "Ada"}'
 
 
+async def test_stop_ends_the_turn_with_what_there_is(chat: Chat) -> None:
+    await chat.say("slowly 2 hello")
+    await chat.writing()
+    await chat.page.get_by_role("button", name="Stop").click()
+    reply = await chat.reply()
+    assert reply != "You said: slowly 2 hello"
+    await expect(chat.page.locator(".note")).to_have_text("Stopped")
+    await expect(chat.page.get_by_role("button", name="Stop")).to_be_hidden()
+    assert [turn["reply"] for turn in await chat.transcript()] == [reply]
+    assert await chat.ask("and now?") == "You said: and now?"
+
+
 async def test_what_is_written_while_a_turn_runs_is_sent_after_it(chat: Chat) -> None:
     await chat.say("slowly first")
     await chat.say("second")
