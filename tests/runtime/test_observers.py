@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from moorline import Event, InvalidMessage, Moorline, Settings, TurnFailed, TurnFinished, TurnStarted, observers
+from moorline.telling import Heard
 from moorline.testing import Script
 from moorline_agents.transport import rule_client
 
@@ -136,3 +137,13 @@ async def test_a_caller_that_goes_away_leaves_no_turn_without_an_end(observed: O
         assert isinstance(own[0], TurnStarted)
         assert isinstance(own[-1], TurnFinished | TurnFailed)
         assert sum(isinstance(event, TurnFinished | TurnFailed) for event in own) == 1
+
+
+def test_nothing_is_told_after_the_end() -> None:
+    """A thread of the turn, or a caller that gave up, may come later."""
+    heard: list[Event] = []
+    telling = Heard([heard.append], device_id="d1")
+    telling.fail(InvalidMessage("empty"))
+    telling.text("late")
+    telling.fail(InvalidMessage("again"))
+    assert [event.type for event in heard] == ["turn_failed"]
