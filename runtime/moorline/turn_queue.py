@@ -260,6 +260,7 @@ class TurnQueue:
             case Busy():
                 raise SessionBusy(answer.retry_after, full=answer.full)
             case StaleResume():
+                passage.may_have_run = False  # nothing of it is stored any more
                 raise stale_resume(answer.resume)
             case Dead():
                 raise MessageSetAside(
