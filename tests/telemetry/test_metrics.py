@@ -8,7 +8,10 @@ from typing import Any
 
 import asyncpg
 import pytest
+from fastapi import FastAPI
+from httpx import ASGITransport, AsyncClient
 from prometheus_client import CollectorRegistry
+from starlette.routing import Route
 
 from moorline import Agent, Moorline, Settings, execution
 from moorline.errors import AgentError, ConfigurationError, StoreUnavailable
@@ -87,6 +90,7 @@ async def test_what_failed_is_counted_by_kind(world_dsn: str) -> None:
     async with measured(world_dsn, fails_once) as here:
         with pytest.raises(AgentError):
             await say(here.moorline, "hello", "m1")
+        assert (await here.scrape())["messages_waiting"] == 0  # until it is delivered again
         await say(here.moorline, "hello", "m1")
         seen = await here.scrape()
     assert seen.of("errors_total", kind="AgentError") == 1
@@ -234,6 +238,16 @@ async def test_metrics_are_for_this_machine_unless_a_setting_says_otherwise(
         far = MetricsApp(here.moorline, here.metrics, settings=TelemetrySettings(metrics_clients=("10.0.0.0/8",)))
         assert await _status(far, "10.1.2.3", {}) == 200
         assert await _status(far, "127.0.0.1", {}) == 403
+
+
+async def test_a_route_of_a_team_s_own_app_shows_them(world_dsn: str) -> None:
+    async with measured(world_dsn) as here:
+        app = FastAPI()
+        app.routes.append(Route("/metrics", here.app))
+        async with AsyncClient(transport=ASGITransport(app), base_url="http://here") as client:
+            answer = await client.get("/metrics")
+    assert answer.status_code == 200
+    assert "moorline_database_up 1.0" in answer.text
 
 
 def test_a_setting_that_is_no_network_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,7 +34,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 class MetricsApp:
     """An ASGI app that answers every GET with the metrics of an open `Moorline` and of the processes beside this one,
-    if they share a folder: `app.mount("/metrics", MetricsApp(moorline, metrics))`.
+    if they share a folder: `app.routes.append(Route("/metrics", MetricsApp(moorline, metrics)))`.
 
     It answers the settings' `metrics_clients` only, and nobody through a proxy. If the database does not answer in
     time, everything else is shown, and `moorline_database_up` is 0.
