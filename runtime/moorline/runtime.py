@@ -5,36 +5,33 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 
-from moorline.backend import Backend, open_backend
+from moorline.backend import Backend
 from moorline.background import Background
 from moorline.context import Call, Resume, TurnContext, check_call, stored_device_id, stored_message_id
 from moorline.defaults import chat_model, shipped_agents
 from moorline.errors import MoorlineError, StoreUnavailable, UsageError, only_ours
 from moorline.events import Event, TurnFailed, TurnFinished
-from moorline.execution import Execution
-from moorline.manager import AgentProtocol, Manager, StartOver
-from moorline.observers import Observer, Observers
+from moorline.manager import AgentProtocol, StartOver
+from moorline.observers import Observer
+from moorline.opening import Opened, open_parts
 from moorline.reply import Interrupt, Reply
 from moorline.results import usage_of
 from moorline.settings import Settings, load_settings
 from moorline.stops import Stops
-from moorline.telling import UNHEARD, Hear, Heard, TurnTelling
+from moorline.telling import Hear, TurnTelling, telling
 from moorline.texts import Texts
 from moorline.tracing import UNTRACED, Tracing
 from moorline.turn_queue import TurnQueue
-from moorline_agents.run import AgentDeps
 from moorline_checkpoint.devices import is_uuid
 from moorline_checkpoint.pools import PoolUse
 from moorline_checkpoint.queue import DeadLetter
 from moorline_checkpoint.revocations import Revocations
 from moorline_checkpoint.statistics import Statistics, statistics
 from moorline_checkpoint.turns import TranscriptEntry
-from moorline_checkpoint.watching import SessionWatcher
 from moorline_migrations.components import CORE, Migrations, distinct
 from moorline_migrations.runner import check
 
@@ -47,15 +44,6 @@ if TYPE_CHECKING:
 
 STATS_WITHIN = 2.0
 """Seconds that statistics may take."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Opened:
-    """What a `Moorline` holds while it is open."""
-
-    backend: Backend
-    queue: TurnQueue
-    observers: Observers
 
 
 @runtime_checkable
@@ -108,7 +96,7 @@ class Moorline:
         self._start_over = StartOver(words=self.settings.start_over, reply=texts.start_over)
         self._background = Background()
         self._entered = False
-        self._opened: _Opened | None = None
+        self._opened: Opened | None = None
 
     async def __aenter__(self) -> Self:
         """Raises `ConfigurationError`, `SchemaMismatch` or `StoreUnavailable` if turns could not run, and `UsageError`
@@ -341,40 +329,20 @@ class Moorline:
     def _served(self) -> Sequence[AgentProtocol]:
         return self._agents if self._agents is not None else shipped_agents(self.settings)
 
-    async def _open(self) -> _Opened:
-        watchers: list[Any] = [each for each in self._observers if isinstance(each, SessionWatcher)]
-        backend = await open_backend(
+    async def _open(self) -> Opened:
+        return await open_parts(
             self.settings,
+            agents=self._served(),
             components=self.components,
+            model=self._model,
+            start_over=self._start_over,
+            texts=self._texts,
             serde=self._serde,
+            observers=self._observers,
             tracing=self._tracing,
-            session_watchers=watchers,
-        )
-        try:
-            stops = Stops(backend.turns, self._background, text=self._texts.stopped)
-            execution = Execution(
-                stops=stops,
-                graph=self._manager(backend).compile(),
-                turns=backend.turns,
-                background=self._background,
-                start_over=self._start_over,
-                tune_gc=self.settings.tune_gc,
-            )
-        except BaseException:
-            await backend.close()
-            raise
-        queue = TurnQueue(
-            turns=backend.turns,
-            execution=execution,
             background=self._background,
             on_recovered=self._on_recovered,
-            recovering=partial(self._telling, None),
-            on_store_down=self.settings.on_store_down,
-            queue_max=self.settings.queue_max,
-            turn_timeout=self.settings.turn_timeout,
-            tracing=self._tracing,
         )
-        return _Opened(backend=backend, queue=queue, observers=Observers(self._observers))
 
     @property
     def _queue(self) -> TurnQueue:
@@ -388,20 +356,10 @@ class Moorline:
     def _backend(self) -> Backend:
         return self._require_open().backend
 
-    def _require_open(self) -> _Opened:
+    def _require_open(self) -> Opened:
         if self._opened is None:
             raise UsageError("This Moorline is not open. Use it inside `async with Moorline(…) as moorline:`.")
         return self._opened
-
-    def _manager(self, backend: Backend) -> Manager:
-        return Manager(
-            agents=self._served(),
-            saver=backend.saver,
-            deps=AgentDeps(
-                model=self._model, tool_rounds=self.settings.tool_rounds, history_chars=self.settings.history_chars
-            ),
-            start_over=self._start_over,
-        )
 
     async def _answer(
         self, message: str | Resume, context: Mapping[str, Any] | TurnContext, hear: Hear | None
@@ -416,8 +374,7 @@ class Moorline:
 
     def _telling(self, hear: Hear | None, device_id: str) -> TurnTelling:
         hears = () if self._opened is None else self._opened.observers.hears
-        hears = hears if hear is None else (*hears, hear)
-        return Heard(hears, device_id=device_id) if hears else UNHEARD
+        return telling(hears if hear is None else (*hears, hear), device_id)
 
     async def _call(self, message: str | Resume, context: Mapping[str, Any] | TurnContext) -> Call:
         """Raises for a message that cannot be answered; nothing has been stored by then."""

@@ -208,6 +208,11 @@ class Heard:
             hear(event)
 
 
+def telling(hears: Sequence[Hear], device_id: str) -> TurnTelling:
+    """The telling of a turn of the device to all who listen, if anybody does."""
+    return Heard(hears, device_id=device_id) if hears else UNHEARD
+
+
 def failed(error: MoorlineError) -> TurnFailed:
     """The only event of a call that came to no runtime."""
     return TurnFailed(seq=1, turn_no=0, agent=None, at=time.time(), device_id="", error=error, seconds=0.0)

@@ -14,7 +14,6 @@ from moorline import Moorline, Reply, Resume, Settings
 from moorline.errors import AgentError, MoorlineError
 from moorline.events import TextDelta, TurnFailed, TurnFinished
 from moorline.execution import Execution
-from moorline.manager import Manager
 from moorline_agents.run import AgentDeps
 from moorline_checkpoint.turn import TurnRecord
 
@@ -26,8 +25,7 @@ if TYPE_CHECKING:
     from langchain_core.runnables import RunnableConfig
     from langgraph.graph.state import CompiledStateGraph
 
-    from moorline.backend import Backend
-    from moorline.runtime import _Opened
+    from moorline.opening import Opened
 
 FORMS = ("before", "flat")
 
@@ -84,7 +82,7 @@ class Flat(Moorline):
                 break
         return replies
 
-    async def _open(self) -> _Opened:
+    async def _open(self) -> Opened:
         opened = await super()._open()
         if self._lasting:
             return opened
@@ -106,14 +104,16 @@ class Before(Flat):
     def edited(self, agent: str, device: str) -> tuple[RunnableConfig, str, str]:
         return {"configurable": {"thread_id": device, "checkpoint_ns": agent}}, "history", "think"
 
-    def _manager(self, backend: Backend) -> Manager:
-        made = super()._manager(backend)
-        return ReferenceManager(
-            agents=list(made._agents.values()),
-            saver=backend.saver,
+    async def _open(self) -> Opened:
+        opened = await super()._open()
+        manager = ReferenceManager(
+            agents=self._served(),
+            saver=opened.backend.saver,
             deps=AgentDeps(model=self._model, tool_rounds=self.settings.tool_rounds),
-            start_over=made._start_over,
+            start_over=self._start_over,
         )
+        execution = replace(opened.queue.execution, graph=manager.compile())
+        return replace(opened, queue=replace(opened.queue, execution=execution))
 
 
 @dataclass(frozen=True, kw_only=True)

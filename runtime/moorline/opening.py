@@ -1,0 +1,86 @@
+"""Opening a `Moorline`: its parts, put together on a database."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from moorline.backend import Backend, open_backend
+from moorline.background import Background
+from moorline.execution import Execution
+from moorline.manager import AgentProtocol, Manager, StartOver
+from moorline.observers import Observer, Observers
+from moorline.reply import Reply
+from moorline.settings import Settings
+from moorline.stops import Stops
+from moorline.telling import telling
+from moorline.texts import Texts
+from moorline.tracing import Tracing
+from moorline.turn_queue import TurnQueue
+from moorline_agents.model import Model
+from moorline_agents.run import AgentDeps
+from moorline_checkpoint.watching import SessionWatcher
+from moorline_migrations.components import Migrations
+
+if TYPE_CHECKING:
+    from langgraph.checkpoint.serde.base import SerializerProtocol
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opened:
+    """What a `Moorline` holds while it is open."""
+
+    backend: Backend
+    queue: TurnQueue
+    observers: Observers
+
+
+async def open_parts(
+    settings: Settings,
+    *,
+    agents: Sequence[AgentProtocol],
+    components: Sequence[Migrations],
+    model: Model,
+    start_over: StartOver,
+    texts: Texts,
+    serde: SerializerProtocol | None,
+    observers: Sequence[Observer],
+    tracing: Tracing,
+    background: Background,
+    on_recovered: Callable[[str, Reply], None] | None,
+) -> Opened:
+    """Raises `ConfigurationError`, `SchemaMismatch` or `StoreUnavailable` if turns could not run; nothing is open
+    then."""
+    session_watchers: list[Any] = [each for each in observers if isinstance(each, SessionWatcher)]
+    backend = await open_backend(
+        settings, components=components, serde=serde, tracing=tracing, session_watchers=session_watchers
+    )
+    try:
+        deps = AgentDeps(model=model, tool_rounds=settings.tool_rounds, history_chars=settings.history_chars)
+        manager = Manager(agents=agents, saver=backend.saver, deps=deps, start_over=start_over)
+        execution = Execution(
+            graph=manager.compile(),
+            turns=backend.turns,
+            stops=Stops(backend.turns, background, text=texts.stopped),
+            background=background,
+            start_over=start_over,
+            tune_gc=settings.tune_gc,
+        )
+    except BaseException:
+        await backend.close()
+        raise
+    watching = Observers(observers)
+    queue = TurnQueue(
+        turns=backend.turns,
+        execution=execution,
+        background=background,
+        on_recovered=on_recovered,
+        recovering=partial(telling, watching.hears),
+        on_store_down=settings.on_store_down,
+        queue_max=settings.queue_max,
+        turn_timeout=settings.turn_timeout,
+        tracing=tracing,
+    )
+    return Opened(backend=backend, queue=queue, observers=watching)
