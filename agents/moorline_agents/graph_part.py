@@ -57,10 +57,20 @@ class Writing:
         self._telling = telling
         self._message: str | None = None
         self._task: str | None = None
+        self._calling: str | None = None
+        """The last message that called a tool."""
 
     def piece(self, message: Any, task: str) -> None:
-        """A message, or a piece of one, that a task of the graph made."""
-        text = str(message.text) if isinstance(message, AIMessage) else ""
+        """A message, or a piece of one, that a task of the graph made. One that calls a tool is not the answer."""
+        if not isinstance(message, AIMessage):
+            return
+        if message.tool_calls or message.invalid_tool_calls or getattr(message, "tool_call_chunks", None):
+            self._calling = message.id
+            if message.id == self._message:
+                self.withdraw()
+        if message.id == self._calling:
+            return
+        text = str(message.text)
         if not text:
             return
         if message.id != self._message:

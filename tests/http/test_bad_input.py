@@ -6,6 +6,7 @@ import re
 import socket
 import time
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import httpx2
 import pytest
@@ -82,6 +83,22 @@ async def test_a_body_that_is_no_message_is_refused(
         answer = await client.post("/v1/messages", content=body, headers=json_body | {"Accept": accept})
         assert not problem(answer, status, error)["retryable"]
     assert not await moorline.known("d1")
+
+
+@pytest.mark.parametrize(
+    ("body", "detail"),
+    [
+        ({"text": " "}, "body.text: String should match pattern '\\S'."),
+        ({"resume": {"value": 1}}, "body.resume.interrupt_id: Field required."),
+        ({}, "body.text: Field required."),
+        ({"text": "hi", "extra": 1}, "body.extra: Extra inputs are not permitted."),
+    ],
+)
+async def test_a_fault_is_told_where_the_client_wrote_it(
+    client: httpx2.AsyncClient, body: dict[str, Any], detail: str
+) -> None:
+    answer = await client.post("/v1/messages", json=body)
+    assert problem(answer, 422, "InvalidRequest")["detail"] == detail
 
 
 async def test_a_body_that_does_not_say_that_it_is_json_is_not_read_as_json(client: httpx2.AsyncClient) -> None:

@@ -1,5 +1,6 @@
 """The router in an app of one's own: its lifespan, its prefix, verified values, and whom it believes."""
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -72,10 +73,10 @@ def asks_who(request: ModelRequest) -> ModelReply:
     return ModelReply(calls=(Call(name="who", arguments={}),))
 
 
-async def verified(request: Request) -> dict[str, Any]:
+async def verified(request: Request, device_id: str) -> dict[str, Any]:
     if "X-Banned" in request.headers:
         raise HTTPException(403, "not you")
-    return {"customer": request.headers["X-Customer"]}
+    return {"customer": request.headers["X-Customer"], "of": device_id}
 
 
 async def test_only_the_server_gives_a_turn_its_values(dsn: str) -> None:
@@ -85,7 +86,7 @@ async def test_only_the_server_gives_a_turn_its_values(dsn: str) -> None:
         said = await client.post("/v1/messages", json={"text": "who?"}, headers={"X-Customer": "7"})
         banned = await client.post("/v1/messages", json={"text": "who?"}, headers={"X-Banned": "yes"})
         failed = await client.post("/v1/messages", json={"text": "who?"})
-    assert said.json()["text"] == '{"customer": "7"}'
+    assert json.loads(said.json()["text"]) == {"customer": "7", "of": "d1"}
     assert (banned.status_code, banned.json()["error"], banned.json()["detail"]) == (403, "Forbidden", "not you")
     assert (failed.status_code, failed.json()["error"]) == (500, "InternalError")
     assert "X-Customer" not in failed.text

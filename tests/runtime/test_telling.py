@@ -177,8 +177,8 @@ async def test_what_a_graph_does_is_told(open_moorline: Open) -> None:
     async with open_moorline(agents=[front(with_tools(model, paint)), agent("hair")]) as moorline:
         events = await told(moorline, "front")
         assert kinds(events) == [
-            *("turn_started", "model_finished", "agent_started", "session_changed", "model_finished"),
-            *("tool_started", "tool_finished", "text_withdrawn", "model_finished", "turn_finished"),
+            *("turn_started", "model_finished", "agent_started", "session_changed", "text_withdrawn"),
+            *("model_finished", "tool_started", "tool_finished", "model_finished", "turn_finished"),
         ]
         [started], [finished] = of(ToolStarted, events), of(ToolFinished, events)
         assert (started.name, started.call_id, started.arguments) == ("paint", "call paint", {"what": "it"})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from math import ceil
@@ -40,6 +40,7 @@ from moorline.http.errors import (
     TooManyRequests,
     Unidentified,
 )
+from moorline.http.schemas import FORMS
 
 logger = logging.getLogger("moorline.http")
 
@@ -203,5 +204,14 @@ def _invalid(error: RequestValidationError) -> RequestError:
     faults = error.errors()
     if any(fault["type"] == "json_invalid" for fault in faults):
         return BadRequest('The body is not JSON; send an object such as {"text": "hello"}.')
-    said = dict.fromkeys(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in faults)
+    said = dict.fromkeys(f"{_place(fault['loc'])}: {fault['msg']}" for fault in faults)
     return InvalidRequest(f"{'; '.join(said)}.")
+
+
+def _place(loc: Sequence[str | int]) -> str:
+    """Where a fault is: in a body without the form's name, which no client has written."""
+    match loc:
+        case ("body", str(form), *inside) if form in FORMS and inside:
+            return ".".join(map(str, ("body", *inside)))
+        case _:
+            return ".".join(map(str, loc))

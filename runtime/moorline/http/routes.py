@@ -25,9 +25,9 @@ from moorline.http.guard import JSON, Guard, caller_of
 from moorline.http.limits import RateLimits
 from moorline.http.openapi import identification, problems
 from moorline.http.schemas import (
-    AnswerMessage,
     DeviceBody,
     HealthBody,
+    IncomingBody,
     ReplyBody,
     SessionBody,
     StopBody,
@@ -52,8 +52,9 @@ LARGEST_PAGE = 100
 
 MAX_TURN_NO = 2**63 - 1
 
-Values = Callable[[Request], Mapping[str, Any] | Awaitable[Mapping[str, Any]]]
-"""What the server itself knows of a request, for the turn's context: a verified customer number, for example."""
+Values = Callable[[Request, str], Mapping[str, Any] | Awaitable[Mapping[str, Any]]]
+"""What the server itself knows of a request and its verified device, for the turn's context: a customer number, for
+example."""
 
 CallerOf = Annotated[Caller, Depends(caller_of)]
 
@@ -74,8 +75,8 @@ def router(
     runs, the `Moorline` is open; one that is open already stays so.
 
     `device_auth` goes before `MOORLINE_DEVICE_AUTH`. With neither, a device ID is believed as it is, but only from this
-    machine. `values(request)` gives the context of each turn what the server itself knows; it may be async. Nothing
-    that a client sends gets into the context.
+    machine. `values(request, device_id)` gives the context of each turn what the server itself knows of the device that
+    asks; it may be async. Nothing that a client sends gets into the context.
 
     Raises `ConfigurationError` if the settings are not enough for the mode.
     """
@@ -103,9 +104,7 @@ def _messages(moorline: Moorline, guard: Guard, values: Values | None) -> APIRou
     )
 
     @routes.post("/messages", response_model=ReplyBody, responses={200: EVENTS})
-    async def send_message(
-        request: Request, caller: CallerOf, message: Annotated[TextMessage | AnswerMessage, Body()]
-    ) -> Response:
+    async def send_message(request: Request, caller: CallerOf, message: Annotated[IncomingBody, Body()]) -> Response:
         """Answers a message, in one turn of the device. A message that comes again with its `message_id` gets the same
         turn's reply. A client that goes away does not end the turn."""
         said = message.text if isinstance(message, TextMessage) else Resume(**message.resume.model_dump())
@@ -113,7 +112,7 @@ def _messages(moorline: Moorline, guard: Guard, values: Values | None) -> APIRou
             device_id=caller.device_id,
             message_id=message.message_id,
             on_cancel="finish",
-            values=await _values(values, request),
+            values=await _values(values, request, caller.device_id),
         )
         if preferred(request.headers.get("Accept", ""), (JSON, EVENT_STREAM)) == JSON:
             return JSONResponse((await moorline.run(said, context)).to_json())
@@ -241,8 +240,8 @@ def _opening(moorline: Moorline) -> Callable[[FastAPI], Any]:
     return lifespan
 
 
-async def _values(values: Values | None, request: Request) -> Mapping[str, Any]:
-    found = {} if values is None else values(request)
+async def _values(values: Values | None, request: Request, device_id: str) -> Mapping[str, Any]:
+    found = {} if values is None else values(request, device_id)
     return await found if isawaitable(found) else found
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from moorline.context import MAX_MESSAGE, MAX_MESSAGE_ID
 
@@ -42,6 +42,21 @@ class AnswerMessage(_Model):
 
     resume: Answer
     message_id: MessageID | None = None
+
+
+def _form(body: Any) -> str:
+    """Which of the two forms a body has, so that a fault is told of that one alone."""
+    answers = "resume" in body if isinstance(body, dict) else isinstance(body, AnswerMessage)
+    return "resume" if answers else "text"
+
+
+IncomingBody = Annotated[
+    Annotated[TextMessage, Tag("text")] | Annotated[AnswerMessage, Tag("resume")], Discriminator(_form)
+]
+"""A message in words, or the answer to a question."""
+
+FORMS = frozenset({"text", "resume"})
+"""The forms of a body, as they stand between `body` and a value in the place of a fault."""
 
 
 class Question(BaseModel):
