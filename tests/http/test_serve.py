@@ -56,21 +56,38 @@ def test_workers_share_devices_tokens_and_turns(served: Served) -> None:
     assert [ask(token) for _ in range(10)] == list(range(1, 11))
 
 
+def workers_of(server: Served) -> list[int]:
+    return [pid for pid in children(server.process.pid) if "spawn_main" in _command(pid)]
+
+
+def await_replacement(server: Served, died: int, *, seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while died in (now := workers_of(server)) or len(now) < 2:
+        assert time.monotonic() < until, "it was not replaced"
+        time.sleep(0.2)
+
+
 def test_a_worker_that_dies_is_replaced(served: Served) -> None:
     with served.client(None) as client:
         token = client.post("/v1/devices").json()["token"]
-    workers = [pid for pid in children(served.process.pid) if "spawn_main" in _command(pid)]
-    assert len(workers) == 2
-    os.kill(workers[0], signal.SIGKILL)
-    until = time.monotonic() + 60
-    while time.monotonic() < until:
-        with served.client(None, token=token) as client:
+    died, _ = workers_of(served)
+    os.kill(died, signal.SIGKILL)
+    await_replacement(served, died, seconds=60)
+    with served.client(None, token=token) as client:
+        assert client.get("/v1/session").status_code == 200
+
+
+def test_a_worker_that_hangs_keeps_no_other_from_being_replaced(module_dsn: str) -> None:
+    with serving(module_dsn, "--workers", "2") as server:
+        with server.client("d1") as client:
             assert client.get("/v1/session").status_code == 200
-        now = [pid for pid in children(served.process.pid) if "spawn_main" in _command(pid)]
-        if len(now) == 2 and workers[0] not in now:
-            return
-        time.sleep(0.5)
-    pytest.fail("it was not replaced")
+        hanging, died = workers_of(server)
+        os.kill(hanging, signal.SIGSTOP)
+        try:
+            os.kill(died, signal.SIGKILL)
+            await_replacement(server, died, seconds=30)
+        finally:
+            os.kill(hanging, signal.SIGCONT)
 
 
 def _command(pid: int) -> str:

@@ -18,7 +18,7 @@ from starlette.responses import Response
 from uvicorn import Config, Server
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
-from uvicorn.supervisors import Multiprocess
+from uvicorn.supervisors.multiprocess import Multiprocess, Process
 
 from moorline.app import find_app
 from moorline.errors import ConfigurationError
@@ -38,9 +38,6 @@ logger = logging.getLogger("moorline.http")
 
 GRACE = 5
 """Seconds beyond `MOORLINE_TURN_TIMEOUT` that a process which is told to stop gives the turns that run."""
-
-SILENT = 60
-"""Seconds after which a process that does not answer is replaced: on a busy machine it takes some to import its app."""
 
 API_ONLY = "default-src 'none'; frame-ancestors 'none'"
 """The content security policy of answers that are no page."""
@@ -113,7 +110,6 @@ def serve(*, app: str | None, host: str, port: int, workers: int, extensions: Se
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        timeout_worker_healthcheck=SILENT,
         timeout_graceful_shutdown=round(moorline.settings.turn_timeout) + GRACE,
     )
     listening = _bound(config)
@@ -133,10 +129,33 @@ def _run(config: Config, listening: socket) -> None:
     if config.workers == 1:
         Server(config).run(sockets=[listening])
         return
-    supervisor = Multiprocess(config, sockets=[listening])
+    supervisor = Supervisor(config, sockets=[listening])
     supervisor.run()
     if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
         raise ConfigurationError("A process could not start; its error is above.")
+
+
+class Supervisor(Multiprocess):
+    """Starts the processes, and another one for each that has died.
+
+    Uvicorn's own also pings them and kills those that do not answer in time. That would be the ones that are slow to
+    start; and while it waits for one that dies in the meantime, it neither stops nor replaces anything.
+    """
+
+    def keep_subprocess_alive(self) -> None:
+        for place, process in enumerate(self.processes):
+            if process.process.is_alive():
+                continue
+            if self.signal_queue:  # Ctrl-C reaches the processes too
+                return
+            process.join()
+            if process.exitcode == STARTUP_FAILURE:
+                self.should_exit.set()
+            if self.should_exit.is_set():
+                return
+            logger.error("A process died (%s); another one takes its place.", process.exitcode)
+            self.processes[place] = Process(self.config, self.sockets)
+            self.processes[place].start()
 
 
 def _require_auth(settings: HttpSettings, host: str) -> None:
