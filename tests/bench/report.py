@@ -106,7 +106,7 @@ saver alone, leave Python's garbage collector as it is.
 
 {about}
 
-Run it with `scripts/bench`, which takes about 35 minutes and wants a quiet machine, or parts of it with
+Run it with `scripts/bench`, which takes about half an hour and wants a quiet machine, or parts of it with
 `scripts/bench --only saver,start`. `scripts/bench --quick` tells in under six minutes what a change costs: it compares
 the checkout, as it is, with `main`, or with another revision (`--against REVISION`), run by run.
 """
