@@ -26,7 +26,7 @@ from tests.agents.model.streams import known_answers, streamed
 from . import hostile
 from .world import World, polite, world
 
-MANY = pytest.mark.parametrize("examples", [150, pytest.param(2_500, marks=pytest.mark.laboratory)])
+MANY = pytest.mark.parametrize("examples", [60, pytest.param(2_500, marks=pytest.mark.laboratory)])
 
 TABLES = ("states", "messages", "turns", "checkpoints", "values", "writes", "effects")
 COLUMNS = (

@@ -262,7 +262,7 @@ async def test_a_slow_device_holds_up_no_other(dsn: str, connection: Connection)
         await answer(turns, message("warm"))
         slow, *quick = await asyncio.gather(*(timed(turns, device) for device in ["slow", *DEVICES[:LARGEST]]))
         assert slow > 2
-        assert max(quick) < 1
+        assert max(quick) < slow - 0.5
         # From then on it is in no batch, so that nobody notices it.
         proxy.sends.clear()
         slow, *quick = await asyncio.gather(*(timed(turns, device) for device in ["slow", *DEVICES[:LARGEST]]))
