@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from contextvars import Context
-from dataclasses import dataclass
 
 from moorline.background import Background
 from moorline.errors import MoorlineError
@@ -19,12 +17,25 @@ POLL = 1.0
 """Seconds between two looks whether another process has stopped a turn; a turn that is shorter is not looked for."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Running:
-    """A turn that runs."""
+class RunningTurn:
+    """A turn for as long as the block runs it: a class, because a generator would take four times as long."""
 
-    stop: Stop
-    since: float
+    def __init__(
+        self, all_running: dict[tuple[str, str], RunningTurn], keys: list[tuple[str, str]], stop: Stop
+    ) -> None:
+        self._all, self._keys = all_running, keys
+        self.stop = stop
+        self.since = time.monotonic()
+
+    def __enter__(self) -> Stop:
+        for key in self._keys:
+            self._all[key] = self
+        return self.stop
+
+    def __exit__(self, *raised: object) -> None:
+        for key in self._keys:
+            if self._all.get(key) is self:  # a stale turn may still run beside the one that replaced it
+                del self._all[key]
 
 
 class Stops:
@@ -35,28 +46,19 @@ class Stops:
         self._turns = turns
         self._background = background
         self._text = text
-        self._running: dict[tuple[str, str], _Running] = {}
+        self._running: dict[tuple[str, str], RunningTurn] = {}
         """By the device and each message that the turn answers."""
         self._watched = False
 
-    @contextmanager
-    def running(self, turn: OpenTurn) -> Iterator[Stop]:
+    def running(self, turn: OpenTurn) -> RunningTurn:
         """The turn's stop, for as long as the block runs it. A turn that was stopped before is stopped from the
         beginning."""
-        stop = Stop(requested=turn.stopped, text=self._text)
-        own = _Running(stop=stop, since=time.monotonic())
-        keys = [(turn.device_id, message.id) for message in turn.messages]
-        self._running.update(dict.fromkeys(keys, own))
         if not self._watched:
             self._watched = True
             # In a context of its own: looking is no part of the trace of whichever turn comes first.
             asyncio.get_running_loop().call_later(POLL, self._watch, context=Context())
-        try:
-            yield stop
-        finally:
-            for key in keys:
-                if self._running.get(key) is own:  # a stale turn may still run beside the one that replaced it
-                    del self._running[key]
+        stop = Stop(requested=turn.stopped, text=self._text)
+        return RunningTurn(self._running, [(turn.device_id, message.id) for message in turn.messages], stop)
 
     async def stop(self, device_id: str, message_id: str) -> bool:
         """Stops the message's turn, now or when it runs. Returns whether the message has not been answered yet."""

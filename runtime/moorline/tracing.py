@@ -6,6 +6,7 @@ tools, and the statements. By default nobody follows, which costs nothing.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import moorline_agents.tracing as kit
@@ -27,7 +28,7 @@ class TurnSpan(kit.Span, kit.Tracing, Protocol):
 class Tracing(store.Tracing, Protocol):
     """Follows everything that a `Moorline` does."""
 
-    def turn(self, device_tag: str, *, recovered: bool = False) -> TurnSpan:
+    def turn(self, device_tag: Callable[[], str], *, recovered: bool = False) -> TurnSpan:
         """A call comes in, in whose context its span belongs, or a crashed process's turn is about to be finished."""
 
 
@@ -44,7 +45,7 @@ class _UntracedTurn(kit.UntracedSpan, kit.Untraced):
 class Untraced(store.Untraced):
     """Follows nothing."""
 
-    def turn(self, device_tag: str, *, recovered: bool = False) -> TurnSpan:  # noqa: ARG002 - as the protocol's
+    def turn(self, device_tag: Callable[[], str], *, recovered: bool = False) -> TurnSpan:  # noqa: ARG002 - as the protocol's
         return UNTRACED_TURN
 
 

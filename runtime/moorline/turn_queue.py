@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal, assert_never
 from uuid import UUID, uuid4
 
@@ -93,35 +94,24 @@ class TurnQueue:
         waiters = self.waiters.of(message.device_id)
         if waiters.full(self.queue_max):  # before anything is made for the call: a flood must cost others little
             busy = SessionBusy(FULL, full=True)
-            raise self._tell(busy, telling, message.device_id, message.message_id, effects_kept=False)
+            raise self.tell(busy, telling, message.device_id, message.message_id, effects_kept=False)
         passage = _Passage(call, telling)
         with self._failures_of(call, passage), waiters.call():
             return await self._answer_in_the_background(call, passage)
 
-    @contextmanager
-    def _failures(
-        self, telling: TurnTelling, device_id: str, message_id: str, effects_kept: Callable[[MoorlineError], bool]
-    ) -> Iterator[None]:
-        """Has errors say whose turn they come out of and what stands of it, and tells them."""
-        try:
-            with only_ours():
-                yield
-        except MoorlineError as error:
-            self._tell(error, telling, device_id, message_id, effects_kept=effects_kept(error))
-            raise
-
-    def _tell(
+    def tell(
         self, error: MoorlineError, telling: TurnTelling, device_id: str, message_id: str, *, effects_kept: bool
     ) -> MoorlineError:
+        """Has the error say whose turn it comes out of and what stands of it, and tells it."""
         error.device_id = self.turns.tags.of(device_id)
         error.message_id = message_id
         error.effects_kept = effects_kept
         telling.fail(error)
         return error
 
-    def _failures_of(self, call: Call, passage: _Passage) -> AbstractContextManager[None]:
+    def _failures_of(self, call: Call, passage: _Passage) -> _Failures:
         message = call.message
-        return self._failures(passage.telling, message.device_id, message.message_id, passage.effects_kept)
+        return _Failures(self, passage.telling, message.device_id, message.message_id, passage.effects_kept)
 
     async def _answer_in_the_background(self, call: Call, passage: _Passage) -> Reply:
         task = self.background.start(self._to_the_end(call, passage))
@@ -165,7 +155,7 @@ class TurnQueue:
         """Tells the outcome even if the caller has gone."""
         try:
             with (
-                self.tracing.turn(self.turns.tags.of(call.message.device_id)) as passage.span,
+                self.tracing.turn(partial(self.turns.tags.of, call.message.device_id)) as passage.span,
                 self._failures_of(call, passage),
             ):
                 reply = await self._in_time(call, passage)
@@ -288,8 +278,8 @@ class TurnQueue:
         telling.begin(turn, recovered=True)
         try:
             with (
-                self.tracing.turn(self.turns.tags.of(turn.device_id), recovered=True) as span,
-                self._failures(telling, turn.device_id, message_id, lambda _: _kept(turn)),
+                self.tracing.turn(partial(self.turns.tags.of, turn.device_id), recovered=True) as span,
+                _Failures(self, telling, turn.device_id, message_id, lambda _: _kept(turn)),
             ):
                 span.begun(turn)
                 record = await self.execution.execute(turn, telling, tracing=span)
@@ -302,6 +292,35 @@ class TurnQueue:
         if self.on_recovered is not None:
             self.on_recovered(turn.device_id, reply)
         return reply
+
+
+class _Failures(only_ours):
+    """A block whose errors are all ours, and are told with what stands."""
+
+    def __init__(
+        self,
+        queue: TurnQueue,
+        telling: TurnTelling,
+        device_id: str,
+        message_id: str,
+        effects_kept: Callable[[MoorlineError], bool],
+    ) -> None:
+        self._queue, self._telling = queue, telling
+        self._device_id, self._message_id = device_id, message_id
+        self._effects_kept = effects_kept
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        try:
+            super().__exit__(kind, error, trace)
+        except MoorlineError as unforeseen:
+            self._tell(unforeseen)
+            raise
+        if isinstance(error, MoorlineError):
+            self._tell(error)
+
+    def _tell(self, error: MoorlineError) -> None:
+        kept = self._effects_kept(error)
+        self._queue.tell(error, self._telling, self._device_id, self._message_id, effects_kept=kept)
 
 
 def _kept(turn: OpenTurn) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from importlib.metadata import version
 
@@ -26,8 +27,8 @@ class Tracing:
         self._content = content
         self._tracer = trace.get_tracer("moorline", version("moorline"), provider)
 
-    def turn(self, device_tag: str, *, recovered: bool = False) -> core.TurnSpan:
-        turn = TurnSpan(self._tracer, device_tag=device_tag, recovered=recovered, content=self._content)
+    def turn(self, device_tag: Callable[[], str], *, recovered: bool = False) -> core.TurnSpan:
+        turn = TurnSpan(self._tracer, device_tag=device_tag(), recovered=recovered, content=self._content)
         return turn if turn.span.is_recording() else UnrecordedTurn(turn.span)
 
     def statement(self, name: str) -> AbstractContextManager[Statement]:
