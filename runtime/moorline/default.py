@@ -6,7 +6,8 @@ loop, so a serverless adapter that makes a loop for each invocation leaks nothin
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from typing import Any
 
 from moorline.context import Resume, TurnContext
@@ -30,7 +31,9 @@ async def run_manager(message: str | Resume, context: Mapping[str, Any] | TurnCo
     return await (await _moorlines.get()).run(message, context)
 
 
-async def stream_manager(message: str | Resume, context: Mapping[str, Any] | TurnContext) -> AsyncIterator[Event]:
+async def stream_manager(
+    message: str | Resume, context: Mapping[str, Any] | TurnContext
+) -> AsyncGenerator[Event, None]:
     """`run_manager` as a stream of events: `Moorline.stream` on the default runtime. If that cannot be opened, its only
     event is `TurnFailed`."""
     try:
@@ -38,5 +41,6 @@ async def stream_manager(message: str | Resume, context: Mapping[str, Any] | Tur
     except MoorlineError as error:
         yield failed(error)
         return
-    async for event in moorline.stream(message, context):
-        yield event
+    async with aclosing(moorline.stream(message, context)) as events:
+        async for event in events:
+            yield event

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from types import TracebackType
@@ -173,7 +173,9 @@ class Moorline:
         """
         return await self._answer(message, context, None)
 
-    async def stream(self, message: str | Resume, context: Mapping[str, Any] | TurnContext) -> AsyncIterator[Event]:
+    async def stream(
+        self, message: str | Resume, context: Mapping[str, Any] | TurnContext
+    ) -> AsyncGenerator[Event, None]:
         """`run` as a stream: the events of the call's turn, the last of which is `TurnFinished` or `TurnFailed`. What
         `run` would raise is told in `TurnFailed`, never raised.
 

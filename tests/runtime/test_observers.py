@@ -131,7 +131,7 @@ async def test_a_caller_that_goes_away_leaves_no_turn_without_an_end(observed: O
             stream = moorline.stream("hair please", {"device_id": on_cancel, "on_cancel": on_cancel})
             async for _ in stream:
                 break
-            await stream.aclose()  # type: ignore[attr-defined]
+            await stream.aclose()
     for device in ("finish", "release"):
         own = [event for event in heard if event.device_id == device]
         assert isinstance(own[0], TurnStarted)

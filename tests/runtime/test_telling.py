@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from moorline import (
     Agent,
+    Asked,
     Event,
     HandedOver,
     ModelFinished,
@@ -120,7 +121,8 @@ async def test_a_turn_of_the_kit_is_told(open_moorline: Open) -> None:
     assert all(0 <= each.first_text <= each.seconds for each in answered)
     [begun] = of(TurnStarted, events)
     assert (begun.turn_no, begun.attempt, begun.recovered, begun.replayed) == (1, 1, False, False)
-    assert events[-1].seconds >= answered[-1].seconds  # type: ignore[union-attr]
+    [finished] = of(TurnFinished, events)
+    assert finished.seconds >= answered[-1].seconds
 
 
 async def test_arguments_that_are_no_json_are_told_as_they_are_kept(open_moorline: Open) -> None:
@@ -160,8 +162,8 @@ async def test_a_question_is_told_when_it_can_be_answered(open_moorline: Open) -
     async with open_moorline(agents=desk(), rules=calling) as moorline:
         events = await told(moorline, "ask:one")
         assert kinds(events)[-4:] == ["text_withdrawn", "tool_started", "asked", "turn_finished"]
-        asked = events[-2].interrupt  # type: ignore[union-attr]
-        events = await told(moorline, Resume(interrupt_id=asked.id, value="this"))
+        [asked] = of(Asked, events)
+        events = await told(moorline, Resume(interrupt_id=asked.interrupt.id, value="this"))
         assert kinds(events)[:4] == ["turn_started", "agent_started", "tool_started", "tool_finished"]
         assert of(ToolFinished, events)[0].result == "this"
         assert of(TurnFinished, events)[0].reply == "Done."
@@ -211,5 +213,6 @@ async def test_a_rerun_is_told_whole_with_what_it_does_not_do_again(dsn: str) ->
         *("turn_started", "agent_started", "session_changed"),
         *("tool_started", "tool_finished", "model_finished", "turn_finished"),
     ]
-    assert (heard[0].recovered, heard[0].attempt) == (True, 2)  # type: ignore[union-attr]
+    [begun] = of(TurnStarted, heard)
+    assert (begun.recovered, begun.attempt) == (True, 2)
     assert of(ToolFinished, heard)[0].result == {"booked": "haircut"}

@@ -30,7 +30,7 @@ from moorline import (
     TurnFinished,
     tool,
 )
-from moorline_agents.messages import Message, ModelAnswer
+from moorline_agents.messages import Message, ModelAnswer, ToolCall
 from moorline_agents.transport import rule_client
 
 from .runtimes import Stall, World, crashed, in_queue, runtime, say
@@ -64,11 +64,11 @@ class Waits:
         self.shown.append(messages)
         if calls := self.calls:
             self.calls = []
-            made = [
+            made: list[ToolCall] = [
                 {"id": f"c{place}", "type": "function", "function": {"name": name, "arguments": arguments}}
                 for place, (name, arguments) in enumerate(calls)
             ]
-            return ModelAnswer({"role": "assistant", "content": None, "tool_calls": made})  # type: ignore[typeddict-item]
+            return ModelAnswer({"role": "assistant", "content": None, "tool_calls": made})
         if messages[-1]["content"] == "at once":
             return ModelAnswer({"role": "assistant", "content": "Here you are."})
         if on_text is not None:

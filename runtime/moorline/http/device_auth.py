@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Protocol
 
+from moorline.addresses import came_through_proxy
 from moorline.context import TurnContext, device_of
 from moorline.errors import InvalidDeviceID
 from moorline.http.errors import Unidentified
@@ -19,9 +20,6 @@ HEADER = "X-Device-ID"
 
 RENEWED = "X-Device-Token"
 """The header of an answer that brings a renewed token."""
-
-FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
-"""Headers of a request that came through a proxy, which may stand on this machine while the client does not."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +106,6 @@ def is_loopback(host: str) -> bool:
 def _is_local(request: Request) -> bool:
     """Whether the request comes from this machine and was meant for it: neither through a proxy, nor from a page of
     somebody who lets the name of their site point here."""
-    if any(name in request.headers for name in FORWARDED):
+    if came_through_proxy(request.headers):
         return False
     return is_loopback(request.client.host if request.client else "") and is_loopback(request.url.hostname or "")

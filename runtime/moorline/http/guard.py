@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -50,7 +50,7 @@ class Guard:
         settings = self.settings
 
         class Guarded(APIRoute):
-            def get_route_handler(self) -> Callable[[Request], Awaitable[Any]]:  # type: ignore[override]
+            def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
                 handle = super().get_route_handler()
 
                 async def answer(request: Request) -> Response:

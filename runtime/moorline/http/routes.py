@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import asdict, replace
 from inspect import isawaitable
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Body, Depends, FastAPI, Path, Query
 from fastapi.sse import EventSourceResponse
@@ -16,7 +16,6 @@ from starlette.responses import JSONResponse, Response
 
 from moorline.context import MAX_MESSAGE_ID, Resume, TurnContext
 from moorline.errors import StoreUnavailable
-from moorline.events import Event
 from moorline.http import stream
 from moorline.http.accept import preferred
 from moorline.http.auth_modes import auth_for
@@ -116,7 +115,7 @@ def _messages(moorline: Moorline, guard: Guard, values: Values | None) -> APIRou
         )
         if preferred(request.headers.get("Accept", ""), (JSON, EVENT_STREAM)) == JSON:
             return JSONResponse((await moorline.run(said, context)).to_json())
-        feed = EventFeed(cast("AsyncGenerator[Event, None]", moorline.stream(said, context)))
+        feed = EventFeed(moorline.stream(said, context))
         return EventSourceResponse(feed.lines(await feed.begin()), headers=stream.HEADERS)
 
     return routes

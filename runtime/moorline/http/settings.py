@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from ipaddress import ip_network
 from typing import Annotated, Literal, get_args
 
 import limits
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, StringConstraints
 from pydantic_settings import NoDecode
 
+from moorline.addresses import Networks, listed
 from moorline.settings import EnvironmentSettings
 
 DeviceAuth = Literal["none", "signed", "jwt"]
@@ -21,27 +21,12 @@ Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256
 ALGORITHMS: tuple[Algorithm, ...] = get_args(Algorithm)
 
 
-def _words(value: object) -> object:
-    """The environment gives words separated by commas."""
-    if not isinstance(value, str):
-        return value
-    return tuple(word.strip() for word in value.split(",") if word.strip())
-
-
 def _rate(rate: str) -> str:
     try:
         limits.parse(rate)
     except ValueError:
         raise ValueError("must be a rate such as 60/minute or 1000/2 hours") from None
     return rate
-
-
-def _network(address: str) -> str:
-    try:
-        ip_network(address)
-    except ValueError:
-        raise ValueError("must be IP addresses or networks such as 10.0.0.0/8") from None
-    return address
 
 
 def _origin(origin: str) -> str:
@@ -52,7 +37,7 @@ def _origin(origin: str) -> str:
 
 _Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 _Rate = Annotated[str, AfterValidator(_rate)]
-_Listed = (NoDecode, BeforeValidator(_words))
+_Listed = (NoDecode, BeforeValidator(listed))
 
 
 class HttpSettings(EnvironmentSettings):
@@ -95,7 +80,7 @@ class HttpSettings(EnvironmentSettings):
     body_timeout: float = Field(default=10, gt=0, le=600)
     """Seconds in which a request's body must be there."""
 
-    proxies: Annotated[tuple[Annotated[str, AfterValidator(_network)], ...], *_Listed] = ()
+    proxies: Networks = ()
     """The addresses and networks of proxies, separated by commas, whose `X-Forwarded-For` and `X-Forwarded-Proto`
     `moorline serve` believes."""
 

@@ -14,6 +14,7 @@ from prometheus_client.core import GaugeHistogramMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
+from moorline.addresses import came_through_proxy
 from moorline.errors import MoorlineError
 from moorline.runtime import Moorline
 from moorline.telemetry.metrics import Metrics
@@ -23,9 +24,6 @@ from moorline_checkpoint.statistics import AGES, SessionAges, Statistics
 
 FRESH = 5.0
 """Seconds for which what the database holds is not asked again."""
-
-FORWARDED = frozenset({b"forwarded", b"via", b"x-forwarded-for", b"x-forwarded-host", b"x-real-ip"})
-"""Headers that proxies add."""
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -85,7 +83,7 @@ class MetricsApp:
             return self._known
 
     def _may_read(self, scope: Scope) -> bool:
-        if not scope.get("client") or any(name in FORWARDED for name, _ in scope["headers"]):
+        if not scope.get("client") or came_through_proxy(name.decode("latin-1") for name, _ in scope["headers"]):
             return False
         try:
             client = ip_address(scope["client"][0])
