@@ -76,7 +76,7 @@ class Listener(BaseCallbackHandler):
         run_id: UUID,
         **more: Any,
     ) -> None:
-        asked = _Asked(model=named_model(serialized, more), begun=time.monotonic())
+        asked = _Asked(model=_model(serialized, more), begun=time.monotonic())
         self._asked[run_id] = asked
         self._tell(self._telling.model_started, asked.model)
         self._tell(self.on_change)
@@ -176,8 +176,7 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
         return None
 
 
-def named_model(serialized: Mapping[str, Any] | None, more: Mapping[str, Any]) -> str:
-    """The name of the model that LangChain says it asks; empty if it does not say."""
+def _model(serialized: Mapping[str, Any] | None, more: Mapping[str, Any]) -> str:
     named = (more.get("metadata") or {}).get("ls_model_name")
     asked = more.get("invocation_params") or {}
     return str(named or asked.get("model") or asked.get("model_name") or (serialized or {}).get("name") or "")

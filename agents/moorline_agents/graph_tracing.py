@@ -14,7 +14,6 @@ from langchain_core.messages import AIMessage, BaseMessage, ToolMessage, convert
 from langchain_core.outputs import ChatGeneration, LLMResult
 from langchain_core.tracers.context import register_configure_hook
 
-from moorline_agents.graph_listener import named_model
 from moorline_agents.messages import Message, Usage
 from moorline_agents.tracing import ModelSpan, ToolSpan, Tracing
 
@@ -32,15 +31,16 @@ class Follower(BaseCallbackHandler):
 
     def on_chat_model_start(
         self,
-        serialized: dict[str, Any],
+        serialized: dict[str, Any],  # noqa: ARG002 - as LangChain's
         messages: list[list[BaseMessage]],
         *,
         run_id: UUID,
-        **more: Any,
+        metadata: Mapping[str, Any] | None = None,
+        **_: Any,
     ) -> None:
-        known: Mapping[str, Any] = more.get("metadata") or {}
+        known = metadata or {}
         self._models[run_id] = self._tracing.model(
-            named_model(serialized, more),
+            str(known.get("ls_model_name", "")),
             provider=str(known.get("ls_provider", "langchain")),
             messages=_messages(messages[0]) if self._tracing.content else (),
         )

@@ -101,7 +101,7 @@ def test_a_stop_ends_all_processes(module_dsn: str) -> None:
     with serving(module_dsn, "--workers", "2") as server:
         with server.client("d1") as client:
             assert client.get("/v1/session").status_code == 200
-        workers = children(server.process.pid)
+        workers = workers_of(server)
         assert server.stop() == 0
         assert not any(_command(pid) for pid in workers)
 
@@ -111,6 +111,18 @@ def test_ctrl_c_ends_it_without_a_word(module_dsn: str, workers: str) -> None:
     with serving(module_dsn, "--workers", workers) as server:
         with server.client("d1") as client:
             assert client.get("/v1/session").status_code == 200
+        before = server.said
+        os.killpg(server.process.pid, signal.SIGINT)
+        assert server.process.wait(60) == 0
+    assert server.said == before
+
+
+def test_ctrl_c_while_processes_start_ends_them_without_a_word(module_dsn: str) -> None:
+    with serving(module_dsn, "--workers", "2") as server:
+        until = time.monotonic() + 60
+        while len(workers_of(server)) < 2:
+            assert time.monotonic() < until
+            time.sleep(0.01)
         before = server.said
         os.killpg(server.process.pid, signal.SIGINT)
         assert server.process.wait(60) == 0

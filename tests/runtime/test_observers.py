@@ -114,6 +114,32 @@ async def test_a_bad_observer_harms_no_turn_and_is_logged_once(
     assert not any("hair please" in text for text in logged)
 
 
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("in_thread", [False, True])
+async def test_no_more_than_a_bound_waits_for_an_observer_that_is_slow(
+    observed: Observed, in_thread: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    seen: list[Event] = []
+    go_on = threading.Event()
+
+    async def waits(event: Event) -> None:
+        seen.append(event)
+        await asyncio.to_thread(go_on.wait)
+
+    def waits_in_its_thread(event: Event) -> None:
+        seen.append(event)
+        go_on.wait()
+
+    observer: Any = waits_in_its_thread if in_thread else waits
+    async with observed(observer) as moorline:
+        await hours(moorline, "d1")
+        go_on.set()
+    assert f"{observer.__qualname__} falls behind" in caplog.text
+    # The one it had in its hands, and all that may wait: the first ones of the first turns.
+    assert len(seen) in (observers.MOST, observers.MOST + 1)
+    assert [event.seq for event in seen][:3] == [1, 2, 3]
+
+
 async def test_a_call_that_comes_to_no_turn_is_told_to_observers(observed: Observed) -> None:
     heard: list[Event] = []
     async with observed(heard.append) as moorline:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
@@ -142,11 +144,14 @@ class Supervisor(Multiprocess):
     start; and while it waits for one that dies in the meantime, it neither stops nor replaces anything.
     """
 
+    def init_processes(self) -> None:
+        self.processes.extend(self._started() for _ in range(self.processes_num))
+
     def keep_subprocess_alive(self) -> None:
         for place, process in enumerate(self.processes):
             if process.process.is_alive():
                 continue
-            if self.signal_queue:  # Ctrl-C reaches the processes too
+            if self.signal_queue:  # one that ends all of a group reaches the processes too
                 return
             process.join()
             if process.exitcode == STARTUP_FAILURE:
@@ -154,8 +159,19 @@ class Supervisor(Multiprocess):
             if self.should_exit.is_set():
                 return
             logger.error("A process died (%s); another one takes its place.", process.exitcode)
-            self.processes[place] = Process(self.config, self.sockets)
-            self.processes[place].start()
+            self.processes[place] = self._started()
+
+    def _started(self) -> Process:
+        process = Process(self.config, self.sockets)
+        # Ctrl-C reaches the processes too, but it is for this one to end them: one that is still starting would end
+        # with a traceback. They inherit that the signal is blocked. Starting the tracker would unblock it.
+        resource_tracker.ensure_running()
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        try:
+            process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+        return process
 
 
 def _require_auth(settings: HttpSettings, host: str) -> None:

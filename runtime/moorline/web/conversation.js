@@ -37,6 +37,8 @@ export class Conversation {
   #before = null;
   /** Exchanges whose messages have no reply yet. @type {Map<string, {message: Message, exchange: Exchange}>} */
   #open = new Map();
+  /** The messages that have replies: another tab may still tell of one, or a person answer a question twice. */
+  #answered = /** @type {Set<string>} */ (new Set());
   /** What is to be sent, one message after another. @type {Message[]} */
   #outbox = [];
   /** @type {{message: Message, began: boolean, stopped: boolean, giveUp: AbortController} | null} */
@@ -148,6 +150,7 @@ export class Conversation {
   #send(said) {
     const message = device.keep(said);
     if (this.#open.has(message.id)) return; // an answer that was given already
+    if (this.#answered.has(message.id)) return device.discard(message.id);
     this.#show(message);
     this.#again(message);
   }
@@ -220,6 +223,7 @@ export class Conversation {
   /** @param {string} id @param {Exchange} exchange @param {Reply} reply @param {boolean} stopped */
   #finished(id, exchange, reply, stopped) {
     this.#open.delete(id);
+    this.#answered.add(id);
     exchange.finish({ ...reply, stopped });
     if (reply.degraded) exchange.note("Answered without memory: the service is not fully available.");
     const stays = this.#log.settle(exchange, reply.turn_no);
@@ -267,7 +271,7 @@ export class Conversation {
   #hearTab(what) {
     if (what.device !== this.#self) return;
     if (what.kind === "erased") location.reload();
-    if (what.kind === "sent") {
+    if (what.kind === "sent" && !this.#answered.has(what.message.id)) {
       const open = this.#open.get(what.message.id);
       if (open) open.exchange.begin("waiting");
       else this.#show(what.message);
@@ -299,7 +303,10 @@ export class Conversation {
     const made = [];
     for (const [at, turn] of turns.entries()) {
       if (this.#log.turn(turn.turn_no) || turn.message_ids.includes(this.#current?.message.id ?? "")) continue;
-      for (const id of turn.message_ids) device.discard(id);
+      for (const id of turn.message_ids) {
+        device.discard(id);
+        this.#answered.add(id);
+      }
       const ids = turn.message_ids.filter((id) => this.#open.has(id));
       for (const id of ids) this.#drop(id);
       const exchange = new Exchange(new Date(turn.started_at));
