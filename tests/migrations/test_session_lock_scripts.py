@@ -61,7 +61,9 @@ async def test_the_columns_are_added_as_by_the_migration(
     assert await apply(connection) == list(CORE.versions)
     migrated = [line for line in await catalog(connection) if "conversation_states" in line]
     assert set(added) <= set(migrated)
-    assert not [line for line in migrated if line.startswith("column conversation_states") and line not in added]
+    columns = [line for line in migrated if line.startswith("column conversation_states") and line not in added]
+    later = "".join(version.sql for version in CORE.versions[1:])
+    assert not [line for line in columns if f"ADD COLUMN {line.split('.')[1].split()[0]} " not in later]
 
 
 def test_the_script_and_the_migration_adopt_by_the_same_words() -> None:

@@ -38,6 +38,7 @@ GRANT EXECUTE ON FUNCTION
     public.moorline_clear_expired_locks,
     public.moorline_clear_lock,
     public.moorline_commit,
+    public.moorline_conversation,
     public.moorline_copy,
     public.moorline_delete_runs,
     public.moorline_delta_channels,

@@ -44,6 +44,15 @@
 -- A lock that is set or cleared while a turn is open is not the turn's to undo: the commit leaves it as it is. It is
 -- recognised by a time after claimed_at, or by another agent than the turn was claimed with.
 --
+-- A device is an address that leads to a conversation: to its own, or to the one in leads_to, which it joined at
+-- linked_at. A row of conversation_states is both the record of the address and that of the conversation of this key.
+-- Exactly one step is followed: if B leads to A, B's messages are in A's conversation, wherever A's own lead.
+-- A message that came by such an address is stored under the conversation's key; `address` is the device that sent it,
+-- and its message_id is the device, the character 31 and the ID that the device gave it. `earlier` are the other
+-- conversations in which messages of the device may be stored. `notices` of a conversation says by device what it is
+-- told with its next reply; a claim moves it into `notice` of the message. A message with `joins` is no message: it
+-- stands in the queue for the device that joins this conversation, and is carried out when it is its turn.
+--
 -- A token names its device, a generation and when it was issued. A revocation raises the device's generation to the
 -- microseconds of the moment, so that it exceeds every one before, even those of rows that are gone: a row is no longer
 -- needed when all tokens that it refuses have expired. `device` is a keyed hash of the device's ID, because the row
@@ -88,13 +97,18 @@ CREATE TABLE @schema.conversation_states (
     last_worker    text,
     worker_turns   integer NOT NULL DEFAULT 0,
     open_messages  text[],
-    unfinished     boolean NOT NULL DEFAULT false
+    unfinished     boolean NOT NULL DEFAULT false,
+    leads_to       text,
+    linked_at      timestamptz,
+    earlier        text[],
+    notices        jsonb
 ) WITH (fillfactor = 70);
 
 CREATE INDEX idx_conversation_states_active_agent ON @schema.conversation_states (active_agent)
     WHERE active_agent IS NOT NULL;
 CREATE INDEX idx_conversation_states_locked_at ON @schema.conversation_states (locked_at)
     WHERE locked_at IS NOT NULL;
+CREATE INDEX idx_conversation_states_leads_to ON @schema.conversation_states (leads_to) WHERE leads_to IS NOT NULL;
 
 -- The comments that adoption would put on a backend's own table; remove_session_lock_fields.sql goes by them.
 COMMENT ON TABLE @schema.conversation_states IS 'Made by Moorline: one row for each device';
@@ -113,8 +127,13 @@ COMMENT ON COLUMN @schema.conversation_states.last_worker IS 'Added by Moorline:
 COMMENT ON COLUMN @schema.conversation_states.worker_turns IS 'Added by Moorline: how many turns it has claimed in a row';
 COMMENT ON COLUMN @schema.conversation_states.open_messages IS 'Added by Moorline: the messages of the open turn';
 COMMENT ON COLUMN @schema.conversation_states.unfinished IS 'Added by Moorline: whether a failed message has effects on record';
+COMMENT ON COLUMN @schema.conversation_states.leads_to IS 'Added by Moorline: the conversation that the device joined';
+COMMENT ON COLUMN @schema.conversation_states.linked_at IS 'Added by Moorline: when the device joined it';
+COMMENT ON COLUMN @schema.conversation_states.earlier IS 'Added by Moorline: the conversations that the device has left';
+COMMENT ON COLUMN @schema.conversation_states.notices IS 'Added by Moorline: what each device is told with its next reply';
 COMMENT ON INDEX @schema.idx_conversation_states_active_agent IS 'Added by Moorline: the rows that are locked';
 COMMENT ON INDEX @schema.idx_conversation_states_locked_at IS 'Added by Moorline: the rows that are locked';
+COMMENT ON INDEX @schema.idx_conversation_states_leads_to IS 'Added by Moorline: the devices that joined a conversation';
 
 CREATE TABLE @schema.conversation_messages (
     device_id    text,
@@ -135,6 +154,9 @@ CREATE TABLE @schema.conversation_messages (
     queued       boolean NOT NULL GENERATED ALWAYS AS (status = 'waiting') STORED,
     usage        jsonb,
     stopped      boolean NOT NULL DEFAULT false,
+    address      text,
+    joins        text,
+    notice       text,
     PRIMARY KEY (device_id, message_id)
 ) WITH (fillfactor = 85);
 
@@ -279,6 +301,18 @@ BEGIN
         RETURN NULL;
     END;
     RETURN device;
+END
+$$;
+
+-- Conversation: the conversation that the device leads to, by default its own. Exactly one step is followed.
+CREATE FUNCTION @schema.moorline_conversation(device text) RETURNS text
+LANGUAGE plpgsql STABLE
+AS $$
+DECLARE
+    key @schema.conversation_states.device_id%TYPE := @schema.moorline_key(device);
+BEGIN
+    RETURN coalesce(
+        (SELECT s.leads_to FROM @schema.conversation_states s WHERE s.device_id OPERATOR(pg_catalog.=) key), device);
 END
 $$;
 
