@@ -51,7 +51,9 @@ def test_it_brings_the_command_and_the_extras(unpacked: Path) -> None:
     (info,) = unpacked.glob("*.dist-info")
     distribution = PathDistribution(info)
     assert [(entry.name, entry.value) for entry in distribution.entry_points] == [("moorline", "moorline.cli:main")]
-    assert set(distribution.metadata.get_all("Provides-Extra") or ()) == {"cli", "embedded", "http", "telemetry"}
+    assert set(distribution.metadata.get_all("Provides-Extra") or ()) == {
+        *("cli", "embedded", "http", "notebooks", "redis", "telemetry")
+    }
 
 
 def test_installed_it_finds_its_sql(unpacked: Path) -> None:

@@ -146,6 +146,41 @@ def replay(
 
 
 @app.command()
+def load(  # noqa: PLR0917 - each is an option
+    devices: Annotated[int, typer.Option(help="Conversations at once.", min=1)] = 100,
+    turns: Annotated[int, typer.Option(help="Messages of each.", min=1)] = 5,
+    latency: Annotated[float, typer.Option(help="Seconds of each answer of the echo's model.", min=0, max=10)] = 0.0,
+    same_device: Annotated[bool, typer.Option("--same-device", help="All of them write to one device.")] = False,
+    duplicates: Annotated[bool, typer.Option("--duplicates", help="Each message is delivered three times.")] = False,
+    burst: Annotated[bool, typer.Option("--burst", help="Nobody waits for a reply before the next message.")] = False,
+    within: Annotated[float, typer.Option(help="Seconds after which it stops with what there is.", min=1)] = 600.0,
+    processes: Annotated[int, typer.Option(help="Processes that share the messages.", min=1, max=64)] = 1,
+    http: Annotated[str | None, typer.Option(help="The address of a server to put under load instead.")] = None,
+    app: App = None,
+) -> None:
+    """Put the runtime under load with agents that echo, or your app with its own model. Exit status 1 if a message had
+    no reply, or one was lost, mixed up or answered twice."""
+    from moorline.load.cli import load as put_under_load
+    from moorline.load.conversations import Plan
+    from moorline.load.echo import echo_moorline
+
+    if http is not None and (app or processes > 1):
+        raise typer.BadParameter("--http cannot be combined with --app or --processes: the server has its own.")
+    if latency and (http or app):
+        raise typer.BadParameter("--latency is for the echo only; with --http or --app a model of yours answers.")
+    plan = Plan(
+        devices=devices, turns=turns, same_device=same_device, duplicates=duplicates, burst=burst, within=within
+    )
+    target = None
+    if http is None:
+        target = _app(app) if app else echo_moorline(_settings(), latency=latency)
+    if not asyncio.run(
+        put_under_load(plan, moorline=target, app=app or None, latency=latency, processes=processes, url=http)
+    ):
+        raise typer.Exit(1)
+
+
+@app.command()
 def turns(
     device: Annotated[str | None, typer.Argument(help="Whose turns.")] = None,
     dead: Annotated[bool, typer.Option("--dead", help="The messages of all devices that failed too often.")] = False,
