@@ -1,9 +1,9 @@
 /** The chat page: its composer, its buttons, and what it says about itself. */
 
 import { Conversation } from "./conversation.js";
-import { MoorlineError } from "./device.js";
+import { canBeSigned, MoorlineError, signsIn } from "./device.js";
 import { Log } from "./log.js";
-import { inWords } from "./problems.js";
+import { inWords, isRefused, NOT_SIGNED_IN } from "./problems.js";
 import { titled } from "./text.js";
 
 /** Milliseconds for which an announcement stays, so that it is read once, and not found again later. */
@@ -163,10 +163,22 @@ async function load(begin) {
     await begin();
   } catch (error) {
     if (!(error instanceof MoorlineError)) throw error;
-    if ([401, 403].includes(error.status)) offer(inWords(error), "Start a new conversation", () => conversation.anew());
+    if (isRefused(error)) await refused(error);
     else offer("The conversation cannot be loaded.", "Try again", () => conversation.load());
   }
   showButtons();
+}
+
+/** @param {MoorlineError} error */
+async function refused(error) {
+  if (signsIn()) {
+    offer(inWords(error), "Try again", () => conversation.load());
+  } else if (await canBeSigned().catch(() => true)) {
+    offer(inWords(error), "Start a new conversation", () => conversation.anew());
+  } else {
+    connection.textContent = NOT_SIGNED_IN;
+    text.disabled = true;
+  }
 }
 
 /** @param {string} problem @param {string} label @param {() => Promise<void>} act */

@@ -2,7 +2,7 @@
 
 import * as device from "./device.js";
 import { Exchange } from "./exchange.js";
-import { inWords } from "./problems.js";
+import { inWords, isRefused } from "./problems.js";
 import { optionsOf, saidTo, textOf } from "./question.js";
 import * as tabs from "./tabs.js";
 import { titled } from "./text.js";
@@ -245,10 +245,10 @@ export class Conversation {
       this.refresh().catch(() => {}); // a question may wait again
     };
     const choices = [];
-    if ([401, 403].includes(error.status)) {
+    if (isRefused(error) && !device.signsIn()) {
       choices.push({ label: "Start a new conversation", main: true, act: () => this.#page.anew() });
     } else {
-      if (error.retryable) choices.push({ label: "Try again", main: true, act: () => this.#again(message) });
+      if (error.retryable || isRefused(error)) choices.push({ label: "Try again", main: true, act: () => this.#again(message) });
       choices.push({ label: typeof message.said === "string" ? "Change the message" : "Leave it", act: change });
     }
     exchange.lost = error.kind === "ConnectionLost";

@@ -111,6 +111,19 @@ export async function ensureDeviceId() {
   return settings.person ?? (await device()).id;
 }
 
+/** Whether this page brings a token of the team's own issuer: see `configure`. */
+export function signsIn() {
+  return settings.token !== null;
+}
+
+/**
+ * Whether this device has a token of the server's, or can get one. If it cannot, and its ID alone is refused, the server
+ * wants a token of the team's own issuer. Throws a `MoorlineError`.
+ */
+export async function canBeSigned() {
+  return storedDevice()?.token != null || (await newDevice()).token !== null;
+}
+
 /**
  * Sends a message and gives its reply. Throws a `MoorlineError` if there is none; what is retryable is kept, and can be
  * sent again with the same ID, also after a reload: see `unanswered`.
@@ -460,9 +473,19 @@ let making = null;
 
 /** @returns {Promise<{device: Device | null, headers: {Authorization: string} | {"X-Device-ID": string}}>} */
 async function credentials() {
-  if (settings.token) return { device: null, headers: { Authorization: `Bearer ${await settings.token()}` } };
+  if (settings.token) return { device: null, headers: { Authorization: `Bearer ${await ownToken(settings.token)}` } };
   const own = await device();
   return { device: own, headers: own.token ? { Authorization: `Bearer ${own.token}` } : { "X-Device-ID": own.id } };
+}
+
+/** @param {() => string | Promise<string>} token */
+async function ownToken(token) {
+  try {
+    return await token();
+  } catch (cause) {
+    if (!navigator.onLine) throw lost(cause);
+    throw new MoorlineError("Unidentified", "The page has no token of its person.", { status: 401, cause });
+  }
 }
 
 /** @returns {Promise<Device>} */

@@ -1,5 +1,7 @@
 /** Errors in plain words. */
 
+import { signsIn } from "./device.js";
+
 /** @typedef {import("./device.js").MoorlineError} MoorlineError */
 
 /** @type {Record<string, string>} */
@@ -17,14 +19,22 @@ const WORDS = {
 
 /** @type {Record<number, string>} */
 const BY_STATUS = {
-  401: "This browser may no longer read this conversation.",
-  403: "This browser may no longer read this conversation.",
   413: "This message is too long. Send it in parts.",
   429: "That were too many messages in a short time. Try again in a moment.",
 };
 
+export const NOT_SIGNED_IN =
+  "You are not signed in. Only people who sign in can chat here, and this page has no sign-in: open the page that has.";
+
+/** Whether the server does not accept who this page says it is. @param {MoorlineError} error */
+export function isRefused(error) {
+  return error.status === 401 || error.status === 403;
+}
+
 /** @param {MoorlineError} error */
 export function inWords(error) {
+  if (isRefused(error) && signsIn()) return "You are no longer signed in. Sign in again.";
+  if (isRefused(error)) return "This browser may no longer read this conversation.";
   if (error.kind === "InvalidMessage") return error.message; // it says what is wrong with it
   const what = BY_STATUS[error.status] ?? WORDS[error.kind] ?? "Something went wrong, and there is no answer.";
   const stands = error.effectsKept ? " What was done so far stands, and is not done twice." : "";
