@@ -110,6 +110,7 @@ if TYPE_CHECKING:
     from moorline_agents.model import Model as Model
     from moorline_agents.tools import ToolContext as ToolContext
     from moorline_agents.tools import tool as tool
+    from moorline_checkpoint.devices import validate_device_id as validate_device_id
     from moorline_checkpoint.queue import DeadLetter as DeadLetter
     from moorline_checkpoint.saver import DeviceCheckpointer as DeviceCheckpointer
     from moorline_checkpoint.serializer import StrictSerializer as StrictSerializer
@@ -176,6 +177,7 @@ else:
             "moorline_agents.handover": ("handover_tools",),
             "moorline_agents.model": ("ChatModel", "Model"),
             "moorline_agents.tools": ("ToolContext", "tool"),
+            "moorline_checkpoint.devices": ("validate_device_id",),
             "moorline_checkpoint.queue": ("DeadLetter",),
             "moorline_checkpoint.saver": ("DeviceCheckpointer",),
             "moorline_checkpoint.serializer": ("StrictSerializer",),

@@ -15,6 +15,7 @@ from moorline.context import Call, Resume, TurnContext, check_call, stored_devic
 from moorline.defaults import chat_model, shipped_agents
 from moorline.errors import MoorlineError, StoreUnavailable, UsageError, only_ours
 from moorline.events import Event, TurnFailed, TurnFinished
+from moorline.locks import Locks
 from moorline.manager import AgentProtocol, StartOver
 from moorline.observers import Observer
 from moorline.opening import Opened, open_parts
@@ -53,7 +54,7 @@ class Closable(Protocol):
     async def aclose(self) -> None: ...
 
 
-class Moorline:
+class Moorline(Locks):
     """The explicit form of `run_manager`: `async with Moorline(settings, agents=[…]) as m: await m.run(…)`.
 
     One object serves any number of devices at once. Everything about a conversation is in the database: a second
