@@ -47,6 +47,12 @@ async def test_a_device_is_the_same_for_a_lock_and_for_a_turn(service: Moorline)
             await use("a b")
 
 
+@pytest.mark.parametrize("name", ["device_id", "user_id", "wa_id", "session_id"])
+async def test_a_lock_by_any_name_of_the_device_is_the_turns(service: Moorline, name: str) -> None:
+    assert await service.set_session_lock("491701234567", "scheduling")
+    assert (await service.run("hello", {name: "491701234567"})).agent == "scheduling"
+
+
 async def test_expired_locks_are_swept_and_counted(
     service: Moorline, dsn: str, caplog: pytest.LogCaptureFixture
 ) -> None:
