@@ -9,6 +9,7 @@ from datetime import datetime
 
 import asyncpg
 
+from moorline_checkpoint import html
 from moorline_checkpoint.database import Database, StateKey
 from moorline_checkpoint.errors import InvalidDeviceID
 from moorline_checkpoint.packing import pack_text, unpack_text
@@ -39,6 +40,10 @@ class Session:
     active_agent: str
     locked_at: datetime
     expires_at: datetime
+
+    def _repr_html_(self) -> str:
+        times = {"since": html.moment(self.locked_at), "until": html.moment(self.expires_at)}
+        return html.fields({"device": self.device_id, "agent": self.active_agent, **times})
 
 
 class SessionLocks:

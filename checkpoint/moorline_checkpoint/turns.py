@@ -8,8 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import asdict, dataclass
-from datetime import datetime
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from uuid import UUID, uuid4
 
@@ -26,6 +25,7 @@ from moorline_checkpoint.sessions import log_lock
 from moorline_checkpoint.tags import DeviceTags
 from moorline_checkpoint.tool_transaction import ToolConnection, ToolTransaction, own_block, tool_transaction
 from moorline_checkpoint.transaction import TurnTransaction, stale, turn_transaction
+from moorline_checkpoint.transcripts import Transcript, TranscriptEntry
 from moorline_checkpoint.turn import OpenTurn, TurnRecord
 from moorline_migrations.errors import StateDamaged
 
@@ -57,18 +57,6 @@ class _Outcome(NamedTuple):
 
     turn: OpenTurn
     outcome: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class TranscriptEntry:
-    """A committed turn with the texts of its messages; times are the database's."""
-
-    texts: tuple[str, ...]
-    message_ids: tuple[str, ...]
-    """In the order of `texts`."""
-    record: TurnRecord
-    started_at: datetime
-    committed_at: datetime
 
 
 class Turns:
@@ -323,14 +311,12 @@ class Turns:
         """Whether anything of the device is stored: its state, messages, turns, or checkpoints of a graph."""
         return bool(await self._database.fetchval("known", device_id))
 
-    async def transcript(
-        self, device_id: str, *, before: int | None = None, limit: int | None = None
-    ) -> list[TranscriptEntry]:
+    async def transcript(self, device_id: str, *, before: int | None = None, limit: int | None = None) -> Transcript:
         """The committed turns of the device, oldest first: all of them, or the last `limit` of those before the turn
         `before`."""
         rows = await self._database.fetch("transcript", device_id, before, limit)
         with readable():
-            return [
+            return Transcript(
                 TranscriptEntry(
                     texts=tuple(map(unpack_text, row["texts"])),
                     message_ids=tuple(map(unpack_text, row["message_ids"])),
@@ -341,7 +327,7 @@ class Turns:
                     committed_at=row["committed_at"],
                 )
                 for row in rows
-            ]
+            )
 
     async def _begin_all(self, claims: Sequence[Claim], within: float | None) -> list[Claimed | None]:
         records = await self._database.fetch(

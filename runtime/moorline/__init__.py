@@ -115,7 +115,7 @@ if TYPE_CHECKING:
     from moorline_checkpoint.saver import DeviceCheckpointer as DeviceCheckpointer
     from moorline_checkpoint.serializer import StrictSerializer as StrictSerializer
     from moorline_checkpoint.sessions import Session as Session
-    from moorline_checkpoint.turns import TranscriptEntry as TranscriptEntry
+    from moorline_checkpoint.transcripts import TranscriptEntry as TranscriptEntry
     from moorline_migrations.components import Migrations as Migrations
 else:
     from moorline_migrations.lazy import lazy
@@ -182,7 +182,7 @@ else:
             "moorline_checkpoint.saver": ("DeviceCheckpointer",),
             "moorline_checkpoint.serializer": ("StrictSerializer",),
             "moorline_checkpoint.sessions": ("Session",),
-            "moorline_checkpoint.turns": ("TranscriptEntry",),
+            "moorline_checkpoint.transcripts": ("TranscriptEntry",),
             "moorline_migrations.components": ("Migrations",),
         },
     )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from moorline_agents.messages import Usage
+from moorline_checkpoint import html
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +85,19 @@ class Reply(str):
             "recovered": [reply.to_json() for reply in self.recovered],
             "degraded": self.degraded,
         }
+
+    def _repr_html_(self) -> str:
+        """The reply, and below it what is not as usual."""
+        told = {"agent": self.agent or "manager", "turn": str(self.turn_no), "message": self.message_id or ""}
+        told["handed over to"] = ", then ".join(self.handoffs)
+        told["asks"] = "" if self.interrupt is None else f"question {self.interrupt.id} waits for a Resume"
+        told["tokens"] = (
+            f"{self.usage.prompt_tokens:,} + {self.usage.completion_tokens:,}" if any(self.usage.values()) else ""
+        )
+        told["replayed"] = "yes: it was answered before" if self.replayed else ""
+        told["degraded"] = "yes: without memory and effects" if self.degraded else ""
+        told["recovered"] = "\n".join(self.recovered)
+        return html.fields({name: value for name, value in told.items() if value}, above=str(self))
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"A Reply does not change: {name} cannot be set.")

@@ -15,6 +15,7 @@ from moorline.context import Call, Resume, TurnContext, check_call, stored_devic
 from moorline.defaults import chat_model, shipped_agents
 from moorline.errors import MoorlineError, StoreUnavailable, UsageError, only_ours
 from moorline.events import Event, TurnFailed, TurnFinished
+from moorline.graph_view import ManagerGraph, graph_of
 from moorline.locks import Locks
 from moorline.manager import AgentProtocol, StartOver
 from moorline.observers import Observer
@@ -32,7 +33,7 @@ from moorline_checkpoint.pools import PoolUse
 from moorline_checkpoint.queue import DeadLetter
 from moorline_checkpoint.revocations import Revocations
 from moorline_checkpoint.statistics import Statistics, statistics
-from moorline_checkpoint.turns import TranscriptEntry
+from moorline_checkpoint.transcripts import Transcript
 from moorline_migrations.components import CORE, Migrations, distinct
 from moorline_migrations.runner import check
 
@@ -232,15 +233,15 @@ class Moorline(Locks):
         with only_ours():
             return await self._backend.saver.get_session(await self._device(device_id))
 
-    async def transcript(
-        self, device_id: str, *, before: int | None = None, limit: int | None = None
-    ) -> list[TranscriptEntry]:
+    async def transcript(self, device_id: str, *, before: int | None = None, limit: int | None = None) -> Transcript:
         """The committed turns of the device with their messages, oldest first: all of them, or the last `limit` of
         those before the turn number `before`. The text of a `Resume` is its value."""
         with only_ours():
             device_id = await self._device(device_id)
             entries = await self._backend.turns.transcript(device_id, before=before, limit=limit)
-            return [replace(entry, record=replace(entry.record, usage=usage_of(entry.record))) for entry in entries]
+            return Transcript(
+                replace(each, record=replace(each.record, usage=usage_of(each.record))) for each in entries
+            )
 
     async def pending(self, device_id: str) -> Interrupt | None:
         """The question that the device's last turn asked, if it still waits for an answer."""
@@ -328,6 +329,11 @@ class Moorline(Locks):
         Raises `ConfigurationError` if two agents bring different migrations under one name.
         """
         return distinct((CORE, *(agent.migrations for agent in self._served() if agent.migrations is not None)))
+
+    @property
+    def graph(self) -> ManagerGraph:
+        """The manager graph of its agents, which a notebook shows as a picture."""
+        return graph_of(self._served())
 
     def _served(self) -> Sequence[AgentProtocol]:
         return self._agents if self._agents is not None else shipped_agents(self.settings)

@@ -63,7 +63,7 @@ class Flat(Moorline):
         self._lasting = lasting
 
     @property
-    def graph(self) -> CompiledStateGraph[Any, Any, Any, Any]:
+    def compiled(self) -> CompiledStateGraph[Any, Any, Any, Any]:
         return self._queue.execution.graph
 
     def edited(self, agent: str, device: str) -> tuple[RunnableConfig, str, str]:
@@ -335,7 +335,7 @@ class _Player:
             return "not now"
         config, channel, node = process.edited(step.agent, self._device)
         said = ({"role": "user", "content": step.texts[0]}, {"role": "assistant", "content": f"ok {step.texts[0]}"})
-        await process.graph.aupdate_state(config, {channel: said}, as_node=node)
+        await process.compiled.aupdate_state(config, {channel: said}, as_node=node)
         return "edited"
 
     async def _outcome(self, work: Coroutine[Any, Any, Reply | None]) -> Any:

@@ -39,7 +39,7 @@ from moorline.http.stream import EVENT_STREAM, EventFeed
 
 if TYPE_CHECKING:
     from moorline.runtime import Moorline
-    from moorline_checkpoint.turns import TranscriptEntry
+    from moorline_checkpoint.transcripts import TranscriptEntry
 
 READY_SECONDS = 5.0
 """Seconds that the database has to answer in before the process counts as not ready."""
