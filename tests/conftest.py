@@ -8,6 +8,7 @@ httpx2.alias_httpx()
 import asyncio
 import fcntl
 import logging
+import os
 import shutil
 import signal
 import tempfile
@@ -69,6 +70,12 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Worker) -> None:
     node.workerinput["run_folder"] = str(node.config.stash[RUN_FOLDER])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """One worker more than cores: many tests wait, for a clock or for a process to start."""
+    return (os.cpu_count() or 1) + 1
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

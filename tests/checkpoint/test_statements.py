@@ -108,7 +108,8 @@ async def test_reading_goes_by_the_keys_however_much_is_stored(
     )
     assert "Seq Scan" not in "\n".join(line[0] for line in listing)
     await connection.close()
-    await gone(dsn)  # what it read is counted by then
+    await saver.close()  # it opens again as it is used
+    await gone(dsn)  # what they read is counted by then
     await execute(dsn, "SELECT pg_stat_reset()")
 
     # A statement in a function gets five custom plans, and then perhaps a generic one.
