@@ -96,9 +96,7 @@ def migrate(
     """Bring the tables of conversations and of the app's agents to their newest versions."""
     if status and sql:
         raise typer.BadParameter("--status and --sql cannot be combined.")
-    team = _app(app) if app else None  # without an app, nothing is imported that only turns need
-    settings = team.settings if team else _settings()
-    components = team.components if team else SHIPPED
+    settings, components = _settings_and_components(app)
     typer.echo(asyncio.run(_migrate(settings, components, status=status, sql=sql)), nl=not sql)
 
 
@@ -226,6 +224,42 @@ def erase(device: Annotated[str, typer.Argument(help="The device to erase.")], a
     typer.echo("Erased.")
 
 
+@app.command("export")
+def export_conversations(
+    device: Annotated[str | None, typer.Argument(help="Whose conversation.", show_default=False)] = None,
+    file: Annotated[Path | None, typer.Argument(help="A new file; by default, standard output.")] = None,
+    everybody: Annotated[bool, typer.Option("--all", help="All conversations, and the catalogues of agents.")] = False,
+    app: App = None,
+) -> None:
+    """Write a conversation, or all of them, as lines of JSON that `moorline import` reads. Exit status 1 if the device
+    is unknown."""
+    from moorline.moving.cli import export_to
+
+    if everybody:
+        # The only argument is the file then.
+        if file is not None:
+            raise typer.BadParameter("Name a device, or pass --all.")
+        device, file = None, None if device is None else Path(device)
+    elif device is None:
+        raise typer.BadParameter("Name a device, or pass --all.")
+    settings, components = _settings_and_components(app)
+    counts = asyncio.run(export_to(file, settings=settings, components=components, device_id=device))
+    typer.echo(f"Exported {counts.conversations} conversations ({counts.rows} rows).", err=True)
+
+
+@app.command("import")
+def import_conversations(
+    file: Annotated[Path, typer.Argument(help="What `moorline export` wrote; - for standard input.")],
+    app: App = None,
+) -> None:
+    """Put exported conversations into the database, each as a whole. Exit status 1 if one was refused."""
+    from moorline.moving.cli import import_from
+
+    settings, components = _settings_and_components(app)
+    if asyncio.run(import_from(file, settings=settings, components=components))["refused"]:
+        raise typer.Exit(1)
+
+
 @app.command()
 def revoke(
     device: Annotated[str, typer.Argument(help="The device whose tokens are refused from now on.")], app: App = None
@@ -249,6 +283,14 @@ def _settings(app: str | None = None) -> Settings:
     settings = load_settings()
     show_logs(settings.log_level, quiet=True)
     return settings
+
+
+def _settings_and_components(app: str | None) -> "tuple[Settings, Sequence[Migrations]]":
+    """Without an app, nothing is imported that only turns need."""
+    if app:
+        team = _app(app)
+        return team.settings, team.components
+    return _settings(), SHIPPED
 
 
 async def _migrate(settings: Settings, components: "Sequence[Migrations]", *, status: bool, sql: bool) -> str:

@@ -16,6 +16,7 @@ from moorline_migrations.errors import ConfigurationError, MoorlineError, Schema
 __all__ = [
     "AgentError",
     "AnswerCutOff",
+    "BadExport",
     "ConfigurationError",
     "ContextOverflow",
     "ErasureFailed",
@@ -39,6 +40,10 @@ __all__ = [
     "TurnTimeout",
     "UsageError",
 ]
+
+
+class BadExport(MoorlineError, ValueError):
+    """The file is no export of Moorline's, is damaged or cut off, or is of a version that this code does not know."""
 
 
 class InvalidMessage(MoorlineError, ValueError):

@@ -13,6 +13,7 @@ from .conftest import Open, agent, counting
 
 RETRYABLE = {
     "AgentError": True,
+    "BadExport": False,
     "ConfigurationError": False,
     "AnswerCutOff": False,
     "ContextOverflow": False,

@@ -1,0 +1,30 @@
+"""A database where two devices have had whole conversations, to clone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import asyncpg
+import pytest
+
+from moorline_agents.scheduling.demo import seed_demo
+from moorline_migrations import SHIPPED, migrate
+
+from ..conftest import Templates, fresh_database
+from ..runtime.test_erasure import OURS, THEIRS, talk
+
+
+@pytest.fixture
+def talked(templates: Templates, server_dsn: str) -> Iterator[str]:
+    """A fresh database in which OURS and THEIRS have talked."""
+
+    async def fill(dsn: str) -> None:
+        await migrate(dsn, components=SHIPPED)
+        connection = await asyncpg.connect(dsn)
+        await seed_demo(connection)
+        await connection.close()
+        for device in (OURS, THEIRS):
+            await talk(dsn, device)
+
+    with fresh_database(server_dsn, templates("moorline_talked", fill)) as fresh:
+        yield fresh
