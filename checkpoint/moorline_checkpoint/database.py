@@ -253,11 +253,9 @@ class Database:
             with store_errors():
                 await pool.release(raw, timeout=ACQUIRE_TIMEOUT)
 
-    async def pool_use(self) -> PoolUse:
-        """What the connections of the running loop's pool are doing."""
-        pool = await self._pool()
-        idle = pool.get_idle_size()
-        return PoolUse(used=pool.get_size() - idle, idle=idle, limit=pool.get_max_size())
+    def pool_use(self) -> PoolUse:
+        """What the connections are doing, those of all event loops."""
+        return PoolUse.of([each.pool for each in self._pools.made()] if self._given is None else [self._given])
 
     async def close(self) -> None:
         """Closes the running loop's pool; the others are closed with their loops."""

@@ -12,6 +12,8 @@ import asyncpg
 from moorline_checkpoint.array_types import KnownArrays
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from asyncpg import Pool, Record
 
 CLOSE_TIMEOUT = 5.0
@@ -40,11 +42,18 @@ def tool_slots(pool: Pool[Record]) -> asyncio.Semaphore:
 
 
 class PoolUse(NamedTuple):
-    """The connections of a pool."""
+    """The connections of pools."""
 
     used: int
     idle: int
     limit: int
+
+    @classmethod
+    def of(cls, pools: Iterable[Pool[Record]]) -> PoolUse:
+        """What they are doing right now, together."""
+        all_ = [(pool.get_size(), pool.get_idle_size(), pool.get_max_size()) for pool in pools]
+        size, idle, limit = (sum(each) for each in zip(*all_, strict=True)) if all_ else (0, 0, 0)
+        return cls(used=size - idle, idle=idle, limit=limit)
 
 
 class LoopPool(NamedTuple):

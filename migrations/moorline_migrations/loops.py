@@ -47,6 +47,12 @@ class PerLoop(Generic[T]):
                     held.value = value
         return held.value
 
+    def made(self) -> list[T]:
+        """The values of all loops that have not ended."""
+        return [
+            held.value for loop, held in list(self._held.items()) if held.value is not None and not loop.is_closed()
+        ]
+
     async def end(self) -> None:
         """Ends the running loop's value, if it has one."""
         held = self._held.pop(asyncio.get_running_loop(), None)

@@ -12,6 +12,7 @@ from moorline.background import Background
 from moorline.execution import Execution
 from moorline.manager import AgentProtocol, Manager, StartOver
 from moorline.observers import Observer, Observers
+from moorline.pool_watch import PoolWatch
 from moorline.reply import Reply
 from moorline.settings import Settings
 from moorline.stops import Stops
@@ -35,6 +36,7 @@ class Opened:
     backend: Backend
     queue: TurnQueue
     observers: Observers
+    pool_watch: PoolWatch
 
 
 async def open_parts(
@@ -83,4 +85,5 @@ async def open_parts(
         turn_timeout=settings.turn_timeout,
         tracing=tracing,
     )
-    return Opened(backend=backend, queue=queue, observers=watching)
+    pool_watch = PoolWatch(backend.saver.database, observers)
+    return Opened(backend=backend, queue=queue, observers=watching, pool_watch=pool_watch)

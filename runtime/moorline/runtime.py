@@ -130,6 +130,7 @@ class Moorline(Locks):
         async with AsyncExitStack() as closing:
             closing.callback(setattr, self, "_entered", False)
             closing.push_async_callback(opened.backend.close)
+            closing.push_async_callback(opened.pool_watch.close)
             closing.push_async_callback(opened.observers.close)
             own = [getattr(agent, "model", None) for agent in self._agents or ()]
             for model in {id(model): model for model in (self._model, *own)}.values():
@@ -306,9 +307,9 @@ class Moorline(Locks):
             return await statistics(self._backend.saver.database, within=STATS_WITHIN)
 
     async def pool_use(self) -> PoolUse:
-        """What the connections of this process and event loop are doing."""
+        """What its connections in this process are doing, those of synchronous calls' thread too."""
         with only_ours():
-            return await self._backend.saver.database.pool_use()
+            return self._backend.saver.database.pool_use()
 
     async def known(self, device_id: str) -> bool:
         """Whether anything is stored of a conversation with the device."""

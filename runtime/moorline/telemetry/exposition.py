@@ -62,7 +62,6 @@ class MetricsApp:
     async def page(self, accept: str = "") -> tuple[str, bytes]:
         """The content type and the page."""
         known = await self._statistics()
-        self._metrics.pool_used(await self._moorline.pool_use())
         encode, kind = choose_encoder(accept)
         return kind, await asyncio.to_thread(self._encoded, encode, known)
 

@@ -69,11 +69,13 @@ class Metrics:
         self._cleanups = counter("cleanups", "Cleanups of expired sessions.")
         self._cleaned = counter("sessions_cleaned_up", "Expired sessions that cleanups dropped.")
         self._operations = counters("session_operations_failed", "Session operations that failed.", "operation")
-        self._pool = Gauge(
+        pool = Gauge(
             *("moorline_pool_connections", "Connections of the live processes.", ["state"]),
             registry=registry,
             multiprocess_mode="livesum",
         )
+        self._pool: Callable[..., Gauge] = cache(pool.labels)
+        self._pools: dict[object, PoolUse] = {}
         self._agents, self._models, self._tools = Names(), Names(), Names()
         self._told: dict[type[Event], Callable[[Any], None]] = {
             TurnStarted: self._turn_started,
@@ -98,11 +100,14 @@ class Metrics:
         self._cleanups.inc()
         self._cleaned.inc(count)
 
-    def pool_used(self, use: PoolUse) -> None:
-        """The connections of this process right now."""
-        self._pool.labels("used").set(use.used)
-        self._pool.labels("idle").set(use.idle)
-        self._pool.labels("limit").set(use.limit)
+    def pool_used(self, runtime: object, use: PoolUse | None) -> None:
+        """The connections of one runtime in this process; the gauge has those of all."""
+        if use is None:
+            self._pools.pop(runtime, None)
+        else:
+            self._pools[runtime] = use
+        for state in PoolUse._fields:
+            self._pool(state).set(sum(getattr(each, state) for each in self._pools.values()))
 
     def agent(self, name: str | None) -> str:
         """The label of an agent."""
