@@ -5,16 +5,15 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import asyncpg
 
 from moorline_checkpoint.backoff import Backoff, lost
-from moorline_checkpoint.devices import is_uuid
 from moorline_checkpoint.pools import LoopPool, PooledConnection, PoolUse, tool_slots
+from moorline_checkpoint.state_key import keyed
 from moorline_checkpoint.tags import DeviceTags
-from moorline_checkpoint.watching import UNTRACED, SessionWatcher, Tracing, first_word
+from moorline_checkpoint.watching import UNTRACED, LockWatcher, SessionWatcher, Tracing, first_word
 from moorline_migrations.dsn import asyncpg_dsn
 from moorline_migrations.errors import ConfigurationError, MoorlineError, StoreUnavailable, connect_errors, store_errors
 from moorline_migrations.loops import PerLoop
@@ -52,20 +51,6 @@ T = TypeVar("T")
 
 class SlowStatement(Exception):
     """A statement took longer than its caller allowed. It was broken off, and may have been done all the same."""
-
-
-@dataclass(frozen=True)
-class StateKey:
-    """A device ID as the key of `conversation_states`, whose column may be text or uuid.
-
-    If it is uuid and the ID is not one, it becomes NULL: such a device has no row there.
-    """
-
-    device_id: str
-
-    def value(self, uuid_states: bool) -> str | None:
-        """What the column is compared with."""
-        return None if uuid_states and not is_uuid(self.device_id) else self.device_id
 
 
 class Connection:
@@ -142,6 +127,7 @@ class Database:
         """The tags of devices in logs and errors; see `device_tag`."""
         self.tracing: Tracing = UNTRACED
         self.session_watchers: Sequence[SessionWatcher] = ()
+        self.lock_watchers: Sequence[LockWatcher] = ()
         self._statements = load(STATEMENTS, schema)
         self._names = {statement.sql: name for name, statement in self._statements.items()}
         self._given = None if isinstance(source, str) else source
@@ -188,6 +174,11 @@ class Database:
         """The device's tag; reads the key first if it is not known yet."""
         await self.prepare_tags()
         return self.tags.of(device_id)
+
+    def lock_changed(self, device_id: str) -> None:
+        """Tells whoever follows locks that the device's may be another one, or live longer, than before."""
+        for watcher in self.lock_watchers:
+            watcher.lock_changed(device_id)
 
     async def prepare_tags(self) -> None:
         """Reads the key for device tags if it is not known yet."""
@@ -322,7 +313,9 @@ class Database:
     ) -> T:
         with store_errors():
             try:
-                return await method(sql, *_keyed(args, self._uuid_states), timeout=within or STATEMENT_TIMEOUT)
+                return await method(
+                    sql, *keyed(args, uuid_states=self._uuid_states), timeout=within or STATEMENT_TIMEOUT
+                )
             except TimeoutError as error:
                 if within is None:
                     raise
@@ -330,10 +323,10 @@ class Database:
             except asyncpg.DataError:
                 # asyncpg refuses an argument before anything is sent. If the statement takes NULL in place of the key,
                 # the key was to blame.
-                keyed = _keyed(args, uuid_states=True)
-                if keyed == _keyed(args, self._uuid_states):
+                keys = keyed(args, uuid_states=True)
+                if keys == keyed(args, uuid_states=self._uuid_states):
                     raise
-            result = await method(sql, *keyed, timeout=STATEMENT_TIMEOUT)
+            result = await method(sql, *keys, timeout=STATEMENT_TIMEOUT)
             self._uuid_states = True
             return result
 
@@ -386,7 +379,3 @@ async def _in_time(step: Callable[[], Awaitable[object]]) -> None:
     with store_errors():
         async with asyncio.timeout(STATEMENT_TIMEOUT):
             await step()  # if the connection is closed, the call itself raises
-
-
-def _keyed(args: tuple[object, ...], uuid_states: bool) -> list[object]:
-    return [arg.value(uuid_states) if isinstance(arg, StateKey) else arg for arg in args]

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
-from moorline_checkpoint.database import Database, StateKey
+from moorline_checkpoint.database import Database
 from moorline_checkpoint.sessions import BATCH
+from moorline_checkpoint.state_key import StateKey
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -257,6 +257,8 @@ class DeviceCheckpointer(SessionLocks, SyncSaver):
             if error.sqlstate != COMPONENT_FAILED:
                 raise
             raise ErasureFailed(str(error.args[0]), without_values(str(error.detail))) from error
+        finally:
+            self.database.lock_changed(str(device_id))
 
     async def export(self, device_id: str) -> dict[str, Any]:
         """What each component in the schema has of the device, by the component's name; JSON."""

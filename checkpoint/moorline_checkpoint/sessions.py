@@ -10,9 +10,10 @@ from datetime import datetime
 import asyncpg
 
 from moorline_checkpoint import html
-from moorline_checkpoint.database import Database, StateKey
+from moorline_checkpoint.database import Database
 from moorline_checkpoint.errors import InvalidDeviceID
 from moorline_checkpoint.packing import pack_text, unpack_text
+from moorline_checkpoint.state_key import StateKey
 from moorline_checkpoint.turn import open_turn
 from moorline_migrations.errors import ConfigurationError
 from moorline_migrations.plain import one_line
@@ -85,7 +86,7 @@ class SessionLocks:
         if turn := open_turn(device_id):
             turn.set_lock(agent_key, ttl)
             return True
-        with self._watched("setting", device_id):
+        with self._changing("setting", device_id):
             try:
                 await self.database.execute("set_lock", pack_text(device_id), agent_key, ttl, self.default_ttl)
             except asyncpg.DataError as error:
@@ -100,7 +101,7 @@ class SessionLocks:
         """Drops the lock and nothing else. Returns whether there was a live one."""
         if turn := open_turn(device_id):
             return turn.clear_lock()
-        with self._watched("clearing", device_id):
+        with self._changing("clearing", device_id):
             live = await self.database.fetchval("clear_lock", pack_text(device_id))
         if live:
             await log_lock(self.database, device_id, None)
@@ -140,6 +141,15 @@ class SessionLocks:
             if len(page) < BATCH:
                 return
             last = page[-1]["device_id"]
+
+    @contextmanager
+    def _changing(self, doing: str, device_id: str) -> Iterator[None]:
+        """Like `_watched`; however the block ends, the lock may have changed."""
+        try:
+            with self._watched(doing, device_id):
+                yield
+        finally:
+            self.database.lock_changed(device_id)
 
     @contextmanager
     def _watched(self, doing: str, device_id: str | None) -> Iterator[None]:

@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from moorline_checkpoint.database import StateKey
 from moorline_checkpoint.errors import StaleTurn
 from moorline_checkpoint.packing import pack_json, pack_text
+from moorline_checkpoint.state_key import StateKey
 
 if TYPE_CHECKING:
     from moorline_checkpoint.database import Connection, Database

@@ -213,7 +213,10 @@ class Turns:
         }
         if turn.journaled:
             outcome["journal_of"] = turn.messages[0].id
-        done = await self._commits.answer(_Outcome(turn, pack_json(outcome)))
+        try:
+            done = await self._commits.answer(_Outcome(turn, pack_json(outcome)))
+        finally:  # what has no answer may be committed
+            self._database.lock_changed(turn.device_id)
         if done == "stale":
             self.forget(turn.device_id)
             raise stale(self._database, turn)

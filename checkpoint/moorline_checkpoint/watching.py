@@ -33,6 +33,13 @@ class SessionWatcher(Protocol):
         """A cleanup has dropped so many expired locks."""
 
 
+class LockWatcher(Protocol):
+    """Is told which devices' locks may have changed, in turns and outside, by this process. Nothing raises or waits."""
+
+    def lock_changed(self, device_id: str) -> None:
+        """The lock in the device's row may be another one, or live longer, than before."""
+
+
 class Untraced:
     """Follows nothing."""
 

@@ -20,6 +20,10 @@ from moorline_migrations.runner import check
 if TYPE_CHECKING:
     from langgraph.checkpoint.serde.base import SerializerProtocol
 
+    from moorline.cache.server import RedisServer
+    from moorline.cache.writer import SessionWriter
+    from moorline_checkpoint.database import Database
+
 
 @dataclass(frozen=True, kw_only=True)
 class Backend:
@@ -30,9 +34,13 @@ class Backend:
     turns: Turns
     key: DeviceKey
     revocations: Revocations
+    writer: SessionWriter | None = None
+    """Writes sessions to Redis, if there is one."""
 
     async def close(self) -> None:
         """Closes the connections of the running event loop."""
+        if self.writer is not None:
+            await self.writer.close()
         await self.saver.close()
 
 
@@ -50,6 +58,7 @@ async def open_backend(
     the services and opening hours of the demonstration.
     """
     dsn, schema = settings.database_url, settings.schema_name
+    redis = None if settings.redis_url is None else _redis_server(settings.redis_url)
     if dsn is None:
         embedded = await EmbeddedDatabase.open(settings.data_folder, schema=schema)
         await embedded.migrate(components)
@@ -85,4 +94,22 @@ async def open_backend(
         keep_turns=settings.keep_turns,
         queue_max=settings.queue_max,
     )
-    return Backend(saver=saver, turns=turns, key=key, revocations=Revocations(saver.database))
+    revocations = Revocations(saver.database)
+    writer = _writing(redis, saver.database, revocations)
+    return Backend(saver=saver, turns=turns, key=key, revocations=revocations, writer=writer)
+
+
+def _redis_server(url: str) -> RedisServer:
+    from moorline.cache.server import RedisServer  # noqa: PLC0415 - only if it is used
+
+    return RedisServer(url, instead="readers of sessions ask PostgreSQL until it does again")
+
+
+def _writing(server: RedisServer | None, database: Database, revocations: Revocations) -> SessionWriter | None:
+    if server is None:
+        return None
+    from moorline.cache.writer import SessionWriter  # noqa: PLC0415 - only if it is used
+
+    writer = SessionWriter(server, database, revocations)
+    database.lock_watchers = (writer,)
+    return writer

@@ -5,6 +5,7 @@ import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import (
@@ -55,6 +56,21 @@ def _plain_dsn(dsn: str) -> str:
 def _http_url(url: str) -> str:
     if not re.fullmatch(r"https?://[^\s/]\S*", url):
         raise ValueError("must look like https://host/v1")
+    return url
+
+
+def _redis_url(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        if parts.scheme == "unix":
+            usable = bool(parts.path)
+        else:
+            database = re.fullmatch(r"(/\d*)?", parts.path)
+            usable = parts.scheme in ("redis", "rediss") and bool(parts.hostname and database) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ValueError("must look like redis://:password@host:6379/0")
     return url
 
 
@@ -155,6 +171,10 @@ class Settings(EnvironmentSettings):
 
     statement_cache_size: int = Field(default=100, ge=0)
     """Prepared statements kept per connection; 0 for a PgBouncer in transaction mode below 1.21."""
+
+    redis_url: Annotated[_Text, AfterValidator(_redis_url)] | None = Field(default=None, repr=False)
+    """The Redis that sessions are written to after the database has them, for readers, and in which rate limits are
+    counted for all processes. It never decides a turn. Unset: none."""
 
     openai_api_key: SecretStr | None = Field(default=None, validation_alias="OPENAI_API_KEY")
     """The key of the model server. If neither it nor the base URL is set, the rehearsal model answers."""

@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 
-from moorline_checkpoint.database import StateKey
 from moorline_checkpoint.errors import InvalidDeviceID
 from moorline_checkpoint.saver import DeviceCheckpointer
+from moorline_checkpoint.state_key import StateKey
 from tests.checkpoint.checkpoints import config, put
 
 UUID = "0f8fad5b-d9cb-469f-a165-70867728950e"

@@ -27,6 +27,7 @@ Kind = Literal[
     "committed",  # it is
     "stale",  # its commit, or a transaction under its claim, was refused
     "outside",  # an effect happened outside the database
+    "waited",  # the longest that anything waited while what follows locks was told
     "failpoint",  # the worker is about to be killed or stopped here
     "crashed",  # the worker itself is broken
     "finished",  # the worker did everything it was ordered to do
@@ -59,6 +60,7 @@ class Event:
     """The idempotency key of an outside effect."""
     idempotent: bool = False
     error: str | None = None
+    seconds: float = 0.0
 
 
 class Log:

@@ -12,6 +12,7 @@ import asyncio
 import json
 import signal
 import sys
+import time
 import traceback
 from dataclasses import asdict, dataclass, replace
 from itertools import count
@@ -28,6 +29,7 @@ from moorline.errors import AgentError, MoorlineError, SessionBusy
 from moorline.reply import Reply
 from moorline_agents.transport import rule_client
 from moorline_checkpoint import turns
+from moorline_checkpoint.watching import LockWatcher
 from tests.faults.checker import LAST
 from tests.faults.failpoints import Failpoint, Failpoints, WatchedTurns
 from tests.faults.history import Log
@@ -77,6 +79,7 @@ class Orders:
     """Whether it finishes what others leave behind, on any device, until it is told to stop."""
     failpoints: tuple[Failpoint, ...] = ()
     pool_max: int = 5
+    redis_url: str | None = None
     timeout: float = 60.0
 
     def to_json(self) -> str:
@@ -90,6 +93,19 @@ class Orders:
         told["errands"] = tuple(Errand(**errand) for errand in told["errands"])
         told["failpoints"] = tuple(Failpoint(**point) for point in told["failpoints"])
         return cls(**{**told, "devices": tuple(told["devices"]), "erase": tuple(told["erase"])})
+
+
+class Watched:
+    """What follows locks, with a clock: nothing in a turn may wait for it."""
+
+    def __init__(self, watcher: LockWatcher) -> None:
+        self._watcher = watcher
+        self.longest = 0.0
+
+    def lock_changed(self, device_id: str) -> None:
+        began = time.monotonic()
+        self._watcher.lock_changed(device_id)
+        self.longest = max(self.longest, time.monotonic() - began)
 
 
 def chance_of(seed: int, *names: str) -> Random:
@@ -195,7 +211,10 @@ async def _work(orders: Orders, log: Log) -> None:
         log.write("outside", device=device, message=message, key=key, idempotent=idempotent)
 
     settings = Settings(
-        database_url=orders.dsn, statement_cache_size=orders.statement_cache_size, pool_max=orders.pool_max
+        database_url=orders.dsn,
+        statement_cache_size=orders.statement_cache_size,
+        pool_max=orders.pool_max,
+        redis_url=orders.redis_url,
     )
     team = [failpoints.agent(agent) for agent in agents(outside=outside)]
     async with Moorline(settings, agents=team, client=lambda: rule_client(model)) as moorline:
@@ -208,9 +227,13 @@ async def _work(orders: Orders, log: Log) -> None:
             backend=replace(opened.backend, turns=watched),
             queue=replace(opened.queue, turns=watched, execution=replace(opened.queue.execution, turns=watched)),
         )
+        database = opened.backend.saver.database
+        followed = [Watched(watcher) for watcher in database.lock_watchers]
+        database.lock_watchers = followed
         worker = Worker(orders, moorline, watched, log)
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, worker.enough.set)
         await worker.work()
+        log.write("waited", seconds=max((each.longest for each in followed), default=0.0))
 
 
 def _shorten(lease: float) -> None:

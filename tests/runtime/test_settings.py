@@ -35,6 +35,7 @@ def test_every_setting_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch
         "MOORLINE_DATA": "/var/data",
         "MOORLINE_POOL_MAX": "7",
         "MOORLINE_STATEMENT_CACHE_SIZE": "0",
+        "MOORLINE_REDIS_URL": "rediss://:secret@there:6380/2",
         "OPENAI_API_KEY": "sk-1",
         "OPENAI_BASE_URL": "http://localhost:8000/v1",
         "OPENAI_MODEL": "small",
@@ -69,6 +70,7 @@ def test_every_setting_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch
         "data": Path("/var/data"),
         "pool_max": 7,
         "statement_cache_size": 0,
+        "redis_url": "rediss://:secret@there:6380/2",
         "openai_api_key": SecretStr("sk-1"),
         "openai_base_url": "http://localhost:8000/v1",
         "openai_model": "small",
@@ -140,6 +142,11 @@ def test_a_database_url_is_taken_in_sqlalchemys_spelling_too() -> None:
         ("pool_max", "many", "MOORLINE_POOL_MAX", "integer"),
         ("pool_max", 0, "MOORLINE_POOL_MAX", "greater than or equal to 1"),
         ("statement_cache_size", -1, "MOORLINE_STATEMENT_CACHE_SIZE", "greater than or equal to 0"),
+        ("redis_url", "localhost:6379", "MOORLINE_REDIS_URL", "redis://:password@host:6379/0"),
+        ("redis_url", "redis://host:port/0", "MOORLINE_REDIS_URL", "redis://:password@host:6379/0"),
+        ("redis_url", "redis:///0", "MOORLINE_REDIS_URL", "redis://:password@host:6379/0"),
+        ("redis_url", "redis://host/zero", "MOORLINE_REDIS_URL", "redis://:password@host:6379/0"),
+        ("redis_url", "unix:", "MOORLINE_REDIS_URL", "redis://:password@host:6379/0"),
         ("default_session_ttl", 0, "DEFAULT_SESSION_TTL", "greater than or equal to 1"),
         ("default_session_ttl", 2**31, "DEFAULT_SESSION_TTL", "less than or equal to 2147483647"),
         ("keep_turns", 0, "MOORLINE_KEEP_TURNS", "greater than or equal to 1"),
@@ -174,7 +181,10 @@ def test_all_that_is_wrong_is_said_at_once() -> None:
 def test_no_secret_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     secret = "-".join(("hunter", "2"))
     settings = Settings(
-        database_url=f"postgresql://u:{secret}@h/n", openai_api_key=SecretStr(secret), log_key=SecretStr(secret * 2)
+        database_url=f"postgresql://u:{secret}@h/n",
+        redis_url=f"redis://:{secret}@h",
+        openai_api_key=SecretStr(secret),
+        log_key=SecretStr(secret * 2),
     )
     assert secret not in f"{settings!r} {settings}"
     monkeypatch.setenv("DATABASE_URL", f"mysql://u:{secret}@h/n")

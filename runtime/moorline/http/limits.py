@@ -1,28 +1,40 @@
-"""Rate limits by device and by address. They are counted in this process: with several workers each has its own."""
+"""Rate limits by device and by address. With a Redis all processes count together; without one, or while it does not
+answer, each counts by itself."""
 
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from ipaddress import IPv6Address, IPv6Network, ip_address
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from limits import RateLimitItem, parse
-from limits.aio.storage import MemoryStorage
+from limits.aio.storage import MemoryStorage, RedisStorage
 from limits.aio.strategies import SlidingWindowCounterRateLimiter
 
+from moorline.cache.entries import Keys
+from moorline.cache.server import NoAnswer, RedisServer
+from moorline.errors import MoorlineError
 from moorline.http.errors import TooManyRequests
 
 if TYPE_CHECKING:
     from starlette.requests import Request
 
     from moorline.http.settings import HttpSettings
+    from moorline.runtime import Moorline
+
+
+PREFIX = "moorline:rate"
+"""Begins the keys in Redis."""
 
 
 class RateLimits:
     """How often a device or an address may ask. Every method raises `TooManyRequests`."""
 
-    def __init__(self, settings: HttpSettings) -> None:
+    def __init__(self, settings: HttpSettings, moorline: Moorline) -> None:
+        """Raises `ConfigurationError` if there is a Redis whose client is not installed."""
         self._limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
+        self._shared = None if moorline.settings.redis_url is None else _Shared(moorline, moorline.settings.redis_url)
         self._device = parse(settings.rate_device)
         self._address = parse(settings.rate_address)
         self._new_devices = parse(settings.rate_new_devices)
@@ -39,11 +51,53 @@ class RateLimits:
         """Counts a device that is made for the address."""
         await self._hit(self._new_devices, "new", address_of(request), "This address asks for too many devices")
 
+    async def close(self) -> None:
+        """Closes the connections to Redis."""
+        if self._shared is not None:
+            await self._shared.close()
+
     async def _hit(self, limit: RateLimitItem, kind: str, key: str, complaint: str) -> None:
-        if not await self._limiter.hit(limit, kind, key):
-            stats = await self._limiter.get_window_stats(limit, kind, key)
-            wait = max(stats.reset_time - time.time(), 0.0)
+        wait = await self._counted(limit, kind, key)
+        if wait is not None:
             raise TooManyRequests(f"{complaint}; try again later.", wait)
+
+    async def _counted(self, limit: RateLimitItem, kind: str, key: str) -> float | None:
+        """See `_wait`."""
+        if self._shared is not None:
+            with suppress(NoAnswer):
+                return await self._shared.wait(limit, kind, key)
+        return await _wait(self._limiter, limit, kind, key)
+
+
+class _Shared:
+    """Counts in Redis, under keyed hashes of devices and addresses."""
+
+    def __init__(self, moorline: Moorline, url: str) -> None:
+        self._moorline = moorline
+        self._server = RedisServer(url, instead="each process counts rate limits by itself until it does again")
+        pool: Any = self._server.client.connection_pool
+        storage = RedisStorage("async+redis://", implementation="redispy", key_prefix=PREFIX, connection_pool=pool)
+        self._limiter = SlidingWindowCounterRateLimiter(storage)
+
+    async def wait(self, limit: RateLimitItem, kind: str, key: str) -> float | None:
+        """See `_wait`. Raises `NoAnswer` if this process has to count."""
+        try:
+            keys = Keys(await self._moorline.revocations.key())
+        except MoorlineError as error:  # the database's
+            raise NoAnswer from error
+        hashed = keys.hashed(key, b"rate")
+        return await self._server.ask(lambda: _wait(self._limiter, limit, kind, hashed))
+
+    async def close(self) -> None:
+        await self._server.close()
+
+
+async def _wait(limiter: SlidingWindowCounterRateLimiter, limit: RateLimitItem, kind: str, key: str) -> float | None:
+    """Counts a request; the seconds until there may be another one if there were too many, else None."""
+    if await limiter.hit(limit, kind, key):
+        return None
+    stats = await limiter.get_window_stats(limit, kind, key)
+    return max(stats.reset_time - time.time(), 0.0)
 
 
 def address_of(request: Request) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, replace
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Annotated, Any
@@ -81,10 +81,10 @@ def router(
     """
     settings = settings or HttpSettings()
     mode = device_auth or settings.device_auth
-    limits = RateLimits(settings)
+    limits = RateLimits(settings, moorline)
     auth = auth_for(mode, moorline, settings)
     guard = Guard(auth=auth, limits=limits, settings=settings)
-    outer = APIRouter(lifespan=_opening(moorline))
+    outer = APIRouter(lifespan=_opening(moorline, limits))
     outer.include_router(_messages(moorline, guard, values), dependencies=[identification(mode or "none")])
     outer.include_router(_stopping(moorline, guard), dependencies=[identification(mode or "none")])
     outer.include_router(_conversation(moorline, guard), dependencies=[identification(mode or "none")])
@@ -227,13 +227,13 @@ def _health(moorline: Moorline, guard: Guard) -> APIRouter:
     return routes
 
 
-def _opening(moorline: Moorline) -> Callable[[FastAPI], Any]:
+def _opening(moorline: Moorline, limits: RateLimits) -> Callable[[FastAPI], Any]:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        if moorline.is_open:
-            yield
-            return
-        async with moorline:
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(limits.close)
+            if not moorline.is_open:
+                await stack.enter_async_context(moorline)
             yield
 
     return lifespan

@@ -66,13 +66,13 @@ class HttpSettings(EnvironmentSettings):
     """With `jwt`: the claim that holds the device's ID."""
 
     rate_device: _Rate = "60/minute"
-    """How often one device may ask, in each process."""
+    """How often one device may ask: all processes together if there is a Redis, otherwise each of them."""
 
     rate_address: _Rate = "600/minute"
-    """How often one address may ask, in each process: an IPv4 address, or a /64 network of IPv6."""
+    """How often one address may ask, counted like a device: an IPv4 address, or a /64 network of IPv6."""
 
     rate_new_devices: _Rate = "30/hour"
-    """With `signed`: how many devices one address may ask for, in each process."""
+    """With `signed`: how many devices one address may ask for, counted like requests."""
 
     body_max: int = Field(default=1_048_576, ge=1_024)
     """The most bytes of a request's body."""
