@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from moorline.app_option import App, app_named, settings_and_components, settings_of
 from moorline.errors import ConfigurationError, InvalidDeviceID, InvalidMessage
-from moorline.logs import show_logs
-from moorline.settings import Settings, load_settings
+from moorline.moving.commands import app as moving
+from moorline.settings import Settings
 from moorline_migrations import runner
-from moorline_migrations.components import SHIPPED
 from moorline_migrations.plain import one_line
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from moorline.runtime import Moorline
     from moorline_checkpoint.sessions import Session
+    from moorline_checkpoint.transcripts import Transcript
     from moorline_migrations.components import Migrations
 
 # Only commands that run turns import the code for it: that takes seconds, which --help and migrate need not spend.
@@ -33,17 +34,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-UNKNOWN = "No conversation is stored for this device; `moorline sessions` lists the devices that have a session."
+app.add_typer(moving)
 
-App = Annotated[
-    str | None,
-    typer.Option(
-        "--app",
-        envvar="MOORLINE_APP",
-        help="Your Moorline, as module:name; by default one with the agents that ship.",
-        show_default=False,
-    ),
-]
+UNKNOWN = "No conversation is stored for this device; `moorline sessions` lists the devices that have a session."
 
 
 @app.command()
@@ -54,7 +47,7 @@ def chat(
     """Talk to the agents, in the terminal or in a pipe, where each line is a message and each reply is a line."""
     from moorline.chat import converse, in_terminal
 
-    converse(_app(app, quiet=in_terminal()), device=device)
+    converse(app_named(app, quiet=in_terminal()), device=device)
 
 
 @app.command()
@@ -72,7 +65,7 @@ def serve(
             raise
         raise ConfigurationError("The HTTP face is not installed; run `pip install 'moorline[http]'`.") from None
 
-    _app(app, quiet=False)
+    app_named(app, quiet=False)
     with ExitStack() as stack:
         extensions = []
         try:
@@ -96,14 +89,14 @@ def migrate(
     """Bring the tables of conversations and of the app's agents to their newest versions."""
     if status and sql:
         raise typer.BadParameter("--status and --sql cannot be combined.")
-    settings, components = _settings_and_components(app)
+    settings, components = settings_and_components(app)
     typer.echo(asyncio.run(_migrate(settings, components, status=status, sql=sql)), nl=not sql)
 
 
 @app.command()
 def cleanup(app: App = None) -> None:
     """Drop expired locks, which are ignored already, and remove what is older than MOORLINE_RETENTION_DAYS."""
-    settings = _settings(app)
+    settings = settings_of(app)
     cleared, removed = asyncio.run(_cleanup(settings))
     typer.echo(f"Cleaned up {cleared} expired sessions.")
     if settings.retention_days is not None:
@@ -113,7 +106,7 @@ def cleanup(app: App = None) -> None:
 @app.command()
 def sessions(app: App = None) -> None:
     """List the sessions: device, agent, since when, and when they expire."""
-    found = asyncio.run(_sessions(_settings(app)))
+    found = asyncio.run(_sessions(settings_of(app)))
     if sys.stdout.isatty():
         _show_table(found)
         return
@@ -138,7 +131,7 @@ def replay(
     from moorline.replay.cli import replay as play
     from moorline.replay.player import Restart
 
-    settings = _settings(app)
+    settings = settings_of(app)
     if not asyncio.run(play(file, restart=Restart(restart), limit=limit, skip_bad=skip_bad, settings=settings)):
         raise typer.Exit(1)
 
@@ -171,7 +164,7 @@ def load(  # noqa: PLR0917 - each is an option
     )
     target = None
     if http is None:
-        target = _app(app) if app else echo_moorline(_settings(), latency=latency)
+        target = app_named(app) if app else echo_moorline(settings_of(None), latency=latency)
     if not asyncio.run(
         put_under_load(plan, moorline=target, app=app or None, latency=latency, processes=processes, url=http)
     ):
@@ -187,8 +180,21 @@ def turns(
     """List a device's committed turns or, with --dead, the messages that were set aside."""
     if (device is None) != dead:
         raise typer.BadParameter("Name a device, or pass --dead.")
-    for line in asyncio.run(_turns(_app(app), device)):
+    for line in asyncio.run(_turns(app_named(app), device)):
         _show_line(line)
+
+
+@app.command()
+def transcript(
+    device: Annotated[str, typer.Argument(help="Whose conversation.")],
+    form: Annotated[Literal["md", "json"], typer.Option("--format", help="Markdown or JSON.")] = "md",
+    app: App = None,
+) -> None:
+    """Print a conversation, to be read or to be processed."""
+    from moorline.transcript_text import as_json, as_markdown
+
+    found = asyncio.run(_transcript(app_named(app), device))
+    typer.echo(as_json(device, found) if form == "json" else "\n".join(as_markdown(device, found)))
 
 
 @app.command()
@@ -201,7 +207,7 @@ def recover(
     failed on any device."""
     if (device is None) != (message is None):
         raise typer.BadParameter("Pass --device and --message together.")
-    lines, failed = asyncio.run(_recover(_app(app), device, message))
+    lines, failed = asyncio.run(_recover(app_named(app), device, message))
     for line in lines:
         _show_line(line)
     if failed:
@@ -214,50 +220,14 @@ def recover(
 @app.command()
 def tag(device: Annotated[str, typer.Argument(help="The device to find in the logs.")], app: App = None) -> None:
     """Print the tag that stands for a device in the logs."""
-    typer.echo(asyncio.run(_tag(_app(app), device)))
+    typer.echo(asyncio.run(_tag(app_named(app), device)))
 
 
 @app.command()
 def erase(device: Annotated[str, typer.Argument(help="The device to erase.")], app: App = None) -> None:
     """Remove everything of a device, for good. Exit status 1 if the device was unknown."""
-    asyncio.run(_erase(_app(app), device))
+    asyncio.run(_erase(app_named(app), device))
     typer.echo("Erased.")
-
-
-@app.command("export")
-def export_conversations(
-    device: Annotated[str | None, typer.Argument(help="Whose conversation.", show_default=False)] = None,
-    file: Annotated[Path | None, typer.Argument(help="A new file; by default, standard output.")] = None,
-    everybody: Annotated[bool, typer.Option("--all", help="All conversations, and the catalogues of agents.")] = False,
-    app: App = None,
-) -> None:
-    """Write a conversation, or all of them, as lines of JSON that `moorline import` reads. Exit status 1 if the device
-    is unknown."""
-    from moorline.moving.cli import export_to
-
-    if everybody:
-        # The only argument is the file then.
-        if file is not None:
-            raise typer.BadParameter("Name a device, or pass --all.")
-        device, file = None, None if device is None else Path(device)
-    elif device is None:
-        raise typer.BadParameter("Name a device, or pass --all.")
-    settings, components = _settings_and_components(app)
-    counts = asyncio.run(export_to(file, settings=settings, components=components, device_id=device))
-    typer.echo(f"Exported {counts.conversations} conversations ({counts.rows} rows).", err=True)
-
-
-@app.command("import")
-def import_conversations(
-    file: Annotated[Path, typer.Argument(help="What `moorline export` wrote; - for standard input.")],
-    app: App = None,
-) -> None:
-    """Put exported conversations into the database, each as a whole. Exit status 1 if one was refused."""
-    from moorline.moving.cli import import_from
-
-    settings, components = _settings_and_components(app)
-    if asyncio.run(import_from(file, settings=settings, components=components))["refused"]:
-        raise typer.Exit(1)
 
 
 @app.command()
@@ -265,32 +235,8 @@ def revoke(
     device: Annotated[str, typer.Argument(help="The device whose tokens are refused from now on.")], app: App = None
 ) -> None:
     """Refuse all tokens that were given to a device until now (MOORLINE_DEVICE_AUTH=signed). Its conversation stays."""
-    asyncio.run(_revoke(_app(app), device))
+    asyncio.run(_revoke(app_named(app), device))
     typer.echo("Revoked.")
-
-
-def _app(name: str | None, *, quiet: bool = True) -> "Moorline":
-    from moorline.app import find_app
-
-    found = find_app(name or None)
-    show_logs(found.settings.log_level, quiet=quiet)
-    return found
-
-
-def _settings(app: str | None = None) -> Settings:
-    if app:
-        return _app(app).settings
-    settings = load_settings()
-    show_logs(settings.log_level, quiet=True)
-    return settings
-
-
-def _settings_and_components(app: str | None) -> "tuple[Settings, Sequence[Migrations]]":
-    """Without an app, nothing is imported that only turns need."""
-    if app:
-        team = _app(app)
-        return team.settings, team.components
-    return _settings(), SHIPPED
 
 
 async def _migrate(settings: Settings, components: "Sequence[Migrations]", *, status: bool, sql: bool) -> str:
@@ -361,18 +307,23 @@ def _show_table(found: "list[Session]") -> None:
 
 
 async def _turns(app: "Moorline", device: str | None) -> list[tuple[str, ...]]:
-    async with app as moorline:
-        if device is None:
+    if device is None:
+        async with app as moorline:
             return [
                 (each.device_id, each.message_id, f"{each.attempts} attempts", each.error, each.received_at.isoformat())
                 for each in await moorline.dead_letters()
             ]
+    return [
+        (str(entry.record.turn_no), entry.record.agent or "manager", *entry.texts, entry.record.reply)
+        for entry in await _transcript(app, device)
+    ]
+
+
+async def _transcript(app: "Moorline", device: str) -> "Transcript":
+    async with app as moorline:
         if not await moorline.known(device):
             raise InvalidDeviceID(UNKNOWN)
-        return [
-            (str(entry.record.turn_no), entry.record.agent or "manager", *entry.texts, entry.record.reply)
-            for entry in await moorline.transcript(device)
-        ]
+        return await moorline.transcript(device)
 
 
 _Lines = list[tuple[str, ...]]

@@ -27,6 +27,9 @@ PORT = 5432
 
 SOCKET = f".s.PGSQL.{PORT}"
 
+LOG = "server.log"
+"""The server's log, in its folder."""
+
 HERE = "."
 """The server's name for its own folder."""
 
@@ -82,9 +85,28 @@ class Cluster:
                 "initdb",
                 *("-D", name, "-U", "postgres", "--auth=trust", "--no-instructions"),
                 *("--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"),
+                account=self.account,
                 inherit=descriptors,
             )
         unfinished.rename(self.folder)
+
+    def copy(self, folder: Path, dsn: str) -> None:
+        """Makes the folder a copy of this cluster, whose server runs, with all that it needs to be started."""
+        unfinished = folder.with_suffix(".new")
+        try:
+            # As ourselves: the account may not reach the folder, and the program runs as root as well.
+            self._run(
+                "pg_basebackup",
+                *("-D", str(unfinished), "-d", dsn, "--wal-method=stream", "--checkpoint=fast", "--no-password"),
+                account=None,
+            )
+            (unfinished / LOG).unlink(missing_ok=True)
+            for path in (unfinished, *unfinished.rglob("*")):
+                self._hand_over(path)
+            unfinished.rename(folder)
+        except BaseException:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            raise
 
     def start(self, *, token: int) -> None:
         """Starts the server. It and all its processes inherit the file descriptor `token` until they end.
@@ -101,8 +123,9 @@ class Cluster:
             options = f"-p {PORT} -c listen_addresses= -c unix_socket_directories={shlex.quote(where)}"
             self._run(
                 "pg_ctl",
-                *("-D", name, "-l", f"{name}/server.log", "-o", options),
+                *("-D", name, "-l", f"{name}/{LOG}", "-o", options),
                 *("-w", "-t", str(START_TIMEOUT), "start"),
+                account=self.account,
                 inherit=(token, *descriptors),
             )
 
@@ -164,7 +187,7 @@ class Cluster:
             raise ConfigurationError(f"{folder} is not private to its owner; set MOORLINE_DATA to a shorter path.")
         return folder
 
-    def _run(self, program: str, *arguments: str, inherit: Sequence[int] = ()) -> None:
+    def _run(self, program: str, *arguments: str, account: Account | None, inherit: Sequence[int] = ()) -> None:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
         done = subprocess.run(  # noqa: S603
             [str(self.programs / program), *arguments],
@@ -177,13 +200,13 @@ class Cluster:
             cwd="/",
             env=environment | {"LC_ALL": "C"},
             pass_fds=inherit,
-            **(self.account.process if self.account else {}),
+            **(account.process if account else {}),
         )
         if done.returncode:
             raise ConfigurationError(self._explain(program, done.stdout))
 
     def _explain(self, program: str, output: str) -> str:
-        log = self.folder / "server.log"
+        log = self.folder / LOG
         told = output + (log.read_text(errors="replace")[-2000:] if log.exists() else "")
         if "No space left on device" in told:
             return f"The disk of {self.folder} is full; free some space, or move MOORLINE_DATA to another disk."
