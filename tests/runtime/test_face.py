@@ -23,7 +23,10 @@ FACE = """
     Agent GraphAgent handover_tools tool ToolContext ToolRefused ChatModel Model
     Session TranscriptEntry DeadLetter DeviceCheckpointer StrictSerializer Migrations
 """
-DOCUMENTED = {*PACKAGES, *(f"moorline.{room}" for room in ("errors", "http", "load", "telemetry", "testing"))}
+DOCUMENTED = {
+    *PACKAGES,
+    *(f"moorline.{room}" for room in ("embedded", "errors", "http", "load", "telemetry", "testing")),
+}
 """What README and docs may import from."""
 
 PYTHON = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)

@@ -4,6 +4,7 @@ conversation it belongs to, and what of it was remembered."""
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -30,11 +31,9 @@ def agent_of(mark: str) -> str:
     return AGENTS[person_of(mark) % len(AGENTS)]
 
 
-def echo_moorline(settings: Settings | None = None, *, latency: float = 0.0) -> Moorline:
-    """A runtime whose agents repeat the IDs of all messages that their model is shown, behind the real OpenAI client.
-
-    Each answer of the model takes `latency` seconds; the first message of a device needs two, because it is routed.
-    """
+def echo_client(*, latency: float = 0.0) -> AsyncOpenAI:
+    """A real OpenAI client whose model repeats the IDs of all messages that it is shown. Each of its answers takes
+    `latency` seconds."""
 
     async def answer(request: ModelRequest) -> ModelReply:
         if latency:
@@ -48,8 +47,11 @@ def echo_moorline(settings: Settings | None = None, *, latency: float = 0.0) -> 
         text = f"{request.system}, answer {uuid4().hex[:12]}: {' '.join(marks)}"
         return ModelReply(text=text, usage=Usage(10 * len(said), 10))
 
-    def client() -> AsyncOpenAI:
-        return rule_client(answer)
+    return rule_client(answer)
 
+
+def echo_moorline(settings: Settings | None = None, *, latency: float = 0.0) -> Moorline:
+    """A runtime with two agents that ask such a model. The first message of a device needs two of its answers, because
+    it is routed."""
     agents = [Agent(name=name, description="load tests", instructions=name, session_ttl=TTL) for name in AGENTS]
-    return Moorline(settings, agents=agents, client=client)
+    return Moorline(settings, agents=agents, client=partial(echo_client, latency=latency))

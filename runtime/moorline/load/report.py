@@ -9,6 +9,7 @@ from statistics import quantiles
 
 from moorline.load.conversations import Plan
 from moorline.load.judging import Verdict
+from moorline_checkpoint import html
 
 ROWS = 12
 """Lines of the plot."""
@@ -71,6 +72,9 @@ class Report:
             **{what: f"{number:,}" for what, number in self.counts.items()},
             **{f"again after {name}": f"{number:,}" for name, number in self.again.items()},
         }
+
+    def _repr_html_(self) -> str:
+        return html.fields(self.figures, above="\n".join(self.examples()))
 
     def examples(self) -> Iterator[str]:
         """A few of the faults of each kind, a line for each."""
