@@ -33,9 +33,10 @@ class Agent:
 
     `name` (1 to 50 letters, digits, `_`, `-`) is what the lock holds; the router and the other agents see
     `description`; `instructions` may depend on the turn. With `keeps_session`, the agent takes the lock for
-    `session_ttl` seconds (None: as the row or the default says). `migrations` make the tables that its tools use;
-    `moorline migrate` runs them. `aliases` are earlier names of the agent: it answers for locks that hold them, and
-    keeps what it knew under them. Raises `ValueError` for an agent that could never work.
+    `session_ttl` seconds after each activity, unless a call or the person's TTL says otherwise (None: as the row or the
+    default says). `migrations` make the tables that its tools use; `moorline migrate` runs them. `aliases` are earlier
+    names of the agent: it answers for locks that hold them, and keeps what it knew under them.
+    Raises `ValueError` for an agent that could never work.
     """
 
     name: str
@@ -55,8 +56,7 @@ class Agent:
         if len(set(names)) != len(names):
             twice = sorted({name for name in names if names.count(name) > 1})
             raise ValueError(f"Agent {self.name}: the tool names {', '.join(twice)} are taken; rename them.")
-        if self.session_ttl is not None and self.session_ttl <= 0:
-            raise ValueError(f"Agent {self.name}: session_ttl must be a positive number of whole seconds.")
+        control.check_ttl(self.name, self.session_ttl)
 
     @property
     def entry(self) -> str:

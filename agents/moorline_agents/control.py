@@ -32,6 +32,12 @@ def check_name(name: str) -> None:
         )
 
 
+def check_ttl(name: str, ttl: int | None) -> None:
+    """Raises `ValueError` unless a lock can live for so many seconds; None leaves it to others."""
+    if ttl is not None and (not isinstance(ttl, int) or isinstance(ttl, bool) or not 0 < ttl < 2**31):
+        raise ValueError(f"Agent {name}: session_ttl must be a positive number of whole seconds below 2,147,483,648.")
+
+
 def _schema(name: str, description: str, properties: dict[str, Any]) -> dict[str, Any]:
     parameters = {
         "type": "object",

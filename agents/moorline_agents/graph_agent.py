@@ -48,6 +48,7 @@ class GraphAgent:
 
     def __post_init__(self) -> None:
         control.check_name(self.name)
+        control.check_ttl(self.name, self.session_ttl)
         if "messages" not in self.graph.channels:
             raise ValueError(f"Agent {self.name}: its graph needs `messages` in its state, like MessagesState.")
 

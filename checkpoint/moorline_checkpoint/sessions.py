@@ -1,5 +1,6 @@
 """Session locks: which agent answers a device, since when and for how long, by the database's clock."""
 
+import json
 import logging
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -11,9 +12,9 @@ import asyncpg
 
 from moorline_checkpoint import html
 from moorline_checkpoint.database import Database
+from moorline_checkpoint.ending import Ending, tell_ended
 from moorline_checkpoint.errors import InvalidDeviceID
 from moorline_checkpoint.packing import pack_text, unpack_text
-from moorline_checkpoint.state_key import StateKey
 from moorline_checkpoint.turn import open_turn
 from moorline_migrations.errors import ConfigurationError
 from moorline_migrations.plain import one_line
@@ -29,6 +30,8 @@ MAX_AGENT_LENGTH = 50
 
 BATCH = 500
 """Rows that one statement of a sweep or a listing handles."""
+
+PASSED = "The moment until which a session shall last has passed on the database's clock; give a later one."
 
 logger = logging.getLogger("moorline.session")
 
@@ -66,46 +69,72 @@ class SessionLocks:
             agent = turn.active_agent
         else:
             with self._watched("retrieval", device_id):
-                agent = await self.database.fetchval("get_lock", StateKey(pack_text(device_id)))
+                agent = await self.database.fetchval("get_lock", pack_text(device_id))
         if logger.isEnabledFor(logging.DEBUG):
             shown = agent and one_line(agent)
             logger.debug("Session lock retrieved: %s -> %s", await self.database.log_tag(device_id), shown)
         return agent
 
-    async def set_session_lock(self, device_id: str, agent_key: str, *, ttl: int | None = None) -> bool:
-        """Gives the agent the device's lock until `ttl` seconds after the last activity. Returns True, or raises.
+    async def set_session_lock(
+        self,
+        device_id: str,
+        agent_key: str,
+        *,
+        ttl: int | None = None,
+        until: datetime | None = None,
+        agent_ttl: int | None = None,
+    ) -> bool:
+        """Gives the agent the device's lock: for `ttl` seconds after each activity, or until a moment on the database's
+        clock, whatever happens. Returns True, or raises.
 
-        Without a `ttl` the device keeps its own; one that has none yet gets the default. If the agent has the lock
-        already, its activity is renewed and `locked_at` stays. Raises `ConfigurationError` for a TTL that is not a
-        positive whole number or an agent name that does not fit, `InvalidDeviceID` if the table's key cannot hold the
-        ID.
+        As long as the lock lasts, that stays, unless a call asks for something else. Without either, the person's TTL
+        counts (`set_person_ttl`), then `agent_ttl`, the agent's own, then what the device had last, then the default.
+        If the agent has the lock already, its activity is renewed and `locked_at` stays. Raises `ConfigurationError`
+        for a TTL that is not a positive whole number, a moment that has passed or has no time zone, both together, or
+        an agent name that does not fit; `InvalidDeviceID` if the table's key cannot hold the ID.
         """
         require_agent_name(agent_key)
-        if ttl is not None:
-            require_ttl(ttl)
+        for each in (ttl, agent_ttl):
+            if each is not None:
+                require_ttl(each)
+        if until is not None:
+            require_moment(until, ttl)
         if turn := open_turn(device_id):
-            turn.set_lock(agent_key, ttl)
+            if until is not None and until <= turn.now:
+                raise ConfigurationError(PASSED)
+            turn.set_lock(agent_key, ttl, until=until, agent_ttl=agent_ttl)
             return True
-        with self._changing("setting", device_id):
-            try:
-                await self.database.execute("set_lock", pack_text(device_id), agent_key, ttl, self.default_ttl)
-            except asyncpg.DataError as error:
-                raise InvalidDeviceID(
-                    "The column device_id of conversation_states cannot hold this device ID; "
-                    "use IDs of its type, a UUID or a shorter text, or make the column text."
-                ) from error
+        with self._changing("setting", device_id), _fitting():
+            ended = await self.database.fetchval(
+                "set_lock", pack_text(device_id), agent_key, ttl, until, agent_ttl, self.default_ttl
+            )
+        if ended is None:
+            raise ConfigurationError(PASSED)
+        tell_ended(self.database, ended)
         await log_lock(self.database, device_id, agent_key)
         return True
 
-    async def clear_session_lock(self, device_id: str) -> bool:
-        """Drops the lock and nothing else. Returns whether there was a live one."""
+    async def set_person_ttl(self, device_id: str, ttl: int | None) -> None:
+        """How many seconds after the last activity the sessions of this person end from now on, the present one
+        included, unless the call that set its lock said otherwise; None: as the agent says. Raises `ConfigurationError`
+        for a TTL that is not a positive whole number."""
+        if ttl is not None:
+            require_ttl(ttl)
+        with self._changing("setting", device_id), _fitting():
+            ended = await self.database.fetchval("set_person_ttl", pack_text(device_id), ttl, self.default_ttl)
+        tell_ended(self.database, ended)
+
+    async def clear_session_lock(self, device_id: str, *, why: Ending = "cleared") -> bool:
+        """Drops the lock and nothing else. Returns whether there was a live one. The figures tell `why`."""
         if turn := open_turn(device_id):
-            return turn.clear_lock()
+            return turn.clear_lock(why)
         with self._changing("clearing", device_id):
-            live = await self.database.fetchval("clear_lock", pack_text(device_id))
+            ended = await self.database.fetchval("clear_lock", pack_text(device_id), why)
+        tell_ended(self.database, ended)
+        live = ended is not None and json.loads(ended)["why"] != "expired"
         if live:
             await log_lock(self.database, device_id, None)
-        return bool(live)
+        return live
 
     async def cleanup_expired_sessions(self) -> int:
         """Drops the expired locks and nothing else; one whose row is locked or whose device has an open turn is left
@@ -113,7 +142,9 @@ class SessionLocks:
         cleared, batch = 0, BATCH
         with self._watched("cleanup", None):
             while batch == BATCH:
-                batch = await self.database.fetchval("clear_expired_locks", BATCH)
+                ended = [row["session"] for row in await self.database.fetch("expire_locks", BATCH)]
+                tell_ended(self.database, *ended)
+                batch = len(ended)
                 cleared += batch
         logger.info("Cleaned up %d expired sessions", cleared)
         for watcher in self.database.session_watchers:
@@ -128,7 +159,7 @@ class SessionLocks:
     async def get_session(self, device_id: str) -> Session | None:
         """The device's live lock with its times, as committed."""
         with self._watched("retrieval", device_id):
-            row = await self.database.fetchrow("get_session", StateKey(pack_text(device_id)))
+            row = await self.database.fetchrow("get_session", pack_text(device_id))
         return None if row is None else Session(device_id, *row)
 
     async def sessions(self) -> AsyncIterator[Session]:
@@ -185,6 +216,26 @@ def require_ttl(ttl: int) -> None:
     """ConfigurationError unless it is a positive whole number of seconds that the table can hold."""
     if not isinstance(ttl, int) or isinstance(ttl, bool) or not 0 < ttl <= MAX_TTL:
         raise ConfigurationError(f"A session TTL is a positive whole number of seconds up to {MAX_TTL}, not {ttl!r}.")
+
+
+def require_moment(until: datetime, ttl: int | None) -> None:
+    """ConfigurationError unless it is a moment of its own, with a time zone."""
+    if ttl is not None:
+        raise ConfigurationError("A session lasts for a TTL or until a moment: give `ttl` or `until`, not both.")
+    if not isinstance(until, datetime) or until.tzinfo is None:
+        raise ConfigurationError(f"`until` is a datetime with a time zone, not {until!r}.")
+
+
+@contextmanager
+def _fitting() -> Iterator[None]:
+    """Raises `InvalidDeviceID` if the key of conversation_states cannot hold the ID."""
+    try:
+        yield
+    except asyncpg.DataError as error:
+        raise InvalidDeviceID(
+            "The column device_id of conversation_states cannot hold this device ID; "
+            "use IDs of its type, a UUID or a shorter text, or make the column text."
+        ) from error
 
 
 def require_agent_name(agent: str) -> None:

@@ -17,6 +17,7 @@ from uuid import UUID
 
 from langgraph.checkpoint.serde.types import INTERRUPT
 
+from moorline_checkpoint.ending import Ending
 from moorline_checkpoint.messages import Resume, TurnMessage
 from moorline_checkpoint.packing import load_json, pack_json
 from moorline_checkpoint.rows import CheckpointRow, HeadRows, ValueRow, WriteRow, in_order
@@ -125,7 +126,13 @@ class OpenTurn:
     stopped: bool = False
     """Whether one of its messages was stopped before the claim."""
     session_ttl: int | None = None
-    """Seconds; None keeps the value in the device's row."""
+    """Seconds that the agent's sessions live; None keeps the value in the device's row."""
+    call_ttl: int | None = None
+    """Seconds that whoever set the lock in the turn asked for."""
+    session_until: datetime | None = None
+    """The moment that they asked for instead."""
+    ended: list[tuple[str, Ending]] = field(default_factory=list)
+    """The agents whose sessions ended in the turn, in order, and why."""
     transactions: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held by a transaction under the turn's claim; only one may be open at a time."""
     row_free: asyncio.Event = field(default_factory=_set_event)
@@ -144,15 +151,29 @@ class OpenTurn:
         manager = self.prefetched.get("")
         return manager is not None and any(write.channel == INTERRUPT for write in manager.head.writes)
 
-    def set_lock(self, agent: str, ttl: int | None) -> None:
-        """The agent holds the session from this turn's commit on."""
-        self.active_agent = agent
-        self.session_ttl = ttl if ttl is not None else self.session_ttl
+    @property
+    def lock_taken(self) -> bool:
+        """Whether the lock that the turn leaves, if any, is another one than it found."""
+        return bool(self.ended) or self.active_agent != self.holder
 
-    def clear_lock(self) -> bool:
+    def set_lock(
+        self, agent: str, ttl: int | None, *, until: datetime | None = None, agent_ttl: int | None = None
+    ) -> None:
+        """The agent holds the session from this turn's commit on, for as long as `set_session_lock` says."""
+        if agent != self.active_agent:
+            self.clear_lock("taken")
+        self.active_agent = agent
+        self.session_ttl = next((each for each in (ttl, agent_ttl) if each is not None), self.session_ttl)
+        if ttl is not None or until is not None:
+            self.call_ttl, self.session_until = ttl, until
+
+    def clear_lock(self, why: Ending = "cleared") -> bool:
         """Nobody holds the session from this turn's commit on. Returns whether anybody did until now."""
-        held, self.active_agent = self.active_agent is not None, None
-        return held
+        held, self.active_agent = self.active_agent, None
+        self.call_ttl = self.session_until = None
+        if held is not None:
+            self.ended.append((held, why))
+        return held is not None
 
     def start_anew(self) -> None:
         """The outermost graph runs from nothing, as on a new device. Other namespaces stay."""

@@ -9,13 +9,15 @@ import json
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID, uuid4
 
 from moorline_checkpoint.batcher import Batcher
 from moorline_checkpoint.claims import Claim, Claimed, answer_to, parsed, record_in, resume_in, turn_in
+from moorline_checkpoint.commits import Committed, Outcome, outcome_of
 from moorline_checkpoint.damage import readable, sound
 from moorline_checkpoint.device_key import admitted
+from moorline_checkpoint.ending import tell_ended
 from moorline_checkpoint.head_cache import CachedHeads, HeadCache
 from moorline_checkpoint.messages import IncomingMessage
 from moorline_checkpoint.packing import load_json, pack_json, pack_text, unpack_text
@@ -50,13 +52,6 @@ KEEP_TURNS = 20
 
 QUEUE_MAX = 200
 """Messages of a device that may wait at the same time."""
-
-
-class _Outcome(NamedTuple):
-    """One commit of a batch."""
-
-    turn: OpenTurn
-    outcome: str
 
 
 class Turns:
@@ -193,34 +188,15 @@ class Turns:
         A lock that somebody else set or cleared since the claim stays as it is; the turn's own is dropped."""
         if record.interrupt is None:
             turn.drop_transient_state()
-        outcome = {
-            "turn_no": turn.turn_no,
-            "status": "done" if record.interrupt is None else "interrupted",
-            "agent": record.agent,
-            "reply": record.reply,
-            "handoffs": list(record.handoffs),
-            "usage": dict(record.usage),
-            "interrupt": record.interrupt,
-            "run": None if record.run is None else asdict(record.run),
-            "attempts": turn.attempts,
-            "started_at": turn.now.isoformat(),
-            "holder": turn.holder,
-            "active_agent": turn.active_agent,
-            "lock_taken": turn.active_agent != turn.holder,
-            "session_ttl": turn.session_ttl,
-            "heads": turn.heads,
-            "messages": [message.id for message in turn.messages],
-        }
-        if turn.journaled:
-            outcome["journal_of"] = turn.messages[0].id
         try:
-            done = await self._commits.answer(_Outcome(turn, pack_json(outcome)))
+            done, ended = await self._commits.answer(Outcome(turn, outcome_of(turn, record)))
         finally:  # what has no answer may be committed
             self._database.lock_changed(turn.device_id)
         if done == "stale":
             self.forget(turn.device_id)
             raise stale(self._database, turn)
         self._heads.put(turn)
+        tell_ended(self._database, ended)
         if done == "committed" and turn.active_agent != turn.holder:
             await log_lock(self._database, turn.device_id, turn.active_agent)
 
@@ -353,7 +329,7 @@ class Turns:
         answers = (found[place] for place in range(1, len(claims) + 1))
         return [None if answer.answer["outcome"] == "locked" else answer for answer in answers]
 
-    async def _commit_all(self, outcomes: Sequence[_Outcome], within: float | None) -> list[str | None]:
+    async def _commit_all(self, outcomes: Sequence[Outcome], within: float | None) -> list[Committed | None]:
         turns = [turn for turn, _ in outcomes]
         records = await self._database.fetch(
             "commit",
@@ -367,9 +343,9 @@ class Turns:
             *placed_columns(WriteRow, (turn.all_writes() for turn in turns)),
             within=within,
         )
-        found = {record["place"]: record["outcome"] for record in records}
+        found = {record["place"]: Committed(record["outcome"], record["ended"]) for record in records}
         answers = (found[place] for place in range(1, len(outcomes) + 1))
-        return [None if answer == "locked" else answer for answer in answers]
+        return [None if answer.outcome == "locked" else answer for answer in answers]
 
     def _heads_of(
         self, claim: Claim, found: dict[str, Any], prefetched: dict[str, HeadRows], cached: CachedHeads

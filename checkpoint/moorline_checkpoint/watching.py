@@ -24,10 +24,14 @@ class Tracing(Protocol):
 
 @runtime_checkable
 class SessionWatcher(Protocol):
-    """Is told what becomes of session locks outside turns. No method raises or waits."""
+    """Is told what becomes of session locks. No method raises or waits."""
 
     def session_operation_failed(self, operation: str, error: Exception) -> None:
         """A retrieval, setting, clearing, cleanup or listing of locks failed."""
+
+    def session_ended(self, agent: str, why: str, seconds: float) -> None:
+        """A session has ended, after so many seconds; told once, in the process that ended it or found it expired.
+        `why` is one of `Ending`."""
 
     def sessions_cleaned_up(self, count: int) -> None:
         """A cleanup has dropped so many expired locks."""

@@ -12,6 +12,7 @@ from moorline.app_option import App, app_named, settings_and_components, setting
 from moorline.errors import ConfigurationError, InvalidDeviceID, InvalidMessage
 from moorline.moving.commands import app as moving
 from moorline.settings import Settings
+from moorline.upkeep_commands import app as upkeep
 from moorline_migrations import runner
 from moorline_migrations.plain import one_line
 
@@ -35,6 +36,7 @@ app = typer.Typer(
 )
 
 app.add_typer(moving)
+app.add_typer(upkeep)
 
 UNKNOWN = "No conversation is stored for this device; `moorline sessions` lists the devices that have a session."
 
@@ -91,16 +93,6 @@ def migrate(
         raise typer.BadParameter("--status and --sql cannot be combined.")
     settings, components = settings_and_components(app)
     typer.echo(asyncio.run(_migrate(settings, components, status=status, sql=sql)), nl=not sql)
-
-
-@app.command()
-def cleanup(app: App = None) -> None:
-    """Drop expired locks, which are ignored already, and remove what is older than MOORLINE_RETENTION_DAYS."""
-    settings = settings_of(app)
-    cleared, removed = asyncio.run(_cleanup(settings))
-    typer.echo(f"Cleaned up {cleared} expired sessions.")
-    if settings.retention_days is not None:
-        typer.echo(f"Removed {removed} rows older than {settings.retention_days} days.")
 
 
 @app.command()
@@ -261,21 +253,6 @@ async def _migrate(settings: Settings, components: "Sequence[Migrations]", *, st
         for each in stand
     ]
     return "\n".join([*lines, *(f"To apply: {version}" for each in stand for version in each.pending)])
-
-
-async def _cleanup(settings: Settings) -> tuple[int, int]:
-    from moorline.backend import open_backend
-    from moorline_checkpoint.retention import remove_older
-
-    backend = await open_backend(settings)
-    try:
-        cleared = await backend.saver.cleanup_expired_sessions()
-        await backend.revocations.forget_old()
-        if settings.retention_days is None:
-            return cleared, 0
-        return cleared, await remove_older(backend.saver.database, days=settings.retention_days)
-    finally:
-        await backend.close()
 
 
 async def _sessions(settings: Settings) -> "list[Session]":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
 from moorline.errors import only_ours
@@ -29,12 +30,16 @@ class Locks:
         with only_ours():
             return await self._backend.saver.get_session_lock(await self._device(device_id))
 
-    async def set_session_lock(self: _Runtime, device_id: str, agent_key: str, *, ttl: int | None = None) -> bool:
-        """Gives the agent the device's lock until `ttl` seconds after the last activity; without a `ttl`, for as long
-        as the device's last one, or for `DEFAULT_SESSION_TTL`. Returns True, or raises. A lock of an agent that the app
-        does not have leaves the next message to the router."""
+    async def set_session_lock(
+        self: _Runtime, device_id: str, agent_key: str, *, ttl: int | None = None, until: datetime | None = None
+    ) -> bool:
+        """Gives the agent the device's lock until `ttl` seconds after the last activity, or until a moment, whatever
+        happens. Without either, the person's TTL counts (`set_ttl`), then the device's last one, then
+        `DEFAULT_SESSION_TTL`. Returns True, or raises. A lock of an agent that the app does not have leaves the next
+        message to the router."""
         with only_ours():
-            return await self._backend.saver.set_session_lock(await self._device(device_id), agent_key, ttl=ttl)
+            device_id = await self._device(device_id)
+            return await self._backend.saver.set_session_lock(device_id, agent_key, ttl=ttl, until=until)
 
     async def clear_session_lock(self: _Runtime, device_id: str) -> bool:
         """Drops the lock and nothing else. Returns whether there was a live one."""

@@ -22,6 +22,7 @@ from moorline_agents.control import ROUTE
 from moorline_agents.errors import AgentError
 from moorline_agents.run import AgentDeps, AgentHost, AgentInfo, Outcome, RunContext, TurnInput, TurnState
 from moorline_agents.stopping import Stopped
+from moorline_agents.telling import Why
 from moorline_checkpoint.saver import DeviceCheckpointer
 from moorline_migrations.plain import one_line
 
@@ -117,7 +118,7 @@ class Manager:
         device_id = context.tools.device_id
         texts, update = state["texts"], {}
         if self._start_over.in_any(texts):
-            if await self._saver.clear_session_lock(device_id):
+            if await self._saver.clear_session_lock(device_id, why="started_over"):
                 context.telling.session_changed(None, "started_over")
             # What else was said in the same burst is answered.
             texts = [text for text in texts if not self._start_over.meant_by(text)]
@@ -165,7 +166,7 @@ class _Host:
             device_id = context.tools.device_id
             holder = await self.saver.get_session_lock(device_id)
             # The lock is set before the agent runs: one that stops to ask holds the session while it waits.
-            await self.saver.set_session_lock(device_id, self.agent.name, ttl=self.agent.session_ttl)
+            await self.saver.set_session_lock(device_id, self.agent.name, agent_ttl=self.agent.session_ttl)
             if holder != self.agent.name:
                 context.telling.session_changed(self.agent.name, "taken")
 
@@ -175,9 +176,9 @@ class _Host:
         if outcome.handoff:
             context.telling.handed_over(outcome.handoff, outcome.reason)
         if self.agent.keeps_session and (outcome.released or outcome.handoff):
-            cleared = await self.saver.clear_session_lock(context.tools.device_id)
-            if cleared:
-                context.telling.session_changed(None, "handed_over" if outcome.handoff else "released")
+            why: Why = "handed_over" if outcome.handoff else "released"
+            if await self.saver.clear_session_lock(context.tools.device_id, why=why):
+                context.telling.session_changed(None, why)
         if outcome.handoff is None:
             progress.reply = outcome.text
             return END

@@ -28,11 +28,11 @@ from moorline.telling import Hear, TurnTelling, telling
 from moorline.texts import Texts
 from moorline.tracing import UNTRACED, Tracing
 from moorline.turn_queue import TurnQueue
+from moorline.upkeep import Upkeep
 from moorline_checkpoint.devices import is_uuid
 from moorline_checkpoint.pools import PoolUse
 from moorline_checkpoint.queue import DeadLetter
 from moorline_checkpoint.revocations import Revocations
-from moorline_checkpoint.statistics import Statistics, statistics
 from moorline_checkpoint.transcripts import Transcript
 from moorline_migrations.components import CORE, Migrations, distinct
 from moorline_migrations.runner import check
@@ -44,10 +44,6 @@ if TYPE_CHECKING:
     from moorline_checkpoint.sessions import Session
 
 
-STATS_WITHIN = 2.0
-"""Seconds that statistics may take."""
-
-
 @runtime_checkable
 class Closable(Protocol):
     """A model that has something to close when it is no longer needed."""
@@ -55,7 +51,7 @@ class Closable(Protocol):
     async def aclose(self) -> None: ...
 
 
-class Moorline(Locks):
+class Moorline(Locks, Upkeep):
     """The explicit form of `run_manager`: `async with Moorline(settings, agents=[…]) as m: await m.run(…)`.
 
     One object serves any number of devices at once. Everything about a conversation is in the database: a second
@@ -299,12 +295,6 @@ class Moorline(Locks):
     def revocations(self) -> Revocations:
         """Which device tokens the database refuses, and the key that it keeps for them."""
         return self._backend.revocations
-
-    async def stats(self) -> Statistics:
-        """What all devices together are doing right now: sessions by agent, and messages that wait. Raises
-        `StoreUnavailable` if the database does not say so within 2 s."""
-        with only_ours():
-            return await statistics(self._backend.saver.database, within=STATS_WITHIN)
 
     async def pool_use(self) -> PoolUse:
         """What its connections in this process are doing, those of synchronous calls' thread too."""

@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 from urllib.parse import urlsplit
@@ -22,6 +23,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from moorline.errors import ConfigurationError
+from moorline.prices import Price, prices_in
 from moorline_checkpoint.messages import OnBusy
 from moorline_migrations.dsn import asyncpg_dsn
 from moorline_migrations.identifiers import quoted
@@ -203,11 +205,17 @@ class Settings(EnvironmentSettings):
     default_session_ttl: int = Field(default=86400, ge=1, le=2**31 - 1, validation_alias="DEFAULT_SESSION_TTL")
     """Seconds without activity after which a session ends, unless its agent says otherwise."""
 
+    cleanup_interval: _Seconds = 300
+    """Seconds between two cleanups by `moorline serve`, whatever the number of its processes, give or take a fifth."""
+
+    prices: Annotated[Mapping[str, Price], NoDecode, BeforeValidator(prices_in)] = Field(default_factory=dict)
+    """What a million tokens of each model cost, for figures: JSON by model, with `input`, `output` and `currency`."""
+
     keep_turns: int = Field(default=20, ge=1, le=10_000)
     """Checkpoints are kept for at least this many of a device's latest turns, and for fewer than twice as many."""
 
     retention_days: int | None = Field(default=None, ge=1, le=36_500)
-    """Days after which `moorline cleanup` removes transcripts, messages, effects and checkpoints. Unset: never."""
+    """Days after which a cleanup removes transcripts, messages, effects, checkpoints and figures. Unset: never."""
 
     turn_timeout: _Seconds = 60
     """Seconds for a whole turn, including waiting."""

@@ -3,11 +3,14 @@
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.graph import END, START, MessagesState, StateGraph
 from pydantic import BaseModel
 
 from moorline.testing import Call, ModelReply, ModelRequest, rule_client
 from moorline_agents import Agent, ChatModel, tool
+from moorline_agents.graph_agent import GraphAgent
 from moorline_agents.run import AgentDeps, AgentInfo, RunContext
 from moorline_agents.tools import ToolContext
 
@@ -50,6 +53,15 @@ async def test_an_agent_compiles_alone_and_gives_way_by_ending() -> None:
     given_way = (await say("away")).progress
     assert (given_way.reply, given_way.handoffs) == ("", ("nails",))
     assert (await say("look")).progress.reply == '4: "seen for d1"'
+
+
+@pytest.mark.parametrize("ttl", [0, -1, 1.5, True, "60", 2**31])
+def test_a_session_ttl_that_no_lock_could_have_is_refused(ttl: Any) -> None:
+    graph = StateGraph(MessagesState).add_edge(START, END).compile()
+    with pytest.raises(ValueError, match="positive number of whole seconds"):
+        Agent(name="hair", description="hair", instructions="hair", session_ttl=ttl)
+    with pytest.raises(ValueError, match="positive number of whole seconds"):
+        GraphAgent(name="hair", description="hair", graph=graph, session_ttl=ttl)
 
 
 def _no_transaction() -> Any:

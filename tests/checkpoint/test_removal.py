@@ -9,7 +9,7 @@ import pytest
 from moorline_checkpoint.saver import DeviceCheckpointer
 from tests.checkpoint.checkpoints import config, put
 
-TABLES = ("states", "messages", "turns", "checkpoints", "values", "writes", "effects")
+TABLES = ("states", "messages", "turns", "checkpoints", "values", "writes", "effects", "sessions", "days")
 
 FILL = """
 INSERT INTO conversation_states (device_id, active_agent, locked_at) VALUES ($1, 'scheduling', now());
@@ -18,6 +18,10 @@ INSERT INTO conversation_turns (device_id, turn_no, claim_id, fence, reply, stat
     VALUES ($1, 1, gen_random_uuid(), 1, 'hello', 'done', 1, now());
 INSERT INTO conversation_effects (device_id, message_id, position, kind, name, intent, turn_no, fence)
     VALUES ($1, 'm', 1, 'database', 'book', '{}', 1, 1);
+INSERT INTO conversation_sessions (device_id, ended_at, position, agent, locked_at, why)
+    VALUES ($1, now(), 1, 'scheduling', now(), 'released');
+INSERT INTO conversation_days (device_id, day, agent, model, turns, input_tokens, output_tokens)
+    VALUES ($1, now(), '', '', 1, 0, 0);
 INSERT INTO appointments (device_id, provider_id, service_id, during)
     SELECT $1, provider_id, service_id, tstzrange(now() + $1::text::interval, now() + $1::text::interval + '1 minute')
     FROM appointment_providers, appointment_services;

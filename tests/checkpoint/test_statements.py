@@ -55,7 +55,7 @@ async def test_a_condition_that_statements_share_is_the_same_in_functions(
 ) -> None:
     """Functions have the fragments written out: one that writes such a condition in any other way fails."""
     shared = {fragment.name: written_out(fragment.sql) for fragment in fragments(STATEMENTS)}
-    last_used, time_to_live = shared["last_used"], shared["time_to_live"]
+    last_used, time_to_live, expires_at = shared["last_used"], shared["time_to_live"], shared["expires_at"]
     live = shared["lock_is_live"].replace("@moment", "moment")
     over = live.replace(" < ", " >= ")
     standing = shared["claim_stands"].replace("@claim", "claim")
@@ -66,17 +66,17 @@ async def test_a_condition_that_statements_share_is_the_same_in_functions(
         for condition in seen:
             seen[condition] += rest.count(condition)
             rest = rest.replace(condition, "")
-        # Only the time of the device's last use is read without also asking whether its lock is live.
-        rest = rest.replace(f"used_at := {last_used}", "")
+        # Only these are read without also asking whether the lock is live.
+        rest = rest.replace(f"used_at := {last_used}", "").replace(expires_at, "")
         # Whether any turn is open needs no claim.
         rest = rest.replace("s.claim_id IS NULL", "")
-        assert "session_ttl::" not in rest
+        assert "session_ttl)::" not in rest
         assert "last_active_at, s.locked_at" not in rest
         assert not re.search(r"\bs\.claim_id\b", rest)
     assert min(seen.values()) >= 2
 
     texts = [(SQL / name).read_text() for name in ("checkpoints.sql", "removal.sql", "sessions.sql", "turns.sql")]
-    assert not any("greatest(" in text or "session_ttl::" in text or ".claim_id =" in text for text in texts)
+    assert not any("greatest(" in text or "session_ttl)::" in text or ".claim_id =" in text for text in texts)
     assert (SQL / "fragments.sql").read_text().count("greatest(") == 1
     assert time_to_live in live
 

@@ -46,7 +46,8 @@ UNREACHED = """
     WHERE c.relnamespace = 'public'::regnamespace AND (
         c.relkind = 'r' AND NOT (
             has_table_privilege('moorline_app', c.oid, 'SELECT') AND (
-                c.relname IN ('moorline_schema', 'moorline_keys') OR c.relname LIKE 'appointment\\_%' OR
+                c.relname IN ('moorline_schema', 'moorline_keys', 'moorline_cleanups')
+                OR c.relname LIKE 'appointment\\_%' OR
                 has_table_privilege('moorline_app', c.oid, 'INSERT')
                 AND has_table_privilege('moorline_app', c.oid, 'UPDATE')
                 AND has_table_privilege('moorline_app', c.oid, 'DELETE')))

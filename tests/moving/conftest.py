@@ -13,6 +13,11 @@ from moorline_migrations import SHIPPED, migrate
 from ..conftest import Templates, fresh_database
 from ..runtime.test_erasure import OURS, THEIRS, talk
 
+ENDED = """
+INSERT INTO conversation_sessions (device_id, ended_at, position, agent, locked_at, why)
+VALUES ($1, now(), 0, 'concierge', now() - interval '1 hour', 'released')
+"""
+
 
 @pytest.fixture
 def talked(templates: Templates, server_dsn: str) -> Iterator[str]:
@@ -22,9 +27,10 @@ def talked(templates: Templates, server_dsn: str) -> Iterator[str]:
         await migrate(dsn, components=SHIPPED)
         connection = await asyncpg.connect(dsn)
         await seed_demo(connection)
-        await connection.close()
         for device in (OURS, THEIRS):
             await talk(dsn, device)
+            await connection.execute(ENDED, device)
+        await connection.close()
 
     with fresh_database(server_dsn, templates("moorline_talked", fill)) as fresh:
         yield fresh

@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import json
 import os
 import pty
 import re
@@ -278,6 +279,23 @@ def test_sessions_are_listed_and_expired_ones_cleaned_up(moorline: Call, dsn: st
     assert moorline("cleanup", DATABASE_URL=dsn).out == "Cleaned up 1 expired sessions.\n"
     assert moorline("cleanup", DATABASE_URL=dsn).out == "Cleaned up 0 expired sessions.\n"
     assert moorline("sessions", DATABASE_URL=dsn).out == listed
+
+
+def test_a_cleanup_leaves_the_work_to_a_process_that_is_at_it(moorline: Call, dsn: str) -> None:
+    execute(dsn, "UPDATE moorline_cleanups SET claim_id = gen_random_uuid(), lease_until = now() + interval '1 minute'")
+    assert moorline("cleanup", DATABASE_URL=dsn).out == "Another process is cleaning up; nothing was done.\n"
+
+
+def test_figures_are_shown_as_tables_or_as_json(moorline: Call, dsn: str) -> None:
+    moorline("chat", "--device", "d1", said="I want an appointment\nHello\n", DATABASE_URL=dsn)
+    text = moorline("stats", DATABASE_URL=dsn).out
+    assert re.search(r"^all agents +1 +0 ", text, re.MULTILINE)
+    assert re.search(r"^\d{4}-\d\d-\d\d +all agents +2 +1$", text, re.MULTILINE)
+    told = json.loads(moorline("stats", "--since", "1d", "--json", DATABASE_URL=dsn).out)
+    assert told["sessions"]["started"] == 1
+    assert sum(day["turns"] for day in told["days"]) == 2
+    assert told["now"]["waiting"] == 0
+    assert "such as 7d" in refusal(moorline("stats", "--since", "soon", DATABASE_URL=dsn))
 
 
 def test_the_tag_of_a_device_finds_its_lines_in_the_log(moorline: Call, dsn: str) -> None:

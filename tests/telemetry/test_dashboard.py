@@ -101,6 +101,8 @@ async def _everything_happens(here: Measured, run: int) -> None:
     with pytest.raises(MoorlineError):
         await say(moorline, "fail", "m3", device)
     await moorline._backend.saver.cleanup_expired_sessions()
+    await moorline.set_session_lock("other", "desk")
+    await moorline.clear_session_lock("other")
     await _without_states(moorline, device)
     await say(moorline, "fail again", "m4", device)
 

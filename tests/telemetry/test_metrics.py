@@ -162,6 +162,8 @@ async def test_cleanups_and_failed_session_operations_are_counted(world_dsn: str
             await saver.clear_session_lock("d1")
         seen = await here.scrape()
     assert (seen["cleanups_total"], seen["sessions_cleaned_up_total"]) == (1, 1)
+    assert seen.of("session_seconds_count", agent="desk", why="expired") == 1
+    assert seen.of("session_seconds_sum", agent="desk", why="expired") == pytest.approx(1)
     assert seen.of("session_operations_failed_total", operation="retrieval") == 2
     assert seen.of("session_operations_failed_total", operation="clearing") == 1
 

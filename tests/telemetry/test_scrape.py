@@ -19,12 +19,17 @@ from .scrapes import Scrape
 
 APP = "tests.telemetry.app:moorline"
 WORKERS = 4
+EXPIRE = """
+UPDATE conversation_states SET session_ttl = 3600, last_active_at = now() - interval '2 hours',
+    locked_at = now() - interval '2 hours'
+"""
 
 
 @pytest.fixture
 def served(dsn: str, tmp_path: Path) -> Iterator[Served]:
     asyncio.run(execute(dsn, "CREATE TABLE bookings (device_id text, what text)"))
-    with serving(dsn, "--workers", str(WORKERS), app=APP, TMPDIR=str(tmp_path)) as server:
+    settings = {"TMPDIR": str(tmp_path), "MOORLINE_CLEANUP_INTERVAL": "2"}
+    with serving(dsn, "--workers", str(WORKERS), app=APP, **settings) as server:
         yield server
 
 
@@ -61,7 +66,7 @@ def workers(server: Served) -> list[int]:
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds the workers in /proc")
 def test_counters_of_all_processes_are_summed_and_what_the_database_holds_is_shown_once(
-    served: Served, tmp_path: Path
+    served: Served, tmp_path: Path, dsn: str
 ) -> None:
     with ThreadPoolExecutor(12) as pool:
         answers = list(pool.map(lambda n: say(served, f"d{n}", "book table"), range(40)))
@@ -82,6 +87,11 @@ def test_counters_of_all_processes_are_summed_and_what_the_database_holds_is_sho
             killed, *_ = workers(served)
             os.kill(killed, signal.SIGKILL)
             eventually(served, partial(_without, folder / f"gauge_livesum_{killed}.db"))
+    # The processes clean up by turns; each session that ends is told by one of them.
+    asyncio.run(execute(dsn, EXPIRE))
+    seen = eventually(served, lambda seen: seen["sessions_cleaned_up_total"] == 40)
+    assert seen.of("session_seconds_count", agent="desk", why="expired") == seen["session_seconds_count"] == 40
+    assert seen["session_seconds_sum"] == pytest.approx(40 * 3600)
     assert served.stop() == 0
     assert not folder.exists()
 

@@ -90,6 +90,8 @@ async def test_a_turn_reads_by_the_keys_of_its_device(dsn: str) -> None:
             await saver.aget_tuple({"configurable": {"thread_id": "d1", "checkpoint_ns": ""}})
     await gone(dsn)
     counted = {row["name"]: row for row in await execute(dsn, READ)}
+    # A turn that keeps its session does not look at those that have ended.
+    assert {row["by_index"] for row in map(counted.pop, ("conversation_sessions", "conversation_days"))} == {0}
     assert set(counted) == {f"conversation_{table}" for table in TABLES}
     for name, row in counted.items():
         assert (name, row["scans"]) == (name, 0)

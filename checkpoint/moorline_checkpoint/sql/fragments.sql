@@ -8,10 +8,14 @@
 greatest(s.last_active_at, s.locked_at)
 
 -- fragment: time_to_live
-s.session_ttl::double precision * interval '1 second'
+-- What the call that set the lock asked for, else what the person has, else what the last agent or the default gave.
+coalesce(s.call_ttl, s.person_ttl, s.session_ttl)::double precision * interval '1 second'
+
+-- fragment: expires_at
+coalesce(s.session_until, @last_used + @time_to_live)
 
 -- fragment: lock_is_live(moment)
-s.active_agent IS NOT NULL AND @moment - @last_used < @time_to_live
+s.active_agent IS NOT NULL AND coalesce(@moment < s.session_until, @moment - @last_used < @time_to_live)
 
 -- fragment: claim_stands(claim)
 s.claim_id = @claim
@@ -28,3 +32,5 @@ s.claim_id IS NULL AND NOT (@lock_is_live(pg_catalog.statement_timestamp()))
     AND NOT EXISTS (SELECT 1 FROM @schema.conversation_checkpoints c WHERE c.device_id = s.device_id::text)
     AND NOT EXISTS (SELECT 1 FROM @schema.conversation_values v WHERE v.device_id = s.device_id::text)
     AND NOT EXISTS (SELECT 1 FROM @schema.conversation_writes w WHERE w.device_id = s.device_id::text)
+    AND NOT EXISTS (SELECT 1 FROM @schema.conversation_sessions n WHERE n.device_id = s.device_id::text)
+    AND NOT EXISTS (SELECT 1 FROM @schema.conversation_days d WHERE d.device_id = s.device_id::text)

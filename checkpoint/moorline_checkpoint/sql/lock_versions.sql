@@ -4,7 +4,7 @@
 -- change reads at a later moment than everybody who has not seen it.
 SELECT s.device_id::text AS device_id, s.fence,
     CASE WHEN @lock_is_live(pg_catalog.statement_timestamp()) THEN s.active_agent::text END AS active_agent,
-    coalesce(s.locked_at, s.last_active_at) AS locked_at, @last_used + @time_to_live AS expires_at,
+    coalesce(s.locked_at, s.last_active_at) AS locked_at, @expires_at AS expires_at,
     n.moment AS read_at
 FROM (SELECT pg_catalog.now()) AS n (moment)
 LEFT JOIN @schema.conversation_states s ON s.device_id OPERATOR(pg_catalog.=) ANY ($1);

@@ -37,7 +37,13 @@ WHERE (s.device_id OPERATOR(pg_catalog.>) $1 OR $1 IS NULL)
             WHERE m.device_id = s.device_id::text AND m.status IN ('waiting', 'dead') AND m.received_at < o.oldest)
         OR EXISTS (
             SELECT 1 FROM @schema.conversation_effects e
-            WHERE e.device_id = s.device_id::text AND e.recorded_at < o.oldest))
+            WHERE e.device_id = s.device_id::text AND e.recorded_at < o.oldest)
+        OR EXISTS (
+            SELECT 1 FROM @schema.conversation_sessions n
+            WHERE n.device_id = s.device_id::text AND n.ended_at < o.oldest)
+        OR EXISTS (
+            SELECT 1 FROM @schema.conversation_days d
+            WHERE d.device_id = s.device_id::text AND d.day < pg_catalog.timezone('UTC', o.oldest)::date))
 ORDER BY s.device_id
 LIMIT $3::integer;
 

@@ -1,31 +1,33 @@
--- Session locks. The key of conversation_states is compared with a parameter of its own type, because device_id is a
--- uuid in some databases that had the table before.
+-- Session locks. Where the key of conversation_states is compared with a parameter, that has the key's type, because
+-- device_id is a uuid in some databases that had the table before. A device means the conversation that it leads to.
 
 -- name: get_lock repeatable
-SELECT s.active_agent
-FROM @schema.conversation_states s
-WHERE s.device_id OPERATOR(pg_catalog.=) $1 AND @lock_is_live(pg_catalog.statement_timestamp());
+SELECT s.active_agent FROM @schema.moorline_session($1::text) s;
 
 -- name: get_session repeatable
-SELECT s.active_agent, coalesce(s.locked_at, s.last_active_at) AS locked_at, @last_used + @time_to_live AS expires_at
-FROM @schema.conversation_states s
-WHERE s.device_id OPERATOR(pg_catalog.=) $1 AND @lock_is_live(pg_catalog.statement_timestamp());
+SELECT s.active_agent, s.locked_at, s.expires_at FROM @schema.moorline_session($1::text) s;
 
 -- name: set_lock repeatable
-SELECT @schema.moorline_set_lock($1::text, $2::text, $3::integer, $4::integer);
+-- The sessions that ended with it, as they are told; null, and nothing is set, if the moment $4 has passed.
+SELECT @schema.moorline_set_lock_2($1::text, $2::text, $3::integer, $4::timestamptz, $5::integer, $6::integer);
 
 -- name: clear_lock
--- Returns whether there was a live lock.
-SELECT @schema.moorline_clear_lock($1::text);
+-- The session that ended with it, as it is told.
+SELECT @schema.moorline_clear_lock_2($1::text, $2::text);
 
--- name: clear_expired_locks
-SELECT @schema.moorline_clear_expired_locks($1::integer);
+-- name: set_person_ttl repeatable
+-- The session that had expired before, as it is told.
+SELECT @schema.moorline_set_person_ttl($1::text, $2::integer, $3::integer);
+
+-- name: expire_locks
+-- The sessions that ended, as they are told.
+SELECT e.session FROM @schema.moorline_expire_locks($1::integer) AS e (session);
 
 -- name: list_locks repeatable
 -- A page of live locks by device ID, after the last one of the page before. Rows without a device ID are another
 -- backend's. The comparison comes first so that $1 gets the column's type.
 SELECT s.device_id::text AS device_id, s.active_agent, coalesce(s.locked_at, s.last_active_at) AS locked_at,
-    @last_used + @time_to_live AS expires_at
+    @expires_at AS expires_at
 FROM @schema.conversation_states s
 WHERE (s.device_id OPERATOR(pg_catalog.>) $1 OR $1 IS NULL)
     AND s.device_id IS NOT NULL

@@ -24,3 +24,93 @@ SELECT (SELECT pg_catalog.count(*) FROM @schema.expired_sessions) AS expired,
     ) AS oldest
 FROM @schema.conversation_messages m
 WHERE m.queued AND m.waiter_until IS NOT NULL;
+
+-- name: figures_period repeatable
+-- From when on is counted: the beginning, in UTC, of the day of a moment, or of so long ago; until when; and from when
+-- on turns are not in conversation_days yet.
+SELECT pg_catalog.date_trunc(
+        'day', coalesce($1::timestamptz, pg_catalog.statement_timestamp() - $2::interval), 'UTC') AS since,
+    pg_catalog.statement_timestamp() AS until,
+    coalesce(
+        (SELECT c.rolled_up_to FROM @schema.moorline_cleanups c WHERE c.name = 'cleanup'::text),
+        '-infinity'::timestamptz) AS rolled_up_to;
+
+-- name: session_figures repeatable
+-- Sessions since $1 by agent, and of all agents together, where the agent is null. A lock that has expired and is still
+-- there has ended.
+WITH lasted AS (
+    SELECT n.agent, n.locked_at, n.ended_at, n.why
+    FROM @schema.conversation_sessions n
+    WHERE n.ended_at >= $1::timestamptz
+    UNION ALL
+    SELECT h.agent, h.locked_at, CASE WHEN h.live THEN NULL ELSE h.expires_at END,
+        CASE WHEN h.live THEN NULL ELSE 'expired'::text END
+    FROM (
+        SELECT s.active_agent::text AS agent, coalesce(s.locked_at, s.last_active_at) AS locked_at,
+            @expires_at AS expires_at, (@lock_is_live(pg_catalog.statement_timestamp())) AS live
+        FROM @schema.conversation_states s
+        WHERE s.device_id IS NOT NULL AND s.active_agent IS NOT NULL
+    ) h
+    WHERE h.live OR h.expires_at >= $1::timestamptz
+)
+SELECT l.agent, pg_catalog.count(*) FILTER (WHERE l.locked_at >= $1::timestamptz) AS started,
+    pg_catalog.count(*) FILTER (WHERE l.why = 'released'::text) AS released,
+    pg_catalog.count(*) FILTER (WHERE l.why = 'handed_over'::text) AS handed_over,
+    pg_catalog.count(*) FILTER (WHERE l.why = 'started_over'::text) AS started_over,
+    pg_catalog.count(*) FILTER (WHERE l.why = 'taken'::text) AS taken,
+    pg_catalog.count(*) FILTER (WHERE l.why = 'cleared'::text) AS cleared,
+    pg_catalog.count(*) FILTER (WHERE l.why = 'expired'::text) AS expired,
+    pg_catalog.percentile_cont(ARRAY[0.5, 0.95]::double precision[]) WITHIN GROUP (
+        ORDER BY pg_catalog.date_part('epoch', l.ended_at - l.locked_at)) AS percentiles
+FROM lasted l
+GROUP BY GROUPING SETS ((l.agent), ())
+ORDER BY l.agent NULLS FIRST;
+
+-- name: turn_figures repeatable
+-- Turns, people and tokens since the midnight $1 by day, agent and model; those since $2 are not rolled up. The turns
+-- and people of an agent are where the model is empty.
+WITH recent AS (
+    SELECT f.device_id, f.day, f.agent, f.model, pg_catalog.sum(f.turns) AS turns,
+        pg_catalog.sum(f.input_tokens) AS input_tokens, pg_catalog.sum(f.output_tokens) AS output_tokens
+    FROM (
+        SELECT t.device_id, pg_catalog.timezone('UTC', t.committed_at)::date AS day, t.agent, t.model, t.turns,
+            t.input_tokens, t.output_tokens
+        FROM @schema.turn_figures t
+        WHERE t.committed_at >= greatest($1::timestamptz, $2::timestamptz)
+    ) f
+    GROUP BY f.device_id, f.day, f.agent, f.model
+), counted AS (
+    SELECT d.day, d.agent, d.model, d.turns, CASE WHEN d.turns > 0::bigint THEN 1 ELSE 0 END AS people,
+        d.input_tokens, d.output_tokens
+    FROM @schema.conversation_days d
+    WHERE d.day >= pg_catalog.timezone('UTC', $1::timestamptz)::date
+    UNION ALL
+    SELECT r.day, r.agent, r.model, r.turns,
+        CASE WHEN r.turns > 0::numeric AND NOT EXISTS (
+            SELECT 1 FROM @schema.conversation_days d
+            WHERE d.device_id = r.device_id AND d.day = r.day AND d.agent = r.agent AND d.model = r.model
+                AND d.turns > 0::bigint)
+        THEN 1 ELSE 0 END,
+        r.input_tokens, r.output_tokens
+    FROM recent r
+)
+SELECT c.day, c.agent, c.model, pg_catalog.sum(c.turns)::bigint AS turns, pg_catalog.sum(c.people) AS people,
+    pg_catalog.sum(c.input_tokens)::bigint AS input_tokens, pg_catalog.sum(c.output_tokens)::bigint AS output_tokens
+FROM counted c
+GROUP BY c.day, c.agent, c.model
+ORDER BY c.day, c.agent, c.model;
+
+-- name: day_figures repeatable
+-- People since the midnight $1 by day; turns since $2 are not rolled up.
+SELECT p.day, pg_catalog.count(*) AS people
+FROM (
+    SELECT d.day, d.device_id
+    FROM @schema.conversation_days d
+    WHERE d.day >= pg_catalog.timezone('UTC', $1::timestamptz)::date AND d.turns > 0::bigint
+    UNION
+    SELECT pg_catalog.timezone('UTC', t.committed_at)::date, t.device_id
+    FROM @schema.conversation_turns t
+    WHERE t.committed_at >= greatest($1::timestamptz, $2::timestamptz)
+) p
+GROUP BY p.day
+ORDER BY p.day;

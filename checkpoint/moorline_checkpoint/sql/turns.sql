@@ -11,8 +11,8 @@ FROM @schema.moorline_begin(
     $10::integer, $11::double precision, $12::double precision, $13::integer, $14::integer) b;
 
 -- name: commit repeatable
-SELECT c.place, c.outcome
-FROM @schema.moorline_commit(
+SELECT c.place, c.outcome, c.ended
+FROM @schema.moorline_commit_2(
     $1::text[], $2::uuid[], $3::bigint[], $4::text[], $5::integer,
     $6::integer[], $7::text[], $8::text[], $9::text[], $10::text[], $11::bytea[], $12::text[], $13::text[],
     $14::integer[], $15::text[], $16::text[], $17::text[], $18::text[], $19::bytea[],

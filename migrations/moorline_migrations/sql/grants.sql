@@ -13,7 +13,9 @@
 GRANT USAGE ON SCHEMA public TO moorline_app;
 
 -- Conversations.
-GRANT SELECT ON public.moorline_schema, public.moorline_keys, public.expired_sessions TO moorline_app;
+GRANT SELECT ON public.moorline_schema, public.moorline_keys, public.expired_sessions, public.turn_figures
+    TO moorline_app;
+GRANT SELECT, UPDATE ON public.moorline_cleanups TO moorline_app;
 GRANT SELECT, INSERT, UPDATE, DELETE ON
     public.conversation_states,
     public.conversation_messages,
@@ -22,6 +24,8 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON
     public.conversation_values,
     public.conversation_writes,
     public.conversation_effects,
+    public.conversation_sessions,
+    public.conversation_days,
     public.moorline_revocations
 TO moorline_app;
 GRANT EXECUTE ON FUNCTION
@@ -34,18 +38,24 @@ GRANT EXECUTE ON FUNCTION
     public.moorline_checkpoint,
     public.moorline_checkpoints,
     public.moorline_claim,
+    public.moorline_claim_cleanup,
     public.moorline_claimed,
     public.moorline_clear_expired_locks,
     public.moorline_clear_lock,
+    public.moorline_clear_lock_2,
     public.moorline_commit,
+    public.moorline_commit_2,
     public.moorline_conversation,
     public.moorline_copy,
     public.moorline_delete_runs,
     public.moorline_delta_channels,
     public.moorline_discard,
     public.moorline_effects_kept,
+    public.moorline_end_cleanup,
+    public.moorline_end_session,
     public.moorline_erase,
     public.moorline_erase_everywhere,
+    public.moorline_expire_locks,
     public.moorline_export,
     public.moorline_export_everywhere,
     public.moorline_forget_revocations,
@@ -62,12 +72,18 @@ GRANT EXECUTE ON FUNCTION
     public.moorline_prune_to_latest,
     public.moorline_put,
     public.moorline_queue_full,
+    public.moorline_record_session,
+    public.moorline_recount,
     public.moorline_release,
     public.moorline_requeue,
     public.moorline_retire,
     public.moorline_retry_after,
     public.moorline_revoke,
+    public.moorline_roll_up,
+    public.moorline_session,
     public.moorline_set_lock,
+    public.moorline_set_lock_2,
+    public.moorline_set_person_ttl,
     public.moorline_stop,
     public.moorline_stored,
     public.moorline_unfinished,

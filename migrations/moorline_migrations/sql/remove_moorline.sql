@@ -55,9 +55,11 @@ BEGIN
     END LOOP;
     IF core THEN
         DROP VIEW expired_sessions;
+        DROP VIEW IF EXISTS turn_figures;
         DROP TABLE conversation_messages, conversation_turns, conversation_checkpoints, conversation_values,
             conversation_writes, conversation_effects;
-        DROP TABLE IF EXISTS moorline_keys, moorline_revocations;
+        DROP TABLE IF EXISTS conversation_sessions, conversation_days;
+        DROP TABLE IF EXISTS moorline_keys, moorline_revocations, moorline_cleanups;
         DROP SEQUENCE IF EXISTS conversation_fences;
         IF pg_catalog.obj_description(pg_catalog.to_regclass('conversation_states')::oid, 'pg_class')
             LIKE 'Made by Moorline:%'

@@ -25,6 +25,7 @@ from uvicorn.supervisors.multiprocess import Multiprocess, Process
 from moorline.app import find_app
 from moorline.errors import ConfigurationError
 from moorline.http import guard
+from moorline.http.cleaning import cleaning
 from moorline.http.device_auth import HEADER, RENEWED, is_loopback
 from moorline.http.page import page
 from moorline.http.problems import Problem
@@ -62,6 +63,7 @@ class AppFactory:
         if not logging.getLogger("moorline").handlers:  # a process that was started for this
             show_logs(moorline.settings.log_level)
         app = application(moorline, HttpSettings())
+        app.router.lifespan_context = cleaning(app.router.lifespan_context, moorline)
         for extend in self.extensions:
             extend(app, moorline)
         return app

@@ -221,6 +221,9 @@ class _Part:
                 raise Refused(OTHERS)
             if self._counts[table.name] and table.sequences and not self.compares:
                 await self._tables.advance(self._connection, table)
+        if not self.compares:
+            for device in self.devices:
+                await self._tables.recount(self._connection, device)
 
     async def _write(self, batch: Batch) -> None:
         self._counts[batch.table.name] += len(batch.rows)

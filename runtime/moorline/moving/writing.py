@@ -117,6 +117,10 @@ class Tables:
         async with _taken():
             return int(await connection.fetchval(sql, *batch.arguments))
 
+    async def recount(self, connection: Connection, device: str) -> None:
+        """Counts the device's turns for the figures, as far as those of others are counted here."""
+        await connection.execute(f"SELECT {self.layout.name('moorline_recount')}($1::pg_catalog.text)", device)
+
     async def advance(self, connection: Connection, table: Table) -> None:
         """Lets the sequences of a table go on behind its greatest numbers."""
         for column, sequence in table.sequences.items():

@@ -25,6 +25,7 @@ TURN = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120)
 WAIT = (0.01, 0.05, 0.1, 0.5, 1, 2.5, 5, 15, 30, 60)
 MODEL = (0.1, 0.25, 0.5, 1, 2, 4, 8, 16, 32, 64)
 FIRST_TEXT = (0.05, 0.1, 0.25, 0.5, 1, 2, 4, 8, 16)
+SESSION = (60, 300, 1800, 3600, 21_600, 86_400, 604_800)
 TOOL = (0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 15, 60)
 
 MANAGER = "manager"
@@ -66,6 +67,7 @@ class Metrics:
         self._tool = histograms("tool", "Tool calls.", TOOL, "agent", "tool")
         self._refusals = counters("tool_refusals", "Tool calls that were refused.", "agent", "tool")
         self._sessions = counters("session_changes", "Sessions that changed hands.", "why")
+        self._session = histograms("session", "How long sessions had lasted when they ended.", SESSION, "agent", "why")
         self._cleanups = counter("cleanups", "Cleanups of expired sessions.")
         self._cleaned = counter("sessions_cleaned_up", "Expired sessions that cleanups dropped.")
         self._operations = counters("session_operations_failed", "Session operations that failed.", "operation")
@@ -95,6 +97,9 @@ class Metrics:
 
     def session_operation_failed(self, operation: str, error: Exception) -> None:  # noqa: ARG002 - as the watcher's
         self._operations(operation).inc()
+
+    def session_ended(self, agent: str, why: str, seconds: float) -> None:
+        self._session(self.agent(agent), why).observe(seconds)
 
     def sessions_cleaned_up(self, count: int) -> None:
         self._cleanups.inc()
