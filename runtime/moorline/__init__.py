@@ -18,6 +18,9 @@ if TYPE_CHECKING:
         AnswerCutOff as AnswerCutOff,
     )
     from moorline.errors import (
+        BadExport as BadExport,
+    )
+    from moorline.errors import (
         ConfigurationError as ConfigurationError,
     )
     from moorline.errors import (
@@ -127,6 +130,7 @@ else:
             "moorline.default": ("run_manager", "stream_manager"),
             "moorline.errors": (
                 "AgentError",
+                "BadExport",
                 "ConfigurationError",
                 "AnswerCutOff",
                 "ContextOverflow",
