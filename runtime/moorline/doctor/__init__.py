@@ -1,0 +1,1 @@
+"""What `moorline doctor` looks at before and after a deploy. It changes nothing."""
