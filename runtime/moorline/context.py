@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, get_args
 from uuid import UUID, uuid4
 
+from moorline import lifetime
 from moorline.errors import InvalidContext, InvalidDeviceID, InvalidMessage
 from moorline.settings import CHANNEL, DEVICE_KEYS, OnCancel, Settings
 from moorline_agents.plain_json import plain_json, whole_text
@@ -36,7 +37,8 @@ class TurnContext:
     With a `channel` the device is `channel:device_id`: the same ID on another channel is another device. `timeout` is
     in seconds, for the whole turn including waiting (None: the setting). `values` reach the agents unchanged and are
     stored with the message until its turn ends, so they must be JSON: at most 262,144 characters of it, nested at most
-    64 levels deep.
+    64 levels deep. `session_ttl` among them is how many seconds after each activity the session of this turn lasts,
+    `session_until` until which moment, a `datetime` or text as in ISO 8601.
     """
 
     device_id: str
@@ -106,7 +108,7 @@ def check_call(
         message_id=_message_id(turn.message_id, resume, required=settings.require_message_id),
         text=_text(message) if resume is None else _said(resume),
         resume=resume,
-        values=_json(turn.values),
+        values=_json(lifetime.checked(turn.values)),
         on_busy=_one_of("on_busy", turn.on_busy or settings.on_busy, get_args(OnBusy)),
     )
     return Call(

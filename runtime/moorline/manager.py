@@ -16,6 +16,7 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
 from langgraph.types import Command
 
+from moorline.lifetime import lifetime_of
 from moorline.router import Router
 from moorline.texts import Texts
 from moorline_agents.control import ROUTE
@@ -166,7 +167,10 @@ class _Host:
             device_id = context.tools.device_id
             holder = await self.saver.get_session_lock(device_id)
             # The lock is set before the agent runs: one that stops to ask holds the session while it waits.
-            await self.saver.set_session_lock(device_id, self.agent.name, agent_ttl=self.agent.session_ttl)
+            ttl, until = lifetime_of(context.tools.values, now=context.tools.now)
+            await self.saver.set_session_lock(
+                device_id, self.agent.name, ttl=ttl, until=until, agent_ttl=self.agent.session_ttl
+            )
             if holder != self.agent.name:
                 context.telling.session_changed(self.agent.name, "taken")
 

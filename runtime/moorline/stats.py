@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
 from decimal import Decimal
-from typing import Any
+from typing import Any, get_args
 
 from moorline.prices import Prices
+from moorline_checkpoint.ending import Ending
 from moorline_checkpoint.figures import Figures, SessionFigures
 from moorline_checkpoint.statistics import Statistics
 from moorline_migrations.plain import one_line
@@ -98,17 +99,13 @@ def stats_of(now: Statistics, figures: Figures, prices: Prices) -> Stats:
     return Stats(now=now, figures=figures, costs=costs, unpriced=tuple(unpriced))
 
 
-_SESSIONS = (
-    *("sessions", "started", "ended", "released", "handed over", "started over", "taken", "cleared", "expired"),
-    *("p50", "p95"),
-)
+_SESSIONS = ("sessions", "started", "ended", *(why.replace("_", " ") for why in get_args(Ending)), "p50", "p95")
 
 
 def _cells(figures: SessionFigures) -> list[object]:
     ended = figures.ended
-    whys = ("released", "handed_over", "started_over", "taken", "cleared", "expired")
     seconds = ["" if each is None else f"{each:.0f} s" for each in (figures.p50, figures.p95)]
-    return [figures.started, sum(ended.values()), *(ended[why] for why in whys), *seconds]  # type: ignore[index]
+    return [figures.started, sum(ended.values()), *(ended[why] for why in get_args(Ending)), *seconds]
 
 
 def _turns(figures: Figures) -> Iterator[list[object]]:
