@@ -25,7 +25,7 @@ FACE = """
 """
 DOCUMENTED = {
     *PACKAGES,
-    *(f"moorline.{room}" for room in ("embedded", "errors", "http", "load", "telemetry", "testing")),
+    *(f"moorline.{room}" for room in ("cache", "embedded", "errors", "http", "load", "telemetry", "testing")),
 }
 """What README and docs may import from."""
 
