@@ -88,7 +88,7 @@ def summary(report: Report, *, bar: str) -> list[str]:
     for low, high, number in report.histogram():
         length = round(BAR * number / most)
         drawn = bar * length or ("." if number else "")
-        lines.append(f"{seconds(low):>8} to {seconds(high):>8}  {drawn} {number:,}")
+        lines.append(f"{seconds(low):>8} to {seconds(high):>8}  {drawn}{' ' if drawn else ''}{number:,}")
     if report.stopped:
         lines += ["", f"It was stopped early: {report.plan.messages - report.answered:,} messages have no reply."]
     faults = list(report.examples())

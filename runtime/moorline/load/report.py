@@ -91,9 +91,9 @@ class Report:
             return []
         low, high = min(self.latencies), max(self.latencies)
         width = max((high - low) / ROWS, 1e-3)
-        steps = [0] * (math.floor((high - low) / width) + 1)
+        steps = [0] * min(ROWS, math.floor((high - low) / width) + 1)
         for each in self.latencies:
-            steps[math.floor((each - low) / width)] += 1
+            steps[min(math.floor((each - low) / width), len(steps) - 1)] += 1
         return [(low + place * width, low + (place + 1) * width, number) for place, number in enumerate(steps)]
 
 
