@@ -62,6 +62,8 @@ def test_sessions_are_seen_to_expire_and_to_be_handed_over() -> None:
     notebook = checked("sessions")
     _, later, *_ = shown_by(notebook, "text/markdown")
     assert "| parcels | 12 | 12 |" in later
+    assert "| orders | handed_over | 6 |" in shown_by(notebook, "text/markdown")[-1]
+    assert "12 sessions were swept\n" in shown_by(notebook, "text/plain")
     assert len(shown_by(notebook, "image/png")) == 2
 
 
