@@ -13,9 +13,9 @@ from uuid import UUID
 from moorline_checkpoint.errors import InvalidDeviceID
 from moorline_checkpoint.messages import Resume, TurnMessage
 from moorline_checkpoint.packing import parse_json, unpack_json, unpack_text
-from moorline_checkpoint.queue import Busy, Dead, QueueAnswer, Replayed, StaleResume, Waiting
+from moorline_checkpoint.queue import Busy, Dead, Gone, Joined, QueueAnswer, Replayed, StaleResume, Waiting
 from moorline_checkpoint.rows import HeadRows
-from moorline_checkpoint.turn import JournalEntry, OpenTurn, RunStart, TurnRecord, UnfinishedEffect
+from moorline_checkpoint.turn import SEPARATOR, JournalEntry, OpenTurn, RunStart, TurnRecord, UnfinishedEffect
 
 
 class Claim(NamedTuple):
@@ -29,6 +29,8 @@ class Claim(NamedTuple):
     values: str | None
     on_busy: str
     known: str
+    person: str | None = None
+    joins: str | None = None
 
 
 class Claimed(NamedTuple):
@@ -38,13 +40,16 @@ class Claimed(NamedTuple):
     prefetched: dict[str, HeadRows]
 
 
+_PLAIN: Mapping[str, QueueAnswer] = {"waiting": Waiting(), "joined": Joined(), "gone": Gone()}
+
+
 def answer_to(claim: Claim, found: dict[str, Any], prefetched: Mapping[str, HeadRows]) -> OpenTurn | QueueAnswer:
     """What the answer to a claim means; `prefetched` are the heads that a claimed turn starts from."""
     match found["outcome"]:
         case "replayed":
-            return Replayed(record=record_in(found), other_text=found["other_text"])
-        case "waiting":
-            return Waiting()
+            return Replayed(record=record_in(found), other_text=found["other_text"], notice=found["notice"])
+        case "waiting" | "joined" | "gone" as outcome:
+            return _PLAIN[outcome]
         case "busy" | "full" as outcome:
             return Busy(full=outcome == "full", retry_after=found["retry_after"])
         case "stale_resume":
@@ -60,13 +65,15 @@ def answer_to(claim: Claim, found: dict[str, Any], prefetched: Mapping[str, Head
 
 def turn_in(claim: Claim, found: dict[str, Any], prefetched: Mapping[str, HeadRows]) -> OpenTurn:
     """The claimed turn."""
+    address = found.get("address")
+    prefix = "" if address is None else f"{address}{SEPARATOR}"
     return OpenTurn(
-        device_id=claim.device_id,
+        device_id=conversation_in(claim, found),
         claim_id=claim.claim_id,
         fence=found["fence"],
         turn_no=found["turn_no"],
         messages=tuple(
-            TurnMessage(id=unpack_text(message["id"]), text=unpack_text(message["text"]))
+            TurnMessage(id=unpack_text(message["id"]).removeprefix(prefix), text=unpack_text(message["text"]))
             for message in found["messages"]
         ),
         resume=resume_in(unpack_json(found["resume"])),
@@ -80,10 +87,18 @@ def turn_in(claim: Claim, found: dict[str, Any], prefetched: Mapping[str, HeadRo
         journal=tuple(JournalEntry(**unpack_json(entry)) for entry in found["journal"]),
         journaled=bool(found["journal"]),
         spent=unpack_json(found.get("usage") or {}),
+        address=address,
+        notice=found.get("notice"),
         stopped=found.get("stopped", False),
         run=None if found.get("run") is None else RunStart(**unpack_json(found["run"])),
         unfinished=tuple(UnfinishedEffect(**unpack_json(effect)) for effect in found["unfinished"] or ()),
     )
+
+
+def conversation_in(claim: Claim, found: dict[str, Any]) -> str:
+    """The conversation that was claimed."""
+    conversation: str = found.get("conversation", claim.device_id)
+    return conversation
 
 
 def _heads(stored: Mapping[str, Any]) -> dict[str, str]:

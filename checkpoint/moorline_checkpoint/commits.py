@@ -43,7 +43,7 @@ def outcome_of(turn: OpenTurn, record: TurnRecord) -> str:
         "lock_taken": turn.lock_taken,
         "session_ttl": turn.session_ttl,
         "heads": turn.heads,
-        "messages": [message.id for message in turn.messages],
+        "messages": [turn.stored_id(message.id) for message in turn.messages],
     }
     if turn.ended:
         outcome["ended"] = [{"agent": agent, "why": why} for agent, why in turn.ended]
@@ -51,5 +51,5 @@ def outcome_of(turn: OpenTurn, record: TurnRecord) -> str:
         until = turn.session_until
         outcome |= {"call_ttl": turn.call_ttl, "session_until": None if until is None else until.isoformat()}
     if turn.journaled:
-        outcome["journal_of"] = turn.messages[0].id
+        outcome["journal_of"] = turn.stored_id(turn.messages[0].id)
     return pack_json(outcome)

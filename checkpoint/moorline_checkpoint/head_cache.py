@@ -15,6 +15,9 @@ from moorline_checkpoint.turn import OpenTurn
 LIMIT = 2**19
 """About how many bytes all cached heads may take."""
 
+ADDRESSES = 2**12
+"""How many devices that lead elsewhere are remembered."""
+
 _HEAD = 2000
 """About how many bytes a head takes besides its stored values."""
 
@@ -52,13 +55,20 @@ class HeadCache:
 
     def __init__(self) -> None:
         self._heads: OrderedDict[str, CachedHeads] = OrderedDict()
+        self._addresses: OrderedDict[str, str] = OrderedDict()
+        """The conversations of devices that lead elsewhere, as their last turns found them. One that is out of date
+        costs only that Begin brings the heads."""
         self._size = 0
         # Event loops in several threads may share the turns.
         self._changing = Lock()
 
     def get(self, device_id: str) -> CachedHeads:
         """What the device's last turn in this process left, if it is still cached."""
-        return self._heads.get(device_id, NONE)
+        return self._heads.get(self.conversation(device_id), NONE)
+
+    def conversation(self, device_id: str) -> str:
+        """The conversation that the device's last turn in this process was in."""
+        return self._addresses.get(device_id, device_id)
 
     def put(self, turn: OpenTurn) -> None:
         """Keeps the heads of the manager and of the agent that holds the session after a turn that was committed."""
@@ -67,6 +77,11 @@ class HeadCache:
         size = sum(map(_size, heads.values()))
         with self._changing:
             self._drop(turn.device_id)
+            self._addresses.pop(turn.sender, None)
+            if turn.address is not None:
+                self._addresses[turn.address] = turn.device_id
+                while len(self._addresses) > ADDRESSES:
+                    self._addresses.popitem(last=False)
             if not heads or size > LIMIT:  # it would only push out all others
                 return
             self._heads[turn.device_id] = CachedHeads(heads, turn.fence, size)
@@ -77,6 +92,7 @@ class HeadCache:
     def forget(self, device_id: str) -> None:
         """Drops the cached heads of the device."""
         with self._changing:
+            self._addresses.pop(device_id, None)
             self._drop(device_id)
 
     def _drop(self, device_id: str) -> None:

@@ -54,6 +54,10 @@ class IncomingMessage:
     values: Mapping[str, Any]
     """The other keys of the caller's context; JSON."""
     on_busy: OnBusy
+    person_id: str | None = None
+    """Whose message it is, by the server's word: the device joins this person's conversation first."""
+    joins: str | None = None
+    """The conversation that the device is to join; then it is no message, but keeps a place in the queue for that."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,4 +65,5 @@ class TurnMessage:
     """A message that a turn answers."""
 
     id: str
+    """The ID that its device gave it."""
     text: str

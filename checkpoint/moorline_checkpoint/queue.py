@@ -16,6 +16,8 @@ class Replayed:
     record: TurnRecord
     other_text: bool
     """Whether the message that was answered had a different text."""
+    notice: str | None = None
+    """What the device is told with this reply, as `OpenTurn.notice`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +50,17 @@ class Dead:
     error: str
 
 
-QueueAnswer = Replayed | Waiting | Busy | StaleResume | Dead
+@dataclass(frozen=True, kw_only=True)
+class Joined:
+    """The device leads to the conversation that it was to join."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gone:
+    """The conversation that the device was to join has been erased."""
+
+
+QueueAnswer = Replayed | Waiting | Busy | StaleResume | Dead | Joined | Gone
 """The answers that are given instead of a turn."""
 
 

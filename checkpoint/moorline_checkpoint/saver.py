@@ -6,8 +6,6 @@ from inspect import signature
 from os import urandom
 from typing import TYPE_CHECKING, Any, Self, cast
 
-import asyncpg
-
 from moorline_checkpoint.checkpoint_store import CheckpointStore
 from moorline_checkpoint.codec import (
     checkpoint_id,
@@ -21,14 +19,13 @@ from moorline_checkpoint.codec import (
     unpack_history,
 )
 from moorline_checkpoint.database import Database
-from moorline_checkpoint.errors import ErasureFailed
+from moorline_checkpoint.erasure import erasing
 from moorline_checkpoint.packing import load_json, pack_text
 from moorline_checkpoint.reading import StoredRows, TurnRows
 from moorline_checkpoint.serializer import StrictSerializer
 from moorline_checkpoint.sessions import DEFAULT_TTL, SessionLocks, require_ttl
 from moorline_checkpoint.sync_saver import SyncCalls, SyncSaver
 from moorline_checkpoint.turn import OpenTurn, open_turn
-from moorline_migrations.errors import without_values
 from moorline_migrations.runner import apply, migrate
 
 if TYPE_CHECKING:
@@ -45,9 +42,6 @@ if TYPE_CHECKING:
         DeltaChannelHistory,
     )
     from langgraph.checkpoint.serde.base import SerializerProtocol
-
-COMPONENT_FAILED = "ML003"
-"""The SQLSTATE with which an erasure names the component that failed."""
 
 PAGE = 50
 """Checkpoints that one statement of a listing reads."""
@@ -252,16 +246,13 @@ class DeviceCheckpointer(SessionLocks, SyncSaver):
         `ErasureFailed` says which component could not erase what it has; then nothing was erased.
         """
         try:
-            return bool(await self.database.fetchval("erase", pack_text(str(device_id))))
-        except asyncpg.PostgresError as error:
-            if error.sqlstate != COMPONENT_FAILED:
-                raise
-            raise ErasureFailed(str(error.args[0]), without_values(str(error.detail))) from error
+            with erasing():
+                return bool(await self.database.fetchval("erase", pack_text(str(device_id))))
         finally:
             self.database.lock_changed(str(device_id))
 
     async def export(self, device_id: str) -> dict[str, Any]:
-        """What each component in the schema has of the device, by the component's name; JSON."""
+        """What each component in the schema has of the device's conversation, by the component's name; JSON."""
         return dict(load_json(await self.database.fetchval("export", pack_text(str(device_id)))))
 
     async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:

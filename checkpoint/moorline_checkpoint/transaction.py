@@ -33,7 +33,7 @@ class TurnTransaction:
         await self.connection.execute(
             self._database.sql("journal"),
             turn.device_id,
-            pack_text(turn.messages[0].id),
+            pack_text(turn.stored_id(turn.messages[0].id)),
             turn.turn_no,
             turn.fence,
             list(range(position, position + len(entries))),
@@ -50,7 +50,7 @@ class TurnTransaction:
         await self.connection.execute(
             self._database.sql("journal_result"),
             self._turn.device_id,
-            pack_text(self._turn.messages[0].id),
+            pack_text(self._turn.stored_id(self._turn.messages[0].id)),
             position,
             pack_json(result),
         )

@@ -22,6 +22,9 @@ from moorline_checkpoint.messages import Resume, TurnMessage
 from moorline_checkpoint.packing import load_json, pack_json
 from moorline_checkpoint.rows import CheckpointRow, HeadRows, ValueRow, WriteRow, in_order
 
+SEPARATOR = "\x1f"
+"""Stands between an address and the ID of its message. Neither has it."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunStart:
@@ -91,6 +94,7 @@ class OpenTurn:
     """A claimed turn while it runs."""
 
     device_id: str
+    """The device whose conversation it is."""
     claim_id: UUID
     fence: int
     turn_no: int
@@ -123,6 +127,10 @@ class OpenTurn:
     """The usage of earlier attempts that failed, as `release` was given it."""
     effects_kept: bool | None = None
     """After a failure: whether the turn has effects that stand; None if its release did not say."""
+    address: str | None = None
+    """The device that sent its messages, if that is another."""
+    notice: str | None = None
+    """What that device is told with the reply: `joined`, another device has joined the conversation."""
     stopped: bool = False
     """Whether one of its messages was stopped before the claim."""
     session_ttl: int | None = None
@@ -141,9 +149,18 @@ class OpenTurn:
     channel_values: dict[tuple[str, str, str], ValueRow] = field(default_factory=dict)
     writes: dict[tuple[str, str], dict[tuple[str, int], WriteRow]] = field(default_factory=dict)
 
-    def has(self, message_id: str) -> bool:
-        """Whether the turn answers this message."""
-        return any(message.id == message_id for message in self.messages)
+    @property
+    def sender(self) -> str:
+        """The device that sent its messages, to which the reply goes."""
+        return self.address or self.device_id
+
+    def has(self, device_id: str, message_id: str) -> bool:
+        """Whether the turn answers this message of the device."""
+        return self.sender == device_id and any(message.id == message_id for message in self.messages)
+
+    def stored_id(self, message_id: str) -> str:
+        """The ID under which the conversation has one of its messages."""
+        return stored_id(self.address, message_id)
 
     @property
     def follows_question(self) -> bool:
@@ -235,6 +252,11 @@ class OpenTurn:
         if self.heads.get(ns) == own_id or not (prefetched or (ns, own_id) in self.checkpoints):
             return rows
         return {("", idx): row._replace(task="", idx=idx, path="") for idx, row in enumerate(in_order(rows.values()))}
+
+
+def stored_id(address: str | None, message_id: str) -> str:
+    """The ID under which a conversation has a message that came by the address (None: by its own device's)."""
+    return message_id if address is None else f"{address}{SEPARATOR}{message_id}"
 
 
 _open: ContextVar[OpenTurn | None] = ContextVar("moorline_open_turn", default=None)

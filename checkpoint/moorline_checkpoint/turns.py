@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID, uuid4
 
 from moorline_checkpoint.batcher import Batcher
-from moorline_checkpoint.claims import Claim, Claimed, answer_to, parsed, record_in, resume_in, turn_in
+from moorline_checkpoint.claims import (
+    Claim,
+    Claimed,
+    answer_to,
+    conversation_in,
+    parsed,
+    record_in,
+    resume_in,
+    turn_in,
+)
 from moorline_checkpoint.commits import Committed, Outcome, outcome_of
 from moorline_checkpoint.damage import readable, sound
 from moorline_checkpoint.device_key import admitted
@@ -28,7 +37,7 @@ from moorline_checkpoint.tags import DeviceTags
 from moorline_checkpoint.tool_transaction import ToolConnection, ToolTransaction, own_block, tool_transaction
 from moorline_checkpoint.transaction import TurnTransaction, stale, turn_transaction
 from moorline_checkpoint.transcripts import Transcript, TranscriptEntry
-from moorline_checkpoint.turn import OpenTurn, TurnRecord
+from moorline_checkpoint.turn import OpenTurn, TurnRecord, stored_id
 from moorline_migrations.errors import StateDamaged
 
 if TYPE_CHECKING:
@@ -101,10 +110,15 @@ class Turns:
             values=pack_json(message.values),
             on_busy=message.on_busy,
             known=json.dumps(cached.ids()),
+            person=None if message.person_id is None else pack_text(message.person_id),
+            joins=message.joins,
         )
         while True:
             with sound(), admitted():
                 found, prefetched = await self._begins.answer(claim)
+                if found["outcome"] == "unknown_person":
+                    await self._database.execute("know_person", claim.person, claim.device_id, self._default_ttl)
+                    continue
             try:
                 with readable():
                     return answer_to(claim, found, self._heads_of(claim, found, prefetched, cached))
@@ -116,12 +130,14 @@ class Turns:
         """Puts the messages of a turn that cannot be read, and that another process left, back into the queue, where
         they wait to be recovered and hold up nothing. False if the answer is no such turn."""
         ids = [message["id"] for message in found.get("messages", ())]
-        if found["outcome"] != "claimed" or (claim.message_id is not None and (not ids or claim.message_id in ids)):
+        conversation = conversation_in(claim, found)
+        own = claim.message_id and stored_id(found.get("address"), claim.message_id)
+        if found["outcome"] != "claimed" or (own is not None and (not ids or own in ids)):
             return False
         first, failure = ids[0] if ids else "", StateDamaged.__name__
         with sound():
             await self._database.fetchval(
-                *("release", claim.device_id, claim.claim_id, first, None, True, False, failure, MAX_ATTEMPTS, None)
+                *("release", conversation, claim.claim_id, first, None, True, False, failure, MAX_ATTEMPTS, None)
             )
         return True
 
@@ -192,6 +208,8 @@ class Turns:
             done, ended = await self._commits.answer(Outcome(turn, outcome_of(turn, record)))
         finally:  # what has no answer may be committed
             self._database.lock_changed(turn.device_id)
+            if self._heads.conversation(turn.sender) != turn.device_id:  # it has joined since its last turn here
+                self._database.lock_changed(turn.sender)
         if done == "stale":
             self.forget(turn.device_id)
             raise stale(self._database, turn)
@@ -223,8 +241,8 @@ class Turns:
                 "release",
                 turn.device_id,
                 turn.claim_id,
-                pack_text(turn.messages[0].id),
-                None if notify is None else pack_text(notify),
+                pack_text(turn.stored_id(turn.messages[0].id)),
+                None if notify is None else pack_text(turn.stored_id(notify)),
                 give_back,
                 forget,
                 failure,
@@ -275,13 +293,15 @@ class Turns:
         that is being answered right now is not."""
         return bool(await self._database.fetchval("cancel", device_id))
 
-    async def stop(self, device_id: str, message_id: str) -> bool:
-        """Marks the message as stopped. Returns whether it waits or runs; a message that was answered, or whose caller
-        learned of its failure, is left alone."""
-        return bool(await self._database.fetchval("stop", device_id, pack_text(message_id)))
+    async def stop(self, device_id: str, message_id: str) -> tuple[str, str] | None:
+        """Marks the message as stopped, if it waits or runs, and returns its conversation and the ID that it has there.
+        A message that was answered, or whose caller learned of its failure, is left alone."""
+        row = await self._database.fetchrow("stop", device_id, pack_text(message_id))
+        return None if row is None else (unpack_text(row["device_id"]), unpack_text(row["message_id"]))
 
     async def stopped(self, messages: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-        """Those of the messages, each with its device, that are marked as stopped."""
+        """Those of the messages, each with its conversation and the ID that it has there, that are marked as
+        stopped."""
         devices, ids = [device_id for device_id, _ in messages], [pack_text(own) for _, own in messages]
         rows = await self._database.fetch("stopped", devices, ids)
         return [(unpack_text(row["device_id"]), unpack_text(row["message_id"])) for row in rows]
@@ -290,10 +310,12 @@ class Turns:
         """Whether anything of the device is stored: its state, messages, turns, or checkpoints of a graph."""
         return bool(await self._database.fetchval("known", device_id))
 
-    async def transcript(self, device_id: str, *, before: int | None = None, limit: int | None = None) -> Transcript:
-        """The committed turns of the device, oldest first: all of them, or the last `limit` of those before the turn
-        `before`."""
-        rows = await self._database.fetch("transcript", device_id, before, limit)
+    async def transcript(
+        self, device_id: str, *, before: int | None = None, limit: int | None = None, own: bool = False
+    ) -> Transcript:
+        """The committed turns of the device's conversation, oldest first: all of them, or the last `limit` of those
+        before the turn `before`. With `own` those of its own conversation, unless that is somebody else's by now."""
+        rows = await self._database.fetch("transcript", device_id, before, limit, own)
         with readable():
             return Transcript(
                 TranscriptEntry(
@@ -355,6 +377,6 @@ class Turns:
         if found["outcome"] != "claimed":
             return prefetched
         if found["fence"] < cached.fence:  # the device was erased, or its database fell back, since they were cached
-            self.forget(claim.device_id)
+            self.forget(conversation_in(claim, found))
             return prefetched
         return prefetched | cached.that_are(found["heads"])

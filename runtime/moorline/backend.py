@@ -10,6 +10,7 @@ from moorline.embedded.roles import EmbeddedDatabase
 from moorline.errors import StoreUnavailable
 from moorline.settings import Settings
 from moorline_checkpoint.device_key import DeviceKey
+from moorline_checkpoint.people import People
 from moorline_checkpoint.revocations import Revocations
 from moorline_checkpoint.saver import DeviceCheckpointer
 from moorline_checkpoint.turns import Turns
@@ -27,13 +28,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Backend:
-    """The checkpointer and the turns of one database, the key under which it has devices, and which tokens of theirs it
-    refuses."""
+    """The checkpointer and the turns of one database, the key under which it has devices, which tokens of theirs it
+    refuses, and where they lead."""
 
     saver: DeviceCheckpointer
     turns: Turns
     key: DeviceKey
     revocations: Revocations
+    people: People
     writer: SessionWriter | None = None
     """Writes sessions to Redis, if there is one."""
 
@@ -95,8 +97,9 @@ async def open_backend(
         queue_max=settings.queue_max,
     )
     revocations = Revocations(saver.database)
+    people = People(saver.database, key=revocations.key, default_ttl=settings.default_session_ttl)
     writer = _writing(redis, saver.database, revocations)
-    return Backend(saver=saver, turns=turns, key=key, revocations=revocations, writer=writer)
+    return Backend(saver=saver, turns=turns, key=key, revocations=revocations, people=people, writer=writer)
 
 
 def _redis_server(url: str) -> RedisServer:

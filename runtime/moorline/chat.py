@@ -88,6 +88,8 @@ def _pipe(answer: Callable[[str], Reply]) -> None:
         reply = answer(line.strip())
         for each in (*reply.recovered, reply):
             sys.stdout.write(f"{_speaker(each)} {one_line(each.rstrip())}\n")
+        if reply.notice is not None:
+            sys.stdout.write(f"* {one_line(reply.notice)}\n")
         sys.stdout.flush()
 
 
@@ -126,6 +128,8 @@ async def _stream(moorline: Moorline, text: str, context: dict[str, str]) -> Non
                 for earlier in reply.recovered:
                     _aside(f"\n{_speaker(earlier)}, to an earlier message: {lines(earlier)}")
                 _aside(f"\n{_speaker(reply)}")
+                if reply.notice is not None:
+                    _aside(lines(reply.notice))
             case TurnFailed(error=error):
                 raise error
 

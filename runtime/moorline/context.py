@@ -14,6 +14,7 @@ from moorline.settings import CHANNEL, DEVICE_KEYS, OnCancel, Settings
 from moorline_agents.plain_json import plain_json, whole_text
 from moorline_checkpoint.devices import require_device_id
 from moorline_checkpoint.messages import IncomingMessage, OnBusy, Resume
+from moorline_checkpoint.turn import SEPARATOR
 
 __all__ = ["Call", "Resume", "TurnContext", "check_call"]
 
@@ -34,7 +35,9 @@ _ANSWER = "resume:"
 class TurnContext:
     """Who is speaking, and how the turn is to be run; a plain mapping is turned into one of these.
 
-    With a `channel` the device is `channel:device_id`: the same ID on another channel is another device. `timeout` is
+    With a `channel` the device is `channel:device_id`: the same ID on another channel is another device. `person_id` is
+    whose device it is, by the word of your server and never of a client: all devices of a person have one conversation,
+    which this device joins if it has another. `timeout` is
     in seconds, for the whole turn including waiting (None: the setting). `values` reach the agents unchanged and are
     stored with the message until its turn ends, so they must be JSON: at most 262,144 characters of it, nested at most
     64 levels deep. `session_ttl` among them is how many seconds after each activity the session of this turn lasts,
@@ -44,6 +47,7 @@ class TurnContext:
     device_id: str
     channel: str | None = None
     message_id: str | int | None = None
+    person_id: str | int | None = None
     on_busy: OnBusy | None = None
     on_cancel: OnCancel | None = None
     timeout: float | None = None
@@ -71,11 +75,12 @@ class TurnContext:
             raise InvalidContext(
                 f"{' and '.join(named)} differ, and only one of them can be the device: give the one that you verified."
             )
-        own = {named[0], "message_id", "on_busy", "on_cancel", "timeout"}
+        own = {named[0], "message_id", "person_id", "on_busy", "on_cancel", "timeout"}
         return cls(
             device_id=device,
             channel=context.get("channel"),
             message_id=context.get("message_id"),
+            person_id=context.get("person_id"),
             on_busy=context.get("on_busy"),
             on_cancel=context.get("on_cancel"),
             timeout=context.get("timeout"),
@@ -110,6 +115,7 @@ def check_call(
         resume=resume,
         values=_json(lifetime.checked(turn.values)),
         on_busy=_one_of("on_busy", turn.on_busy or settings.on_busy, get_args(OnBusy)),
+        person_id=None if turn.person_id is None else _named("person_id", turn.person_id),
     )
     return Call(
         message=checked,
@@ -130,10 +136,7 @@ def stored_device_id(device_id: object, settings: Settings) -> str:
 
 def stored_message_id(message_id: object) -> str:
     """The ID of a message as text. Raises `InvalidContext` if it cannot be one."""
-    text = str(message_id) if isinstance(message_id, UUID) or _is_number(message_id) else message_id
-    if not isinstance(text, str) or not text.strip() or len(text) > MAX_MESSAGE_ID:
-        raise InvalidContext(f"message_id must be text of 1 to {MAX_MESSAGE_ID} characters, or a whole number.")
-    return str(text)
+    return _named("message_id", message_id)
 
 
 def device_of(turn: TurnContext, settings: Settings) -> str:
@@ -151,6 +154,16 @@ def device_of(turn: TurnContext, settings: Settings) -> str:
     if not isinstance(turn.channel, str) or not CHANNEL.fullmatch(f"{turn.channel}:"):
         raise InvalidContext("channel must be 1 to 32 letters, digits, dots, hyphens or underscores.")
     return require_device_id(f"{turn.channel}:{own}")
+
+
+def _named(key: str, value: object) -> str:
+    """The ID of a message or person as text."""
+    text = str(value) if isinstance(value, UUID) or _is_number(value) else value
+    if not isinstance(text, str) or not text.strip() or len(text) > MAX_MESSAGE_ID:
+        raise InvalidContext(f"{key} must be text of 1 to {MAX_MESSAGE_ID} characters, or a whole number.")
+    if SEPARATOR in text:
+        raise InvalidContext(f"{key} must not contain the control character U+001F.")
+    return str(text)
 
 
 def _alike(one: object, other: object) -> bool:

@@ -15,6 +15,7 @@ from moorline_migrations.errors import ConfigurationError, MoorlineError, Schema
 
 __all__ = [
     "AgentError",
+    "AlreadyLinked",
     "AnswerCutOff",
     "BadExport",
     "ConfigurationError",
@@ -25,6 +26,7 @@ __all__ = [
     "InvalidDeviceID",
     "InvalidMessage",
     "InvalidMetadata",
+    "LinkRefused",
     "MessageSetAside",
     "ModelError",
     "MoorlineError",
@@ -34,6 +36,7 @@ __all__ = [
     "StaleTurn",
     "StateDamaged",
     "StoreUnavailable",
+    "TooManyTries",
     "ToolRefused",
     "TransactionError",
     "TurnCancelled",
@@ -57,6 +60,29 @@ class NothingWaits(InvalidMessage):
 
 class InvalidContext(MoorlineError, ValueError):
     """The context names no device, or holds something that is not JSON. Nothing was stored; correct the context."""
+
+
+class LinkRefused(MoorlineError, ValueError):
+    """The code of another device is wrong, was used or has expired; or nothing is left of its conversation. Let that
+    device make a new one."""
+
+
+class AlreadyLinked(LinkRefused):
+    """The code is one of the device itself, or of a device that has the same conversation already."""
+
+
+class TooManyTries(MoorlineError):
+    """Too many codes were wrong: of this device, from this address, or in all. Nothing was tried; come back in
+    `retry_after` seconds."""
+
+    retryable = True
+
+    def __init__(self, retry_after: float) -> None:
+        super().__init__(retry_after)
+        self.retry_after = retry_after
+
+    def __str__(self) -> str:
+        return f"Too many codes were wrong; try again in {self.retry_after:.0f} s."
 
 
 class UsageError(MoorlineError, RuntimeError):

@@ -42,6 +42,7 @@ _SHARED: Mapping[type, dict[str, Any]] = MappingProxyType(
             handoffs={"type": "array", "items": _TEXT},
             interrupt={"anyOf": [_ref("Interrupt"), {"type": "null"}]},
             usage=_ref("Usage"),
+            notice=_NO_TEXT,
             recovered={"type": "array", "items": _ref("Reply")},
             degraded=_FLAG,
         ),

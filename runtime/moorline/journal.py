@@ -34,7 +34,7 @@ class TurnJournal:
         self._left = list(turn.journal)
         self._durable = len(turn.journal)
         self._pending: list[JournalEntry] = []
-        self._run = turn.run or RunStart(message_id=turn.messages[0].id, places=0)
+        self._run = turn.run or RunStart(message_id=turn.stored_id(turn.messages[0].id), places=0)
         self._asked_at: int | None = None
         """The place of the outside call that stopped to ask."""
 

@@ -83,6 +83,7 @@ async def open_parts(
         on_store_down=settings.on_store_down,
         queue_max=settings.queue_max,
         turn_timeout=settings.turn_timeout,
+        notices={"joined": texts.joined},
         tracing=tracing,
     )
     pool_watch = PoolWatch(backend.saver.database, observers)

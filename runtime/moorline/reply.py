@@ -40,6 +40,8 @@ class Reply(str):
     usage: Usage
     """The tokens that the models reported, by model and agent: of all answers of the turn, those of the router and of
     attempts that failed included. Usages can be added."""
+    notice: str | None
+    """What its device is told beside the reply, in a sentence of `Texts`: that another device has joined."""
     degraded: bool
     """Whether it was answered without memory and without effects, because the store could not be reached."""
 
@@ -55,6 +57,7 @@ class Reply(str):
         handoffs: tuple[str, ...] = (),
         interrupt: Interrupt | None = None,
         usage: Usage | None = None,
+        notice: str | None = None,
         degraded: bool = False,
     ) -> Self:
         reply = super().__new__(cls, text)
@@ -67,6 +70,7 @@ class Reply(str):
             handoffs=handoffs,
             interrupt=interrupt,
             usage=usage or Usage(),
+            notice=notice,
             degraded=degraded,
         )
         return reply
@@ -82,6 +86,7 @@ class Reply(str):
             "handoffs": list(self.handoffs),
             "interrupt": None if self.interrupt is None else self.interrupt.to_json(),
             "usage": dict(self.usage),
+            "notice": self.notice,
             "recovered": [reply.to_json() for reply in self.recovered],
             "degraded": self.degraded,
         }
@@ -94,6 +99,7 @@ class Reply(str):
         told["tokens"] = (
             f"{self.usage.prompt_tokens:,} + {self.usage.completion_tokens:,}" if any(self.usage.values()) else ""
         )
+        told["notice"] = self.notice or ""
         told["replayed"] = "yes: it was answered before" if self.replayed else ""
         told["degraded"] = "yes: without memory and effects" if self.degraded else ""
         told["recovered"] = "\n".join(self.recovered)

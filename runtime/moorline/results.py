@@ -48,6 +48,7 @@ def reply_of(
     message_id: str,
     replayed: bool = False,
     recovered: tuple[Reply, ...] = (),
+    notice: str | None = None,
     degraded: bool = False,
 ) -> Reply:
     """The reply that the caller gets for a turn."""
@@ -61,6 +62,7 @@ def reply_of(
         handoffs=record.handoffs,
         interrupt=Interrupt(**record.interrupt) if record.interrupt else None,
         usage=usage_of(record),
+        notice=notice,
         degraded=degraded,
     )
 

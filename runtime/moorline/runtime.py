@@ -20,6 +20,7 @@ from moorline.locks import Locks
 from moorline.manager import AgentProtocol, StartOver
 from moorline.observers import Observer
 from moorline.opening import Opened, open_parts
+from moorline.people import People
 from moorline.reply import Interrupt, Reply
 from moorline.results import usage_of
 from moorline.settings import Settings, load_settings
@@ -29,7 +30,6 @@ from moorline.texts import Texts
 from moorline.tracing import UNTRACED, Tracing
 from moorline.turn_queue import TurnQueue
 from moorline.upkeep import Upkeep
-from moorline_checkpoint.devices import is_uuid
 from moorline_checkpoint.pools import PoolUse
 from moorline_checkpoint.queue import DeadLetter
 from moorline_checkpoint.revocations import Revocations
@@ -51,7 +51,7 @@ class Closable(Protocol):
     async def aclose(self) -> None: ...
 
 
-class Moorline(Locks, Upkeep):
+class Moorline(Locks, People, Upkeep):
     """The explicit form of `run_manager`: `async with Moorline(settings, agents=[…]) as m: await m.run(…)`.
 
     One object serves any number of devices at once. Everything about a conversation is in the database: a second
@@ -230,12 +230,15 @@ class Moorline(Locks, Upkeep):
         with only_ours():
             return await self._backend.saver.get_session(await self._device(device_id))
 
-    async def transcript(self, device_id: str, *, before: int | None = None, limit: int | None = None) -> Transcript:
-        """The committed turns of the device with their messages, oldest first: all of them, or the last `limit` of
-        those before the turn number `before`. The text of a `Resume` is its value."""
+    async def transcript(
+        self, device_id: str, *, before: int | None = None, limit: int | None = None, own: bool = False
+    ) -> Transcript:
+        """The committed turns of the device's conversation with their messages, oldest first: all of them, or the last
+        `limit` of those before the turn number `before`. The text of a `Resume` is its value. With `own` those of the
+        conversation that a linked device had before, unless others share that by now."""
         with only_ours():
             device_id = await self._device(device_id)
-            entries = await self._backend.turns.transcript(device_id, before=before, limit=limit)
+            entries = await self._backend.turns.transcript(device_id, before=before, limit=limit, own=own)
             return Transcript(
                 replace(each, record=replace(each.record, usage=usage_of(each.record))) for each in entries
             )
@@ -273,17 +276,6 @@ class Moorline(Locks, Upkeep):
         that uses this database or has the same `MOORLINE_LOG_KEY`."""
         with only_ours():
             return await self._backend.saver.device_tag(await self._device(device_id))
-
-    async def erase(self, device_id: str) -> bool:
-        """Removes everything of the device, for good, and makes a running turn stale. Its tokens are revoked, of which
-        a keyed hash stays until they would have expired. Returns whether the device was known."""
-        with only_ours():
-            device_id = await self._device(device_id)
-            known = await self._backend.saver.erase(device_id)
-            self._backend.turns.forget(device_id)
-            if is_uuid(device_id):  # others never had a token
-                await self._backend.revocations.revoke(device_id)
-            return known
 
     async def revoke(self, device_id: str) -> None:
         """Refuses all device tokens that were issued to the device until now, in every process. Its conversation

@@ -47,7 +47,7 @@ class Stops:
         self._background = background
         self._text = text
         self._running: dict[tuple[str, str], RunningTurn] = {}
-        """By the device and each message that the turn answers."""
+        """By the conversation and the stored ID of each message that the turn answers."""
         self._watched = False
 
     def running(self, turn: OpenTurn) -> RunningTurn:
@@ -58,14 +58,15 @@ class Stops:
             # In a context of its own: looking is no part of the trace of whichever turn comes first.
             asyncio.get_running_loop().call_later(POLL, self._watch, context=Context())
         stop = Stop(requested=turn.stopped, text=self._text)
-        return RunningTurn(self._running, [(turn.device_id, message.id) for message in turn.messages], stop)
+        keys = [(turn.device_id, turn.stored_id(message.id)) for message in turn.messages]
+        return RunningTurn(self._running, keys, stop)
 
     async def stop(self, device_id: str, message_id: str) -> bool:
         """Stops the message's turn, now or when it runs. Returns whether the message has not been answered yet."""
         stopped = await self._turns.stop(device_id, message_id)
-        if stopped:
-            self._request(device_id, message_id)
-        return stopped
+        if stopped is not None:
+            self._request(*stopped)
+        return stopped is not None
 
     def _watch(self) -> None:
         self._watched = bool(self._running)

@@ -16,6 +16,8 @@ class Texts:
     """The reply to a person who starts over and says nothing else."""
     stopped: str = "Stopped."
     """The reply of a turn that was stopped before any text of it was told."""
+    joined: str = "Another device has joined this conversation."
+    """What a device is told with its next reply after another one has joined its conversation (`Reply.notice`)."""
 
     def __post_init__(self) -> None:
         blank = [field.name for field in fields(self) if not getattr(self, field.name).strip()]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,6 +19,7 @@ from moorline import stateless
 from moorline.background import GRACE, Background
 from moorline.context import Call
 from moorline.errors import (
+    LinkRefused,
     MessageSetAside,
     MoorlineError,
     SessionBusy,
@@ -34,7 +35,7 @@ from moorline.telling import UNHEARD, TurnTelling
 from moorline.tracing import UNTRACED, UNTRACED_TURN, Tracing, TurnSpan
 from moorline.waiters import FULL, Waiters
 from moorline_checkpoint.messages import POLICIES
-from moorline_checkpoint.queue import Busy, Dead, QueueAnswer, Replayed, StaleResume, Waiting
+from moorline_checkpoint.queue import Busy, Dead, Gone, Joined, QueueAnswer, Replayed, StaleResume, Waiting
 from moorline_checkpoint.turn import OpenTurn
 from moorline_checkpoint.turns import Turns
 
@@ -82,6 +83,8 @@ class TurnQueue:
     turn_timeout: float
     """Seconds that a message has at least before running out of time counts as a failed attempt: a caller who allows
     less must not get it set aside for that."""
+    notices: Mapping[str, str]
+    """What devices are told, in words."""
     tracing: Tracing = UNTRACED
     waiters: Waiters = field(default_factory=Waiters)
 
@@ -141,7 +144,7 @@ class TurnQueue:
                     reply = await self._finish(turn)
                     count += 1
                     if on_reply is not None:
-                        on_reply(device_id, reply)
+                        on_reply(turn.sender, reply)
             except Exception as error:
                 if isinstance(error, StoreUnavailable) and not error.reached:
                     raise
@@ -185,7 +188,7 @@ class TurnQueue:
         except StoreUnavailable as error:
             if error.reached:
                 await self._withdraw(call, passage)
-            if self.on_store_down == "fail" or error.reached or call.message.resume is not None:
+            if self.on_store_down == "fail" or error.reached or not _is_said(call):
                 raise
             return await stateless.answer(self.execution, call, passage.telling, passage.span)
         except BaseException:
@@ -196,12 +199,14 @@ class TurnQueue:
                 while isinstance(begun, Waiting | OpenTurn):
                     if isinstance(begun, Waiting):
                         await waiters.pause(waiter)
-                    elif begun.has(call.message.message_id):
+                    elif begun.has(call.message.device_id, call.message.message_id):
                         return await self._execute(begun, call, passage)
                     else:
                         passage.claim_id = uuid4()  # the other one is the claim of this turn
                         reply = await self._recover(begun)
-                        if reply is not None and self.on_recovered is None:
+                        # A reply goes to the device that wrote.
+                        ours = begun.sender == call.message.device_id
+                        if reply is not None and self.on_recovered is None and ours:
                             passage.recovered += (reply,)
                     begun = await self._begin(call, passage)
         except BaseException:
@@ -232,9 +237,19 @@ class TurnQueue:
             notify=call.message.message_id,
             overdue=lambda: passage.deadline.expired() and call.timeout >= self.turn_timeout,
         )
-        return reply_of(record, message_id=call.message.message_id, recovered=passage.recovered)
+        return reply_of(
+            record,
+            message_id=call.message.message_id,
+            recovered=passage.recovered,
+            notice=self._in_words(turn.notice),
+        )
 
-    def _answered(self, answer: Replayed | Busy | StaleResume | Dead, call: Call, passage: _Passage) -> Reply:
+    def _in_words(self, notice: str | None) -> str | None:
+        return None if notice is None else self.notices.get(notice)
+
+    def _answered(
+        self, answer: Replayed | Busy | StaleResume | Dead | Joined | Gone, call: Call, passage: _Passage
+    ) -> Reply:
         match answer:
             case Replayed():
                 if answer.other_text:
@@ -243,7 +258,11 @@ class TurnQueue:
                         self.turns.tags.of(call.message.device_id),
                     )
                 reply = reply_of(
-                    answer.record, message_id=call.message.message_id, replayed=True, recovered=passage.recovered
+                    answer.record,
+                    message_id=call.message.message_id,
+                    replayed=True,
+                    recovered=passage.recovered,
+                    notice=self._in_words(answer.notice),
                 )
                 passage.telling.replay(reply)
                 return reply
@@ -256,6 +275,12 @@ class TurnQueue:
                 raise MessageSetAside(
                     f"This message failed too often and was set aside ({answer.error}). `moorline recover --message` "
                     "tries it again."
+                )
+            case Joined():
+                return Reply("")
+            case Gone():
+                raise LinkRefused(
+                    "The conversation that the code was for is gone; let the other device make a new code."
                 )
             case _:
                 assert_never(answer)
@@ -274,23 +299,23 @@ class TurnQueue:
             return None
 
     async def _finish(self, turn: OpenTurn) -> Reply:
-        telling, message_id = self.recovering(turn.device_id), turn.messages[-1].id
+        telling, message_id = self.recovering(turn.sender), turn.messages[-1].id
         telling.begin(turn, recovered=True)
         try:
             with (
-                self.tracing.turn(partial(self.turns.tags.of, turn.device_id), recovered=True) as span,
-                _Failures(self, telling, turn.device_id, message_id, lambda _: _kept(turn)),
+                self.tracing.turn(partial(self.turns.tags.of, turn.sender), recovered=True) as span,
+                _Failures(self, telling, turn.sender, message_id, lambda _: _kept(turn)),
             ):
                 span.begun(turn)
                 record = await self.execution.execute(turn, telling, tracing=span)
-                reply = reply_of(record, message_id=message_id)
+                reply = reply_of(record, message_id=message_id, notice=self._in_words(turn.notice))
                 span.replied(reply)
         except asyncio.CancelledError:
             telling.fail(TurnCancelled(_GONE))
             raise
         telling.finish(reply)
         if self.on_recovered is not None:
-            self.on_recovered(turn.device_id, reply)
+            self.on_recovered(turn.sender, reply)
         return reply
 
 
@@ -321,6 +346,11 @@ class _Failures(only_ours):
     def _tell(self, error: MoorlineError) -> None:
         kept = self._effects_kept(error)
         self._queue.tell(error, self._telling, self._device_id, self._message_id, effects_kept=kept)
+
+
+def _is_said(call: Call) -> bool:
+    """Whether it is a message in words, which can be answered without anything that is stored."""
+    return call.message.resume is None and call.message.joins is None
 
 
 def _kept(turn: OpenTurn) -> bool:

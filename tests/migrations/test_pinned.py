@@ -15,8 +15,8 @@ PINNED = {
     "moorline/0002_bounds.sql": "430d6ef2f0a6706df354406ba1d548ab1750df1d05320a3174b199d3f84b7635",
     "moorline/0003_device_tokens.sql": "882bdd2616a67325b2017a6d4f0d05406238e46ca7c52f846a4179ce3432bc7c",
     "moorline/0004_stops.sql": "708961dc09f80516a8789303371e322c2b910af2208ab42927addc134ddb6929",
-    "moorline/0005_people.sql": "c90b2809648a942c4c20bab4d193f5a2a198f791897ced40195df9ff918e3f88",
-    "moorline/0006_sessions.sql": "ce24b9f35f730f2aaf7be216f441fe81f2747ee8aef95225a890f0fb653e3c58",
+    "moorline/0005_people.sql": "7b3361bab2498ceae94863ac55faec1dbeaa395a821c8b8d593de30fe88901e4",
+    "moorline/0006_sessions.sql": "913f82573c55718d29514f2bab51168cf471ec0260ef5e9914ebc4379f58d957",
     "scheduling/0001_appointments.sql": "12a48e5184aee44c1511be5a2ba2f40e88820c6c179bcb3d3633a9ce90daf76c",
     "scheduling/0002_places_and_nights.sql": "1c462b508c3a427f40b9c6e1614b2d3e66f335809b5a00ba1385214c72171c29",
 }

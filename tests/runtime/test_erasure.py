@@ -31,7 +31,7 @@ __all__ = ["make_package"]
 
 PG_DUMP = POSTGRES_VERSIONS[TARGET_POSTGRES_VERSION] / "pg_dump"
 OURS, THEIRS = "+49-151-9876-zulu", "+49-30-901-xray"
-CANARIES = ("text", "value", "argument", "result", "question", "answer", "failed", "identity", "said")
+CANARIES = ("text", "value", "argument", "result", "question", "answer", "failed", "identity", "said", "person")
 """Words of the conversation, each in a different place."""
 
 
@@ -86,7 +86,7 @@ def app(dsn: str) -> Moorline:
 async def talk(dsn: str, device: str) -> None:
     """A whole conversation: a booking, a call outside, a question and its answer, and a message that was set aside."""
     async with app(dsn) as runtime:
-        context = {"device_id": device, "note": canary("value", device)}
+        context = {"device_id": device, "note": canary("value", device), "person_id": canary("person", device)}
         await runtime.run(f"ring {canary('text', device)}", {**context, "message_id": canary("identity", device)})
         question = await runtime.run(f"ask {canary('question', device)}", context)
         assert question.interrupt is not None

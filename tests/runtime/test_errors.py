@@ -13,6 +13,7 @@ from .conftest import Open, agent, counting
 
 RETRYABLE = {
     "AgentError": True,
+    "AlreadyLinked": False,
     "BadExport": False,
     "ConfigurationError": False,
     "AnswerCutOff": False,
@@ -23,6 +24,7 @@ RETRYABLE = {
     "InvalidDeviceID": False,
     "InvalidMessage": False,
     "InvalidMetadata": False,
+    "LinkRefused": False,
     "MessageSetAside": False,
     "MoorlineError": False,
     "NothingWaits": False,
@@ -31,6 +33,7 @@ RETRYABLE = {
     "StaleTurn": True,
     "StateDamaged": False,
     "StoreUnavailable": True,
+    "TooManyTries": True,
     "ToolRefused": False,
     "TransactionError": False,
     "TurnCancelled": True,

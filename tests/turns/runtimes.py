@@ -135,9 +135,16 @@ async def say(
 
 
 async def crashed(
-    stack: AsyncExitStack, dsn: str, connection: Connection, text: str, message_id: str, **others: object
+    stack: AsyncExitStack,
+    dsn: str,
+    connection: Connection,
+    text: str,
+    message_id: str,
+    *,
+    expired: str = "d1",
+    **others: object,
 ) -> None:
-    """Makes a worker run a message up to its last word and die."""
+    """Makes a worker run a message up to its last word and die. `expired` has the conversation."""
     stall = Stall(after_tools if text.split(maxsplit=1)[0] in ("book", "ring", "chime") else lambda _: True)
     dying = await stack.enter_async_context(runtime(dsn, stall, **others))  # type: ignore[arg-type]  # passed on
     task = asyncio.create_task(say(dying, text, message_id))
@@ -149,7 +156,7 @@ async def crashed(
 
     stack.push_async_callback(stop)
     await stall.reached.wait()
-    await expire_lease(connection)
+    await expire_lease(connection, expired)
 
 
 async def execute(dsn: str, sql: str, *arguments: object) -> list[asyncpg.Record]:

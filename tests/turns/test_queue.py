@@ -175,7 +175,7 @@ async def test_a_policy_that_the_schema_does_not_know_is_refused_with_its_name(
 
 
 async def test_the_policies_are_the_same_here_and_in_the_schema(connection: Connection) -> None:
-    source = await connection.fetchval("SELECT prosrc FROM pg_proc WHERE proname = 'moorline_claim'")
+    source = await connection.fetchval("SELECT prosrc FROM pg_proc WHERE proname = 'moorline_claim_2'")
     rows = re.findall(r"\('(\w+)', (true|false), (true|false), (true|false)\)", source)
     stored = {
         name: BusyPolicy(waits=waits == "true", rejects=rejects == "true", merges=merges == "true")

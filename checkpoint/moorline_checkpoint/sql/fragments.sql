@@ -23,7 +23,10 @@ s.claim_id = @claim
 -- fragment: is_forgotten(days)
 -- Whether nothing but the row is left of a device that nobody has used for so many days. A device that was never
 -- answered was last used when it sent its message, of which nothing is left either.
-s.claim_id IS NULL AND NOT (@lock_is_live(pg_catalog.statement_timestamp()))
+s.claim_id IS NULL AND s.leads_to IS NULL AND s.earlier IS NULL
+    AND NOT EXISTS (SELECT 1 FROM @schema.conversation_states o WHERE o.leads_to = s.device_id::text)
+    AND NOT EXISTS (SELECT 1 FROM @schema.moorline_people p WHERE p.device_id = s.device_id::text)
+    AND NOT (@lock_is_live(pg_catalog.statement_timestamp()))
     AND coalesce(
         pg_catalog.statement_timestamp() - @last_used > @days::double precision * interval '1 day', s.arrivals > 0)
     AND NOT EXISTS (SELECT 1 FROM @schema.conversation_messages m WHERE m.device_id = s.device_id::text)

@@ -5,7 +5,7 @@
 SELECT @schema.moorline_erase_everywhere($1::text);
 
 -- name: export repeatable
-SELECT @schema.moorline_export_everywhere($1::text);
+SELECT @schema.moorline_export_everywhere(@schema.moorline_conversation($1::text));
 
 -- name: prune_all
 SELECT @schema.moorline_prune_all($1::text);

@@ -6,9 +6,9 @@ SELECT b.place, b.answer, b.checkpoint_ns, b.checkpoint_id, b.parent_checkpoint_
     b.write_paths, b.write_channels, b.write_types, b.write_blobs, b.delta_channels, b.history_depths, b.history_ids,
     b.history_tasks, b.history_idxs, b.history_paths, b.history_channels, b.history_versions, b.history_types,
     b.history_blobs
-FROM @schema.moorline_begin(
-    $1::text[], $2::text[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text,
-    $10::integer, $11::double precision, $12::double precision, $13::integer, $14::integer) b;
+FROM @schema.moorline_begin_2(
+    $1::text[], $2::text[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[],
+    $10::text[], $11::text, $12::integer, $13::double precision, $14::double precision, $15::integer, $16::integer) b;
 
 -- name: commit repeatable
 SELECT c.place, c.outcome, c.ended
@@ -30,10 +30,13 @@ SELECT @schema.moorline_release(
 SELECT @schema.moorline_abandon($1::text, $2::uuid, $3::boolean);
 
 -- name: withdraw repeatable
-SELECT @schema.moorline_withdraw($1::text, $2::text, $3::uuid);
+SELECT @schema.moorline_withdraw_2($1::text, $2::text, $3::uuid);
 
 -- name: requeue repeatable
-SELECT r.message_text, r.message_resume, r.message_values FROM @schema.moorline_requeue($1::text, $2::text) r;
+SELECT r.message_text, r.message_resume, r.message_values
+FROM @schema.moorline_place($1::text, $2::text) AS p (device_id)
+CROSS JOIN LATERAL @schema.moorline_requeue(
+    p.device_id, @schema.moorline_stored_id($1::text, p.device_id, $2::text)) r;
 
 -- name: hold_turn
 -- A transaction of the turn locks the device's row until it ends, so that nobody claims the device meanwhile.
@@ -56,13 +59,15 @@ UPDATE @schema.conversation_effects SET result = $4::jsonb
 WHERE device_id = $1::text AND message_id = $2::text AND position = $3::integer;
 
 -- name: pending repeatable
-SELECT @schema.moorline_pending($1::text);
+SELECT @schema.moorline_pending(@schema.moorline_conversation($1::text));
 
 -- name: cancel
-SELECT @schema.moorline_cancel($1::text);
+SELECT @schema.moorline_cancel(@schema.moorline_conversation($1::text));
 
 -- name: stop repeatable
-SELECT @schema.moorline_stop($1::text, $2::text);
+SELECT p.device_id, @schema.moorline_stored_id($1::text, p.device_id, $2::text) AS message_id
+FROM @schema.moorline_place($1::text, $2::text) AS p (device_id)
+WHERE @schema.moorline_stop(p.device_id, @schema.moorline_stored_id($1::text, p.device_id, $2::text));
 
 -- name: stopped repeatable
 -- Of the messages of running turns, those that were stopped.
@@ -75,18 +80,30 @@ WHERE m.stopped;
 SELECT @schema.moorline_known($1::text);
 
 -- name: transcript repeatable
--- The last $3 turns before the turn $2, oldest first; null: all of them.
-WITH page AS (
+-- The last $3 turns before the turn $2, oldest first; null: all of them. With $4 those of the device's own conversation,
+-- unless others lead there or it is a person's.
+WITH conversation AS (
+    SELECT @schema.moorline_conversation($1::text) AS device_id WHERE NOT $4::boolean
+    UNION ALL
+    SELECT $1::text
+    WHERE $4::boolean
+        AND NOT EXISTS (SELECT 1 FROM @schema.conversation_states s WHERE s.leads_to = $1::text)
+        AND NOT EXISTS (
+            SELECT 1 FROM @schema.moorline_people p
+            WHERE p.device_id = $1::text AND @schema.moorline_conversation($1::text) <> $1::text)
+), page AS (
     SELECT t.turn_no, t.agent, t.reply, t.handoffs, t.usage, t.interrupt, t.started_at, t.committed_at
     FROM @schema.conversation_turns t
-    WHERE t.device_id = $1::text AND ($2::bigint IS NULL OR t.turn_no < $2::bigint)
+    WHERE t.device_id = (SELECT c.device_id FROM conversation c) AND ($2::bigint IS NULL OR t.turn_no < $2::bigint)
     ORDER BY t.turn_no DESC
     LIMIT $3::integer
 ), said AS (
-    SELECT m.turn_no, pg_catalog.array_agg(m.message_id ORDER BY m.arrival) AS message_ids,
+    SELECT m.turn_no,
+        pg_catalog.array_agg(@schema.moorline_given_id(m.address, m.message_id) ORDER BY m.arrival) AS message_ids,
         pg_catalog.array_agg(m.text ORDER BY m.arrival) AS texts
     FROM @schema.conversation_messages m
-    WHERE m.device_id = $1::text AND m.turn_no >= (SELECT pg_catalog.min(p.turn_no) FROM page p)
+    WHERE m.device_id = (SELECT c.device_id FROM conversation c)
+        AND m.turn_no >= (SELECT pg_catalog.min(p.turn_no) FROM page p)
         AND m.turn_no <= (SELECT pg_catalog.max(p.turn_no) FROM page p)
     GROUP BY m.turn_no
 )
@@ -108,7 +125,8 @@ ORDER BY device_id;
 
 -- name: dead_letters repeatable
 -- Messages that were set aside, newest first.
-SELECT m.device_id, m.message_id, m.attempts, m.error, m.received_at
+SELECT coalesce(m.address, m.device_id) AS device_id, @schema.moorline_given_id(m.address, m.message_id) AS message_id,
+    m.attempts, m.error, m.received_at
 FROM @schema.conversation_messages m
 WHERE m.status = 'dead'
 ORDER BY m.received_at DESC;

@@ -24,6 +24,7 @@ from moorline.http.guard import JSON, Guard, caller_of
 from moorline.http.limits import RateLimits
 from moorline.http.openapi import identification, problems
 from moorline.http.schemas import (
+    MESSAGE_ID,
     DeviceBody,
     HealthBody,
     IncomingBody,
@@ -75,7 +76,8 @@ def router(
 
     `device_auth` goes before `MOORLINE_DEVICE_AUTH`. With neither, a device ID is believed as it is, but only from this
     machine. `values(request, device_id)` gives the context of each turn what the server itself knows of the device that
-    asks; it may be async. Nothing that a client sends gets into the context.
+    asks; it may be async. A `person_id` among it says whose device it is. Nothing that a client sends gets into the
+    context.
 
     Raises `ConfigurationError` if the settings are not enough for the mode.
     """
@@ -107,11 +109,13 @@ def _messages(moorline: Moorline, guard: Guard, values: Values | None) -> APIRou
         """Answers a message, in one turn of the device. A message that comes again with its `message_id` gets the same
         turn's reply. A client that goes away does not end the turn."""
         said = message.text if isinstance(message, TextMessage) else Resume(**message.resume.model_dump())
+        known = dict(await _values(values, request, caller.device_id))
         context = TurnContext(
             device_id=caller.device_id,
             message_id=message.message_id,
+            person_id=known.pop("person_id", None),
             on_cancel="finish",
-            values=await _values(values, request, caller.device_id),
+            values=known,
         )
         if preferred(request.headers.get("Accept", ""), (JSON, EVENT_STREAM)) == JSON:
             return JSONResponse((await moorline.run(said, context)).to_json())
@@ -134,7 +138,8 @@ def _stopping(moorline: Moorline, guard: Guard) -> APIRouter:
     async def stop_message(
         caller: CallerOf,
         message_id: Annotated[
-            str, Path(max_length=MAX_MESSAGE_ID, pattern=r"\S", description="The ID of the message that is answered.")
+            str,
+            Path(max_length=MAX_MESSAGE_ID, pattern=MESSAGE_ID, description="The ID of the message that is answered."),
         ],
     ) -> dict[str, bool]:
         """Ends the turn of a message with what there is: no further model or tool is called, and what tools have done

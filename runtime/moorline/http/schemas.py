@@ -9,11 +9,14 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from moorline.context import MAX_MESSAGE, MAX_MESSAGE_ID
 
+MESSAGE_ID = r"^[^\x1f]*[^\s\x1f][^\x1f]*$"
+"""Something that is no space, and no separator of addresses and IDs."""
+
 MessageID = Annotated[
     str,
     Field(
         max_length=MAX_MESSAGE_ID,
-        pattern=r"\S",
+        pattern=MESSAGE_ID,
         description="The message's ID, unique for its device: sent again with it, the message is answered only once.",
     ),
 ]
@@ -77,6 +80,7 @@ class ReplyBody(BaseModel):
     handoffs: list[str]
     interrupt: Question | None
     usage: dict[str, Any] = Field(description="The tokens that the turn cost.")
+    notice: str | None = Field(description="What the person is told beside it: that another device has joined.")
     recovered: list[dict[str, Any]] = Field(description="Replies of earlier turns that had been cut off by a crash.")
     degraded: bool = Field(description="Whether it was answered without memory and without effects.")
 

@@ -31,6 +31,8 @@ LEFT_OUT: Mapping[str, str] = MappingProxyType(
     {
         "moorline_schema": "says what was migrated here; an export has the versions in its first line",
         "moorline_keys": "secrets of a database: moved, they would open tokens and name devices of both",
+        "moorline_codes": "link codes, which only a key of this database has hashed and which expire in minutes",
+        "moorline_tries": "counts of link codes that were wrong here",
         "moorline_revocations": "refuses tokens that only a key of this database has signed",
         "moorline_cleanups": "says which process cleans up here, and how far",
         "conversation_days": "is counted from turns; an import counts it anew",

@@ -225,6 +225,7 @@ export class Conversation {
     this.#open.delete(id);
     this.#answered.add(id);
     exchange.finish({ ...reply, stopped });
+    if (reply.notice !== null) exchange.note(reply.notice);
     if (reply.degraded) exchange.note("Answered without memory: the service is not fully available.");
     const stays = this.#log.settle(exchange, reply.turn_no);
     const who = reply.agent === null ? "" : `${titled(reply.agent)}: `;

@@ -21,6 +21,7 @@
  * @property {boolean} replayed
  * @property {string[]} handoffs
  * @property {Interrupt | null} interrupt
+ * @property {string | null} notice
  * @property {Reply[]} recovered
  * @property {boolean} degraded
  */

@@ -842,10 +842,16 @@ BEGIN
                 last_worker = NULL,
                 worker_turns = 0,
                 open_messages = NULL,
-                unfinished = false;
+                unfinished = false,
+                leads_to = NULL,
+                linked_at = NULL,
+                earlier = NULL,
+                notices = NULL;
     END IF;
     -- A roll-up that runs would bring its rows back.
     PERFORM 1 FROM @schema.moorline_cleanups c WHERE c.name = 'cleanup'::text FOR SHARE;
+    DELETE FROM @schema.moorline_people p WHERE p.device_id = device;
+    DELETE FROM @schema.moorline_codes c WHERE c.device_id = device;
     DELETE FROM @schema.conversation_messages m WHERE m.device_id = device;
     DELETE FROM @schema.conversation_turns t WHERE t.device_id = device;
     DELETE FROM @schema.conversation_sessions n WHERE n.device_id = device;
@@ -877,16 +883,26 @@ BEGIN
                 'active_agent', s.active_agent, 'locked_at', s.locked_at, 'last_active_at', s.last_active_at)
             FROM @schema.conversation_states s
             WHERE s.device_id OPERATOR(pg_catalog.=) key),
+        'devices', (
+            SELECT coalesce(
+                pg_catalog.jsonb_agg(
+                    pg_catalog.jsonb_build_object('device_id', s.device_id::text, 'linked_at', s.linked_at)
+                    ORDER BY s.linked_at),
+                '[]'::jsonb)
+            FROM @schema.conversation_states s
+            WHERE s.leads_to = device),
+        'person_id', (SELECT p.person_id FROM @schema.moorline_people p WHERE p.device_id = device),
         'messages', (
             SELECT coalesce(
                 pg_catalog.jsonb_agg(
                     pg_catalog.jsonb_build_object(
-                        'message_id', m.message_id, 'turn_no', m.turn_no, 'text', m.text, 'resume', m.resume,
-                        'values', m.values, 'status', m.status, 'received_at', m.received_at)
+                        'message_id', @schema.moorline_given_id(m.address, m.message_id), 'device_id', m.address,
+                        'turn_no', m.turn_no, 'text', m.text, 'resume', m.resume, 'values', m.values,
+                        'status', m.status, 'received_at', m.received_at)
                     ORDER BY m.arrival),
                 '[]'::jsonb)
             FROM @schema.conversation_messages m
-            WHERE m.device_id = device),
+            WHERE m.device_id = device AND m.joins IS NULL),
         'turns', (
             SELECT coalesce(
                 pg_catalog.jsonb_agg(
@@ -910,11 +926,13 @@ BEGIN
             SELECT coalesce(
                 pg_catalog.jsonb_agg(
                     pg_catalog.jsonb_build_object(
-                        'message_id', e.message_id, 'agent', e.agent, 'name', e.name, 'intent', e.intent,
+                        'message_id', @schema.moorline_given_id(m.address, e.message_id), 'agent', e.agent, 'name', e.name, 'intent', e.intent,
                         'result', e.result, 'recorded_at', e.recorded_at)
                     ORDER BY e.turn_no, e.position),
                 '[]'::jsonb)
             FROM @schema.conversation_effects e
+            LEFT JOIN @schema.conversation_messages m
+                ON m.device_id = device AND m.message_id = e.message_id
             WHERE e.device_id = device AND e.kind <> 'answer'));
 END
 $$;
