@@ -15,6 +15,9 @@ if TYPE_CHECKING:
         AgentError as AgentError,
     )
     from moorline.errors import (
+        AlreadyLinked as AlreadyLinked,
+    )
+    from moorline.errors import (
         AnswerCutOff as AnswerCutOff,
     )
     from moorline.errors import (
@@ -45,6 +48,9 @@ if TYPE_CHECKING:
         InvalidMetadata as InvalidMetadata,
     )
     from moorline.errors import (
+        LinkRefused as LinkRefused,
+    )
+    from moorline.errors import (
         MessageSetAside as MessageSetAside,
     )
     from moorline.errors import (
@@ -73,6 +79,9 @@ if TYPE_CHECKING:
     )
     from moorline.errors import (
         ToolRefused as ToolRefused,
+    )
+    from moorline.errors import (
+        TooManyTries as TooManyTries,
     )
     from moorline.errors import (
         TransactionError as TransactionError,
@@ -130,6 +139,7 @@ else:
             "moorline.default": ("run_manager", "stream_manager"),
             "moorline.errors": (
                 "AgentError",
+                "AlreadyLinked",
                 "BadExport",
                 "ConfigurationError",
                 "AnswerCutOff",
@@ -140,6 +150,7 @@ else:
                 "InvalidDeviceID",
                 "InvalidMessage",
                 "InvalidMetadata",
+                "LinkRefused",
                 "MessageSetAside",
                 "ModelError",
                 "MoorlineError",
@@ -150,6 +161,7 @@ else:
                 "StateDamaged",
                 "StoreUnavailable",
                 "ToolRefused",
+                "TooManyTries",
                 "TransactionError",
                 "TurnCancelled",
                 "TurnTimeout",

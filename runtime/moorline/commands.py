@@ -12,6 +12,8 @@ from moorline.app_option import App, app_named, settings_and_components, setting
 from moorline.doctor.commands import app as doctor
 from moorline.errors import ConfigurationError, InvalidDeviceID, InvalidMessage
 from moorline.moving.commands import app as moving
+from moorline.people_commands import UNKNOWN
+from moorline.people_commands import app as people
 from moorline.settings import Settings
 from moorline.upkeep_commands import app as upkeep
 from moorline_migrations import runner
@@ -38,9 +40,8 @@ app = typer.Typer(
 
 app.add_typer(doctor)
 app.add_typer(moving)
+app.add_typer(people)
 app.add_typer(upkeep)
-
-UNKNOWN = "No conversation is stored for this device; `moorline sessions` lists the devices that have a session."
 
 
 @app.command()
@@ -218,13 +219,6 @@ def tag(device: Annotated[str, typer.Argument(help="The device to find in the lo
 
 
 @app.command()
-def erase(device: Annotated[str, typer.Argument(help="The device to erase.")], app: App = None) -> None:
-    """Remove everything of a device, for good. Exit status 1 if the device was unknown."""
-    asyncio.run(_erase(app_named(app), device))
-    typer.echo("Erased.")
-
-
-@app.command()
 def revoke(
     device: Annotated[str, typer.Argument(help="The device whose tokens are refused from now on.")], app: App = None
 ) -> None:
@@ -328,12 +322,6 @@ async def _recover(app: "Moorline", device: str | None, message: str | None) -> 
 async def _tag(app: "Moorline", device: str) -> str:
     async with app as moorline:
         return await moorline.device_tag(device)
-
-
-async def _erase(app: "Moorline", device: str) -> None:
-    async with app as moorline:
-        if not await moorline.erase(device):
-            raise InvalidDeviceID(UNKNOWN)
 
 
 async def _revoke(app: "Moorline", device: str) -> None:

@@ -14,16 +14,19 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
 from moorline.errors import (
+    AlreadyLinked,
     InternalError,
     InvalidContext,
     InvalidDeviceID,
     InvalidMessage,
+    LinkRefused,
     MessageSetAside,
     MoorlineError,
     NothingWaits,
     SessionBusy,
     StaleTurn,
     StoreUnavailable,
+    TooManyTries,
     TurnTimeout,
     UsageError,
 )
@@ -51,10 +54,12 @@ STATUSES: Mapping[type[Exception], int] = {
     InvalidContext: 400,
     InvalidDeviceID: 400,
     Unidentified: 401,
+    LinkRefused: 404,
     NotFound: 404,
     MethodNotAllowed: 405,
     NotAcceptable: 406,
     BodyTooSlow: 408,
+    AlreadyLinked: 409,
     MessageSetAside: 409,
     NothingWaits: 409,
     SessionBusy: 409,
@@ -63,6 +68,7 @@ STATUSES: Mapping[type[Exception], int] = {
     InvalidMessage: 422,
     InvalidRequest: 422,
     TooManyRequests: 429,
+    TooManyTries: 429,
     IssuerUnavailable: 503,
     StoreUnavailable: 503,
     UsageError: 503,
@@ -153,7 +159,7 @@ def _ours(error: MoorlineError, *, logged: bool = False) -> Problem:
     if status in _HIDDEN and not logged:
         logger.error("A request of %s failed: %s: %s", error.device_id, type(error).__name__, error)
     retryable = error.retryable or isinstance(error, UsageError)
-    wait = error.retry_after if isinstance(error, SessionBusy) else RETRY
+    wait = error.retry_after if isinstance(error, SessionBusy | TooManyTries) else RETRY
     again = retryable and status in _SOON
     return Problem(
         status=status,

@@ -22,6 +22,7 @@ from moorline.http.auth_modes import auth_for
 from moorline.http.device_auth import Caller
 from moorline.http.guard import JSON, Guard, caller_of
 from moorline.http.limits import RateLimits
+from moorline.http.linking import linking
 from moorline.http.openapi import identification, problems
 from moorline.http.schemas import (
     MESSAGE_ID,
@@ -90,6 +91,7 @@ def router(
     outer.include_router(_messages(moorline, guard, values), dependencies=[identification(mode or "none")])
     outer.include_router(_stopping(moorline, guard), dependencies=[identification(mode or "none")])
     outer.include_router(_conversation(moorline, guard), dependencies=[identification(mode or "none")])
+    outer.include_router(linking(moorline, guard), dependencies=[identification(mode or "none")])
     if isinstance(auth, Signed):
         outer.include_router(_devices(auth, guard))
     outer.include_router(_health(moorline, guard))
@@ -185,7 +187,8 @@ def _conversation(moorline: Moorline, guard: Guard) -> APIRouter:
 
     @routes.delete("/device", status_code=204, response_class=Response)
     async def erase_device(request: Request, caller: CallerOf) -> None:
-        """Removes everything of the device, for good, and revokes its tokens."""
+        """Removes everything of the device, for good, and revokes its tokens. What it said in a conversation that it
+        shares stays there without its name."""
         await moorline.erase(caller.device_id)
         request.state.moorline_caller = replace(caller, renewed_token=None)
 

@@ -129,6 +129,38 @@ class DeviceBody(BaseModel):
     expires_at: datetime
 
 
+class CodeBody(BaseModel):
+    """A code with which another device can join this one's conversation."""
+
+    code: str = Field(description="Eight letters and digits, with a hyphen in between.")
+    expires_in: float = Field(description="Seconds for which it can be used, once.")
+
+
+class LinkBody(_Model):
+    """The code that the other device was given."""
+
+    code: str = Field(min_length=1, max_length=32, description="Case and hyphens do not matter.")
+
+
+class LinkedBody(BaseModel):
+    """One of the devices that have the same conversation."""
+
+    this: bool = Field(description="Whether it is the device that asks.")
+    linked_at: datetime | None = Field(description="When it joined; null: it was the first.")
+
+
+class DevicesBody(BaseModel):
+    """The devices that have the same conversation, without their IDs."""
+
+    devices: list[LinkedBody]
+
+
+class UnlinkedBody(BaseModel):
+    """Whether the device has left a conversation."""
+
+    unlinked: bool = Field(description="False: it shares none.")
+
+
 class HealthBody(BaseModel):
     """How the process is."""
 
