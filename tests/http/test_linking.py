@@ -107,3 +107,9 @@ async def test_wrong_codes_are_counted_by_the_address_that_sends_them(client: ht
     assert (refused.status_code, refused.json()["error"]) == (429, "TooManyTries")
     assert 3000 < int(refused.headers["Retry-After"]) <= 3600
     assert refused.json()["retryable"]
+
+
+async def test_a_path_names_all_of_its_methods(client: httpx2.AsyncClient) -> None:
+    for path, methods in (("link", "DELETE, POST"), ("devices", "GET, POST"), ("transcript", "GET")):
+        refused = await client.options(f"/v1/{path}")
+        assert (refused.status_code, refused.headers["Allow"]) == (405, methods)

@@ -203,7 +203,11 @@ def _bound(config: Config) -> socket:
     return listening
 
 
-async def _problem(_: Request, error: Exception) -> Response:
+async def _problem(request: Request, error: Exception) -> Response:
     response = Problem.of(error).response()
+    # The framework names the methods of one route only, and a path may have several.
+    methods = request.app.openapi()["paths"].get(request.scope["path"])
+    if methods and "Allow" in response.headers:
+        response.headers["Allow"] = ", ".join(sorted(map(str.upper, methods)))
     response.headers.update({**guard.HEADERS, "Content-Security-Policy": API_ONLY})
     return response
