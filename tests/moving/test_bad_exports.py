@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
-from moorline.errors import BadExport, ConfigurationError, SchemaMismatch
+from moorline.errors import BadExport, ConfigurationError, MoorlineError, SchemaMismatch
 from moorline.moving import lines as format_of
 from moorline_migrations import CORE, migrate
 
 from ..conftest import fresh_database
 from ..runtime.test_erasure import OURS, THEIRS
-from .moves import contents, exported, file_of, imported, lines_of, results
+from .moves import contents, execute, exported, file_of, imported, lines_of, results
 
 Lines = list[dict[str, Any]]
 
@@ -68,6 +70,20 @@ async def nothing_comes_of(dsn: str, file: bytes, match: str) -> None:
         (opening() + conversation({"kind": "row", "table": "pg_authid", "row": {}}), "does not move"),
         (opening() + conversation({"kind": "row", "table": 'x"; DROP TABLE y; --', "row": {}}), "does not move"),
         (opening() + conversation({"kind": "row", "table": "conversation_turns", "row": {"turn_no": 1}}), "damaged"),
+        (
+            opening()
+            + conversation(
+                {"kind": "row", "table": "conversation_states", "row": {"device_id": "d1", "leads_to": "victim"}}
+            ),
+            "leads out",
+        ),
+        (
+            opening()
+            + conversation(
+                {"kind": "row", "table": "conversation_messages", "row": {"device_id": "d1", "joins": "victim"}}
+            ),
+            "leads out",
+        ),
         (opening() + conversation({"kind": "run", "sql": "DROP TABLE conversation_turns"}), "damaged"),
     ],
 )
@@ -175,3 +191,43 @@ async def test_a_device_id_that_moorline_would_not_accept_is_refused(untouched: 
     assert [each.result for each in told] == ["refused"]
     assert "device ID" in told[0].why
     assert (await contents(untouched))["conversation_turns"] == []
+
+
+def mutated(file: bytes, chance: random.Random) -> bytes:
+    """The file with some of its bytes or lines changed."""
+    rows = file.splitlines(keepends=True)
+    place = chance.randrange(len(rows))
+    match chance.randrange(5):
+        case 0:
+            del rows[place]
+        case 1:
+            rows.insert(place, rows[chance.randrange(len(rows))])
+        case 2:
+            other = chance.randrange(len(rows))
+            rows[place], rows[other] = rows[other], rows[place]
+        case 3:
+            at = chance.randrange(len(rows[place]))
+            rows[place] = rows[place][:at] + bytes([chance.randrange(256)]) + rows[place][at + 1 :]
+        case _:
+            rows[place] = rows[place].replace(b'"1"', b'"' + chance.choice([b"-1", b"9e99", b"x", b"\\u0000"]) + b'"')
+    return b"".join(rows)
+
+
+async def import_mutations(talked: str, dsn: str, seeds: range) -> None:
+    file, accepted = await exported(talked), 0
+    for seed in seeds:
+        chance = random.Random(seed)  # noqa: S311
+        with suppress(MoorlineError):
+            await imported(dsn, mutated(file, chance))
+            accepted += 1
+        await execute(dsn, "SELECT moorline_erase_everywhere(d) FROM unnest($1::text[]) d", [OURS, THEIRS])
+    assert 0 < accepted < len(seeds)
+
+
+async def test_whatever_is_changed_in_a_file_only_our_errors_come_of_it(talked: str, dsn: str) -> None:
+    await import_mutations(talked, dsn, range(40))
+
+
+@pytest.mark.laboratory
+async def test_whatever_is_changed_in_a_file_only_our_errors_come_of_it_often(talked: str, dsn: str) -> None:
+    await import_mutations(talked, dsn, range(40, 1500))

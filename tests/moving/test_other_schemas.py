@@ -127,9 +127,15 @@ async def test_devices_that_share_a_conversation_move_together_or_not_at_all(dsn
         for device in ("a", "b", "c"):
             await moorline.run("hair hello", {"device_id": device})
     await execute(dsn, "UPDATE conversation_states SET leads_to = 'a' WHERE device_id = 'b'")
+    await execute(
+        dsn,
+        "INSERT INTO conversation_messages (device_id, message_id, arrival, text, status, joins)"
+        " VALUES ('c', 'm', 9, '', 'waiting', 'a')",
+    )
     everything, one = await exported(dsn), await exported(dsn, "b")
     starts = [line["devices"] for line in lines_of(everything) if line["kind"] == "conversation"]
     assert starts == [["a", "b"], ["c"]]
+    assert not any(line.get("row", {}).get("joins") for line in lines_of(everything))
     assert [line["devices"] for line in lines_of(one) if line["kind"] == "conversation"] == [["a", "b"]]
 
     await migrate(empty_dsn, components=SHIPPED)

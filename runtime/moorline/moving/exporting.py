@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from moorline.errors import InvalidDeviceID
 from moorline.moving.lines import Closing, Finish, Start, line_of, opening_line, row_line
-from moorline.moving.tables import DEVICE, STATES, Layout, Reference, Table, quoted, read_layout
+from moorline.moving.tables import DEVICE, JOINS, LEADS_TO, STATES, Layout, Reference, Table, quoted, read_layout
 from moorline_checkpoint.devices import is_uuid
 from moorline_migrations.errors import store_errors
 
@@ -128,6 +128,8 @@ class _Exporting:
             for table in self._layout.of_devices:
                 if (where := is_device(table, device)) is None:
                     continue
+                if JOINS in table.types:
+                    where += f" AND t.{JOINS} IS NULL"
                 names = ", ".join(f"t.{quoted(name)}" for name in table.key) or "1"
                 async for record in self._rows(f"{rows_of(self._layout, table, where)} ORDER BY {names}", device):
                     if not count:
@@ -154,7 +156,7 @@ class _Exporting:
     async def linked(self, device: str) -> Sequence[str]:
         """The device with all that share a conversation with it, directly or through others."""
         states = self._layout.tables[STATES]
-        if "leads_to" not in states.types or is_device(states, device) is None:
+        if LEADS_TO not in states.types or is_device(states, device) is None:
             return [device]
         uuids = states.types[DEVICE] == "pg_catalog.uuid"
         hyphens = "'^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'"

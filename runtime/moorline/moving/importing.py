@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, BinaryIO, Literal
 from moorline.errors import ConfigurationError, InvalidDeviceID, SchemaMismatch
 from moorline.moving.exporting import AS_TEXT
 from moorline.moving.lines import Closing, Finish, Line, Lines, Opening, Row, Start
-from moorline.moving.tables import DEVICE, STATES, Layout, Table, read_layout
+from moorline.moving.tables import DEVICE, JOINS, LEADS_TO, STATES, Layout, Table, read_layout
 from moorline.moving.writing import Batch, Refused, Tables
 from moorline_checkpoint.device_key import DeviceKey
 from moorline_checkpoint.devices import require_device_id
@@ -123,6 +123,9 @@ class _Importing:
             self._skip()
             self._tell(Outcome(what=what, result="refused", why=str(refused)))
         else:
+            if not part.compares:
+                for device in devices:
+                    self._database.lock_changed(device)
             self._tell(Outcome(what=what, result="unchanged" if part.compares else "imported", rows=count))
 
     async def _known(self, connection: Connection, devices: Sequence[str]) -> bool:
@@ -164,6 +167,8 @@ class _Importing:
     def _require_own(self, table: Table, row: Mapping[str, str | None], devices: Sequence[str]) -> None:
         if not table.of_devices or row.get(DEVICE) not in devices:
             raise self._lines.bad("A row belongs to none of the devices of its conversation")
+        if row.get(JOINS) is not None or row.get(LEADS_TO) not in (None, *devices):
+            raise self._lines.bad("A device leads out of its conversation")
         self._require_referred(table, row)
 
     def _require_referred(self, table: Table, row: Mapping[str, str | None]) -> None:

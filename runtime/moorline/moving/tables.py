@@ -21,6 +21,13 @@ if TYPE_CHECKING:
 DEVICE = "device_id"
 """The column that names a row's device."""
 
+LEADS_TO = "leads_to"
+"""The column that names the conversation that a device has joined."""
+
+JOINS = "joins"
+"""The column that makes a message the wish to join another conversation, as long as somebody waits for that. Such a
+message does not move."""
+
 STATES = "conversation_states"
 """The table that may have been a backend's before, with columns of its own."""
 
