@@ -162,16 +162,9 @@ class SessionLocks:
             row = await self.database.fetchrow("get_session", pack_text(device_id))
         return None if row is None else Session(device_id, *row)
 
-    async def sessions(self) -> AsyncIterator[Session]:
+    def sessions(self) -> AsyncIterator[Session]:
         """The live sessions, by device ID. No connection is held between two of them."""
-        last = None
-        while True:
-            page = await self.database.fetch("list_locks", last, BATCH)
-            for row in page:
-                yield Session(unpack_text(row["device_id"]), row["active_agent"], row["locked_at"], row["expires_at"])
-            if len(page) < BATCH:
-                return
-            last = page[-1]["device_id"]
+        return live_sessions(self.database)
 
     @contextmanager
     def _changing(self, doing: str, device_id: str) -> Iterator[None]:
@@ -244,3 +237,15 @@ def require_agent_name(agent: str) -> None:
         raise ConfigurationError(
             f"An agent's name has 1 to {MAX_AGENT_LENGTH} printable characters; {agent!r} does not."
         )
+
+
+async def live_sessions(database: Database) -> AsyncIterator[Session]:
+    """The live sessions, by device ID. No connection is held between two of them."""
+    last = None
+    while True:
+        page = await database.fetch("list_locks", last, BATCH)
+        for row in page:
+            yield Session(unpack_text(row["device_id"]), row["active_agent"], row["locked_at"], row["expires_at"])
+        if len(page) < BATCH:
+            return
+        last = page[-1]["device_id"]

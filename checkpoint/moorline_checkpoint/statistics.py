@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from moorline_checkpoint.database import SlowStatement
@@ -40,6 +41,8 @@ class Statistics:
     """Messages that wait for their turn."""
     longest_wait: float
     """Seconds that the first of them has waited."""
+    as_of: datetime | None = None
+    """Of which moment this is, if a replica says so; None: of the moment at which the primary was asked."""
 
 
 async def statistics(database: Database, *, within: float) -> Statistics:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from moorline_checkpoint import html
+from moorline_checkpoint.replica import AsOf
 from moorline_checkpoint.turn import TurnRecord
 
 SHOWN = 50
@@ -24,7 +25,7 @@ class TranscriptEntry:
     committed_at: datetime
 
 
-class Transcript(list[TranscriptEntry]):
+class Transcript(AsOf[TranscriptEntry]):
     """Turns of a device, oldest first. A notebook shows the last of them as a table."""
 
     def _repr_html_(self) -> str:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from datetime import datetime
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
 from moorline.embedded.roles import EmbeddedDatabase
 from moorline.errors import StoreUnavailable
 from moorline.settings import Settings
+from moorline_checkpoint.database import Database
 from moorline_checkpoint.device_key import DeviceKey
 from moorline_checkpoint.people import People
+from moorline_checkpoint.replica import Readers
 from moorline_checkpoint.revocations import Revocations
 from moorline_checkpoint.saver import DeviceCheckpointer
 from moorline_checkpoint.turns import Turns
@@ -23,7 +27,8 @@ if TYPE_CHECKING:
 
     from moorline.cache.server import RedisServer
     from moorline.cache.writer import SessionWriter
-    from moorline_checkpoint.database import Database
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +41,10 @@ class Backend:
     key: DeviceKey
     revocations: Revocations
     people: People
+    readers: Readers
+    """Where reads go that a replica may answer."""
+    replica_turns: Turns | None
+    """The turns as the replica has them."""
     writer: SessionWriter | None = None
     """Writes sessions to Redis, if there is one."""
 
@@ -43,7 +52,19 @@ class Backend:
         """Closes the connections of the running event loop."""
         if self.writer is not None:
             await self.writer.close()
+        await self.readers.close()
         await self.saver.close()
+
+    async def read(
+        self, ask: Callable[[Turns], Awaitable[T]], *, question: Hashable | None = None
+    ) -> tuple[T, datetime | None]:
+        """`Readers.read` for what the turns of a database know."""
+
+        async def on(database: Database) -> T:
+            replica = None if database is self.saver.database else self.replica_turns
+            return await ask(replica or self.turns)
+
+        return await self.readers.read(on, question=question)
 
 
 async def open_backend(
@@ -90,16 +111,38 @@ async def open_backend(
     except BaseException:
         await saver.close()
         raise
-    turns = Turns(
-        saver.database,
+    turns_on = partial(
+        Turns,
         default_ttl=settings.default_session_ttl,
         keep_turns=settings.keep_turns,
         queue_max=settings.queue_max,
     )
+    replica = replica_of(settings)
     revocations = Revocations(saver.database)
     people = People(saver.database, key=revocations.key, default_ttl=settings.default_session_ttl)
     writer = _writing(redis, saver.database, revocations)
-    return Backend(saver=saver, turns=turns, key=key, revocations=revocations, people=people, writer=writer)
+    return Backend(
+        saver=saver,
+        turns=turns_on(saver.database),
+        key=key,
+        revocations=revocations,
+        people=people,
+        readers=Readers(saver.database, replica, max_lag=settings.replica_max_lag),
+        replica_turns=None if replica is None else turns_on(replica),
+        writer=writer,
+    )
+
+
+def replica_of(settings: Settings) -> Database | None:
+    """The replica that the settings name; connections are made when it is read."""
+    if settings.replica_url is None:
+        return None
+    return Database(
+        settings.replica_url,
+        schema=settings.schema_name,
+        pool_size=settings.pool_max,
+        statement_cache_size=settings.statement_cache_size,
+    )
 
 
 def _redis_server(url: str) -> RedisServer:

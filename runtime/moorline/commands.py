@@ -21,8 +21,10 @@ from moorline_migrations.plain import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime
 
     from moorline.runtime import Moorline
+    from moorline_checkpoint.database import Database
     from moorline_checkpoint.sessions import Session
     from moorline_checkpoint.transcripts import Transcript
     from moorline_migrations.components import Migrations
@@ -253,12 +255,25 @@ async def _migrate(settings: Settings, components: "Sequence[Migrations]", *, st
 
 async def _sessions(settings: Settings) -> "list[Session]":
     from moorline.backend import open_backend
+    from moorline_checkpoint.sessions import live_sessions
 
     backend = await open_backend(settings)
+
+    async def listed(database: "Database") -> "list[Session]":
+        return [session async for session in live_sessions(database)]
+
     try:
-        return [session async for session in backend.saver.sessions()]
+        found, as_of = await backend.readers.read(listed)
+        _tell_moment(as_of)
+        return found
     finally:
         await backend.close()
+
+
+def _tell_moment(as_of: "datetime | None") -> None:
+    """Says of which moment an answer is, if a replica gave it."""
+    if as_of is not None:
+        typer.echo(f"As of {as_of:%Y-%m-%d %H:%M:%S %Z}, from the replica.", err=True)
 
 
 def _show_line(cells: "Sequence[str]", *, err: bool = False) -> None:
@@ -282,10 +297,12 @@ def _show_table(found: "list[Session]") -> None:
 async def _turns(app: "Moorline", device: str | None) -> list[tuple[str, ...]]:
     if device is None:
         async with app as moorline:
-            return [
-                (each.device_id, each.message_id, f"{each.attempts} attempts", each.error, each.received_at.isoformat())
-                for each in await moorline.dead_letters()
-            ]
+            letters = await moorline.dead_letters()
+        _tell_moment(letters.as_of)
+        return [
+            (each.device_id, each.message_id, f"{each.attempts} attempts", each.error, each.received_at.isoformat())
+            for each in letters
+        ]
     return [
         (str(entry.record.turn_no), entry.record.agent or "manager", *entry.texts, entry.record.reply)
         for entry in await _transcript(app, device)
@@ -296,7 +313,9 @@ async def _transcript(app: "Moorline", device: str) -> "Transcript":
     async with app as moorline:
         if not await moorline.known(device):
             raise InvalidDeviceID(UNKNOWN)
-        return await moorline.transcript(device)
+        found = await moorline.transcript(device)
+    _tell_moment(found.as_of)
+    return found
 
 
 _Lines = list[tuple[str, ...]]

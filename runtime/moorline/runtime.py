@@ -32,6 +32,7 @@ from moorline.turn_queue import TurnQueue
 from moorline.upkeep import Upkeep
 from moorline_checkpoint.pools import PoolUse
 from moorline_checkpoint.queue import DeadLetter
+from moorline_checkpoint.replica import AsOf
 from moorline_checkpoint.revocations import Revocations
 from moorline_checkpoint.transcripts import Transcript
 from moorline_migrations.components import CORE, Migrations, distinct
@@ -207,10 +208,12 @@ class Moorline(Locks, People, Upkeep):
         with only_ours():
             return await self._queue.recover(on_reply, on_failure)
 
-    async def dead_letters(self) -> list[DeadLetter]:
-        """Messages that were set aside because they failed too often, the latest first."""
+    async def dead_letters(self) -> AsOf[DeadLetter]:
+        """Messages that were set aside because they failed too often, the latest first. May come from a replica, and is
+        at most a second old then and otherwise."""
         with only_ours():
-            return await self._backend.turns.dead_letters()
+            letters, as_of = await self._backend.read(lambda turns: turns.dead_letters(), question="dead letters")
+            return AsOf(letters, as_of=as_of)
 
     async def requeue(self, device_id: str, message_id: str | int) -> Reply | None:
         """Puts a message that was set aside back into its device's queue, behind those that wait, and returns its
@@ -235,13 +238,15 @@ class Moorline(Locks, People, Upkeep):
     ) -> Transcript:
         """The committed turns of the device's conversation with their messages, oldest first: all of them, or the last
         `limit` of those before the turn number `before`. The text of a `Resume` is its value. With `own` those of the
-        conversation that a linked device had before, unless others share that by now."""
+        conversation that a linked device had before, unless others share that by now. If a replica answers
+        (`MOORLINE_REPLICA_URL`), `as_of` of the transcript is the moment up to which it has all turns."""
         with only_ours():
             device_id = await self._device(device_id)
-            entries = await self._backend.turns.transcript(device_id, before=before, limit=limit, own=own)
-            return Transcript(
-                replace(each, record=replace(each.record, usage=usage_of(each.record))) for each in entries
+            entries, as_of = await self._backend.read(
+                lambda turns: turns.transcript(device_id, before=before, limit=limit, own=own)
             )
+            shown = (replace(each, record=replace(each.record, usage=usage_of(each.record))) for each in entries)
+            return Transcript(shown, as_of=as_of)
 
     async def pending(self, device_id: str) -> Interrupt | None:
         """The question that the device's last turn asked, if it still waits for an answer."""

@@ -160,6 +160,12 @@ class Settings(EnvironmentSettings):
     """The PostgreSQL that holds everything, also in SQLAlchemy's `postgresql+asyncpg://` spelling. Unset: an
     embedded PostgreSQL in the data folder."""
 
+    replica_url: Annotated[_Text, AfterValidator(_plain_dsn)] | None = Field(default=None, repr=False)
+    """A streaming replica of that database, which answers transcripts, lists, statistics and exports."""
+
+    replica_max_lag: _Seconds = 60
+    """Seconds that the replica may be behind; if it is further, the primary answers."""
+
     schema_name: Annotated[_Text, AfterValidator(_schema_name)] = Field(
         default="public", validation_alias="MOORLINE_SCHEMA"
     )

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol, overload
 
 from moorline.cleanup import CleanedUp, clean_up
 from moorline.errors import only_ours
 from moorline.since import Since, since_in
 from moorline.stats import Stats, stats_of
-from moorline_checkpoint.figures import figures
+from moorline_checkpoint.figures import Figures, figures
 from moorline_checkpoint.statistics import Statistics, statistics
 
 if TYPE_CHECKING:
     from moorline.backend import Backend
     from moorline.settings import Settings
+    from moorline_checkpoint.database import Database
 
 STATS_WITHIN = 2.0
 """Seconds that statistics may take."""
@@ -42,14 +44,19 @@ class Upkeep:
 
         With `since` also what they have done: sessions, turns, people, tokens and, by `MOORLINE_PRICES`, money, since
         the beginning of the UTC day of a moment, or of so long ago (`"7d"`, a date, a `datetime`, a `timedelta`).
-        Raises `ConfigurationError` for what can be no such time."""
+        Raises `ConfigurationError` for what can be no such time.
+
+        May come from a replica (`as_of`, of the statistics); asked again within a second, it says the same again."""
         with only_ours():
-            database = self._backend.saver.database
             moment = None if since is None else since_in(since)
-            now = await statistics(database, within=STATS_WITHIN)
-            if moment is None:
-                return now
-            return stats_of(now, await figures(database, moment), self.settings.prices)
+
+            async def ask(database: Database) -> tuple[Statistics, Figures | None]:
+                now = await statistics(database, within=STATS_WITHIN)
+                return now, None if moment is None else await figures(database, moment)
+
+            (now, found), as_of = await self._backend.readers.read(ask, question=("stats", moment))
+            now = replace(now, as_of=as_of)
+            return now if found is None else stats_of(now, found, self.settings.prices)
 
     async def set_ttl(self: _Runtime, device_id: str, seconds: int | None) -> None:
         """How many seconds after the last activity the sessions of this person end from now on, the present one

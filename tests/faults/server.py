@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, Self
+from urllib.parse import urlsplit
 
 import asyncpg
 
@@ -42,6 +43,29 @@ class Server:
         finally:
             server._stop("immediate")
             os.close(token)
+
+    @classmethod
+    @contextmanager
+    def following(cls, primary: Self, folder: Path) -> Iterator[Self]:
+        """A streaming replica of another server, started now and stopped at the end."""
+        made = primary._cluster
+        made.copy(folder, primary._dsn("postgres"))
+        (folder / "standby.signal").touch()
+        with (folder / "postgresql.auto.conf").open("a") as settings:
+            settings.write(f"primary_conninfo = 'host={made.folder} port=5432 user=postgres'\n")
+        cluster = Cluster.at(folder)
+        token = os.open(folder.parent / "server.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        replica = cls(cluster, token)
+        cluster.start(token=token)
+        try:
+            yield replica
+        finally:
+            replica._stop("immediate")
+            os.close(token)
+
+    def same_database(self, dsn: str) -> str:
+        """The DSN of this server's database that has the name of another server's."""
+        return self._dsn(urlsplit(dsn).path.removeprefix("/"))
 
     @contextmanager
     def database(self) -> Iterator[str]:

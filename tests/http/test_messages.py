@@ -138,7 +138,7 @@ def test_the_session_says_who_holds_it_until_it_is_erased(served: Served) -> Non
         assert held["since"] < held["expires_at"]
         assert client.delete("/v1/device").status_code == 204
         assert client.get("/v1/session").json() == nobody
-        assert client.get("/v1/transcript").json() == {"turns": [], "next": None}
+        assert client.get("/v1/transcript").json() == {"turns": [], "next": None, "as_of": None}
         assert client.delete("/v1/device").status_code == 204
 
 

@@ -54,6 +54,8 @@ def test_every_setting_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch
         "MOORLINE_ON_CANCEL": "release",
         "MOORLINE_ON_STORE_DOWN": "stateless",
         "MOORLINE_DEVICE_IDS": "uuid",
+        "MOORLINE_REPLICA_URL": "postgresql+asyncpg://there/name",
+        "MOORLINE_REPLICA_MAX_LAG": "5",
         "MOORLINE_DEVICE_KEYS": "wa_id, user_id",
         "MOORLINE_CHANNELS": "WhatsApp,web",
         "MOORLINE_REQUIRE_MESSAGE_ID": "true",
@@ -68,6 +70,8 @@ def test_every_setting_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch
         monkeypatch.setenv(name, value)
     expected = {
         "database_url": "postgresql://here/name",
+        "replica_url": "postgresql://there/name",
+        "replica_max_lag": 5,
         "schema_name": "chat",
         "data": Path("/var/data"),
         "pool_max": 7,

@@ -171,6 +171,7 @@ def _conversation(moorline: Moorline, guard: Guard) -> APIRouter:
         return {
             "turns": [_turn(each) for each in reversed(turns)],
             "next": turns[0].record.turn_no if len(found) > limit else None,
+            "as_of": found.as_of,
         }
 
     @routes.get("/session", response_model=SessionBody)

@@ -104,6 +104,9 @@ class TranscriptBody(BaseModel):
 
     turns: list[TurnBody] = Field(description="The newest turn first.")
     next: int | None = Field(description="The `before` of the next page; null: there is none.")
+    as_of: datetime | None = Field(
+        description="The moment up to which all turns are there, if a replica answered; null: all until now are."
+    )
 
 
 class SessionBody(BaseModel):

@@ -10,6 +10,7 @@ from contextlib import aclosing, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from moorline.backend import replica_of
 from moorline.context import stored_device_id
 from moorline.embedded.roles import EmbeddedDatabase
 from moorline.errors import ConfigurationError
@@ -18,6 +19,7 @@ from moorline.moving.importing import Outcome, import_lines
 from moorline.settings import Settings
 from moorline_checkpoint.database import Database
 from moorline_checkpoint.device_key import DeviceKey
+from moorline_checkpoint.replica import Readers
 from moorline_migrations.components import CORE, Migrations
 from moorline_migrations.plain import one_line
 from moorline_migrations.runner import check
@@ -29,10 +31,10 @@ async def export_to(
     """Exports the conversation of a device, or all, into a new file that only its owner can read, or to standard
     output. If that fails, no file is left. Returns what was exported."""
     counts = Counts()
-    async with _database(settings, components) as database:
+    async with _database(settings, components) as database, _replica(settings, database) as source:
         if device_id is not None:
             device_id = await DeviceKey(database).spelled(stored_device_id(device_id, settings))
-        lines = export(database, components=components, device_id=device_id, counts=counts)
+        lines = export(source, components=components, device_id=device_id, counts=counts)
         with _new_file(file) as out:
             async with aclosing(lines):
                 async for line in lines:
@@ -77,6 +79,17 @@ async def _database(settings: Settings, components: Sequence[Migrations]) -> Asy
         yield database
     finally:
         await database.close()
+
+
+@asynccontextmanager
+async def _replica(settings: Settings, primary: Database) -> AsyncIterator[Database]:
+    """The replica, if there is one that may be read, else the primary."""
+    readers = Readers(primary, replica_of(settings), max_lag=settings.replica_max_lag)
+    try:
+        replica, _ = await readers.fit()
+        yield replica or primary
+    finally:
+        await readers.close()
 
 
 @contextmanager
