@@ -37,7 +37,7 @@ async def test_a_conversation_that_has_gone_on_is_not_set_back(talked: str) -> N
 async def test_a_time_that_somebody_else_has_booked_refuses_the_conversation(talked: str) -> None:
     file = await exported(talked, OURS)
     async with app(talked) as runtime:
-        await runtime.erase(OURS)
+        await runtime.erase(OURS, scope="person")
     await execute(
         talked,
         "UPDATE appointments a SET provider_id = o.provider_id, during = o.during FROM appointments o"

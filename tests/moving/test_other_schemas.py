@@ -144,6 +144,29 @@ async def test_devices_that_share_a_conversation_move_together_or_not_at_all(dsn
     assert results(await imported(empty_dsn, everything)) == {"a, b": "refused", "c": "imported"}
 
 
+async def test_linked_devices_share_their_conversation_after_a_round_trip(dsn: str) -> None:
+    async with runtime(dsn) as moorline:
+        await moorline.run("hair one", {"device_id": "laptop"})
+        await moorline.run("hair own", {"device_id": "phone"})
+        await moorline.link("phone", await moorline.link_code("laptop"))
+        said = await moorline.run("two", {"device_id": "phone", "message_id": "m"})
+        shared, own = await moorline.transcript("laptop"), await moorline.transcript("phone", own=True)
+        linked = await moorline.devices("phone")
+        file = await exported(dsn, "phone")
+        assert await moorline.erase("phone", scope="person")
+        assert await moorline.transcript("laptop") == []
+
+    assert results(await imported(dsn, file)) == {"laptop, phone": "imported"}
+
+    async with runtime(dsn) as moorline:
+        assert await moorline.transcript("phone") == shared
+        assert await moorline.transcript("phone", own=True) == own
+        assert await moorline.devices("laptop") == linked
+        again = await moorline.run("two", {"device_id": "phone", "message_id": "m"})
+        assert (again, again.replayed) == (said, True)
+        assert await moorline.run("three", {"device_id": "laptop"}) == "hair 3: three"
+
+
 async def test_nobody_gets_into_a_conversation_that_is_imported(dsn: str, empty_dsn: str) -> None:
     async with runtime(dsn) as moorline:
         await moorline.run("hair hello", {"device_id": "a"})

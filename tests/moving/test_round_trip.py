@@ -17,7 +17,7 @@ from .moves import contents, execute, exported, imported, lines_of, results
 async def erase(dsn: str, *devices: str) -> None:
     async with app(dsn) as runtime:
         for device in devices:
-            assert await runtime.erase(device)
+            assert await runtime.erase(device, scope="person")
 
 
 def of_device(table: list[str], device: str) -> bool:
