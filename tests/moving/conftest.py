@@ -30,7 +30,6 @@ def talked(templates: Templates, server_dsn: str) -> Iterator[str]:
         for device in (OURS, THEIRS):
             await talk(dsn, device)
             await connection.execute(ENDED, device)
-            await connection.execute("INSERT INTO moorline_people VALUES ('person ' || $1, $1)", device)
         await connection.close()
 
     with fresh_database(server_dsn, templates("moorline_talked", fill)) as fresh:

@@ -24,6 +24,13 @@ from moorline_agents.transport import Call, ModelReply, ModelRequest, rule_clien
 from moorline_checkpoint.transcripts import TranscriptEntry
 from tests.turns.runtimes import execute
 
+
+@pytest.fixture(autouse=True)
+def asked_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is asked again within a second comes from the database here, not from memory."""
+    monkeypatch.setattr("moorline_checkpoint.recent.WITHIN", 0.0)
+
+
 TALKS = {
     "ann": ["hair please", "and then?", "bye"],
     "ben": ["hair please", "nails instead", "bye", "hair again"],
