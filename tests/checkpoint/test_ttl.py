@@ -125,7 +125,9 @@ async def test_a_session_until_a_moment_ends_then_whatever_happens(dsn: str, sav
     assert turn.holder == "hair"
     turn.set_lock("hair", None, agent_ttl=86_400)
     await turns.commit(turn, record(turn))
-    await let_pass(dsn, 700)
+    await let_pass(dsn, 500)
+    assert await saver.get_session_lock(DEVICE) == "hair"
+    await let_pass(dsn, 200)
     assert await saver.get_session_lock(DEVICE) is None
     assert (await claim(turns, message("m2"))).holder is None
     (waits,) = await execute(dsn, "SELECT expired_at FROM expired_sessions")

@@ -78,6 +78,8 @@ async def test_figures_of_many_turns_are_there_in_seconds(
     assert sum(each.input_tokens for each in found.tokens) == by_hand["turns"] * 1012
     assert found.sessions.ended["released"] > turns / 10
     assert asked < within
+    if turns < 1_000_000:
+        return
     with capsys.disabled():
         print(  # noqa: T201 - the figures that the laboratory is asked for
             f"\n{turns:,} turns, {DAYS} days in {asked:.1f} s, one day in {of_a_day:.2f} s, rolled up in"

@@ -279,6 +279,8 @@ CREATE TABLE @schema.conversation_days (
     PRIMARY KEY (device_id, day, agent, model)
 );
 
+CREATE INDEX conversation_days_day ON @schema.conversation_days USING brin (day) WITH (autosummarize = on);
+
 CREATE INDEX conversation_turns_committed_at ON @schema.conversation_turns
     USING brin (committed_at) WITH (autosummarize = on);
 
