@@ -101,7 +101,7 @@ async def test_messages_that_are_merged_are_fewer_turns_and_none_is_lost(dsn: st
 
 
 async def test_a_full_queue_is_asked_again_until_it_has_room(dsn: str) -> None:
-    async with echo_moorline(Settings(database_url=dsn, queue_max=2)) as moorline:
+    async with echo_moorline(Settings(database_url=dsn, queue_max=2, device_keys=frozenset({"wa_id"}))) as moorline:
         report = await run_load(replace(PLAN, same_device=True), in_process(moorline))
     assert report.good
     assert report.again["SessionBusy"] > 0
@@ -226,7 +226,7 @@ def test_options_that_do_not_go_together_are_refused(arguments: tuple[str, ...],
 def test_ctrl_c_ends_it_with_what_there_is_and_leaves_nothing(dsn: str, processes: str) -> None:
     process = subprocess.Popen(
         [PROGRAM, "load", "--devices", "4", "--turns", "1000", "--latency", "0.1", "--processes", processes],
-        env=environment(dsn),
+        env=environment(dsn) | {"PYTHONIOENCODING": "ascii"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -240,6 +240,7 @@ def test_ctrl_c_ends_it_with_what_there_is_and_leaves_nothing(dsn: str, processe
     assert re.search(r"messages answered  [1-9]\d* of 4,000", out)
     assert re.search(r"lost  0\n +mixed  0\n +duplicated  0\n", out)
     assert "It was stopped early" in out
+    assert re.search(r"ms to .*  #+ \d", out)
     assert asyncio.run(_turns(dsn)) == 0
 
 

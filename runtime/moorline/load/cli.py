@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from io import TextIOWrapper
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -45,6 +46,8 @@ async def load(
             report = await _shown(plan, target, stop)
         finally:
             loop.remove_signal_handler(signal.SIGINT)
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
     sys.stdout.write("".join(f"{one_line(line)}\n" for line in summary(report, bar=_bar())))
     return report.good
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 from uuid import uuid4
 
+from moorline.context import TurnContext
 from moorline.runtime import Moorline
 
 
@@ -56,7 +57,7 @@ class InProcess:
         return str(uuid4())
 
     async def send(self, device_id: str, text: str, message_id: str) -> Answer:
-        context = {"device_id": device_id, "message_id": message_id, "on_cancel": "release"}
+        context = TurnContext(device_id=device_id, message_id=message_id, on_cancel="release")
         reply = await self.moorline.run(text, context)
         return Answer(text=str(reply), turn_no=reply.turn_no)
 
