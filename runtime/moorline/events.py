@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 from moorline.errors import MoorlineError
 from moorline.reply import Interrupt, Reply
@@ -184,6 +184,8 @@ Event = (
     | TurnFinished
     | TurnFailed
 )
+
+EVENT_TYPES: tuple[type[Event], ...] = get_args(Event)
 
 
 def _json(value: Any) -> Any:

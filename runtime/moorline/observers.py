@@ -12,13 +12,13 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import Any, cast
 
-from moorline.events import Event
+from moorline.events import EVENT_TYPES, Event
 
 logger = logging.getLogger("moorline.observers")
 
 Observer = Callable[[Event], Awaitable[None] | None]
 """Gets one event. If it is async, it runs on the loop of the turns and must not block; otherwise in a thread of its
-own."""
+own. If it has an attribute `takes`, types of events, it gets those only."""
 
 MOST = 10_000
 """Events that may wait for an observer; more are dropped."""
@@ -37,11 +37,11 @@ class Observers:
     def __init__(self, observers: Sequence[Observer]) -> None:
         """To be called on the loop of the turns."""
         self._watches = [_OnLoop(each) if _is_async(each) else _InThread(each) for each in observers]
-
-    @property
-    def hears(self) -> tuple[Callable[[Event], None], ...]:
-        """What has to be given each event, on the loop of the turns."""
-        return tuple(watch.hear for watch in self._watches)
+        self.hears: dict[type[Event], list[Callable[[Event], None]]] = {}
+        """What has to be given the events of each type, on the loop of the turns."""
+        for observer, watch in zip(observers, self._watches, strict=True):
+            for kind in getattr(observer, "takes", EVENT_TYPES):
+                self.hears.setdefault(kind, []).append(watch.hear)
 
     async def close(self) -> None:
         """Waits until all events have been seen, but no longer than `PATIENCE`."""

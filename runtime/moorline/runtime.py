@@ -370,8 +370,7 @@ class Moorline(Locks, People, Upkeep):
         return await self._queue.answer(call, self._telling(hear, call.message.device_id))
 
     def _telling(self, hear: Hear | None, device_id: str) -> TurnTelling:
-        hears = () if self._opened is None else self._opened.observers.hears
-        return telling(hears if hear is None else (*hears, hear), device_id)
+        return telling({} if self._opened is None else self._opened.observers.hears, device_id, hear)
 
     async def _call(self, message: str | Resume, context: Mapping[str, Any] | TurnContext) -> Call:
         """Raises for a message that cannot be answered; nothing has been stored by then."""

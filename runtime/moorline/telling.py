@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from moorline.errors import MoorlineError
 from moorline.events import (
+    EVENT_TYPES,
     AgentStarted,
     Asked,
     Event,
@@ -32,6 +33,9 @@ from moorline_agents.telling import OnText, Silence, Telling, Why
 from moorline_checkpoint.turn import OpenTurn
 
 Hear = Callable[[Event], None]
+
+Hears = Mapping[type[Event], Sequence[Hear]]
+"""Who is told the events of a type. What nobody is told is not even made."""
 
 
 class TurnTelling(Telling, Protocol):
@@ -74,7 +78,7 @@ class Heard:
 
     heard = True
 
-    def __init__(self, hears: Sequence[Hear], *, device_id: str) -> None:
+    def __init__(self, hears: Hears, *, device_id: str) -> None:
         self._hears = hears
         self._device_id = device_id
         self._called_at = time.monotonic()
@@ -196,20 +200,26 @@ class Heard:
         if self._ended:  # a thread of the turn may outlive it
             return
         self._seq += 1
-        stamp: dict[str, Any] = {
-            "seq": self._seq,
-            "turn_no": self._turn_no,
-            "agent": self._agent,
-            "at": time.time(),
-            "device_id": self._device_id,
-        }
-        event = kind(**stamp, **what)
-        for hear in self._hears:
+        hears = self._hears.get(kind)
+        if hears is None:
+            return
+        make: Callable[..., Event] = kind
+        event = make(
+            seq=self._seq,
+            turn_no=self._turn_no,
+            agent=self._agent,
+            at=time.time(),
+            device_id=self._device_id,
+            **what,
+        )
+        for hear in hears:
             hear(event)
 
 
-def telling(hears: Sequence[Hear], device_id: str) -> TurnTelling:
-    """The telling of a turn of the device to all who listen, if anybody does."""
+def telling(hears: Hears, device_id: str, also: Hear | None = None) -> TurnTelling:
+    """The telling of a turn of the device to all who listen, if anybody does. `also` is told everything."""
+    if also is not None:
+        hears = {kind: (*hears.get(kind, ()), also) for kind in EVENT_TYPES}
     return Heard(hears, device_id=device_id) if hears else UNHEARD
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from moorline import Event, InvalidMessage, Moorline, Settings, TurnFailed, TurnFinished, TurnStarted, observers
+from moorline.events import EVENT_TYPES
 from moorline.telling import Heard
 from moorline.testing import Script
 from moorline_agents.transport import rule_client
@@ -40,6 +41,36 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 async def hours(moorline: Moorline, device: str) -> None:
     for number in range(5):
         await moorline.run("hair please", {"device_id": device, "message_id": f"m{number}"})
+
+
+async def test_an_observer_that_names_types_gets_those_only(observed: Observed) -> None:
+    every: list[Event] = []
+
+    class Ends:
+        takes = (TurnFinished, TurnFailed)
+
+        def __init__(self) -> None:
+            self.heard: list[Event] = []
+
+        async def __call__(self, event: Event) -> None:
+            self.heard.append(event)
+
+    async def all_of_it(event: Event) -> None:
+        every.append(event)
+
+    ends, alone = Ends(), Ends()
+    async with observed(ends, all_of_it) as moorline:
+        await hours(moorline, "d1")
+        streamed = [event async for event in moorline.stream("hair please", {"device_id": "d2"})]
+    assert ends.heard == [event for event in every if isinstance(event, TurnFinished)]
+    assert len(ends.heard) == 6
+    assert streamed == [event for event in every if event.device_id == "d2"]
+    assert [event.seq for event in streamed] == [*range(1, len(streamed) + 1)]
+
+    async with observed(alone) as moorline:
+        await hours(moorline, "d3")
+    expected = [event.seq for event in ends.heard if event.device_id == "d1"]
+    assert [event.seq for event in alone.heard] == expected  # numbers count what nobody took
 
 
 async def test_every_observer_gets_all_events_of_all_turns_in_order(observed: Observed) -> None:
@@ -168,7 +199,7 @@ async def test_a_caller_that_goes_away_leaves_no_turn_without_an_end(observed: O
 def test_nothing_is_told_after_the_end() -> None:
     """A thread of the turn, or a caller that gave up, may come later."""
     heard: list[Event] = []
-    telling = Heard([heard.append], device_id="d1")
+    telling = Heard({kind: [heard.append] for kind in EVENT_TYPES}, device_id="d1")
     telling.fail(InvalidMessage("empty"))
     telling.text("late")
     telling.fail(InvalidMessage("again"))

@@ -88,12 +88,12 @@ class Metrics:
             ToolFinished: self._tool_finished,
             SessionChanged: self._session_changed,
         }
+        self.takes = frozenset(self._told)
+        """The types of events that it counts."""
 
     async def __call__(self, event: Event) -> None:
         """Takes in an event."""
-        told = self._told.get(type(event))
-        if told is not None:
-            told(event)
+        self._told[type(event)](event)
 
     def session_operation_failed(self, operation: str, error: Exception) -> None:  # noqa: ARG002 - as the watcher's
         self._operations(operation).inc()
