@@ -12,6 +12,7 @@ from datetime import timedelta
 import asyncpg
 import pytest
 
+from moorline.errors import LinkRefused
 from moorline_agents.scheduling.demo import seed_demo
 from moorline_checkpoint.retention import remove_older
 from moorline_checkpoint.saver import DeviceCheckpointer
@@ -73,6 +74,33 @@ async def test_appointments_are_found_booked_moved_and_cancelled(dsn: str, salon
         await take(moorline, Step("d", "hello", 0))
         await salon.call("d", "book", service="Haircut", start="2026-06-03T10:00")
         await moorline.erase("d")
+
+
+async def test_devices_are_linked_unlinked_and_erased(dsn: str, connection: Connection) -> None:
+    async with processes(dsn, 2) as moorlines:
+        one, other = moorlines
+        for device in ("d1", "d2", "d3"):
+            await take(one, Step(device, "hello", 0))
+        with pytest.raises(LinkRefused):
+            await one.link("d2", "0000-0000")
+        await one.link("d2", await other.link_code("d1"))
+        for device in ("d1", "d2"):
+            assert "was shown" in await take(other, Step(device, "and now", 1))
+        for device in ("d3", "d4"):
+            await other.run("hello", {"device_id": device, "person_id": "ann", "message_id": "m1"})
+        await one.run("hello", {"device_id": "d3", "person_id": "bob"})
+        assert len(await one.devices("d2")) == 2
+        assert await one.transcript("d2", own=True)
+        assert not await other.stop("d2", "m1")
+        assert await one.requeue("d2", "m1") is None
+        assert await one.pending("d2") is None
+        assert await other.unlink("d2")
+        assert await other.unlink("d3")
+        assert await connection.fetchval("SELECT public.moorline_forget_codes()") == 0
+        await one.link("d1", await other.link_code("d2"))
+        assert await other.erase("d2")
+        assert await other.erase("d4", scope="person")
+        assert await other.erase("d1", scope="person")
 
 
 async def test_a_demonstration_is_filled_in(dsn: str) -> None:

@@ -561,18 +561,18 @@ DECLARE
     key @schema.conversation_states.device_id%TYPE := @schema.moorline_key(device);
     s @schema.conversation_states;
     place text;
+    id text;
 BEGIN
     SELECT l.* INTO s FROM @schema.conversation_states l WHERE l.device_id OPERATOR(pg_catalog.=) key;
-    IF s.earlier IS NOT NULL THEN
-        SELECT e.conversation INTO place
-            FROM pg_catalog.unnest(s.earlier) AS e (conversation)
-            WHERE EXISTS (
-                SELECT 1 FROM @schema.conversation_messages m
-                WHERE m.device_id = e.conversation
-                    AND m.message_id = @schema.moorline_stored_id(device, e.conversation, message))
-            LIMIT 1;
-    END IF;
-    RETURN coalesce(place, s.leads_to, device);
+    FOREACH place IN ARRAY coalesce(s.earlier, '{}'::text[]) LOOP
+        id := @schema.moorline_stored_id(device, place, message);
+        IF EXISTS (
+            SELECT 1 FROM @schema.conversation_messages m WHERE m.device_id = place AND m.message_id = id)
+        THEN
+            RETURN place;
+        END IF;
+    END LOOP;
+    RETURN coalesce(s.leads_to, device);
 END
 $$;
 
@@ -840,14 +840,15 @@ BEGIN
         END IF;
         EXIT WHEN address IS NOT NULL OR message IS NULL OR state.leads_to IS NULL AND state.earlier IS NULL;
         -- A message that was stored before the device left a conversation is dealt with there.
-        SELECT e.conversation INTO stored_in
-            FROM pg_catalog.unnest(state.earlier) AS e (conversation)
-            WHERE EXISTS (
-                SELECT 1 FROM @schema.conversation_messages m
-                WHERE m.device_id = e.conversation AND m.message_id = CASE
-                    WHEN e.conversation = device THEN message
-                    ELSE pg_catalog.concat(device, pg_catalog.chr(31), message) END)
-            LIMIT 1;
+        FOREACH place IN ARRAY coalesce(state.earlier, '{}'::text[]) LOOP
+            request := CASE
+                WHEN place = device THEN message
+                ELSE pg_catalog.concat(device, pg_catalog.chr(31), message) END;
+            SELECT m.device_id INTO stored_in
+                FROM @schema.conversation_messages m
+                WHERE m.device_id = place AND m.message_id = request;
+            EXIT WHEN FOUND;
+        END LOOP;
         place := coalesce(stored_in, state.leads_to, device);
         EXIT WHEN place = device;
         address := device;
