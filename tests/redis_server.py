@@ -13,13 +13,10 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import pytest
 from redis import Redis
 from redis.exceptions import ConnectionError
 
 REDIS = shutil.which("redis-server")
-
-needs_redis = pytest.mark.skipif(REDIS is None, reason="redis-server is not installed")
 
 
 class RedisProcess:

@@ -225,6 +225,31 @@ async def test_what_is_left_is_written_when_a_runtime_is_closed(dsn: str, redis:
         assert all([await from_redis(reader, f"d{number}") is not None for number in range(30)])
 
 
+async def test_closing_ends_although_the_client_takes_a_cancellation_for_its_own(
+    dsn: str, redis: RedisProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As redis-py does now and then while it gives a connection back."""
+    swallowed = 0
+    write = writing.SessionWriter._write
+
+    async def swallowing(self: writing.SessionWriter) -> None:
+        nonlocal swallowed
+        try:
+            if not swallowed:
+                await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            swallowed += 1
+        await write(self)
+
+    monkeypatch.setattr(writing.SessionWriter, "_write", swallowing)
+    async with reading(dsn, redis.url) as reader, asyncio.timeout(10):
+        async with runtime(dsn, redis_url=redis.url) as moorline:
+            await say(moorline, "hello")
+            await asyncio.sleep(0.1)
+        assert swallowed == 1
+        assert await from_redis(reader) is not None
+
+
 async def test_while_redis_is_gone_postgresql_answers_and_that_is_said_once(
     dsn: str, caplog: pytest.LogCaptureFixture
 ) -> None:

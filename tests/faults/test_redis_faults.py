@@ -19,7 +19,7 @@ from tests.faults.conftest import Report
 from tests.faults.laboratory import Laboratory, verify
 from tests.faults.test_faults import LEASE_SECONDS, devices
 from tests.faults.worker import chance_of
-from tests.redis_server import RedisProcess, SlowLine, needs_redis, running_redis, slow_line
+from tests.redis_server import REDIS, RedisProcess, SlowLine, running_redis, slow_line
 
 NAMES = devices(6)
 
@@ -143,7 +143,7 @@ async def read_all_the_time(reader: SessionReader) -> AsyncIterator[Read]:
     assert task.cancelled(), task.exception()
 
 
-@needs_redis
+@pytest.mark.skipif(REDIS is None, reason="redis-server is not installed")
 @pytest.mark.parametrize("way", ["direct"], indirect=True)
 async def test_redis_fails(laboratory: Laboratory, seed: int, busy: float, report: Report) -> None:
     chance = chance_of(seed)

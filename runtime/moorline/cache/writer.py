@@ -47,7 +47,7 @@ class SessionWriter:
         self._revocations = revocations
         self._tell = server.client.register_script(TELL)
         self._changed: dict[str, None] = {}
-        self._missed = False
+        self._missed = self._closing = False
         self._loop = asyncio.get_running_loop()
         self._wake, self._woken = asyncio.Event(), False
         self._task = asyncio.create_task(self._run())
@@ -71,8 +71,10 @@ class SessionWriter:
 
     async def close(self) -> None:
         """Writes what is left, if Redis and the database answer, and closes the connections to it."""
-        self._task.cancel()
-        await asyncio.wait([self._task])
+        self._closing = True
+        while not self._task.done():  # a client may take a cancellation for an error of its own
+            self._task.cancel()
+            await asyncio.wait([self._task], timeout=0.1)
         with suppress(Exception):
             async with asyncio.timeout(PATIENCE):
                 while self._changed:
@@ -80,12 +82,12 @@ class SessionWriter:
         await self._server.close()
 
     async def _run(self) -> None:
-        while True:
+        while not self._closing:
             await self._wake.wait()
             await asyncio.sleep(DELAY)
             self._wake.clear()
             self._woken = False
-            while self._changed or self._missed:
+            while (self._changed or self._missed) and not self._closing:
                 try:
                     await self._write()
                 except MoorlineError:  # the database's, about which others complain
