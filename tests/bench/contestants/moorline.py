@@ -74,7 +74,7 @@ def route(request: ModelRequest) -> ModelReply:
     return ModelReply(calls=(Call(name="route", arguments={"agent": HOLDER}),))
 
 
-def made(dsn: str, model_seconds: float, tools: Sequence[Tool] = ()) -> Moorline:
+def made(dsn: str, model_seconds: float, tools: Sequence[Tool] = (), *, redis_url: str | None = None) -> Moorline:
     """A runtime with the two agents; the first has the tools."""
     model = Model(model_seconds)
     agents = [
@@ -93,7 +93,7 @@ def made(dsn: str, model_seconds: float, tools: Sequence[Tool] = ()) -> Moorline
             model=model,
         ),
     ]
-    settings = Settings(database_url=dsn, tune_gc=True)
+    settings = Settings(database_url=dsn, redis_url=redis_url, tune_gc=True)
     return Moorline(settings, agents=agents, client=lambda: rule_client(route))
 
 

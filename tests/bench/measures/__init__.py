@@ -16,6 +16,7 @@ from tests.bench.measures import (
     memory,
     overload,
     processes,
+    redis,
     saver,
     sends,
     start,
@@ -42,4 +43,5 @@ MEASURES: Mapping[str, Measure] = {
     "memory": memory.measure,
     "tables": tables.measure,
     "telemetry": telemetry.measure,
+    "redis": redis.measure,
 }
