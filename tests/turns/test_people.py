@@ -418,6 +418,20 @@ async def test_erasing_a_device_makes_its_turn_stale(dsn: str) -> None:
         assert await everywhere(dsn, "d2") == []
 
 
+async def test_code_of_the_version_before_leaves_linked_devices_to_this_one(dsn: str, connection: Connection) -> None:
+    """While a release rolls out, it finds them locked, and nothing of its claim stays."""
+    begin = (
+        "SELECT answer->>'outcome' FROM moorline_begin(ARRAY[$1], ARRAY['m9'], ARRAY[gen_random_uuid()], ARRAY['hi'],"
+        " ARRAY[NULL::text], ARRAY['{}'], ARRAY['wait'], ARRAY['{}'], 'old', 60, 15, 15, 3, 200)"
+    )
+    async with runtime(dsn) as moorline:
+        await linked(moorline)
+        outcomes = [await connection.fetchval(begin, f"d{number}") for number in (1, 2, 3)]
+        assert outcomes == ["locked", "locked", "claimed"]  # d1 has to be told something
+        assert await connection.fetchval("SELECT count(*) FROM conversation_messages") == 1
+        assert (await say(moorline, "hello")).notice == JOINED
+
+
 async def everywhere(dsn: str, name: str) -> list[str]:
     """The tables in which something is left of a name."""
     found = []
