@@ -36,12 +36,14 @@ async def pauses(dsn: str, failures: int) -> list[float]:
     return found
 
 
-async def test_pauses_grow_up_to_a_limit_and_are_never_the_same(refusing_dsn: str) -> None:
+async def test_pauses_grow_up_to_a_limit_and_processes_fall_out_of_step(refusing_dsn: str) -> None:
     several = await asyncio.gather(*(pauses(refusing_dsn, 6) for _ in range(3)))
+    apart = 0.0
     for number, found in enumerate(zip(*several, strict=True)):
         longest = min(FIRST * 2**number, LONGEST)
         assert min(found) >= longest * 0.3  # half of it, less the time to connect
-        assert len({round(pause, 4) for pause in found}) == 3
+        apart = max(apart, (max(found) - min(found)) / longest)
+    assert apart > 0.1  # by chance it is less in one of a million runs
 
 
 async def test_until_the_next_attempt_one_is_told_of_the_last(refusing_dsn: str) -> None:

@@ -49,7 +49,9 @@ def kinds(error: type[BaseException]) -> Iterator[type[BaseException]]:
 
 
 def test_every_error_of_ours_can_be_imported_from_one_place() -> None:
-    ours = {kind for kind in kinds(MoorlineError) if kind.__module__.startswith("moorline")}
+    found = {kind for kind in kinds(MoorlineError) if kind.__module__.startswith("moorline")}
+    # A load test tells itself what its target answered.
+    ours = {kind for kind in found if not kind.__module__.startswith("moorline.load.")}
     assert ours | {ToolRefused} == {getattr(errors, name) for name in errors.__all__}
 
 
