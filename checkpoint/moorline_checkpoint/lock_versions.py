@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from moorline_checkpoint.packing import pack_text
+from moorline_checkpoint.packing import pack_text, unpack_text
 from moorline_checkpoint.sessions import Session
 from moorline_checkpoint.state_key import StateKeys
 
@@ -26,6 +26,8 @@ class LockVersion:
     """None if there is no row of the device."""
     session: Session | None
     """The live lock."""
+    leads_to: str | None
+    """The conversation to which the device's address leads, if not to its own; its lock is there."""
     read_at: datetime
     """By the database's clock, before anything was read."""
 
@@ -45,6 +47,7 @@ async def lock_versions(database: Database, device_ids: Sequence[str]) -> list[L
                 session=Session(device_id, row["active_agent"], row["locked_at"], row["expires_at"])
                 if row is not None and held
                 else None,
+                leads_to=None if row is None or row["leads_to"] is None else unpack_text(row["leads_to"]),
                 read_at=rows[0]["read_at"],
             )
         )

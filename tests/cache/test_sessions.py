@@ -143,6 +143,27 @@ async def test_with_equal_fences_what_was_read_later_stands(dsn: str, redis: Red
         assert entry_keys(redis) == []
 
 
+async def test_an_address_that_leads_to_another_conversation_is_not_in_redis(dsn: str, redis: RedisProcess) -> None:
+    async with runtime(dsn, redis_url=redis.url) as moorline:
+        await say(moorline, "hello")
+        await until(lambda: bool(entry_keys(redis)))
+        await execute(dsn, "UPDATE conversation_states SET leads_to = 'd2' WHERE device_id = 'd1'")
+        moorline._backend.saver.database.lock_changed("d1")
+        await until(lambda: not entry_keys(redis))
+
+
+async def test_who_names_an_address_changes_the_entry_of_its_conversation(dsn: str, redis: RedisProcess) -> None:
+    async with runtime(dsn, redis_url=redis.url) as moorline, reading(dsn, redis.url) as reader:
+        await say(moorline, "hello", device="d2")
+        await written(moorline)
+        await execute(dsn, "INSERT INTO conversation_states (device_id, leads_to) VALUES ('d1', 'd2')")
+        await moorline._backend.saver.set_session_lock("d1", "other")
+        await written(moorline)
+        found = await from_redis(reader, "d2")
+        assert found is not None
+        assert found.active_agent == "other"
+
+
 async def test_an_entry_ends_with_its_session(dsn: str, redis: RedisProcess) -> None:
     async with runtime(dsn, redis_url=redis.url, default_session_ttl=1) as moorline:
         await say(moorline, "hello")

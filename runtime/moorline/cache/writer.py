@@ -121,6 +121,9 @@ class SessionWriter:
             return
         try:
             versions = await lock_versions(self._database, batch)
+            conversations = {each.leads_to for each in versions if each.leads_to is not None} - set(batch)
+            if conversations:  # whoever changed a lock may have named an address that leads there
+                versions += await lock_versions(self._database, sorted(conversations))
         except MoorlineError:
             await client.delete(*map(keys.entry, batch))
             raise
