@@ -90,7 +90,8 @@ async def test_the_claim_is_the_device(client: httpx2.AsyncClient, moorline: Moo
 
 async def test_there_is_no_way_to_get_a_token_here(client: httpx2.AsyncClient) -> None:
     refused = await client.post("/v1/devices")
-    assert (refused.status_code, refused.json()["error"]) == (404, "NotFound")
+    assert (refused.status_code, refused.json()["error"]) == (405, "MethodNotAllowed")
+    assert refused.headers["Allow"] == "GET"
 
 
 @pytest.mark.parametrize(

@@ -94,10 +94,10 @@ def test_no_value_of_a_body_reaches_the_context(served: Served) -> None:
     assert refused.status_code == 422
 
 
-@pytest.mark.parametrize("message_id", ["m1", "a/b", "ä ?#%2F"])
+@pytest.mark.parametrize("message_id", ["m1", "a/b", "ä ?#%2F", "a\nb"])
 def test_a_message_is_stopped_by_its_device_only(served: Served, message_id: str) -> None:
     path = f"/v1/messages/{quote(message_id, safe='')}/stop"
-    device = f"stop-{len(message_id)}"
+    device = f"stop-{message_id.encode().hex()}"
     with served.client(device) as client, served.client("other") as other, ThreadPoolExecutor(1) as threads:
         body = {"text": "answer in 20 seconds", "message_id": message_id}
         answer = threads.submit(client.post, "/v1/messages", json=body)

@@ -14,10 +14,13 @@ PROGRAM = str(Path(sys.executable).with_name("schemathesis"))
 OFTEN = {f"MOORLINE_RATE_{what}": "100000/second" for what in ("DEVICE", "ADDRESS", "NEW_DEVICES")}
 
 
-def explored(server: Served, folder: Path, *, examples: int, **variables: str) -> subprocess.CompletedProcess[str]:
+def explored(
+    server: Served, folder: Path, *, phases: str, examples: int, **variables: str
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [
             *(PROGRAM, "run", f"{server.url}/openapi.json", "--checks", "all", "--max-examples", str(examples)),
+            *("--phases", phases),
             *("--seed", "1", "--generation-database", "none", "--no-color", "--warnings", "off"),
         ],
         env=os.environ | {"SERVED": server.url, "PYTHONPATH": str(ROOT)} | variables,
@@ -28,10 +31,14 @@ def explored(server: Served, folder: Path, *, examples: int, **variables: str) -
     )
 
 
-@pytest.mark.parametrize("mode", ["none", "signed"])
-def test_schemathesis_finds_no_failure(dsn: str, mode: str, tmp_path: Path) -> None:
+# What the phase "coverage" tries, which takes longest, has little to do with who is asking.
+@pytest.mark.parametrize(
+    ("mode", "phases"), [("none", "examples,coverage,fuzzing,stateful"), ("signed", "examples,fuzzing,stateful")]
+)
+def test_schemathesis_finds_no_failure(dsn: str, mode: str, phases: str, tmp_path: Path) -> None:
     hooks = {"SCHEMATHESIS_HOOKS": "tests.http.schemathesis_hooks"} if mode == "signed" else {}
     with serving(dsn, MOORLINE_DEVICE_AUTH=mode, **OFTEN) as server:
-        found = explored(server, tmp_path, examples=int(os.environ.get("SCHEMATHESIS_EXAMPLES", "10")), **hooks)
+        examples = int(os.environ.get("SCHEMATHESIS_EXAMPLES", "10"))
+        found = explored(server, tmp_path, phases=phases, examples=examples, **hooks)
         assert found.returncode == 0, found.stdout + found.stderr
         assert "Traceback" not in server.said

@@ -191,8 +191,21 @@ def test_a_terminal_shows_how_far_it_is(load: Load, monkeypatch: pytest.MonkeyPa
     assert re.search(r"messages .*6/6", load("--devices", "3", "--turns", "2").err)
 
 
-def test_an_app_of_ones_own_is_put_under_load_with_its_own_agents(load: Load) -> None:
-    done = load("--devices", "3", "--turns", "2", "--app", "tests.http.app:moorline")
+APP = """
+from moorline import Agent, Moorline
+from moorline_agents.transport import ModelReply, rule_client
+
+clerk = Agent(name="clerk", description="everything", instructions="You are the clerk.")
+moorline = Moorline(agents=[clerk], client=lambda: rule_client(lambda request: ModelReply(text="Good morning.")))
+"""
+
+
+def test_an_app_of_ones_own_is_put_under_load_with_its_own_agents(
+    load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "office_under_load.py").write_text(APP)
+    monkeypatch.syspath_prepend(tmp_path)
+    done = load("--devices", "3", "--turns", "2", "--app", "office_under_load:moorline")
     assert (done.status, done.err) == (0, "")
     assert "6 of 6" in done.out
 

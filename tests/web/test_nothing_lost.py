@@ -33,7 +33,7 @@ async def reloaded(browser: Browser, served: Served, number: int) -> Chat:
     return chat
 
 
-@pytest.mark.parametrize("batch", range(5))
+@pytest.mark.parametrize("batch", [0, *(pytest.param(batch, marks=pytest.mark.laboratory) for batch in range(1, 5))])
 async def test_a_reload_in_mid_answer_leaves_one_turn_and_one_reply(
     browser: Browser, served: Served, asked: Path, batch: int
 ) -> None:

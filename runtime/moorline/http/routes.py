@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Body, Depends, FastAPI, Path, Query
 from fastapi.sse import EventSourceResponse
+from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -63,6 +64,15 @@ EVENTS = {
     "description": "The reply, or with `Accept: text/event-stream` the events of the turn as it runs.",
     "content": {EVENT_STREAM: {"schema": {"type": "string"}}},
 }
+
+
+class MessageIDConvertor(PathConvertor):
+    """A message ID in a path: unlike what is a path to Starlette, it may have line breaks in it, beside slashes."""
+
+    regex = "(?s:.*)"
+
+
+register_url_convertor("moorline_message_id", MessageIDConvertor())
 
 
 def router(
@@ -135,8 +145,7 @@ def _stopping(moorline: Moorline, guard: Guard) -> APIRouter:
         responses=problems(400, 401, 406, 422, 429, 500, 503),
     )
 
-    # An ID may have slashes in it.
-    @routes.post("/messages/{message_id:path}/stop", response_model=StopBody)
+    @routes.post("/messages/{message_id:moorline_message_id}/stop", response_model=StopBody)
     async def stop_message(
         caller: CallerOf,
         message_id: Annotated[
