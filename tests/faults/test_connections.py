@@ -169,7 +169,7 @@ def calling(name: str) -> Callable[[ModelRequest], ModelReply]:
     return rules
 
 
-@pytest.mark.parametrize("loops", [5, pytest.param(500, marks=pytest.mark.laboratory)])
+@pytest.mark.parametrize("loops", [10, pytest.param(500, marks=pytest.mark.laboratory)])
 async def test_many_event_loops_in_one_process_leave_nothing_behind(
     dsn: str, reached: Way, loops: int, report: Report
 ) -> None:
