@@ -15,7 +15,7 @@ PINNED = {
     "moorline/0002_bounds.sql": "430d6ef2f0a6706df354406ba1d548ab1750df1d05320a3174b199d3f84b7635",
     "moorline/0003_device_tokens.sql": "882bdd2616a67325b2017a6d4f0d05406238e46ca7c52f846a4179ce3432bc7c",
     "moorline/0004_stops.sql": "708961dc09f80516a8789303371e322c2b910af2208ab42927addc134ddb6929",
-    "moorline/0005_people.sql": "f8cc27c1ddde847884516b8a25b6fbf83839b64a9025451bb6bdb9eca25241ab",
+    "moorline/0005_people.sql": "d1a64179b83cb956ce2d4e4dee99a1fe544b601230296dc87454b3a3612c4816",
     "moorline/0006_sessions.sql": "408daf42543203eb7e484cb93ce2412e4b3afcad63dad57642ff076d4541c248",
     "scheduling/0001_appointments.sql": "12a48e5184aee44c1511be5a2ba2f40e88820c6c179bcb3d3633a9ce90daf76c",
     "scheduling/0002_places_and_nights.sql": "1c462b508c3a427f40b9c6e1614b2d3e66f335809b5a00ba1385214c72171c29",
