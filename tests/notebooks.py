@@ -27,7 +27,7 @@ Notebook = Any
 
 
 def read(file: Path) -> Notebook:
-    return nbformat.read(file, as_version=4)  # type: ignore[no-untyped-call]
+    return nbformat.read(file, as_version=4)
 
 
 def executed(file: Path, *, data: Path) -> Notebook:
@@ -83,7 +83,7 @@ def write(file: Path) -> None:
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
     }
-    nbformat.write(notebook, file)  # type: ignore[no-untyped-call]
+    nbformat.write(notebook, file)
 
 
 if __name__ == "__main__":

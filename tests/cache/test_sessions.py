@@ -17,7 +17,7 @@ from moorline.cache import SessionReader, entries, server
 from moorline.cache import reader as reading_from
 from moorline.cache import writer as writing
 from moorline.cache.server import PATIENCE
-from moorline.errors import ConfigurationError
+from moorline.errors import ConfigurationError, SchemaMismatch
 from moorline_checkpoint.sessions import Session
 from tests.http.asking import asking, moorline_on
 from tests.redis_server import RedisProcess, running_redis, slow_line
@@ -77,15 +77,13 @@ async def test_a_reader_needs_no_database_for_what_is_in_redis(
         await say(moorline, "hello")
         await written(moorline)  # otherwise the reader would look it up, and write it as well
         assert await reader.session("d1") is not None  # knows the key now
-        asked: list[object] = []
-        assert reader._backend is not None
-
-        async def get_session(device_id: str) -> None:
-            asked.append(device_id)
-
-        reader._backend.saver.get_session = get_session  # type: ignore[method-assign]
-        assert await reader.session("d1") is not None
-        assert asked == []
+        await execute(dsn, "ALTER TABLE conversation_states RENAME TO elsewhere")
+        try:
+            assert await reader.session("d1") is not None
+            with pytest.raises(SchemaMismatch):
+                await reader.session("d2")
+        finally:
+            await execute(dsn, "ALTER TABLE elsewhere RENAME TO conversation_states")
 
 
 async def test_what_changes_outside_turns_is_told_too(dsn: str, redis: RedisProcess) -> None:

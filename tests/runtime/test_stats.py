@@ -122,7 +122,9 @@ class ByHand:
                     self.turns[day, entry.record.agent] += 1
                     self.people[day, entry.record.agent].add(device)
                     self.people_by_day[day].add(device)
-                    for model, usage in entry.record.usage.by_model.items():  # type: ignore[attr-defined]
+                    spending = entry.record.usage
+                    assert isinstance(spending, Usage)
+                    for model, usage in spending.by_model.items():
                         for agent, spent in usage.by_agent.items():
                             self.tokens[day, agent, model] += spent.prompt_tokens * 1000 + spent.completion_tokens
                 for change in changes.seen[device, entry.record.turn_no]:

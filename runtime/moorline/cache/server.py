@@ -127,7 +127,7 @@ def _client(url: str) -> Redis:
             socket_connect_timeout=SOCKET_TIMEOUT,
             retry=Retry(NoBackoff(), 0),
         )
-        pool.make_connection()  # type: ignore[no-untyped-call] # it reads what else the URL says
+        pool.make_connection()  # it reads what else the URL says
     except (ValueError, TypeError):  # whose text may quote the password
         raise ConfigurationError(
             "MOORLINE_REDIS_URL cannot be read; it must look like redis://:password@host:6379/0."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
 from moorline.doctor import conversations, database, services
 from moorline.doctor.case import Case, Check, connected
@@ -40,15 +41,15 @@ OTHERS: dict[str, Callable[[Settings], Awaitable[Finding]]] = {"model": services
 
 async def examine(settings: Settings, components: Sequence[Migrations]) -> list[Finding]:
     """What all checks found. Nothing is changed; an embedded server is started if it does not run."""
-    found = [await _tried("connection", lambda: _connection(settings))]
+    found = [await _tried("connection", partial(_connection, settings))]
     if found[0].state != "ok":
         found += [Finding(name, "skipped", "there is no connection to the database") for name in DATABASE]
     else:
         dsn = await _dsn(settings)
         for name, check in DATABASE.items():
-            found.append(await _tried(name, lambda check=check: _checked(check, settings, components, dsn)))  # type: ignore[misc]
+            found.append(await _tried(name, partial(_checked, check, settings, components, dsn)))
     for name, look in OTHERS.items():
-        found.append(await _tried(name, lambda look=look: look(settings)))  # type: ignore[misc]
+        found.append(await _tried(name, partial(look, settings)))
     return found
 
 

@@ -43,9 +43,9 @@ def shared_registry() -> CollectorRegistry | None:
     for file in Path(folder).glob("gauge_live*.db"):
         found = _LIVE.fullmatch(file.name)
         if found is not None and not _alive(int(found[1])):
-            mark_process_dead(int(found[1]), folder)  # type: ignore[no-untyped-call]
+            mark_process_dead(int(found[1]), folder)
     registry = CollectorRegistry()
-    MultiProcessCollector(registry, folder)  # type: ignore[no-untyped-call]
+    MultiProcessCollector(registry, folder)
     return registry
 
 
