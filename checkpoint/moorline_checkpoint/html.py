@@ -5,7 +5,6 @@ It reads well where styles are taken out, as code hosts do.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
 from html import escape
 
 from moorline_migrations.plain import lines
@@ -38,11 +37,6 @@ def fields(values: Mapping[str, str], *, above: str = "") -> str:
 def image(source: str, *, alt: str) -> str:
     """A picture with a text that says the same."""
     return _outer(f'<img src="{escape(source)}" alt="{escape(lines(alt))}">')
-
-
-def moment(time: datetime) -> str:
-    """A point in time, to the second."""
-    return f"{time:%Y-%m-%d %H:%M:%S %Z}"
 
 
 def _outer(inner: str) -> str:

@@ -57,6 +57,7 @@ class Readers:
         self._replica = replica
         self._max_lag = timedelta(seconds=max_lag)
         self._recent = Recent()
+        self._key: bytes | None = None
         self._unfit_until = 0.0
         self._told = False
 
@@ -106,7 +107,9 @@ class Readers:
             raise Unfit(f"it does not answer within {STANDING_WITHIN:g} s") from error
         if not row["follows"]:
             raise Unfit("it follows no other server")
-        if row["key"] != await self._primary.fetchval("log_key"):
+        if self._key is None:
+            self._key = await self._primary.fetchval("log_key")
+        if row["key"] != self._key:
             raise Unfit("it is a copy of another database")
         lag = None if row["replayed"] is None else row["now"] - row["replayed"]
         if lag is not None and lag <= self._max_lag:

@@ -17,7 +17,7 @@ from moorline_checkpoint.errors import InvalidDeviceID
 from moorline_checkpoint.packing import pack_text, unpack_text
 from moorline_checkpoint.turn import open_turn
 from moorline_migrations.errors import ConfigurationError
-from moorline_migrations.plain import one_line
+from moorline_migrations.plain import moment, one_line
 
 DEFAULT_TTL = 86_400
 """Seconds."""
@@ -46,7 +46,7 @@ class Session:
     expires_at: datetime
 
     def _repr_html_(self) -> str:
-        times = {"since": html.moment(self.locked_at), "until": html.moment(self.expires_at)}
+        times = {"since": moment(self.locked_at), "until": moment(self.expires_at)}
         return html.fields({"device": self.device_id, "agent": self.active_agent, **times})
 
 

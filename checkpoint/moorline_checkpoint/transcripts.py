@@ -8,6 +8,7 @@ from datetime import datetime
 from moorline_checkpoint import html
 from moorline_checkpoint.replica import AsOf
 from moorline_checkpoint.turn import TurnRecord
+from moorline_migrations.plain import moment
 
 SHOWN = 50
 """Turns that a notebook shows of a transcript."""
@@ -32,7 +33,7 @@ class Transcript(AsOf[TranscriptEntry]):
         rows = [
             (
                 str(entry.record.turn_no),
-                html.moment(entry.committed_at),
+                moment(entry.committed_at),
                 "\n".join(entry.texts),
                 entry.record.agent or "manager",
                 entry.record.reply,

@@ -17,7 +17,7 @@ from moorline.people_commands import app as people
 from moorline.settings import Settings
 from moorline.upkeep_commands import app as upkeep
 from moorline_migrations import runner
-from moorline_migrations.plain import one_line
+from moorline_migrations.plain import moment, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -153,9 +153,13 @@ def load(  # noqa: PLR0917 - each is an option
     from moorline.load.echo import echo_moorline
 
     if http is not None and (app or processes > 1):
-        raise typer.BadParameter("--http cannot be combined with --app or --processes: the server has its own.")
+        raise typer.BadParameter(
+            "--http cannot be combined with --app (nor MOORLINE_APP) or --processes: the server has its own."
+        )
     if latency and (http or app):
-        raise typer.BadParameter("--latency is for the echo only; with --http or --app a model of yours answers.")
+        raise typer.BadParameter(
+            "--latency is for the echo only; with --http, --app or MOORLINE_APP a model of yours answers."
+        )
     plan = Plan(
         devices=devices, turns=turns, same_device=same_device, duplicates=duplicates, burst=burst, within=within
     )
@@ -273,7 +277,7 @@ async def _sessions(settings: Settings) -> "list[Session]":
 def _tell_moment(as_of: "datetime | None") -> None:
     """Says of which moment an answer is, if a replica gave it."""
     if as_of is not None:
-        typer.echo(f"As of {as_of:%Y-%m-%d %H:%M:%S %Z}, from the replica.", err=True)
+        typer.echo(f"As of {moment(as_of)}, from the replica.", err=True)
 
 
 def _show_line(cells: "Sequence[str]", *, err: bool = False) -> None:
@@ -288,7 +292,7 @@ def _show_table(found: "list[Session]") -> None:
 
     table = Table("device", "agent", "since", "expires")
     for session in found:
-        since, expires = (f"{time:%Y-%m-%d %H:%M:%S %Z}" for time in (session.locked_at, session.expires_at))
+        since, expires = map(moment, (session.locked_at, session.expires_at))
         # A Text is shown as it is; in a str, rich would take what is in brackets for markup.
         table.add_row(Text(one_line(session.device_id)), Text(one_line(session.active_agent)), since, expires)
     Console().print(table)

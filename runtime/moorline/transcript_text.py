@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from moorline_migrations.plain import lines, one_line
+from moorline_migrations.plain import lines, moment, one_line
 
 if TYPE_CHECKING:
     from moorline_checkpoint.transcripts import Transcript, TranscriptEntry
@@ -26,7 +25,7 @@ def as_markdown(device_id: str, transcript: Transcript) -> Iterator[str]:
     yield f"# Conversation with {_escaped(one_line(device_id))}"
     for entry in transcript:
         yield ""
-        yield f"## Turn {entry.record.turn_no}, {_moment(entry.committed_at)}"
+        yield f"## Turn {entry.record.turn_no}, {moment(entry.committed_at)}"
         for text in entry.texts:
             yield from _said("Person", text)
         yield from _said(entry.record.agent or "manager", entry.record.reply)
@@ -52,10 +51,6 @@ def _turn(entry: TranscriptEntry) -> dict[str, Any]:
         "started_at": entry.started_at.isoformat(),
         "committed_at": entry.committed_at.isoformat(),
     }
-
-
-def _moment(moment: datetime) -> str:
-    return f"{moment:%Y-%m-%d %H:%M:%S %Z}"
 
 
 def _said(who: str, text: str) -> Iterator[str]:

@@ -9,17 +9,20 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import asyncpg
 import pytest
 
 from moorline import Settings, commands
 from moorline.cli import main
-from moorline.errors import ConfigurationError
+from moorline.errors import ConfigurationError, MoorlineError
 from moorline.load import Plan, Report, echo_moorline, in_process, run_load
+from moorline.load import over_http as serving_target
 from moorline.load.cli import summary
 from moorline.load.judging import Verdict
 from moorline.load.over_http import over_http
@@ -123,6 +126,79 @@ async def test_conversations_run_through_all_processes(moorline: Moorline) -> No
         report = await run_load(replace(PLAN, duplicates=True), target)
     assert report.counts == {"lost": 0, "mixed": 0, "duplicated": 0}
     assert report.good
+
+
+async def test_the_list_of_processes_shows_no_password(moorline: Moorline) -> None:
+    async with in_processes(moorline, 1, app=None, latency=0.0) as target:
+        listed = await asyncio.create_subprocess_exec(
+            *("ps", "-o", "args=", "-p", str(target._workers[0].process.pid)), stdout=asyncio.subprocess.PIPE
+        )
+        command = (await listed.communicate())[0].decode()
+    assert "moorline.load.worker" in command
+    assert "postgresql" not in command
+
+
+async def test_a_reply_to_somebody_who_has_just_gone_is_dropped(moorline: Moorline) -> None:
+    async with in_processes(moorline, 1, app=None, latency=0.1) as target:
+        [worker] = target._workers
+        asked = asyncio.create_task(target.send(str(uuid4()), "hello", "m1"))
+        await asyncio.sleep(0)
+        [number] = worker._asked
+        asked.cancel()  # it has not run since, so the number is still there
+        worker._settle(number, {"text": "late", "turn_no": 1})
+        with pytest.raises(asyncio.CancelledError):
+            await asked
+        assert (await target.send(str(uuid4()), "hello", "m2")).turn_no == 1
+
+
+async def test_a_load_test_judges_by_what_the_primary_has(dsn: str) -> None:
+    assert echo_moorline(Settings(database_url=dsn, replica_url="postgresql://r/db")).settings.replica_url is None
+
+
+@asynccontextmanager
+async def answering(*answers: str) -> AsyncIterator[str]:
+    """The address of a server that gives these answers, each to one connection, and the last to all that follow."""
+    left = list(answers)
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        said = left.pop(0) if len(left) > 1 else left[0]
+        status, _, body = said.partition(" ")
+        head = f"HTTP/1.1 {status} X\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+        writer.write(f"{head}{body}".encode())
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+SESSION = '200 {"agent": null}'
+
+
+async def test_a_page_is_no_server() -> None:
+    async with answering("200 <html>Welcome</html>") as url:
+        with pytest.raises(ConfigurationError, match="is no server of Moorline's"):
+            async with over_http(url):
+                pass
+
+
+@pytest.mark.parametrize("said", ["200 <html>", "200 [1]", "502 <html>", "500 [1]", "404 null"])
+async def test_what_a_proxy_says_is_an_error_of_its_message(said: str) -> None:
+    async with answering(SESSION, said) as url, over_http(url) as target:
+        with pytest.raises(MoorlineError) as refused:
+            await target.send("d1", "hello", "m1")
+    assert not refused.value.retryable
+
+
+async def test_a_server_that_is_never_ready_is_not_asked_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving_target, "TIMEOUT", 1.5)
+    async with answering(SESSION, '503 {"retryable": true}') as url, over_http(url) as target:
+        began = time.monotonic()
+        with pytest.raises(MoorlineError, match="503") as refused:
+            await target.erase("d1")
+    assert refused.value.retryable
+    assert 0.9 < time.monotonic() - began < 5  # it was given a second in between
 
 
 @pytest.mark.laboratory  # what it was doing goes on when its leases have ended, in 15 s

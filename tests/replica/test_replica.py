@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import os
+import re
 import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -18,10 +19,12 @@ import asyncpg
 import pytest
 
 from moorline import Moorline, Settings
+from moorline.doctor.examination import examine
 from moorline_agents.transport import rule_client
 from moorline_checkpoint import replica as replicas
 from moorline_checkpoint.database import Database
 from moorline_checkpoint.replica import Readers
+from moorline_migrations import SHIPPED
 
 from ..faults.server import Server
 from ..runtime.conftest import agent, counting
@@ -105,6 +108,23 @@ async def paused(pair: Pair, dsn: str) -> AsyncIterator[None]:
     finally:
         await pair.replay(dsn, "resume")
         await pair.caught_up(dsn)
+
+
+async def test_the_doctor_says_whether_the_replica_would_be_read(pair: Pair, dsn: str, other: str) -> None:
+    async def seen(replica: str, max_lag: float = 60) -> str:
+        settings = Settings(database_url=dsn, replica_url=replica, replica_max_lag=max_lag)
+        [found] = [each for each in await examine(settings, SHIPPED) if each.name == "replica"]
+        return f"{found.state}: {found.seen}"
+
+    replica = pair.replica.same_database(dsn)
+    assert await seen(replica) == "ok: it is 0 bytes behind"
+    assert await seen(pair.replica.same_database(other)) == "warn: it is a copy of another database"
+    assert await seen(dsn) == "warn: it is no replica, but takes writes itself"
+    async with paused(pair, dsn):
+        await fetchval(dsn, "SELECT pg_logical_emit_message(true, 'test', 'something to replay')")
+        await asyncio.sleep(1)
+        assert (await seen(replica)).startswith("ok: it is ")
+        assert re.fullmatch("warn: it is .+ s and [0-9,]+ bytes behind", await seen(replica, max_lag=0.5))
 
 
 async def test_a_replica_answers_what_need_not_be_of_this_moment(pair: Pair, dsn: str) -> None:

@@ -95,8 +95,13 @@ WHERE c.name = 'cleanup'::text;
 -- name: written repeatable
 SELECT pg_catalog.pg_current_wal_lsn();
 
+-- name: key repeatable
+-- Which database this is, or is a copy of.
+SELECT k.key FROM @schema.moorline_keys k WHERE k.name = 'log'::text;
+
 -- name: replayed repeatable
 SELECT pg_catalog.pg_is_in_recovery() AS replica,
+    (SELECT k.key FROM @schema.moorline_keys k WHERE k.name = 'log'::text) AS key,
     coalesce(
         pg_catalog.date_part(
             'epoch', pg_catalog.clock_timestamp() - pg_catalog.pg_last_xact_replay_timestamp()), 0) AS seconds,

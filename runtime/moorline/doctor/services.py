@@ -18,9 +18,6 @@ MODEL_TIMEOUT = 10.0
 REDIS_TIMEOUT = 3.0
 """Seconds."""
 
-LAG = 60.0
-"""Seconds that a replica may be behind."""
-
 
 async def model(settings: Settings) -> Finding:
     """Whether the model server takes the key and has the model. Nothing is generated."""
@@ -84,8 +81,8 @@ async def redis(settings: Settings) -> Finding:
 
 
 async def replica(case: Case) -> Finding:
-    """How far the replica is behind."""
-    url = getattr(case.settings, "replica_url", None)
+    """Whether the replica would be read, and how far it is behind."""
+    url, most = case.settings.replica_url, case.settings.replica_max_lag
     if url is None:
         return Finding("replica", "skipped", "MOORLINE_REPLICA_URL is not set")
     written = await case.value("written")
@@ -95,7 +92,10 @@ async def replica(case: Case) -> Finding:
     if not row["replica"]:
         todo = "Let MOORLINE_REPLICA_URL lead to a replica of DATABASE_URL's server."
         return Finding("replica", "warn", "it is no replica, but takes writes itself", todo)
-    if row["bytes"] > 0 and row["seconds"] > LAG:
-        todo = "See pg_stat_replication on the primary. Transcripts and figures from it are as old."
+    if row["key"] != await case.value("key"):
+        todo = "Let MOORLINE_REPLICA_URL lead to a replica of DATABASE_URL's server; until then it is not read."
+        return Finding("replica", "warn", "it is a copy of another database", todo)
+    if row["bytes"] > 0 and row["seconds"] > most:
+        todo = f"See pg_stat_replication on the primary. Up to {most:g} s it would be read (MOORLINE_REPLICA_MAX_LAG)."
         return Finding("replica", "warn", f"it is {row['seconds']:.0f} s and {row['bytes']:,} bytes behind", todo)
     return Finding("replica", "ok", f"it is {max(row['bytes'], 0):,} bytes behind")

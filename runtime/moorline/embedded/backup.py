@@ -16,8 +16,8 @@ async def back_up(data: Path, target: Path) -> None:
     """Makes a new data folder with everything that was committed when the copy ends. The server, which is started if it
     is not running, answers all the while.
 
-    Raises `ConfigurationError` if the target is there and not empty, or cannot be written; what was begun is removed
-    then.
+    Raises `ConfigurationError` if the target is there and not empty, or cannot be written; at most an empty folder is
+    left then.
     """
     dsn = await embedded_dsn(data)
     await asyncio.to_thread(_back_up, data, target, dsn)
@@ -29,9 +29,13 @@ def _back_up(data: Path, target: Path, dsn: str) -> None:
         if target.exists() and any(target.iterdir()):
             raise ConfigurationError(f"{target} is not empty; name a new folder.")
         target.mkdir(parents=True, exist_ok=True)
-        Cluster.at(data / "postgres").copy(target / "postgres", dsn)
-        if (data / DEVICE).exists():
-            shutil.copy2(data / DEVICE, target / DEVICE)
+        try:
+            if (data / DEVICE).exists():
+                shutil.copy2(data / DEVICE, target / DEVICE)
+            Cluster.at(data / "postgres").copy(target / "postgres", dsn)
+        except BaseException:
+            (target / DEVICE).unlink(missing_ok=True)
+            raise
     except OSError as error:
         raise ConfigurationError(
             f"{target} cannot be used ({error.strerror or error}); name another folder."

@@ -10,7 +10,7 @@ from uuid import uuid4
 
 from moorline.load.conversations import marks_in, person_of
 from moorline.runtime import Moorline
-from moorline.settings import Settings
+from moorline.settings import Settings, load_settings
 from moorline_agents.agent import Agent
 from moorline_agents.control import ROUTE
 from moorline_agents.messages import Usage
@@ -52,6 +52,7 @@ def echo_client(*, latency: float = 0.0) -> AsyncOpenAI:
 
 def echo_moorline(settings: Settings | None = None, *, latency: float = 0.0) -> Moorline:
     """A runtime with two agents that ask such a model. The first message of a device needs two of its answers, because
-    it is routed."""
+    it is routed. Its transcripts come from the primary: on a replica, the last turns may still be missing."""
+    settings = (settings or load_settings()).model_copy(update={"replica_url": None})
     agents = [Agent(name=name, description="load tests", instructions=name, session_ttl=TTL) for name in AGENTS]
     return Moorline(settings, agents=agents, client=partial(echo_client, latency=latency))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -15,7 +16,7 @@ from moorline.load.delivering import TryLater
 from moorline.load.targets import Answer, StoredTurn
 
 TIMEOUT = 90.0
-"""Seconds for an answer: longer than a turn may take by default."""
+"""Seconds for an answer: longer than a turn may take by default. For so long, what is no message is asked again."""
 
 PAUSE = 1.0
 """Seconds before a request is sent again, if the server does not say."""
@@ -63,6 +64,8 @@ class OverHttp:
                 f"{self._url}/v1/session answers with {asked.status_code}, which Moorline does not. Name the address "
                 "under which /v1 is."
             )
+        if asked.status_code == 200 and not _object(asked):  # noqa: PLR2004
+            raise ConfigurationError(f"What answers at {self._url} is no server of Moorline's: this is a page.")
         self._gives_tokens = asked.status_code == 401  # noqa: PLR2004 - HTTP's
 
     async def new_device(self) -> str:
@@ -102,11 +105,14 @@ class OverHttp:
         await self._ask("DELETE", "/v1/device", device_id)
 
     async def _ask(self, method: str, path: str, device_id: str | None = None, **what: Any) -> Any:
-        """Sends the request until it is answered."""
+        """Sends the request until it is answered, but begins no more than `TIMEOUT` after the first time."""
+        until = time.monotonic() + TIMEOUT
         while True:
             try:
                 return await self._once(method, path, device_id, **what)
             except TryLater as error:
+                if time.monotonic() + error.seconds > until:
+                    raise
                 await asyncio.sleep(error.seconds)
 
     async def _once(self, method: str, path: str, device_id: str | None = None, **what: Any) -> Any:
@@ -118,18 +124,26 @@ class OverHttp:
             answer = await self._client.request(method, path, headers=headers, **what)
         except httpx2.HTTPError as error:
             raise TryLater(f"{type(error).__name__}", seconds=PAUSE) from error
-        if answer.is_success:
-            return answer.json() if answer.content else None
-        raise _problem(answer)
+        if not answer.is_success:
+            raise _problem(answer)
+        if answer.content and not (found := _object(answer)):
+            raise Refused(f"{answer.status_code}: the answer is no JSON of Moorline's.")
+        return found if answer.content else None
+
+
+def _object(answer: httpx2.Response) -> dict[str, Any]:
+    """The JSON object of an answer; empty if it is something else, as a proxy's page is."""
+    try:
+        found = answer.json()
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _problem(answer: httpx2.Response) -> MoorlineError:
-    try:
-        told = answer.json()
-    except ValueError:
-        told = {}
+    told = _object(answer)
     text = f"{answer.status_code} {told.get('error', '')}: {told.get('detail', '')}"
     if told.get("retryable"):
         after = answer.headers.get("retry-after", "")
-        return TryLater(text, seconds=float(after) if after.isdecimal() else 0.0)
+        return TryLater(text, seconds=float(after) if after.isdecimal() else PAUSE)
     return Refused(text)

@@ -81,13 +81,14 @@ class _Worker:
             sys.executable,
             "-m",
             "moorline.load.worker",
-            json.dumps(job),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             limit=LONGEST_LINE,
             start_new_session=True,  # Ctrl-C is for the parent, which ends the others
         )
-        assert process.stdout is not None  # noqa: S101 - it is a pipe
+        assert process.stdin is not None  # noqa: S101 - it is a pipe
+        assert process.stdout is not None  # noqa: S101
+        process.stdin.write(json.dumps(job).encode() + b"\n")  # no argument: others see those, and it has passwords
         if not await process.stdout.readline():
             raise ConfigurationError("A process of the load test could not start; its error is above.")
         worker = cls(process)
@@ -122,11 +123,15 @@ class _Worker:
     async def _read(self, lines: asyncio.StreamReader) -> None:
         async for line in lines:
             got = json.loads(line)
-            if answer := self._asked.get(got["number"]):
-                answer.set_result(got)
+            self._settle(got["number"], got)
         self.alive = False
-        for answer in self._asked.values():
-            answer.set_result({"error": "The process ended.", "retryable": True})
+        for number in self._asked:
+            self._settle(number, {"error": "The process ended.", "retryable": True})
+
+    def _settle(self, number: int, got: dict[str, Any]) -> None:
+        answer = self._asked.get(number)
+        if answer is not None and not answer.done():  # its asker may just have been cancelled
+            answer.set_result(got)
 
 
 def as_line(number: int, outcome: Answer | MoorlineError) -> bytes:

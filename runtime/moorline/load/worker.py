@@ -1,12 +1,11 @@
-"""A process of a load test: messages come in on standard input and replies go out on standard output, until the input
-ends."""
+"""A process of a load test: its job and then messages come in on standard input, and replies go out on standard output,
+until the input ends."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import sys
-from typing import Any
 
 from moorline.app import find_app
 from moorline.errors import MoorlineError
@@ -17,7 +16,10 @@ from moorline.logs import show_logs
 from moorline.settings import Settings
 
 
-async def _work(job: dict[str, Any]) -> None:
+async def _work() -> None:
+    lines = asyncio.StreamReader(limit=LONGEST_LINE)
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
+    job = json.loads(await lines.readline())
     if job["app"]:
         moorline = find_app(job["app"])
     else:
@@ -26,8 +28,6 @@ async def _work(job: dict[str, Any]) -> None:
     async with moorline:
         target = InProcess(moorline=moorline)
         await warm_up(target)
-        lines = asyncio.StreamReader(limit=LONGEST_LINE)
-        await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
         sys.stdout.buffer.write(b"{}\n")  # ready
         sys.stdout.buffer.flush()
         answering: set[asyncio.Task[None]] = set()
@@ -52,6 +52,6 @@ async def _answer(target: InProcess, *, number: int, device_id: str, text: str, 
 
 if __name__ == "__main__":
     try:
-        asyncio.run(_work(json.loads(sys.argv[1])))
+        asyncio.run(_work())
     except MoorlineError as error:
         sys.exit(f"moorline: {error}")

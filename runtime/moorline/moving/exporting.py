@@ -72,10 +72,12 @@ async def export(
     """
     async with database.connection() as connection:
         with store_errors():
+            moment = await connection.fetchval(
+                _MOMENT
+            )  # before anything is read: all that was committed by then is in it
             async with connection.transaction(isolation="repeatable_read", readonly=True):
                 await connection.execute(AS_TEXT)
                 layout = await read_layout(connection, schema=database.schema, components=components)
-                moment = await connection.fetchval(_MOMENT)
                 exporting = _Exporting(connection, layout, counts)
                 devices = None if device_id is None else await exporting.linked(device_id)
                 if devices is not None and not await exporting.known(devices):
