@@ -406,6 +406,95 @@ async def test_erasing_a_person_leaves_conversations_that_others_have_by_now(dsn
         assert [each.device_id for each in await moorline.devices("d4")] == ["d4", "d1"]
 
 
+async def test_erasing_a_device_of_several_people_leaves_them_their_conversations(dsn: str) -> None:
+    async with runtime(dsn) as moorline:
+        people = [f"p{number}" for number in range(10)]  # more than a device remembers of where it was
+        for person in people:
+            await say(moorline, f"of {person}", device="tablet", person_id=person)
+        assert await moorline.erase("tablet")
+        for person in people:
+            await say(moorline, "go on", device=f"phone-of-{person}", person_id=person)
+            assert await texts(moorline, f"phone-of-{person}") == [f"of {person}", "go on"]
+        named = "SELECT count(*) FROM conversation_messages WHERE address = 'tablet' OR message_id LIKE 'tablet%'"
+        assert (await execute(dsn, named))[0]["count"] == 0
+        assert await say(moorline, "anew", device="tablet") == "1: anew"
+
+
+async def test_an_erased_device_keeps_its_new_conversation_when_the_others_are_erased(dsn: str) -> None:
+    async with runtime(dsn) as moorline:
+        await say(moorline, "hello")
+        await linked(moorline)
+        await moorline.erase("d1")
+        assert await say(moorline, "a new life") == "1: a new life"
+        assert await moorline.erase("d2", scope="person")
+        assert await say(moorline, "again") == "2: again"
+
+
+async def test_a_conversation_that_was_left_to_others_is_never_the_devices_again(dsn: str) -> None:
+    async with runtime(dsn) as moorline:
+        await say(moorline, "hello")
+        await linked(moorline)
+        assert await moorline.unlink("d1")
+        await say(moorline, "secret", device="d2")
+        assert await moorline.unlink("d2")
+        assert await texts(moorline, "d1", own=True) == []
+        await linked(moorline, "d1", to="d3")
+        assert await moorline.unlink("d1")
+        assert await say(moorline, "alone") == "1: alone"
+        assert await texts(moorline, "d1") == ["alone"]
+
+
+async def test_the_last_device_to_be_erased_takes_the_conversation_along(dsn: str) -> None:
+    async with runtime(dsn) as moorline:
+        await say(moorline, "hello")
+        await linked(moorline)
+        await say(moorline, "good day", device="d2")
+        await moorline.erase("d1")
+        assert await texts(moorline, "d2") == ["hello", "good day"]
+        await moorline.erase("d2")
+        assert await execute(dsn, "SELECT 1 FROM conversation_turns") == []
+        await say(moorline, "a new life")
+        await moorline.erase("d1")
+        assert await execute(dsn, "SELECT 1 FROM conversation_turns") == []
+
+
+async def test_a_device_that_joins_while_a_person_is_erased_is_erased_too(dsn: str, connection: Connection) -> None:
+    async with runtime(dsn) as moorline:
+        await say(moorline, "hello")
+        await say(moorline, "good day", device="d2")
+        joining = connection.transaction()
+        await joining.start()
+        await connection.execute("SELECT 1 FROM conversation_states FOR UPDATE")
+        await connection.execute(
+            "UPDATE conversation_states SET leads_to = 'd1', linked_at = clock_timestamp() WHERE device_id = 'd2'"
+        )
+        erasing = asyncio.create_task(moorline.erase("d1", scope="person"))
+        waits = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+        while not await connection.fetchval(waits):  # noqa: ASYNC110 - the server cannot call us
+            await asyncio.sleep(0.01)
+        await joining.commit()
+        assert await erasing
+        assert await execute(dsn, "SELECT 1 FROM conversation_turns UNION SELECT 1 FROM conversation_states") == []
+
+
+async def test_nothing_passes_a_device_that_waits_to_join(dsn: str, connection: Connection) -> None:
+    stall = Stall()
+    async with runtime(dsn, stall) as one, runtime(dsn) as other:
+        await say(other, "hello")
+        code = await one.link_code("d1")
+        running = asyncio.create_task(say(one, "stay", device="d2"))
+        await stall.reached.wait()
+        linking = asyncio.create_task(one.link("d2", code))
+        await in_queue(dsn, 1)
+        after = asyncio.create_task(say(other, "after", device="d2"))
+        await in_queue(dsn, 2)
+        # The process of the link has had so many turns that others may go first.
+        await connection.execute("UPDATE conversation_states SET worker_turns = 9 WHERE device_id = 'd2'")
+        stall.go_on.set()
+        await asyncio.gather(running, linking, after)
+        assert await texts(one, "d1") == ["hello", "after"]
+
+
 async def test_erasing_a_device_makes_its_turn_stale(dsn: str) -> None:
     stall = Stall()
     async with runtime(dsn, stall) as moorline:

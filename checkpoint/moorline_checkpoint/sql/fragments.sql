@@ -23,7 +23,7 @@ s.claim_id = @claim
 -- fragment: is_forgotten(days)
 -- Whether nothing but the row is left of a device that nobody has used for so many days. A device that was never
 -- answered was last used when it sent its message, of which nothing is left either.
-s.claim_id IS NULL AND s.leads_to IS NULL AND s.earlier IS NULL
+s.claim_id IS NULL AND (s.leads_to IS NULL OR s.linked_at IS NULL) AND s.earlier IS NULL AND s.given_away IS NULL
     AND NOT EXISTS (SELECT 1 FROM @schema.conversation_states o WHERE o.leads_to = s.device_id::text)
     AND NOT EXISTS (SELECT 1 FROM @schema.moorline_people p WHERE p.device_id = s.device_id::text)
     AND NOT (@lock_is_live(pg_catalog.statement_timestamp()))

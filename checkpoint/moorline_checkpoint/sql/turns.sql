@@ -81,16 +81,12 @@ SELECT @schema.moorline_known($1::text);
 
 -- name: transcript repeatable
 -- The last $3 turns before the turn $2, oldest first; null: all of them. With $4 those of the device's own conversation,
--- unless others lead there or it is a person's.
+-- unless it is somebody else's by now.
 WITH conversation AS (
     SELECT @schema.moorline_conversation($1::text) AS device_id WHERE NOT $4::boolean
     UNION ALL
     SELECT $1::text
-    WHERE $4::boolean
-        AND NOT EXISTS (SELECT 1 FROM @schema.conversation_states s WHERE s.leads_to = $1::text)
-        AND NOT EXISTS (
-            SELECT 1 FROM @schema.moorline_people p
-            WHERE p.device_id = $1::text AND @schema.moorline_conversation($1::text) <> $1::text)
+    WHERE $4::boolean AND NOT @schema.moorline_is_others($1::text)
 ), page AS (
     SELECT t.turn_no, t.agent, t.reply, t.handoffs, t.usage, t.interrupt, t.started_at, t.committed_at
     FROM @schema.conversation_turns t

@@ -62,7 +62,9 @@
 -- Exactly one step is followed: if B leads to A, B's messages are in A's conversation, wherever A's own lead.
 -- A message that came by such an address is stored under the conversation's key; `address` is the device that sent it,
 -- and its message_id is the device, the character 31 and the ID that the device gave it. `earlier` are the other
--- conversations in which messages of the device may be stored. `notices` of a conversation says by device what it is
+-- conversations in which messages of the device may be stored. given_away says that others were left in the device's own
+-- conversation, so that it never leads there again. A row that moorline_new_conversation has made leads to nobody and has
+-- no linked_at. `notices` of a conversation says by device what it is
 -- told with its next reply; a claim moves it into `notice` of the message. A message with `joins` is no message: it
 -- stands in the queue for the device that joins this conversation, and is carried out when it is its turn.
 --
@@ -114,6 +116,7 @@ CREATE TABLE @schema.conversation_states (
     leads_to       text,
     linked_at      timestamptz,
     earlier        text[],
+    given_away     boolean,
     notices        jsonb,
     call_ttl       integer CHECK (call_ttl > 0),
     person_ttl     integer CHECK (person_ttl > 0),
@@ -146,6 +149,7 @@ COMMENT ON COLUMN @schema.conversation_states.unfinished IS 'Added by Moorline: 
 COMMENT ON COLUMN @schema.conversation_states.leads_to IS 'Added by Moorline: the conversation that the device joined';
 COMMENT ON COLUMN @schema.conversation_states.linked_at IS 'Added by Moorline: when the device joined it';
 COMMENT ON COLUMN @schema.conversation_states.earlier IS 'Added by Moorline: the conversations that the device has left';
+COMMENT ON COLUMN @schema.conversation_states.given_away IS 'Added by Moorline: whether its own conversation was left to others';
 COMMENT ON COLUMN @schema.conversation_states.notices IS 'Added by Moorline: what each device is told with its next reply';
 COMMENT ON COLUMN @schema.conversation_states.call_ttl IS 'Added by Moorline: the TTL that whoever set the lock asked for';
 COMMENT ON COLUMN @schema.conversation_states.person_ttl IS 'Added by Moorline: the TTL of this person''s sessions';
@@ -180,6 +184,7 @@ CREATE TABLE @schema.conversation_messages (
 ) WITH (fillfactor = 85);
 
 CREATE INDEX conversation_messages_queued ON @schema.conversation_messages (device_id, arrival) WHERE queued;
+CREATE INDEX conversation_messages_address ON @schema.conversation_messages (address) WHERE address IS NOT NULL;
 
 CREATE TABLE @schema.conversation_turns (
     device_id    text,
@@ -707,7 +712,9 @@ BEGIN
     UPDATE @schema.conversation_states s
         SET leads_to = nullif(request.joins, device),
             linked_at = CASE WHEN request.joins <> device THEN moment END,
-            earlier = CASE WHEN pg_catalog.cardinality(past) > 0 THEN past END
+            earlier = CASE WHEN pg_catalog.cardinality(past) > 0 THEN past END,
+            given_away = own.given_away OR request.address IS NULL AND EXISTS (
+                SELECT 1 FROM @schema.conversation_states o WHERE o.leads_to = here)
         WHERE s.device_id OPERATOR(pg_catalog.=) key;
     RETURN 'joined';
 END
@@ -783,6 +790,7 @@ DECLARE
     messages jsonb;
     unawaited boolean;
     busy boolean;
+    fair boolean;
     following @schema.conversation_messages;
     size bigint;
     next_fence bigint;
@@ -972,8 +980,12 @@ BEGIN
     IF chosen IS NULL THEN
         -- No turn is open, or the open one's process died: that turn comes first. Then come messages in order of
         -- arrival, except those whose caller has gone, since nobody would take the reply. A process that had many turns
-        -- in a row lets others go first. Messages that failed too often are set aside here, and those that answer a
-        -- closed interrupt are deleted.
+        -- in a row lets others go first, unless a device waits to join another conversation: what comes after that
+        -- must not pass it. Messages that failed too often are set aside here, and those that answer a closed interrupt
+        -- are deleted.
+        fair := CASE WHEN state.worker_turns >= 8 THEN NOT EXISTS (
+            SELECT 1 FROM @schema.conversation_messages m
+            WHERE m.device_id = device AND m.queued AND m.joins IS NOT NULL) END;
         LOOP
             SELECT m.* INTO first
                 FROM @schema.conversation_messages m
@@ -987,7 +999,7 @@ BEGIN
                         AND (message IS NULL AND m.waiter_until <= moment
                             OR message IS NOT NULL AND m.waiter_until > moment)
                         AND (held IS NULL OR coalesce(m.address, device) <> held)
-                    ORDER BY state.worker_turns >= 8 AND m.worker IS NOT DISTINCT FROM state.last_worker, m.arrival
+                    ORDER BY coalesce(fair AND m.worker IS NOT DISTINCT FROM state.last_worker, false), m.arrival
                     LIMIT 1;
             END IF;
             IF NOT FOUND THEN
@@ -2055,6 +2067,22 @@ BEGIN
 END
 $$;
 
+-- Is others': whether the conversation of the device's own key is somebody else's by now: others lead there, or were
+-- left in it once, or it is that of a person and the device leads elsewhere.
+CREATE FUNCTION @schema.moorline_is_others(device text) RETURNS boolean
+LANGUAGE plpgsql STABLE
+AS $$
+DECLARE
+    key @schema.conversation_states.device_id%TYPE := @schema.moorline_key(device);
+    s @schema.conversation_states;
+BEGIN
+    SELECT l.* INTO s FROM @schema.conversation_states l WHERE l.device_id OPERATOR(pg_catalog.=) key;
+    RETURN coalesce(s.given_away, false)
+        OR EXISTS (SELECT 1 FROM @schema.conversation_states o WHERE o.leads_to = device)
+        OR s.leads_to IS NOT NULL AND EXISTS (SELECT 1 FROM @schema.moorline_people p WHERE p.device_id = device);
+END
+$$;
+
 -- Leaving: the conversation to which a device leads after it has left the one that it shares: its own, or a new one if
 -- that is somebody else's by now. NULL: it shares none.
 CREATE FUNCTION @schema.moorline_leaving(device text, default_ttl integer) RETURNS text
@@ -2062,11 +2090,12 @@ LANGUAGE plpgsql VOLATILE
 AS $$
 DECLARE
     conversation text := @schema.moorline_conversation(device);
-    shared boolean := EXISTS (SELECT 1 FROM @schema.conversation_states s WHERE s.leads_to = device);
 BEGIN
-    IF conversation = device AND NOT shared THEN
+    IF conversation = device AND NOT EXISTS (
+        SELECT 1 FROM @schema.conversation_states s WHERE s.leads_to = device)
+    THEN
         RETURN NULL;
-    ELSIF shared OR EXISTS (SELECT 1 FROM @schema.moorline_people p WHERE p.device_id = device) THEN
+    ELSIF @schema.moorline_is_others(device) THEN
         RETURN @schema.moorline_new_conversation(default_ttl);
     END IF;
     RETURN device;
@@ -2242,9 +2271,33 @@ BEGIN
 END
 $$;
 
+-- Erase conversation: removes what every component has of a conversation to which nobody leads any more. If the address
+-- of its name leads elsewhere, that stays so. Returns whether there was anything.
+CREATE FUNCTION @schema.moorline_erase_conversation(conversation text) RETURNS boolean
+LANGUAGE plpgsql VOLATILE
+AS $$
+DECLARE
+    key @schema.conversation_states.device_id%TYPE := @schema.moorline_key(conversation);
+    s @schema.conversation_states;
+    known boolean;
+BEGIN
+    SELECT l.* INTO s FROM @schema.conversation_states l WHERE l.device_id OPERATOR(pg_catalog.=) key;
+    known := @schema.moorline_erase_everywhere(conversation);
+    IF s.linked_at IS NOT NULL THEN
+        INSERT INTO @schema.conversation_states AS l (device_id, session_ttl, leads_to, linked_at, earlier)
+            VALUES (key, s.session_ttl, s.leads_to, s.linked_at,
+                    pg_catalog.array_remove(s.earlier, conversation))
+            ON CONFLICT (device_id) DO UPDATE
+            SET leads_to = excluded.leads_to, linked_at = excluded.linked_at, earlier = excluded.earlier;
+    END IF;
+    RETURN known;
+END
+$$;
+
 -- Erase device: removes an address: what its own conversation has, in every component, its link, its code, and its name
--- from the conversations that it shared. If others lead to its own conversation, that stays theirs, and the address
--- leads to a new one. Returns whether there was anything.
+-- from the conversations that it shared. Where it was the last, the conversation is removed as well, unless it is a
+-- person's. If its own conversation is somebody else's by now, that stays theirs, and the address leads to a new one.
+-- Returns whether there was anything.
 CREATE FUNCTION @schema.moorline_erase_device(device text, default_ttl integer) RETURNS boolean
 LANGUAGE plpgsql VOLATILE
 AS $$
@@ -2252,17 +2305,30 @@ DECLARE
     key @schema.conversation_states.device_id%TYPE := @schema.moorline_key(device);
     s @schema.conversation_states;
     place text;
+    place_key @schema.conversation_states.device_id%TYPE;
+    moment timestamptz := pg_catalog.clock_timestamp();
 BEGIN
     SELECT l.* INTO s FROM @schema.conversation_states l WHERE l.device_id OPERATOR(pg_catalog.=) key FOR UPDATE;
     FOR place IN
-        SELECT DISTINCT e.conversation
-        FROM pg_catalog.unnest(pg_catalog.array_append(s.earlier, s.leads_to)) AS e (conversation)
-        WHERE e.conversation <> device
-        ORDER BY e.conversation
+        SELECT s.leads_to WHERE s.leads_to IS NOT NULL
+        UNION
+        SELECT m.device_id FROM @schema.conversation_messages m WHERE m.address = device
+        ORDER BY 1
     LOOP
         PERFORM @schema.moorline_depart(place, device);
+        place_key := @schema.moorline_key(place);
+        IF EXISTS (
+                SELECT 1 FROM @schema.conversation_states l
+                WHERE l.device_id OPERATOR(pg_catalog.=) place_key AND l.leads_to IS NOT NULL)
+            AND NOT EXISTS (
+                SELECT 1 FROM @schema.conversation_states o
+                WHERE o.leads_to = place AND o.device_id::text <> device)
+            AND NOT EXISTS (SELECT 1 FROM @schema.moorline_people p WHERE p.device_id = place)
+        THEN
+            PERFORM @schema.moorline_erase_conversation(place);
+        END IF;
     END LOOP;
-    IF NOT EXISTS (SELECT 1 FROM @schema.conversation_states o WHERE o.leads_to = device) THEN
+    IF NOT @schema.moorline_is_others(device) THEN
         RETURN @schema.moorline_erase_everywhere(device);
     END IF;
     place := @schema.moorline_new_conversation(default_ttl);
@@ -2271,8 +2337,9 @@ BEGIN
         WHERE m.device_id = device AND m.address IS NULL AND m.queued AND m.attempts = 0;
     UPDATE @schema.conversation_states l
         SET leads_to = place,
-            linked_at = NULL,
+            linked_at = moment,
             earlier = NULL,
+            given_away = true,
             notices = nullif(l.notices - device, '{}'::jsonb)
         WHERE l.device_id OPERATOR(pg_catalog.=) key;
     RETURN true;
@@ -2285,32 +2352,36 @@ CREATE FUNCTION @schema.moorline_erase_person(device text, default_ttl integer) 
 LANGUAGE plpgsql VOLATILE
 AS $$
 DECLARE
-    conversation text := @schema.moorline_conversation(device);
-    key @schema.conversation_states.device_id%TYPE := @schema.moorline_key(conversation);
-    s @schema.conversation_states;
-    erased text[] := ARRAY(SELECT d.device_id FROM @schema.moorline_devices(device) d ORDER BY d.device_id);
-    known boolean := pg_catalog.cardinality(erased) > 0;
+    conversation text;
+    key @schema.conversation_states.device_id%TYPE;
+    leads_on text;
+    erased text[];
+    again text[];
+    known boolean;
     one text;
 BEGIN
-    PERFORM @schema.moorline_hold(conversation);
-    FOREACH one IN ARRAY erased LOOP
-        PERFORM @schema.moorline_hold(one);
+    -- A device may join or leave while a row is waited for. None can once all rows are held.
+    LOOP
+        conversation := @schema.moorline_conversation(device);
+        PERFORM @schema.moorline_hold(conversation);
+        erased := ARRAY(SELECT d.device_id FROM @schema.moorline_devices(device) d ORDER BY d.device_id);
+        FOREACH one IN ARRAY erased LOOP
+            PERFORM @schema.moorline_hold(one);
+        END LOOP;
+        again := ARRAY(SELECT d.device_id FROM @schema.moorline_devices(device) d ORDER BY d.device_id);
+        EXIT WHEN again OPERATOR(pg_catalog.=) erased AND conversation = @schema.moorline_conversation(device);
     END LOOP;
+    known := pg_catalog.cardinality(erased) > 0;
     FOREACH one IN ARRAY erased LOOP
         CONTINUE WHEN one = conversation;
         PERFORM @schema.moorline_erase_device(one, default_ttl);
     END LOOP;
-    SELECT l.* INTO s FROM @schema.conversation_states l WHERE l.device_id OPERATOR(pg_catalog.=) key;
-    IF s.linked_at IS NULL THEN
+    key := @schema.moorline_key(conversation);
+    SELECT l.leads_to INTO leads_on FROM @schema.conversation_states l WHERE l.device_id OPERATOR(pg_catalog.=) key;
+    IF leads_on IS NULL THEN
         known := @schema.moorline_erase_device(conversation, default_ttl) OR known;
     ELSE
-        -- The address of this name leads to another conversation, which is not erased with this one.
-        known := @schema.moorline_erase_everywhere(conversation) OR known;
-        INSERT INTO @schema.conversation_states AS l (device_id, session_ttl, leads_to, linked_at, earlier)
-            VALUES (key, s.session_ttl, s.leads_to, s.linked_at,
-                    pg_catalog.array_remove(s.earlier, conversation))
-            ON CONFLICT (device_id) DO UPDATE
-            SET leads_to = excluded.leads_to, linked_at = excluded.linked_at, earlier = excluded.earlier;
+        known := @schema.moorline_erase_conversation(conversation) OR known;
     END IF;
     RETURN CASE WHEN known THEN pg_catalog.array_append(pg_catalog.array_remove(erased, device), device)
         ELSE '{}'::text[] END;
@@ -2923,6 +2994,7 @@ BEGIN
                 leads_to = NULL,
                 linked_at = NULL,
                 earlier = NULL,
+                given_away = NULL,
                 notices = NULL;
     END IF;
     -- A roll-up that runs would bring its rows back.
