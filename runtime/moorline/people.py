@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 from uuid import uuid4
 
 from moorline.context import Call
 from moorline.errors import AlreadyLinked, LinkRefused, TooManyTries, UsageError, only_ours
 from moorline.link_codes import new_code, read_code
+from moorline.part import Part
 from moorline_checkpoint.devices import is_uuid
 from moorline_checkpoint.messages import IncomingMessage
 from moorline_checkpoint.people import LinkedDevice
 from moorline_checkpoint.turn import SEPARATOR
-
-if TYPE_CHECKING:
-    from moorline.backend import Backend
-    from moorline.settings import Settings
-    from moorline.turn_queue import TurnQueue
 
 __all__ = ["EraseScope", "LinkedDevice", "People"]
 
@@ -24,20 +20,8 @@ EraseScope = Literal["device", "person"]
 """What is erased: a device's address, or a person with all devices."""
 
 
-class People:
+class People(Part):
     """The part of `Moorline` that concerns the devices of a person."""
-
-    settings: Settings
-
-    if TYPE_CHECKING:
-
-        @property
-        def _backend(self) -> Backend: ...
-
-        @property
-        def _queue(self) -> TurnQueue: ...
-
-        async def _device(self, device_id: str) -> str: ...
 
     async def link_code(self, device_id: str) -> str:
         """A code such as `7HKM-2R9Q`, with which another device can join this one's conversation: once, within ten

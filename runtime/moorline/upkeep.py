@@ -3,42 +3,32 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol, overload
+from typing import TYPE_CHECKING, overload
 
 from moorline.cleanup import CleanedUp, clean_up
 from moorline.errors import only_ours
+from moorline.part import Part
 from moorline.since import Since, since_in
 from moorline.stats import Stats, stats_of
 from moorline_checkpoint.figures import Figures, figures
 from moorline_checkpoint.statistics import Statistics, statistics
 
 if TYPE_CHECKING:
-    from moorline.backend import Backend
-    from moorline.settings import Settings
     from moorline_checkpoint.database import Database
 
 STATS_WITHIN = 2.0
 """Seconds that statistics may take."""
 
 
-class _Runtime(Protocol):
-    settings: Settings
-
-    @property
-    def _backend(self) -> Backend: ...
-
-    async def _device(self, device_id: str) -> str: ...
-
-
-class Upkeep:
+class Upkeep(Part):
     """Upkeep of a `Moorline`."""
 
     @overload
-    async def stats(self: _Runtime) -> Statistics: ...
+    async def stats(self) -> Statistics: ...
     @overload
-    async def stats(self: _Runtime, *, since: Since) -> Stats: ...
+    async def stats(self, *, since: Since) -> Stats: ...
 
-    async def stats(self: _Runtime, *, since: Since | None = None) -> Statistics | Stats:
+    async def stats(self, *, since: Since | None = None) -> Statistics | Stats:
         """What all devices together are doing right now: sessions by agent, and messages that wait. Raises
         `StoreUnavailable` if the database does not say so within 2 s.
 
@@ -58,14 +48,14 @@ class Upkeep:
             now = replace(now, as_of=as_of)
             return now if found is None else stats_of(now, found, self.settings.prices)
 
-    async def set_ttl(self: _Runtime, device_id: str, seconds: int | None) -> None:
+    async def set_ttl(self, device_id: str, seconds: int | None) -> None:
         """How many seconds after the last activity the sessions of this person end from now on, the present one
         included, whatever their agents say; None: as the agents say. What a call asked for when it set the lock comes
         before. Raises `ConfigurationError` unless it is a positive whole number."""
         with only_ours():
             await self._backend.saver.set_person_ttl(await self._device(device_id), seconds)
 
-    async def clean_up(self: _Runtime, *, pause: float = 0.0) -> CleanedUp | None:
+    async def clean_up(self, *, pause: float = 0.0) -> CleanedUp | None:
         """Drops expired locks, which count for nothing already, counts turns for the figures, and removes what is older
         than `MOORLINE_RETENTION_DAYS`. None, and nothing is done, if another process is at it, or if the last cleanup
         began less than `pause` seconds ago."""
