@@ -88,7 +88,7 @@ class AgentLoop(Loop):
         if turn.user_messages:
             said = (*closing(open_calls(known)), *turn.user_messages)
             runtime.context.progress.rounds = 0
-        answer, _ = await self._answer([*known, *said], runtime.context)
+        answer, _ = await self._answering.answer([*known, *said], runtime.context)
         released = self._ended([*known, *said])
         update = {
             "history": (*said, answer),
@@ -99,7 +99,7 @@ class AgentLoop(Loop):
     async def call_tools(self, state: AgentState, runtime: Runtime[RunContext]) -> Command[str]:
         history = state["history"]
         call, *more = open_calls(history)
-        content = json.dumps(await self._told_result(call, history, runtime.context), ensure_ascii=False)
+        content = json.dumps(await self._calling.result(call, history, runtime.context), ensure_ascii=False)
         done: Message = {"role": "tool", "tool_call_id": call["id"], "content": content}
         if more:
             return Command(goto="act", update={"history": (done,)})

@@ -1,0 +1,96 @@
+"""Answering: an agent's model is asked, or an earlier run's answer is recalled."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from moorline_agents.asking import ask
+from moorline_agents.calls import checked
+from moorline_agents.errors import AgentError
+from moorline_agents.messages import Message, ModelAnswer
+from moorline_agents.model_errors import AnswerCutOff, ContextOverflow, ModelError
+from moorline_agents.prompt import Prompt
+from moorline_agents.run import AgentDeps, RunContext
+from moorline_agents.window import Window
+
+if TYPE_CHECKING:
+    from moorline_agents.agent import Agent
+
+logger = logging.getLogger("moorline.agents")
+
+_NO_ROOM = (
+    "The agent's instructions, its tools and one message are too long for the model. Shorten them, or use a model with "
+    "more room (OPENAI_MODEL)."
+)
+
+
+class Answering:
+    """Gets the answers of an agent's model."""
+
+    def __init__(self, agent: Agent, deps: AgentDeps, *, schemas: Sequence[Mapping[str, Any]]) -> None:
+        self._name = agent.name
+        self._names = (agent.name, *agent.aliases)
+        self._model = agent.model or deps.model
+        self._rounds = deps.tool_rounds
+        self._schemas = schemas
+        self._prompt = Prompt(agent, room=deps.history_chars)
+
+    async def answer(self, history: Sequence[Message], context: RunContext) -> tuple[Message, Window | None]:
+        """The answer, and what the model was shown of the history; None if it was not asked. Raises `ModelError`,
+        `Stopped`, and `AgentError` if it calls tools again and again."""
+        progress = context.progress
+        recalled = context.journal.recall(*self._names)
+        if recalled is not None:
+            progress.rounds += 1
+            return recalled, None
+        tired = progress.rounds >= self._rounds
+        answer, shown = await self._complete(self._prompt.window(history), context, tired=tired)
+        message = checked(answer.message)
+        calls = bool(message.get("tool_calls"))
+        if tired and calls:
+            raise AgentError(
+                f"The model of agent {self._name} called tools {self._rounds} times without answering. "
+                "If it needs more, raise MOORLINE_TOOL_ROUNDS."
+            )
+        if calls:
+            progress.rounds += 1
+            context.telling.withdraw()
+            context.journal.note(self._name, message)
+        return message, shown
+
+    async def _complete(self, shown: Window, context: RunContext, *, tired: bool) -> tuple[ModelAnswer, Window]:
+        """The model's answer, and what it was shown in the end: less than at first if it had no room for that."""
+        system = self._prompt.system(context)
+        cut_off = False
+        while True:
+            try:
+                answer = await ask(
+                    self._model,
+                    [system, *shown.messages],
+                    context=context,
+                    agent=self._name,
+                    tools=self._schemas,
+                    tool_choice="none" if tired and self._schemas else None,
+                )
+            except ContextOverflow as overflow:
+                shorter = shown.shorter(overflow.limit)
+                if shorter is None:
+                    raise ModelError(_NO_ROOM, retryable=False) from overflow
+            except AnswerCutOff:
+                # Perhaps the conversation left no more room for it. If it is cut off again, it is too long in any case.
+                shorter = None if cut_off else shown.shorter(None)
+                if shorter is None:
+                    raise
+                cut_off = True
+            else:
+                return answer, shown
+            logger.info(
+                "The model of agent %s has no room for %s characters; it is shown %s.",
+                self._name,
+                shown.size,
+                shorter.size,
+            )
+            context.telling.withdraw()
+            shown = shorter

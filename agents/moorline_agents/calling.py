@@ -1,0 +1,72 @@
+"""Calling: a call of a model's answer is made, and has a result in every case."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from moorline_agents import control
+from moorline_agents.asking import perform
+from moorline_agents.calls import check_made
+from moorline_agents.messages import Message, ToolCall
+from moorline_agents.run import AgentInfo, RunContext
+from moorline_agents.tools import Tool, ToolRefused
+
+if TYPE_CHECKING:
+    from moorline_agents.agent import Agent
+
+
+class Calling:
+    """The tools of an agent, and the control tools of the kit."""
+
+    def __init__(self, agent: Agent, *, others: Sequence[AgentInfo]) -> None:
+        self._name = agent.name
+        self._keeps_session = agent.keeps_session
+        self._tools = {tool.name: tool for tool in agent.tools}
+        self._others = frozenset(other.name for other in others)
+        self.schemas = [tool.schema for tool in agent.tools]
+        """The `tools` of every request."""
+        if others:
+            self.schemas.append(control.hand_over_schema({other.name: other.description for other in others}))
+        if agent.keeps_session:
+            self.schemas.append(control.END_SESSION_SCHEMA)
+
+    async def result(self, call: ToolCall, history: Sequence[Message], context: RunContext) -> Any:
+        """The result of a call of the last answer in the history, as the model is shown it: that of the tool, or why
+        it was refused."""
+        name, arguments = call["function"]["name"], call["function"]["arguments"]
+        context.telling.tool_started(name, call["id"], arguments)
+        try:
+            result = await self._result(call, history, context)
+        except ToolRefused as refusal:
+            refused = refusal.shown()
+            context.telling.tool_finished(name, call["id"], refused=refused)
+            return refused
+        context.telling.tool_finished(name, call["id"], result=result)
+        return result
+
+    async def _result(self, call: ToolCall, history: Sequence[Message], context: RunContext) -> Any:
+        name, arguments = call["function"]["name"], call["function"]["arguments"]
+        check_made(call)
+        if name == control.HAND_OVER:
+            return self._hand_over(arguments, history)
+        if name == control.END_SESSION and self._keeps_session:
+            return {"ended": True}
+        tools = replace(context.tools, agent=self._name)
+        return await perform(self._tool(name), call["id"], arguments, context=context, tools=tools)
+
+    def _hand_over(self, arguments: str, history: Sequence[Message]) -> dict[str, str]:
+        earlier = control.handed_over(history)
+        if earlier is not None:
+            raise ToolRefused(
+                f"The conversation goes to {earlier.to} already; this second hand-over does not count.",
+                code="already_handed_over",
+            )
+        return {control.HANDED_OVER: control.hand_over_target(arguments, self._others)}
+
+    def _tool(self, name: str) -> Tool:
+        if name not in self._tools:
+            known = ", ".join(self._tools) or "none"
+            raise ToolRefused(f"There is no tool {name}. The tools are: {known}.", code="unknown_tool")
+        return self._tools[name]
