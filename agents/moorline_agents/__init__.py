@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from moorline_agents.model_errors import AnswerCutOff as AnswerCutOff
     from moorline_agents.model_errors import ContextOverflow as ContextOverflow
     from moorline_agents.model_errors import ModelError as ModelError
+    from moorline_agents.model_options import AnswerSchema as AnswerSchema
+    from moorline_agents.model_options import ModelOptions as ModelOptions
     from moorline_agents.run import AgentDeps as AgentDeps
     from moorline_agents.run import RunContext as RunContext
     from moorline_agents.tools import (
@@ -47,6 +49,7 @@ else:
             "moorline_agents.messages": ("Message", "ModelAnswer", "Usage"),
             "moorline_agents.model": ("ChatModel", "Model", "ToolChoice"),
             "moorline_agents.model_errors": ("AnswerCutOff", "ContextOverflow", "ModelError"),
+            "moorline_agents.model_options": ("AnswerSchema", "ModelOptions"),
             "moorline_agents.run": ("AgentDeps", "RunContext"),
             "moorline_agents.tools": ("Connection", "Tool", "ToolContext", "ToolRefused", "tool"),
             "moorline_migrations.components": ("Migrations",),

@@ -6,8 +6,8 @@ clearing the lock is the manager's business; an agent only reports the outcome o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from langgraph.graph import END, START, StateGraph
@@ -16,6 +16,7 @@ from langgraph.types import Checkpointer
 from moorline_agents import control
 from moorline_agents.loop import Loop
 from moorline_agents.model import Model
+from moorline_agents.model_options import ModelOptions
 from moorline_agents.run import AgentDeps, AgentHost, Outcome, RunContext, TurnInput
 from moorline_agents.tools import Tool, ToolContext
 
@@ -35,7 +36,8 @@ class Agent:
     `description`; `instructions` may depend on the turn. With `keeps_session`, the agent takes the lock for
     `session_ttl` seconds after each activity, unless a call or the person's TTL says otherwise (None: as the row or the
     default says). `migrations` make the tables that its tools use; `moorline migrate` runs them. `aliases` are earlier
-    names of the agent: it answers for locks that hold them, and keeps what it knew under them.
+    names of the agent: it answers for locks that hold them, and keeps what it knew under them. `temperature`,
+    `max_tokens`, `reasoning_effort` and `extra_body` say how its model is asked, as `ModelOptions` does.
     Raises `ValueError` for an agent that could never work.
     """
 
@@ -48,6 +50,10 @@ class Agent:
     keeps_session: bool = True
     migrations: Migrations | None = None
     aliases: Sequence[str] = ()
+    temperature: float | None = None
+    max_tokens: int | None = None
+    reasoning_effort: str | None = None
+    extra_body: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         for name in (self.name, *self.aliases):
@@ -57,6 +63,20 @@ class Agent:
             twice = sorted({name for name in names if names.count(name) > 1})
             raise ValueError(f"Agent {self.name}: the tool names {', '.join(twice)} are taken; rename them.")
         control.check_ttl(self.name, self.session_ttl)
+        try:
+            _ = self.options
+        except ValueError as error:
+            raise ValueError(f"Agent {self.name}: {error}") from None
+
+    @property
+    def options(self) -> ModelOptions:
+        """How its model is asked."""
+        return ModelOptions(
+            temperature=self.temperature,
+            max_tokens=self.max_tokens,
+            reasoning_effort=self.reasoning_effort,
+            extra_body=self.extra_body,
+        )
 
     @property
     def entry(self) -> str:

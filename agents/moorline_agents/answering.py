@@ -33,6 +33,7 @@ class Answering:
         self._name = agent.name
         self._names = (agent.name, *agent.aliases)
         self._model = agent.model or deps.model
+        self._options = agent.options
         self._rounds = deps.tool_rounds
         self._schemas = schemas
         self._prompt = Prompt(agent, room=deps.history_chars)
@@ -73,6 +74,7 @@ class Answering:
                     agent=self._name,
                     tools=self._schemas,
                     tool_choice="none" if tired and self._schemas else None,
+                    options=self._options,
                 )
             except ContextOverflow as overflow:
                 shorter = shown.shorter(overflow.limit)

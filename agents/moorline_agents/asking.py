@@ -8,6 +8,7 @@ from typing import Any
 from moorline_agents.messages import Message, ModelAnswer, Usage
 from moorline_agents.model import Model, ToolChoice, model_name, model_provider
 from moorline_agents.model_errors import ModelError
+from moorline_agents.model_options import ModelOptions
 from moorline_agents.run import RunContext
 from moorline_agents.tools import Tool, ToolContext
 
@@ -21,6 +22,7 @@ async def ask(
     tools: Sequence[Mapping[str, Any]],
     tool_choice: ToolChoice | None,
     shown: bool = True,
+    options: ModelOptions | None = None,
 ) -> ModelAnswer:
     """The model's answer; with `shown` its text is part of the reply. What it cost is counted for the agent, also if it
     came to nothing. Raises `ModelError`, and `Stopped` if the person stops the turn."""
@@ -32,7 +34,9 @@ async def ask(
             context.telling.asking(name, shown=shown) as on_text,
         ):
             async with context.stop.ends():
-                answer = await model.complete(messages, tools=tools, tool_choice=tool_choice, on_text=on_text)
+                answer = await model.complete(
+                    messages, tools=tools, tool_choice=tool_choice, on_text=on_text, options=options
+                )
             span.answered(
                 answer.usage, finish_reason=answer.finish_reason, message=answer.message if tracing.content else None
             )

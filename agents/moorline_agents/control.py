@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence, Set
 from itertools import chain, takewhile
 from typing import Any, NamedTuple
 
+from moorline_agents.answer_schema import ANSWER
 from moorline_agents.json_limits import parsed
 from moorline_agents.messages import Message
 from moorline_agents.tools import ToolRefused
@@ -15,7 +16,7 @@ from moorline_agents.tools import ToolRefused
 HAND_OVER = "hand_over"
 END_SESSION = "end_session"
 ROUTE = "route"
-NAMES = (HAND_OVER, END_SESSION, ROUTE)
+NAMES = (HAND_OVER, END_SESSION, ROUTE, ANSWER)
 HANDED_OVER = "handed_over_to"
 """In the result of a hand-over: the agent's name."""
 

@@ -14,9 +14,11 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, Literal
 
+from moorline_agents.answer_schema import answer_tool, strict_schema
 from moorline_agents.calls import arguments_of, name_of
 from moorline_agents.extra_fields import REASONING
 from moorline_agents.messages import Message
+from moorline_agents.model_options import NO_OPTIONS, AnswerSchema, ModelOptions
 from moorline_agents.plain_json import whole_text
 
 _DEMANDED = re.compile(
@@ -36,6 +38,23 @@ _ROLE = re.compile(
     r"|\b(system|developer)\b.{0,60}\brole\b|conversation roles must alternate",
     re.IGNORECASE | re.DOTALL,
 )
+_STRUCTURED = re.compile(
+    r"response[_ ]?format|json[_ ]?(schema|mode|object)|response mime ?type|structured[_ ]outputs?|guided[_ ]",
+    re.IGNORECASE,
+)
+_OPTIONS = {
+    "temperature": re.compile(r"\btemperature\b", re.IGNORECASE),
+    "reasoning_effort": re.compile(r"\breasoning[_ .]effort\b", re.IGNORECASE),
+    "max_tokens": re.compile(r"\bmax_(completion_)?tokens\b", re.IGNORECASE),
+    "max_completion_tokens": re.compile(r"\bmax_completion_tokens\b", re.IGNORECASE),
+}
+"""How a refusal names what can be left out of a request."""
+_OTHER_VALUE = re.compile(
+    r"\btoo (large|big|high|low|small)\b|\bat (most|least)\b|\b(less|greater|larger|smaller|more) than\b"
+    r"|\b(between|range|maximum|minimum)\b|[<>]=",
+    re.IGNORECASE,
+)
+"""What a server says of a value if it takes others, which is for whoever set it to know."""
 
 Body = dict[str, Any]
 _Wired = dict[str, Any]
@@ -49,6 +68,7 @@ class Request:
     messages: Sequence[Message]
     tools: Sequence[Mapping[str, Any]] = ()
     tool_choice: object = None
+    options: ModelOptions = NO_OPTIONS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +80,9 @@ class Dialect:
     """Parameters and fields that it does not take."""
     choices: frozenset[str] = frozenset()
     """Kinds of `tool_choice` that it does not take: `none`, `forced`."""
+    structured: Literal["strict", "schema", "tool"] = "strict"
+    """How it is asked for an answer that fits a schema: by its own mode, with the schema in the strict form or as it
+    is, or by a tool."""
     no_content: tuple[Mapping[str, Any], ...] = ({"content": None}, {"content": ""}, {})
     """How a message without content is written, and in which other ways it may be."""
     one_call: bool = False
@@ -77,11 +100,21 @@ class Dialect:
         body: Body = {"model": request.model, "messages": self._wired(request.messages)}
         if "stream_options" not in self.without:
             body["stream_options"] = {"include_usage": True}
-        if request.tools:
-            body["tools"] = list(request.tools)
-        if request.tool_choice is not None:
-            body["tool_choice"] = "auto" if _kind(request.tool_choice) in self.choices else request.tool_choice
-        return body
+        schema = request.options.schema
+        if schema is not None and self.structured != "tool":
+            body["response_format"] = self._response_format(schema)
+            schema = None
+        tools, choice = self._tools(request, schema)
+        if tools:
+            body["tools"] = tools
+        if choice is not None:
+            body["tool_choice"] = "auto" if _kind(choice) in self.choices else choice
+        return body | self._options(request.options)
+
+    @property
+    def lost(self) -> frozenset[str]:
+        """The options that the server does not take, by any name."""
+        return self.without & (_OPTIONS.keys() - {"max_tokens"})
 
     def learned(self, refusal: str, body: Body) -> Dialect | None:
         """The dialect without what `refusal`, the server's words about a request with this body, names; None if that is
@@ -91,6 +124,12 @@ class Dialect:
     def _learned_parameter(self, refusal: str, body: Body) -> Dialect | None:
         if "stream_options" in body and re.search("stream_options|include_usage", refusal):
             return replace(self, without=self.without | {"stream_options"})
+        for name, named in _OPTIONS.items():
+            if name in body and named.search(refusal) and not _OTHER_VALUE.search(refusal):
+                return replace(self, without=self.without | {name})
+        if "response_format" in body and _STRUCTURED.search(refusal):
+            strict = body["response_format"]["json_schema"]["strict"]
+            return replace(self, structured="schema" if strict else "tool")
         kind = _kind(body.get("tool_choice"))
         if kind is not None and _TOOL_CHOICE.search(refusal):
             return replace(self, choices=self.choices | {kind})
@@ -114,6 +153,30 @@ class Dialect:
         if several and not self.one_call and _PARALLEL.search(refusal):
             return replace(self, one_call=True)
         return replace(self, no_system=True) if not self.no_system and _ROLE.search(refusal) else None
+
+    def _options(self, options: ModelOptions) -> dict[str, Any]:
+        # Everybody knows the older name, if only to refuse it in favour of the other.
+        limit = "max_completion_tokens" if "max_tokens" in self.without else "max_tokens"
+        given = {
+            "temperature": options.temperature,
+            limit: options.max_tokens,
+            "reasoning_effort": options.reasoning_effort,
+        }
+        taken = {name: value for name, value in given.items() if value is not None and name not in self.without}
+        return {**taken, **options.extra_body}
+
+    def _response_format(self, schema: AnswerSchema) -> dict[str, Any]:
+        strict = strict_schema(schema.schema) if self.structured == "strict" else None
+        wanted = {"name": schema.name, "schema": strict or dict(schema.schema), "strict": strict is not None}
+        return {"type": "json_schema", "json_schema": wanted}
+
+    def _tools(self, request: Request, schema: AnswerSchema | None) -> tuple[list[Mapping[str, Any]], object]:
+        """The tools that are offered, and which must be called; with a schema, one of them gives the answer."""
+        if schema is None:
+            return list(request.tools), request.tool_choice
+        tools = () if request.tool_choice == "none" else request.tools
+        choice = request.tool_choice if isinstance(request.tool_choice, Mapping) else "required"
+        return [*tools, answer_tool(schema)], choice
 
     def _wired(self, messages: Sequence[Message]) -> list[_Wired]:
         turn = _turn(messages)

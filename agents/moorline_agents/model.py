@@ -6,6 +6,7 @@ Callers decide which messages and tools a model is shown, and what happens with 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Mapping
 from contextlib import aclosing, suppress
 from dataclasses import replace
@@ -13,11 +14,13 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 from weakref import WeakKeyDictionary
 
+from moorline_agents.answer_schema import answered
 from moorline_agents.completion_stream import AnswerStream
 from moorline_agents.dialect import Body, Dialect, Request
 from moorline_agents.extra_fields import signed
 from moorline_agents.messages import ModelAnswer, Usage
 from moorline_agents.model_errors import ModelError, model_errors
+from moorline_agents.model_options import NO_OPTIONS, ModelOptions
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Sequence
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     from moorline_agents.event_stream import WatchedStream
     from moorline_agents.messages import Message
 
+logger = logging.getLogger("moorline.model")
 
 ToolChoice = Literal["none"] | Mapping[str, Any]
 """That no tool may be called, or the one that must be, as `{"type": "function", "function": {"name": …}}`."""
@@ -48,12 +52,14 @@ class Model(Protocol):
         tools: Sequence[Mapping[str, Any]],
         tool_choice: ToolChoice | None,
         on_text: Callable[[str], None] | None,
+        options: ModelOptions | None = None,
     ) -> ModelAnswer:
         """One whole answer to `messages`, the first of which is the system message.
 
         The answer may call `tools`, as `tool_choice` says; None leaves that to the model. The caller checks whether the
         calls make sense. `on_text` gets the text piece by piece if it comes in pieces; if the answer fails after all,
-        the caller withdraws what was shown.
+        the caller withdraws what was shown. `options` say how the model is asked; one that it does not know of it may
+        leave out.
 
         Raises `ModelError` if there is no answer. The model sets its own time limit; it stops when it is cancelled.
         """
@@ -98,19 +104,21 @@ class ChatModel:
         tools: Sequence[Mapping[str, Any]] = (),
         tool_choice: ToolChoice | None = None,
         on_text: Callable[[str], None] | None = None,
+        options: ModelOptions | None = None,
     ) -> ModelAnswer:
         """One answer to `messages`, which may call `tools` (entries of the request's list of that name).
 
         `on_text` gets each piece of text as it arrives; if the completion then fails, what was shown has to be
         withdrawn. Tool calls are passed on as the model wrote them, even with unknown names and wrong arguments.
-        Raises `ModelError`.
+        `options` that the server has refused are left out. Raises `ModelError`.
         """
+        options = options or NO_OPTIONS
         with model_errors():
             # Importing the client may take longer than an answer; that must not count as the server's time.
             client = await self._client()
             completions = client.chat.completions
         dialects, origin = self._dialects(client)
-        request = Request(model=self.name, messages=messages, tools=tools, tool_choice=tool_choice)
+        request = Request(model=self.name, messages=messages, tools=tools, tool_choice=tool_choice, options=options)
         deadline = asyncio.timeout(self._timeout)
         usage = Usage()
         try:
@@ -120,10 +128,14 @@ class ChatModel:
                     answer, ended, taken = await self._answer(completions, known, request, on_text)
                     if taken is not known:
                         dialects[origin] = taken
+                        for name in sorted(taken.lost - known.lost):
+                            logger.warning("The server of model %s does not take %s; it does without.", self.name, name)
                     usage += answer.usage
                     if not (again and answer.says_nothing):  # an empty answer is often followed by a full one
                         break
             whole = answer.finish(ended=ended)
+            if options.schema is not None:
+                whole = answered(whole)
         except TimeoutError as error:
             if not deadline.expired():
                 raise
@@ -152,7 +164,7 @@ class ChatModel:
         out, and it is asked again."""
         while True:
             body = dialect.body(request)
-            offered = frozenset(tool["function"]["name"] for tool in request.tools)
+            offered = frozenset(tool["function"]["name"] for tool in body.get("tools", ()))
             answer = AnswerStream(offered, thinks_first=dialect.thinks_first)
             reading = _Reading(completions, body, self._request_timeout)
             try:

@@ -120,6 +120,7 @@ if TYPE_CHECKING:
     from moorline_agents.handover import handover_tools as handover_tools
     from moorline_agents.model import ChatModel as ChatModel
     from moorline_agents.model import Model as Model
+    from moorline_agents.model_options import ModelOptions as ModelOptions
     from moorline_agents.tools import ToolContext as ToolContext
     from moorline_agents.tools import tool as tool
     from moorline_checkpoint.devices import validate_device_id as validate_device_id
@@ -192,6 +193,7 @@ else:
             "moorline_agents.graph_agent": ("GraphAgent",),
             "moorline_agents.handover": ("handover_tools",),
             "moorline_agents.model": ("ChatModel", "Model"),
+            "moorline_agents.model_options": ("ModelOptions",),
             "moorline_agents.tools": ("ToolContext", "tool"),
             "moorline_checkpoint.devices": ("validate_device_id",),
             "moorline_checkpoint.queue": ("DeadLetter",),

@@ -12,6 +12,7 @@ from moorline_agents.agent import Agent
 from moorline_agents.messages import Message, ModelAnswer, Usage
 from moorline_agents.model import Model, ToolChoice
 from moorline_agents.model_errors import ModelError
+from moorline_agents.model_options import ModelOptions
 
 
 @dataclass
@@ -27,6 +28,7 @@ class Echo:
         tools: Sequence[Mapping[str, Any]],
         tool_choice: ToolChoice | None,
         on_text: Callable[[str], None] | None,
+        options: ModelOptions | None = None,  # noqa: ARG002 - it has none
     ) -> ModelAnswer:
         self.asked.append(([tool["function"]["name"] for tool in tools], tool_choice))
         if messages[-1]["content"] == "bye":
@@ -98,3 +100,11 @@ async def test_a_model_that_fails_to_close_does_not_keep_the_others_open(setting
         async with Moorline(settings, agents=[echoing("a", first), echoing("b", Broken()), echoing("c", last)]):
             pass
     assert (first.closed, last.closed) == (1, 1)
+
+
+async def test_an_agents_model_is_asked_with_the_agents_options(settings: Settings) -> None:
+    script = Script("hello")
+    cold = Agent(name="a", description="a", instructions="a", temperature=0, max_tokens=9, extra_body={"top_k": 1})
+    async with Moorline(settings, agents=[cold], client=rule_client(script)) as moorline:
+        await moorline.run("hello", {"device_id": "d1"})
+    assert script.requests[0].options.items() >= {"temperature": 0, "max_tokens": 9, "top_k": 1}.items()

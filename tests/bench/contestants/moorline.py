@@ -41,6 +41,7 @@ class Model:
         tools: Sequence[Mapping[str, Any]],
         tool_choice: ToolChoice | None,
         on_text: Callable[[str], None] | None,
+        options: object = None,  # revisions before there were any are measured too
     ) -> ModelAnswer:
         shown = sum(message["role"] == "user" for message in messages)
         if self._seconds:
