@@ -18,15 +18,19 @@ LOOKED_UP = "SELECT coalesce(sum(idx_scan), 0)::integer AS number FROM pg_stat_u
 
 @pytest.mark.parametrize(
     ("device", "person", "more"),
-    [("d1", None, 0), ("linked", None, 1), ("with-a-past", None, 2), ("d1", "ann", 1)],
+    [("d1", None, 0), ("linked", None, 1), ("with-a-past", None, 1), ("returned", None, 0), ("d1", "ann", 1)],
 )
 async def test_a_hot_turn_looks_up_little_more(dsn: str, device: str, person: str | None, more: int) -> None:
     """By the server's counts, beside a device that leads to its own conversation."""
     async with runtime(dsn) as moorline:
-        for each in ("d0", "d1", "with-a-past"):
+        for each in ("d0", "d1", "with-a-past", "returned"):
             await moorline.run("hello", {"device_id": each, "person_id": person if each == "d1" else None})
-        for each in ("linked", "with-a-past"):
+        for each in ("linked", "with-a-past", "returned"):
             await moorline.link(each, await moorline.link_code("d1"))
+        for each in ("d0", "returned"):  # as many turns in both conversations
+            await moorline.run("hello", {"device_id": each})
+        await moorline.unlink("returned")
+        await moorline.run("hello", {"device_id": "returned"})
     counts = []
     for each, whose in (("d0", None), (device, person)):
         await gone(dsn)

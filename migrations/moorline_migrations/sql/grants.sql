@@ -81,6 +81,7 @@ GRANT EXECUTE ON FUNCTION
     public.moorline_know_person,
     public.moorline_known,
     public.moorline_leaving,
+    public.moorline_marked,
     public.moorline_new_code,
     public.moorline_new_conversation,
     public.moorline_orphan,
