@@ -9,7 +9,7 @@ import pytest
 from moorline_checkpoint.saver import DeviceCheckpointer
 from tests.checkpoint.checkpoints import config, put
 
-TABLES = ("states", "messages", "turns", "checkpoints", "values", "writes", "effects", "sessions", "days")
+TABLES = ("states", "messages", "turns", "checkpoints", "values", "writes", "effects", "sessions", "days", "facts")
 
 FILL = """
 INSERT INTO conversation_states (device_id, active_agent, locked_at) VALUES ($1, 'scheduling', now());
@@ -22,6 +22,8 @@ INSERT INTO conversation_sessions (device_id, ended_at, position, agent, locked_
     VALUES ($1, now(), 1, 'scheduling', now(), 'released');
 INSERT INTO conversation_days (device_id, day, agent, model, turns, input_tokens, output_tokens)
     VALUES ($1, now(), '', '', 1, 0, 0);
+INSERT INTO conversation_facts (device_id, namespace, key, value, created_at, updated_at)
+    VALUES ($1, 'scheduling.people.', 'name', '{"name": "Ada"}', now(), now());
 INSERT INTO appointments (device_id, provider_id, service_id, during)
     SELECT $1, provider_id, service_id, tstzrange(now() + $1::text::interval, now() + $1::text::interval + '1 minute')
     FROM appointment_providers, appointment_services;

@@ -19,6 +19,12 @@ VALUES ($1, now(), 0, 'concierge', now() - interval '1 hour', 'released')
 """
 
 
+FACT = """
+INSERT INTO conversation_facts (device_id, namespace, key, value, created_at, updated_at, ttl, expires_at)
+VALUES ($1, 'scheduling.people.', 'name', '{"name": "Ada"}', now(), now(), 1.5, now() + interval '90 seconds')
+"""
+
+
 @pytest.fixture
 def talked(templates: Templates, server_dsn: str) -> Iterator[str]:
     """A fresh database in which OURS and THEIRS have talked."""
@@ -30,6 +36,7 @@ def talked(templates: Templates, server_dsn: str) -> Iterator[str]:
         for device in (OURS, THEIRS):
             await talk(dsn, device)
             await connection.execute(ENDED, device)
+            await connection.execute(FACT, device)
         await connection.close()
 
     with fresh_database(server_dsn, templates("moorline_talked", fill)) as fresh:

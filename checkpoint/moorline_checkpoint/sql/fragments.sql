@@ -37,3 +37,4 @@ s.claim_id IS NULL AND (s.leads_to IS NULL OR s.linked_at IS NULL) AND s.earlier
     AND NOT EXISTS (SELECT 1 FROM @schema.conversation_writes w WHERE w.device_id = s.device_id::text)
     AND NOT EXISTS (SELECT 1 FROM @schema.conversation_sessions n WHERE n.device_id = s.device_id::text)
     AND NOT EXISTS (SELECT 1 FROM @schema.conversation_days d WHERE d.device_id = s.device_id::text)
+    AND NOT EXISTS (SELECT 1 FROM @schema.conversation_facts f WHERE f.device_id = s.device_id::text)

@@ -28,7 +28,8 @@ CROSS JOIN (SELECT pg_catalog.statement_timestamp() - $2::double precision * int
 WHERE (s.device_id OPERATOR(pg_catalog.>) $1 OR $1 IS NULL)
     AND s.device_id IS NOT NULL
     AND s.claim_id IS NULL
-    AND (s.heads <> '{}' AND @last_used < o.oldest
+    AND (@last_used < o.oldest AND (s.heads <> '{}' OR EXISTS (
+            SELECT 1 FROM @schema.conversation_facts f WHERE f.device_id = s.device_id::text))
         OR o.oldest > (
             SELECT t.committed_at FROM @schema.conversation_turns t
             WHERE t.device_id = s.device_id::text ORDER BY t.turn_no LIMIT 1)

@@ -14,6 +14,8 @@
 --   conversation_writes       what tasks wrote on top of a checkpoint
 --   conversation_effects      the journal: effects of tools and model answers, by their place in the turn, so that an
 --                             effect happens once
+--   conversation_facts        what agents remember about a person, each fact by its namespace and key. Those with the
+--                             empty device_id belong to no conversation
 --   conversation_sessions     one row for each session that has ended: whose, since when, until when and why. `position`
 --                             tells those apart that ended at the same moment
 --   conversation_days         turns and tokens of a device by day (UTC), agent and model, added up by cleanups from the
@@ -53,6 +55,13 @@
 -- the run that it stopped began. usage of a message is what its failed attempts cost; a turn's usage includes it.
 -- `stopped` says that the person has stopped the message's turn: whoever runs it ends it, and it stays stopped if it has
 -- to run again.
+--
+-- `changes` of a turn says how it changed the lock and why; null: not at all. A turn with rewound_at was rewound then:
+-- the conversation goes on as if it had not been. A checkpoint with turn_no 0 only holds what values of later ones are
+-- made of.
+--
+-- A namespace of facts is its labels, each with a full stop after it, and begins with the agent's name if device_id is a
+-- conversation. A fact with a `ttl`, in minutes, expires at expires_at.
 --
 -- A lock that is set or cleared while a turn is open is not the turn's to undo: the commit leaves it as it is. It is
 -- recognised by a time after claimed_at, or by another agent than the turn was claimed with.
@@ -204,6 +213,8 @@ CREATE TABLE @schema.conversation_turns (
     started_at   timestamptz NOT NULL,
     committed_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     run          jsonb,
+    changes      jsonb,
+    rewound_at   timestamptz,
     PRIMARY KEY (device_id, turn_no)
 );
 
@@ -261,6 +272,20 @@ CREATE TABLE @schema.conversation_effects (
     recorded_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     PRIMARY KEY (device_id, message_id, position)
 );
+
+CREATE TABLE @schema.conversation_facts (
+    device_id  text,
+    namespace  text COLLATE "C",
+    key        text,
+    value      jsonb NOT NULL,
+    created_at timestamptz NOT NULL,
+    updated_at timestamptz NOT NULL,
+    ttl        double precision,
+    expires_at timestamptz,
+    PRIMARY KEY (device_id, namespace, key)
+);
+
+CREATE INDEX conversation_facts_expires_at ON @schema.conversation_facts (expires_at) WHERE expires_at IS NOT NULL;
 
 CREATE TABLE @schema.conversation_sessions (
     device_id text,
@@ -1600,6 +1625,48 @@ BEGIN
 END
 $$;
 
+-- Keep facts: stores a list of facts in its order: each with namespace, key, value (null: deletes the fact) and ttl in
+-- minutes. One with `read` is a fact that was read: if it expires, it now does so after its whole time to live again.
+-- If live_only, one that has expired already stays so.
+CREATE FUNCTION @schema.moorline_keep_facts(device text, facts jsonb, moment timestamptz, live_only boolean)
+RETURNS void
+LANGUAGE plpgsql VOLATILE
+AS $$
+#variable_conflict use_column
+DECLARE
+    fact record;
+    expiry timestamptz;
+BEGIN
+    FOR fact IN
+        SELECT n.namespace, n.key, n.value, n.ttl, n.read
+        FROM pg_catalog.jsonb_array_elements(facts) WITH ORDINALITY AS e (item, position)
+        CROSS JOIN LATERAL pg_catalog.jsonb_to_record(e.item) AS n (
+            namespace text, key text, value jsonb, ttl double precision, read boolean)
+        ORDER BY e.position
+    LOOP
+        IF fact.read THEN
+            UPDATE @schema.conversation_facts f
+                SET expires_at = moment + f.ttl * interval '1 minute'
+                WHERE f.device_id = device AND f.namespace = fact.namespace AND f.key = fact.key
+                    AND f.ttl IS NOT NULL AND (NOT live_only OR f.expires_at > moment);
+        ELSIF fact.value IS NULL THEN
+            DELETE FROM @schema.conversation_facts f
+                WHERE f.device_id = device AND f.namespace = fact.namespace AND f.key = fact.key;
+        ELSE
+            expiry := moment + fact.ttl * interval '1 minute';
+            INSERT INTO @schema.conversation_facts AS f
+                (device_id, namespace, key, value, created_at, updated_at, ttl, expires_at)
+                VALUES (device, fact.namespace, fact.key, fact.value, moment, moment, fact.ttl, expiry)
+                ON CONFLICT (device_id, namespace, key) DO UPDATE
+                SET value = excluded.value,
+                    updated_at = excluded.updated_at,
+                    ttl = excluded.ttl,
+                    expires_at = excluded.expires_at;
+        END IF;
+    END LOOP;
+END
+$$;
+
 -- Commit: commits a batch of turns, each at one place of the arrays. Outcomes: committed, lock_kept (committed, except
 -- that somebody else set or cleared the lock meanwhile), stale (the device has another claim or none, and nothing was
 -- written) or locked. Idempotent: a turn that was committed before, and whose acknowledgement was lost, answers
@@ -1648,7 +1715,7 @@ BEGIN
                 turn_no bigint, status text, agent text, reply text, handoffs text[], usage jsonb, interrupt jsonb,
                 attempts integer, started_at timestamptz, active_agent text, lock_taken boolean, session_ttl integer,
                 call_ttl integer, session_until timestamptz, ended jsonb, heads jsonb, messages text[],
-                journal_of text, holder text, run jsonb);
+                journal_of text, holder text, run jsonb, changes jsonb, facts jsonb);
         SELECT s.* INTO state
             FROM @schema.conversation_states s
             WHERE s.device_id OPERATOR(pg_catalog.=) key
@@ -1743,10 +1810,13 @@ BEGIN
             WHERE s.device_id OPERATOR(pg_catalog.=) key;
         INSERT INTO @schema.conversation_turns
             (device_id, turn_no, claim_id, fence, agent, reply, interrupt, handoffs, usage, status, attempts,
-             started_at, committed_at, run)
+             started_at, committed_at, run, changes)
             VALUES (
                 device, number, claim, fence_of_turn, turn.agent, turn.reply, turn.interrupt, turn.handoffs,
-                turn.usage, turn.status, turn.attempts, turn.started_at, moment, turn.run);
+                turn.usage, turn.status, turn.attempts, turn.started_at, moment, turn.run, turn.changes);
+        IF turn.facts IS NOT NULL THEN
+            PERFORM @schema.moorline_keep_facts(device, turn.facts, moment, true);
+        END IF;
         IF turn.journal_of IS NOT NULL THEN
             -- Effects stay on record; the model answers that led to them are no longer needed.
             DELETE FROM @schema.conversation_effects e
@@ -1863,10 +1933,11 @@ BEGIN
 END
 $$;
 
--- Prune: removes the checkpoints of turns up to last_turn that no value is made of any more. Of those it keeps the
--- heads and, in each namespace, the ancestors that the delta channels of its oldest later checkpoint are made of. These
--- stay few even if an agent has long been silent or is missing from the app, because ancestors in between that only
--- other channels are made of are taken out of the line.
+-- Prune: removes the checkpoints of turns up to last_turn that no value is made of any more. In each namespace it keeps
+-- the one that the turn after those left or found, all later ones, and the ancestors that the delta channels of the
+-- first of these are made of. The ancestors stay few even if an agent has long been silent or is missing from the app,
+-- because those in between that only other channels are made of are taken out of the line. What is left of an earlier
+-- turn gets the turn number 0, because the state of that turn is gone.
 CREATE FUNCTION @schema.moorline_prune(device text, heads jsonb, last_turn bigint) RETURNS void
 LANGUAGE plpgsql VOLATILE
 AS $$
@@ -1885,10 +1956,17 @@ BEGIN
     FOR ns, head IN SELECT n.key, n.value FROM pg_catalog.jsonb_each_text(heads) AS n (key, value) LOOP
         SELECT c.* INTO oldest
             FROM @schema.conversation_checkpoints c
-            WHERE c.device_id = device AND c.checkpoint_ns = ns
-                AND (c.turn_no > last_turn OR c.checkpoint_id = head)
-            ORDER BY c.turn_no
+            WHERE c.device_id = device AND c.checkpoint_ns = ns AND c.turn_no > 0 AND c.turn_no <= last_turn + 1
+            ORDER BY c.turn_no DESC, c.checkpoint_id DESC
             LIMIT 1;
+        IF NOT FOUND THEN
+            SELECT c.* INTO oldest
+                FROM @schema.conversation_checkpoints c
+                WHERE c.device_id = device AND c.checkpoint_ns = ns
+                    AND (c.turn_no > last_turn OR c.checkpoint_id = head)
+                ORDER BY c.turn_no
+                LIMIT 1;
+        END IF;
         kept := ARRAY[oldest.checkpoint_id];
         line := kept;
         -- A channel stored as deltas is recognised by its writes: LangGraph's counts name only channels of agents that
@@ -1932,6 +2010,10 @@ BEGIN
             child := ancestor;
         END LOOP;
         PERFORM @schema.moorline_discard(device, ns, doomed);
+        UPDATE @schema.conversation_checkpoints c
+            SET turn_no = 0
+            WHERE c.device_id = device AND c.checkpoint_ns = ns AND c.turn_no > 0
+                AND c.turn_no < oldest.turn_no AND c.turn_no <= last_turn;
     END LOOP;
 END
 $$;
@@ -3001,6 +3083,145 @@ BEGIN
 END
 $$;
 
+-- Rewind: the conversation goes on as after this turn (0: as before its first): its heads, and who holds the session,
+-- are as then. The turns that followed stay in the transcript, with rewound_at; their checkpoints are removed, and a
+-- question that waits is closed. Effects and facts stay. Never waits for the row. Returns a JSON object: outcome,
+-- `effects`, those of all turns after this one, and `ended`, the session that ended, as it is told. The outcome is
+--   rewound   the conversation is as after this turn.
+--   busy      a turn is open, or a message waits: ask again.
+--   locked    another transaction has the row: ask again.
+--   unknown   there is no such turn, or it has itself been rewound.
+--   asked     the turn stopped to ask.
+--   gone      what the turn left is no longer kept.
+CREATE FUNCTION @schema.moorline_rewind(device text, last_turn bigint, keep_turns integer) RETURNS jsonb
+LANGUAGE plpgsql VOLATILE
+AS $$
+DECLARE
+    key @schema.conversation_states.device_id%TYPE := @schema.moorline_key(device);
+    s @schema.conversation_states;
+    turn @schema.conversation_turns;
+    ns text;
+    base @schema.conversation_checkpoints;
+    found_heads jsonb := '{}'::jsonb;
+    doomed text[];
+    holder text;
+    ended jsonb;
+    effects jsonb;
+    moment timestamptz;
+BEGIN
+    SELECT l.* INTO s
+        FROM @schema.conversation_states l
+        WHERE l.device_id OPERATOR(pg_catalog.=) key
+        FOR UPDATE SKIP LOCKED;
+    IF NOT FOUND THEN
+        RETURN CASE
+            WHEN EXISTS (
+                SELECT 1 FROM @schema.conversation_states l WHERE l.device_id OPERATOR(pg_catalog.=) key)
+            THEN '{"outcome": "locked"}'::jsonb
+            ELSE '{"outcome": "unknown"}'::jsonb END;
+    END IF;
+    moment := pg_catalog.clock_timestamp();
+    IF s.claim_id IS NOT NULL OR EXISTS (
+        SELECT 1 FROM @schema.conversation_messages m
+        WHERE m.device_id = device AND m.queued AND m.waiter_until > moment)
+    THEN
+        RETURN '{"outcome": "busy"}'::jsonb;
+    END IF;
+    SELECT t.* INTO turn FROM @schema.conversation_turns t WHERE t.device_id = device AND t.turn_no = last_turn;
+    IF last_turn <> 0 AND (turn.turn_no IS NULL OR turn.rewound_at IS NOT NULL) THEN
+        RETURN '{"outcome": "unknown"}'::jsonb;
+    ELSIF turn.interrupt IS NOT NULL AND last_turn < s.last_turn_no THEN
+        RETURN '{"outcome": "asked"}'::jsonb;
+    ELSIF last_turn <= s.last_turn_no - s.last_turn_no % keep_turns::bigint - keep_turns::bigint THEN
+        RETURN '{"outcome": "gone"}'::jsonb;
+    END IF;
+    SELECT coalesce(
+            pg_catalog.jsonb_agg(
+                pg_catalog.jsonb_build_object(
+                    'turn_no', e.turn_no, 'agent', e.agent, 'name', e.name, 'intent', e.intent, 'result', e.result,
+                    'recorded_at', e.recorded_at)
+                ORDER BY e.turn_no, e.position),
+            '[]'::jsonb)
+        INTO effects
+        FROM @schema.conversation_effects e
+        WHERE e.device_id = device AND e.turn_no > last_turn AND e.kind <> 'answer'
+            AND coalesce(e.kind = 'outside' OR NOT e.result ? 'refused'::text, true);
+
+    IF EXISTS (
+        SELECT 1 FROM @schema.conversation_turns t
+        WHERE t.device_id = device AND t.turn_no > last_turn AND t.rewound_at IS NULL)
+    THEN
+        FOR ns IN
+            SELECT DISTINCT c.checkpoint_ns FROM @schema.conversation_checkpoints c WHERE c.device_id = device
+        LOOP
+            SELECT c.* INTO base
+                FROM @schema.conversation_checkpoints c
+                WHERE c.device_id = device AND c.checkpoint_ns = ns AND c.turn_no > 0 AND c.turn_no <= last_turn
+                ORDER BY c.turn_no DESC, c.checkpoint_id DESC
+                LIMIT 1;
+            IF FOUND THEN
+                found_heads := found_heads || pg_catalog.jsonb_build_object(ns, base.checkpoint_id);
+            ELSE
+                -- It began later, or its beginning is gone.
+                SELECT c.* INTO base
+                    FROM @schema.conversation_checkpoints c
+                    WHERE c.device_id = device AND c.checkpoint_ns = ns
+                    ORDER BY c.turn_no
+                    LIMIT 1;
+                IF base.turn_no = 0 OR base.parent_checkpoint_id IS NOT NULL THEN
+                    RETURN '{"outcome": "gone"}'::jsonb;
+                END IF;
+            END IF;
+        END LOOP;
+        IF found_heads = '{}'::jsonb AND last_turn > 0 THEN
+            RETURN '{"outcome": "gone"}'::jsonb;
+        END IF;
+
+        FOR ns, doomed IN
+            SELECT c.checkpoint_ns, pg_catalog.array_agg(c.checkpoint_id)
+            FROM @schema.conversation_checkpoints c
+            WHERE c.device_id = device AND c.turn_no > last_turn
+            GROUP BY c.checkpoint_ns
+        LOOP
+            PERFORM @schema.moorline_discard(device, ns, doomed);
+        END LOOP;
+        -- What later turns wrote on top of the heads.
+        FOR base IN
+            SELECT c.*
+            FROM @schema.conversation_checkpoints c
+            WHERE c.device_id = device AND found_heads->>c.checkpoint_ns = c.checkpoint_id
+        LOOP
+            DELETE FROM @schema.conversation_writes w
+                WHERE w.device_id = device AND w.checkpoint_ns = base.checkpoint_ns
+                    AND w.checkpoint_id = base.checkpoint_id AND w.fence > base.fence;
+        END LOOP;
+        UPDATE @schema.conversation_turns t
+            SET rewound_at = moment, status = 'done'
+            WHERE t.device_id = device AND t.turn_no > last_turn AND t.rewound_at IS NULL;
+        IF s.active_agent IS NULL OR s.locked_at > turn.committed_at OR last_turn = 0 THEN
+            ended := @schema.moorline_end_session(s, 'cleared', moment);
+            SELECT n.agent INTO holder
+                FROM @schema.conversation_sessions n
+                WHERE n.device_id = device AND n.locked_at <= turn.committed_at AND n.ended_at > turn.committed_at
+                ORDER BY n.ended_at, n.position
+                LIMIT 1;
+            UPDATE @schema.conversation_states l
+                SET heads = found_heads, active_agent = holder, locked_at = CASE WHEN holder IS NOT NULL THEN moment END,
+                    last_active_at = moment, call_ttl = NULL, session_until = NULL
+                WHERE l.device_id OPERATOR(pg_catalog.=) key;
+        ELSE
+            UPDATE @schema.conversation_states l
+                SET heads = found_heads
+                WHERE l.device_id OPERATOR(pg_catalog.=) key;
+        END IF;
+    END IF;
+    RETURN pg_catalog.jsonb_build_object(
+        'outcome', 'rewound',
+        'effects', effects,
+        'ended', CASE WHEN ended IS NOT NULL THEN pg_catalog.jsonb_build_array(ended) END);
+END
+$$;
+
 -- Erase: removes everything of a device from these tables; an open turn becomes stale. First the row is blanked, or a
 -- blank one inserted: this waits for a turn that is committing, so that its rows are seen, and blocks new turns until
 -- the end. If another table refers to the row, it stays, blank.
@@ -3049,6 +3270,7 @@ BEGIN
     DELETE FROM @schema.conversation_sessions n WHERE n.device_id = device;
     DELETE FROM @schema.conversation_days d WHERE d.device_id = device;
     DELETE FROM @schema.conversation_effects e WHERE e.device_id = device;
+    DELETE FROM @schema.conversation_facts f WHERE f.device_id = device;
     DELETE FROM @schema.conversation_values v WHERE v.device_id = device;
     DELETE FROM @schema.conversation_writes w WHERE w.device_id = device;
     DELETE FROM @schema.conversation_checkpoints c WHERE c.device_id = device;
@@ -3100,7 +3322,8 @@ BEGIN
                 pg_catalog.jsonb_agg(
                     pg_catalog.jsonb_build_object(
                         'turn_no', t.turn_no, 'agent', t.agent, 'reply', t.reply, 'interrupt', t.interrupt,
-                        'handoffs', t.handoffs, 'started_at', t.started_at, 'committed_at', t.committed_at)
+                        'handoffs', t.handoffs, 'changes', t.changes, 'started_at', t.started_at,
+                        'committed_at', t.committed_at, 'rewound_at', t.rewound_at)
                     ORDER BY t.turn_no),
                 '[]'::jsonb)
             FROM @schema.conversation_turns t
@@ -3125,7 +3348,17 @@ BEGIN
             FROM @schema.conversation_effects e
             LEFT JOIN @schema.conversation_messages m
                 ON m.device_id = device AND m.message_id = e.message_id
-            WHERE e.device_id = device AND e.kind <> 'answer'));
+            WHERE e.device_id = device AND e.kind <> 'answer'),
+        'facts', (
+            SELECT coalesce(
+                pg_catalog.jsonb_agg(
+                    pg_catalog.jsonb_build_object(
+                        'namespace', f.namespace, 'key', f.key, 'value', f.value, 'created_at', f.created_at,
+                        'updated_at', f.updated_at, 'expires_at', f.expires_at)
+                    ORDER BY f.namespace, f.key),
+                '[]'::jsonb)
+            FROM @schema.conversation_facts f
+            WHERE f.device_id = device));
 END
 $$;
 
@@ -3141,7 +3374,8 @@ BEGIN
         OR EXISTS (SELECT 1 FROM @schema.conversation_turns t WHERE t.device_id = device)
         OR EXISTS (SELECT 1 FROM @schema.conversation_checkpoints c WHERE c.device_id = device)
         OR EXISTS (SELECT 1 FROM @schema.conversation_writes w WHERE w.device_id = device)
-        OR EXISTS (SELECT 1 FROM @schema.conversation_sessions n WHERE n.device_id = device);
+        OR EXISTS (SELECT 1 FROM @schema.conversation_sessions n WHERE n.device_id = device)
+        OR EXISTS (SELECT 1 FROM @schema.conversation_facts f WHERE f.device_id = device);
 END
 $$;
 
@@ -3295,6 +3529,9 @@ BEGIN
         DELETE FROM @schema.conversation_checkpoints c WHERE c.device_id = device;
         DELETE FROM @schema.conversation_values v WHERE v.device_id = device;
         DELETE FROM @schema.conversation_writes w WHERE w.device_id = device;
+        DELETE FROM @schema.conversation_facts f WHERE f.device_id = device;
+        GET DIAGNOSTICS gone = ROW_COUNT;
+        removed := removed + gone;
         UPDATE @schema.conversation_states l
             SET heads = '{}'
             WHERE l.device_id OPERATOR(pg_catalog.=) key AND l.heads <> '{}';
@@ -3302,6 +3539,36 @@ BEGIN
         PERFORM @schema.moorline_prune(device, s.heads, last_turn);
     END IF;
     RETURN removed - @schema.moorline_stored(device);
+END
+$$;
+
+-- Expire facts: removes up to `most` facts that have expired. One that somebody else is writing is left. Returns how
+-- many were removed.
+CREATE FUNCTION @schema.moorline_expire_facts(most integer) RETURNS integer
+LANGUAGE plpgsql VOLATILE
+AS $$
+DECLARE
+    fact record;
+    moment timestamptz := pg_catalog.clock_timestamp();
+    removed integer := 0;
+BEGIN
+    FOR fact IN
+        SELECT f.device_id, f.namespace, f.key
+        FROM @schema.conversation_facts f
+        WHERE f.expires_at <= moment
+        LIMIT most
+    LOOP
+        PERFORM 1
+            FROM @schema.conversation_facts f
+            WHERE f.device_id = fact.device_id AND f.namespace = fact.namespace AND f.key = fact.key
+                AND f.expires_at <= moment
+            FOR UPDATE SKIP LOCKED;
+        CONTINUE WHEN NOT FOUND;
+        DELETE FROM @schema.conversation_facts f
+            WHERE f.device_id = fact.device_id AND f.namespace = fact.namespace AND f.key = fact.key;
+        removed := removed + 1;
+    END LOOP;
+    RETURN removed;
 END
 $$;
 
