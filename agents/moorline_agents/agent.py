@@ -37,7 +37,8 @@ class Agent:
     `session_ttl` seconds after each activity, unless a call or the person's TTL says otherwise (None: as the row or the
     default says). `migrations` make the tables that its tools use; `moorline migrate` runs them. `aliases` are earlier
     names of the agent: it answers for locks that hold them, and keeps what it knew under them. `temperature`,
-    `max_tokens`, `reasoning_effort` and `extra_body` say how its model is asked, as `ModelOptions` does.
+    `max_tokens`, `reasoning_effort` and `extra_body` say how its model is asked, as `ModelOptions` does. If the model
+    fails before any text was shown, and not over the request itself, the first of `fallbacks` is asked, then the next.
     Raises `ValueError` for an agent that could never work.
     """
 
@@ -54,6 +55,7 @@ class Agent:
     max_tokens: int | None = None
     reasoning_effort: str | None = None
     extra_body: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    fallbacks: Sequence[Model] = ()
 
     def __post_init__(self) -> None:
         for name in (self.name, *self.aliases):

@@ -79,6 +79,7 @@ class AnswerText:
                 f"The model's answer is longer than {LONGEST_TEXT} characters and was stopped. "
                 "Ask for less at once, or limit the length of answers on the model server.",
                 retryable=False,
+                about_request=True,
             )
         return text
 

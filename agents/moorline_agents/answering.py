@@ -33,6 +33,7 @@ class Answering:
         self._name = agent.name
         self._names = (agent.name, *agent.aliases)
         self._model = agent.model or deps.model
+        self._fallbacks = agent.fallbacks
         self._options = agent.options
         self._rounds = deps.tool_rounds
         self._schemas = schemas
@@ -75,6 +76,7 @@ class Answering:
                     tools=self._schemas,
                     tool_choice="none" if tired and self._schemas else None,
                     options=self._options,
+                    fallbacks=self._fallbacks,
                 )
             except ContextOverflow as overflow:
                 shorter = shown.shorter(overflow.limit)

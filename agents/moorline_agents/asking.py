@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,7 +12,10 @@ from moorline_agents.model import Model, ToolChoice, model_name, model_provider
 from moorline_agents.model_errors import ModelError
 from moorline_agents.model_options import ModelOptions
 from moorline_agents.run import RunContext
+from moorline_agents.telling import OnText
 from moorline_agents.tools import Tool, ToolContext
+
+logger = logging.getLogger("moorline.model")
 
 
 async def ask(
@@ -23,34 +28,24 @@ async def ask(
     tool_choice: ToolChoice | None,
     shown: bool = True,
     options: ModelOptions | None = None,
+    fallbacks: Sequence[Model] = (),
 ) -> ModelAnswer:
     """The model's answer; with `shown` its text is part of the reply. What it cost is counted for the agent, also if it
-    came to nothing. Raises `ModelError`, and `Stopped` if the person stops the turn."""
-    context.stop.check()
-    name, tracing = model_name(model), context.tracing
-    try:
-        with (
-            tracing.model(name, provider=model_provider(model), messages=messages) as span,
-            context.telling.asking(name, shown=shown) as on_text,
-        ):
-            async with context.stop.ends():
-                answer = await model.complete(
-                    messages, tools=tools, tool_choice=tool_choice, on_text=on_text, options=options
-                )
-            span.answered(
-                answer.usage, finish_reason=answer.finish_reason, message=answer.message if tracing.content else None
-            )
-    except ModelError as error:
-        if any(error.usage.values()):
-            _count(error.usage, context, model=name, agent=agent)
-        raise
-    _count(answer.usage, context, model=name, agent=agent)
-    return answer
+    came to nothing.
 
-
-def _count(usage: Usage, context: RunContext, *, model: str, agent: str) -> None:
-    context.progress.usage += usage.labelled(model=model, agent=agent)
-    context.telling.spent(model, usage)
+    If the model fails, the first of `fallbacks` is asked, and so on; not if it failed over the request itself, and not
+    once any of its text was shown. Raises the last `ModelError`, and `Stopped` if the person stops the turn.
+    """
+    left = deque((model, *fallbacks))
+    while True:
+        asked = left.popleft()
+        attempt = _Attempt(asked, context=context, agent=agent)
+        try:
+            return await attempt.answer(messages, shown=shown, tools=tools, tool_choice=tool_choice, options=options)
+        except ModelError as error:
+            if not left or error.about_request or attempt.told:
+                raise
+            logger.warning("Model %s failed (%s); %s is asked instead.", model_name(asked), error, model_name(left[0]))
 
 
 async def perform(tool: Tool, call_id: str, arguments: str, *, context: RunContext, tools: ToolContext) -> Any:
@@ -59,3 +54,48 @@ async def perform(tool: Tool, call_id: str, arguments: str, *, context: RunConte
         result = await context.journal.perform(tool, arguments, tools)
         span.returned(result)
         return result
+
+
+class _Attempt:
+    """A model is asked once."""
+
+    def __init__(self, model: Model, *, context: RunContext, agent: str) -> None:
+        self._model = model
+        self._context = context
+        self._agent = agent
+        self._name = model_name(model)
+        self.told = False
+        """Whether any of its text was shown."""
+
+    async def answer(self, messages: Sequence[Message], *, shown: bool, **asked: Any) -> ModelAnswer:
+        context, tracing = self._context, self._context.tracing
+        context.stop.check()
+        try:
+            with (
+                tracing.model(self._name, provider=model_provider(self._model), messages=messages) as span,
+                context.telling.asking(self._name, shown=shown) as on_text,
+            ):
+                async with context.stop.ends():
+                    answer = await self._model.complete(messages, on_text=self._noticed(on_text), **asked)
+                message = answer.message if tracing.content else None
+                span.answered(answer.usage, finish_reason=answer.finish_reason, message=message)
+        except ModelError as error:
+            if any(error.usage.values()):
+                self._count(error.usage)
+            raise
+        self._count(answer.usage)
+        return answer
+
+    def _noticed(self, on_text: OnText | None) -> OnText | None:
+        if on_text is None:
+            return None
+
+        def notice(text: str) -> None:
+            self.told = True
+            on_text(text)
+
+        return notice
+
+    def _count(self, usage: Usage) -> None:
+        self._context.progress.usage += usage.labelled(model=self._name, agent=self._agent)
+        self._context.telling.spent(self._name, usage)

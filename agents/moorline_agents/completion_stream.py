@@ -100,6 +100,7 @@ class AnswerStream:
             raise ModelError(
                 "The model server's content filter held the answer back. Rephrase the message.",
                 retryable=False,
+                about_request=True,
             )
         return ModelAnswer(self._message(), self.usage, self._finish_reason)
 

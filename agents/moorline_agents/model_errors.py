@@ -30,8 +30,9 @@ _REMEDIES: dict[int, str] = {
 _FAILING = "is failing. Wait a little and send the message again"
 
 _OUT_OF_CREDIT = "The account of OPENAI_API_KEY is out of credit. Check its plan and billing."
+_FILTERED = "content_filter"
 _CODES = {
-    "content_filter": "The model server's content filter held the message back. Rephrase the message.",
+    _FILTERED: "The model server's content filter held the message back. Rephrase the message.",
     "insufficient_quota": _OUT_OF_CREDIT,
     "billing_hard_limit_reached": _OUT_OF_CREDIT,
 }
@@ -82,13 +83,16 @@ class ModelError(AgentError):
     `retryable` is whether the same request may well succeed later: after too many requests, a failing server, a
     timeout, a lost connection or an answer that was cut off. The client's own retries are used up by then.
     `refusal` is what the server said of a request that it does not take as it is, else empty. It may quote the
-    conversation. `usage` is what answers cost that came to nothing, as far as the server said.
+    conversation. `about_request` is whether the model failed over what it was shown or asked, rather than over its
+    server or the account there, so that another model is no remedy. `usage` is what answers cost that came to nothing,
+    as far as the server said.
     """
 
-    def __init__(self, message: str, *, retryable: bool, refusal: str = "") -> None:
+    def __init__(self, message: str, *, retryable: bool, refusal: str = "", about_request: bool = False) -> None:
         super().__init__(message)
         self.retryable = retryable
         self.refusal = refusal
+        self.about_request = about_request
         self.usage = Usage()
 
     @classmethod
@@ -118,7 +122,7 @@ class ContextOverflow(ModelError):
     retryable = False
 
     def __init__(self, *, limit: int | None = None, asked: int | None = None) -> None:
-        super().__init__(_OVERFLOW, retryable=False)
+        super().__init__(_OVERFLOW, retryable=False, about_request=True)
         self.limit = limit
         self.asked = asked
 
@@ -130,7 +134,7 @@ class AnswerCutOff(ModelError):
     retryable = False
 
     def __init__(self) -> None:
-        super().__init__(_CUT_OFF, retryable=False)
+        super().__init__(_CUT_OFF, retryable=False, about_request=True)
 
 
 @contextmanager
@@ -153,7 +157,8 @@ def _translated(error: Exception, messages: Sequence[Mapping[str, Any]]) -> Mode
     if isinstance(error, openai.APIStatusError):
         return _of_status(error, messages)
     if isinstance(error, UnicodeEncodeError):  # a key goes into a header, texts go into the body
-        return ModelError(_NO_KEY if error.encoding == "ascii" else _NO_TEXT, retryable=False)
+        of_key = error.encoding == "ascii"
+        return ModelError(_NO_KEY if of_key else _NO_TEXT, retryable=False, about_request=not of_key)
     meanings: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str, bool], ...] = (
         (openai.APITimeoutError, _SILENT, True),
         (openai.APIConnectionError, _UNREACHABLE, True),
@@ -190,6 +195,7 @@ def _of_status(error: APIStatusError, messages: Sequence[Mapping[str, Any]]) -> 
         f"The model server refused the request (HTTP {status}){f': {shown}' if shown else '.'}",
         retryable=status in _WORTH_RETRYING,
         refusal=_said(error),
+        about_request=status not in _WORTH_RETRYING,
     )
 
 
@@ -198,7 +204,7 @@ def _of_code(error: APIError) -> ModelError | None:
     lack."""
     message = _CODES.get(error.code) if isinstance(error.code, str) else None
     if message is not None:
-        return ModelError(message, retryable=False)
+        return ModelError(message, retryable=False, about_request=error.code == _FILTERED)
     return _overflow(error)
 
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
+from itertools import chain
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 
@@ -129,8 +130,8 @@ class Moorline(Locks, People, Upkeep):
             closing.push_async_callback(opened.backend.close)
             closing.push_async_callback(opened.pool_watch.close)
             closing.push_async_callback(opened.observers.close)
-            own = [getattr(agent, "model", None) for agent in self._agents or ()]
-            for model in {id(model): model for model in (self._model, *own)}.values():
+            own = [(getattr(each, "model", None), *getattr(each, "fallbacks", ())) for each in self._agents or ()]
+            for model in {id(model): model for model in (self._model, *chain.from_iterable(own))}.values():
                 if isinstance(model, Closable):
                     closing.push_async_callback(model.aclose)
             await self._background.finish()
