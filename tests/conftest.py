@@ -11,7 +11,6 @@ import logging
 import os
 import shutil
 import signal
-import tempfile
 import uuid
 import warnings
 from collections.abc import Callable, Coroutine, Iterator
@@ -24,6 +23,7 @@ import asyncpg
 import pytest
 
 from moorline_migrations import SHIPPED, migrate
+from tests.spaces import a_space, new_space
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # importing the wheel looks for $XDG_RUNTIME_DIR, which containers lack
@@ -37,6 +37,7 @@ synchronous_commit = off
 wal_level = minimal
 max_wal_senders = 0
 max_connections = 300
+max_wal_size = 256MB
 """
 
 
@@ -59,10 +60,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if hasattr(config, "workerinput"):
         config.stash[RUN_FOLDER] = Path(config.workerinput["run_folder"])
         return
-    # Short: the path of a Unix socket must fit into some 100 bytes.
-    config.stash[RUN_FOLDER] = Path(tempfile.mkdtemp(prefix="moorline-"))
-    # Under root, servers and poolers run as a user that has to pass through it.
-    config.stash[RUN_FOLDER].chmod(0o711)
+    config.stash[RUN_FOLDER] = new_space()
     # Told to stop, a run ends as after Ctrl-C, and its server with it.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
@@ -95,6 +93,13 @@ def logs_as_they_were() -> Iterator[None]:
     yield
     logger.setLevel(level)
     logger.handlers[:] = handlers
+
+
+@pytest.fixture
+def space() -> Iterator[Path]:
+    """An empty folder for the data of a server."""
+    with a_space() as folder:
+        yield folder
 
 
 @pytest.fixture(scope="session")

@@ -6,11 +6,11 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
 
 from tests.notebooks import FILES, SETTINGS, Notebook, executed, read, structure
+from tests.spaces import a_space
 
 LARGEST = 150_000
 """Bytes of a notebook with its outputs."""
@@ -28,9 +28,8 @@ def checked(name: str) -> Notebook:
     """The notebook with the outputs of a fresh kernel. What is kept in the file is of the same kinds, and small."""
     [file] = [file for file in FILES if file.stem == name]
     kept = read(file)
-    # Not pytest's folder: under root the server's account has to pass through it.
-    with TemporaryDirectory(prefix="moorline-") as folder:
-        fresh = executed(file, data=Path(folder))
+    with a_space() as folder:
+        fresh = executed(file, data=folder)
     assert structure(kept) == structure(fresh), "run `.venv/bin/python -m tests.notebooks`"
     assert not any(["error"] in kinds for _, kinds in structure(kept))
     assert all(cell.execution_count for cell in kept.cells if cell.cell_type == "code")

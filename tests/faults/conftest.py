@@ -4,7 +4,6 @@ import asyncio
 import os
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 from tests.faults.laboratory import Laboratory, Way
 from tests.faults.server import Server
 from tests.pgbouncer import needs_pgbouncer, pooled
+from tests.spaces import a_space
 
 Report = Callable[..., None]
 
@@ -67,7 +67,7 @@ def laboratory(dsn: str, reached: Way, seed: int, tmp_path: Path) -> Iterator[La
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
     """A server to be stopped and started."""
-    with _folder() as folder, Server.running(folder / "data") as server:
+    with a_space() as folder, Server.running(folder / "data") as server:
         yield server
 
 
@@ -85,7 +85,7 @@ def server_laboratory(server: Server, way: str, seed: int, tmp_path: Path) -> It
 @pytest.fixture(scope="module")
 def small_server() -> Iterator[Server]:
     """A server on a disk that is soon full."""
-    with _folder() as folder:
+    with a_space() as folder:
         mount = ["mount", "-t", "tmpfs", "-o", f"size={SMALL}m,mode=755", "tmpfs", str(folder)]
         if shutil.which("mount") is None or subprocess.run(mount, capture_output=True, check=False).returncode:
             pytest.skip("no small file system can be mounted here: that needs root")
@@ -124,14 +124,3 @@ def _laboratory(dsn: str, reached: Way, seed: int, folder: Path) -> Iterator[Lab
         yield laboratory
     finally:
         laboratory.kill()
-
-
-@contextmanager
-def _folder() -> Iterator[Path]:
-    """Its name is short because the path of a Unix socket must fit into some 100 bytes."""
-    folder = Path(tempfile.mkdtemp(prefix="moorline-"))
-    folder.chmod(0o711)  # under root, the server and the pooler run as a user that has to pass through it
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder)

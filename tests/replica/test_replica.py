@@ -12,8 +12,6 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import asyncpg
 import pytest
@@ -25,6 +23,7 @@ from moorline_checkpoint import replica as replicas
 from moorline_checkpoint.database import Database
 from moorline_checkpoint.replica import Readers
 from moorline_migrations import SHIPPED
+from tests.spaces import a_space
 
 from ..faults.server import Server
 from ..runtime.conftest import agent, counting
@@ -62,15 +61,13 @@ async def fetchval(dsn: str, sql: str, *arguments: object) -> object:
 
 @pytest.fixture(scope="module")
 def pair() -> Iterator[Pair]:
-    with TemporaryDirectory(prefix="moorline-") as space:
-        for folder in (Path(space), *(Path(space, name) for name in ("p", "r"))):
-            folder.mkdir(exist_ok=True)
-            folder.chmod(0o711)
-        with (
-            Server.running(Path(space, "p", "pg")) as primary,
-            Server.following(primary, Path(space, "r", "pg")) as replica,
-        ):
-            yield Pair(primary, replica)
+    with (
+        a_space() as one,
+        a_space() as another,
+        Server.running(one / "pg") as primary,
+        Server.following(primary, another / "pg") as replica,
+    ):
+        yield Pair(primary, replica)
 
 
 @pytest.fixture

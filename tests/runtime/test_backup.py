@@ -5,16 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
 
 from .test_cli import Call, in_a_process, moorline, no_settings, refusal
-from .test_embedded import as_root, dsn_of, space, using
+from .test_embedded import as_root, dsn_of, using
 
-__all__ = ["moorline", "no_settings", "space"]
+__all__ = ["moorline", "no_settings"]
 
 TALK = """
 import asyncio, sys
@@ -38,21 +36,14 @@ asyncio.run(main(*map(Path, sys.argv[1:])))
 """
 
 
-@pytest.fixture
-def public() -> Iterator[Path]:
-    with TemporaryDirectory(prefix="moorline-") as folder:
-        Path(folder).chmod(0o711)
-        yield Path(folder)
-
-
 def turns(data: Path, device: str) -> list[list[str]]:
     done = in_a_process("turns", device, MOORLINE_DATA=str(data))
     assert done.status == 0, done
     return [line.split("\t") for line in done.out.splitlines()]
 
 
-def test_a_backup_is_made_in_use_and_restored_by_using_it(public: Path) -> None:
-    data, copy = public / "data", public / "backups" / "monday"
+def test_a_backup_is_made_in_use_and_restored_by_using_it(space: Path) -> None:
+    data, copy = space / "data", space / "backups" / "monday"
     with using(data) as user:
         assert dsn_of(user)
         in_a_process("chat", said="I want to book a haircut\nthe first one\n", MOORLINE_DATA=str(data))
@@ -69,33 +60,33 @@ def test_a_backup_is_made_in_use_and_restored_by_using_it(public: Path) -> None:
 
 
 @pytest.mark.laboratory
-def test_what_is_being_written_meanwhile_is_in_it_up_to_a_committed_turn(public: Path) -> None:
-    data, copy = public / "data", public / "copy"
+def test_what_is_being_written_meanwhile_is_in_it_up_to_a_committed_turn(space: Path) -> None:
+    data, copy = space / "data", space / "copy"
     subprocess.run([sys.executable, "-c", TALK, str(data), str(copy)], check=True, env=os.environ)
     numbers = [int(turn[0]) for turn in turns(copy, "busy")]
     assert numbers == list(range(1, len(numbers) + 1))
     assert len(numbers) <= len(turns(data, "busy"))
 
 
-def test_a_folder_with_something_in_it_is_not_touched(moorline: Call, public: Path) -> None:
-    (public / "file").write_text("mine")
-    assert "is not empty" in refusal(moorline("backup", str(public), MOORLINE_DATA=str(public / "data")))
-    assert (public / "file").read_text() == "mine"
+def test_a_folder_with_something_in_it_is_not_touched(moorline: Call, space: Path) -> None:
+    (space / "file").write_text("mine")
+    assert "is not empty" in refusal(moorline("backup", str(space), MOORLINE_DATA=str(space / "data")))
+    assert (space / "file").read_text() == "mine"
 
 
-def test_a_server_of_ones_own_has_its_own_programs(moorline: Call, public: Path) -> None:
-    refused = refusal(moorline("backup", str(public / "copy"), DATABASE_URL="postgresql://h/d"))
+def test_a_server_of_ones_own_has_its_own_programs(moorline: Call, space: Path) -> None:
+    refused = refusal(moorline("backup", str(space / "copy"), DATABASE_URL="postgresql://h/d"))
     assert "docs/backup.md" in refused
-    assert not (public / "copy").exists()
+    assert not (space / "copy").exists()
 
 
 @as_root
-def test_a_private_folder_holds_a_backup_as_well(public: Path) -> None:
-    private = public / "private"
+def test_a_private_folder_holds_a_backup_as_well(space: Path) -> None:
+    private = space / "private"
     private.mkdir(mode=0o700)
-    with using(public / "data") as user:
+    with using(space / "data") as user:
         dsn_of(user)
-        done = in_a_process("backup", str(private / "copy"), MOORLINE_DATA=str(public / "data"))
+        done = in_a_process("backup", str(private / "copy"), MOORLINE_DATA=str(space / "data"))
     assert done.status == 0, done
     with using(private / "copy") as user:
         assert dsn_of(user)

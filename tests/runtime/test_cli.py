@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import asyncpg
 import pytest
@@ -26,6 +25,7 @@ from moorline.cli import main
 from moorline.errors import ConfigurationError
 from moorline_agents import transport
 from moorline_agents.transport import ModelReply, ModelRequest, RawReply, Rules, respond
+from tests.spaces import a_space
 
 PROGRAM = str(Path(sys.executable).with_name("moorline"))
 
@@ -139,10 +139,9 @@ def model_server(rules: Rules = two_lines) -> Iterator[dict[str, str]]:
 
 @pytest.fixture
 def data() -> Iterator[Path]:
-    """A data folder for an embedded server. It is not pytest's: under root the server's account has to pass through it,
-    and every run of pytest closes the folders of earlier runs."""
-    with TemporaryDirectory(prefix="moorline-") as folder:
-        yield Path(folder)
+    """A data folder for an embedded server."""
+    with a_space() as folder:
+        yield folder
 
 
 def test_a_conversation_goes_on_in_the_next_process_on_a_database_of_its_own(data: Path) -> None:

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import asyncpg
 import pytest
@@ -34,15 +33,6 @@ except Exception as error:
 sys.stdin.read()
 """
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can do this")
-
-
-@pytest.fixture
-def space() -> Iterator[Path]:
-    """An empty folder. It is not pytest's, which are private: the processes of a server in a private folder do not show
-    the folder's name."""
-    with TemporaryDirectory(prefix="moorline-") as folder:
-        Path(folder).chmod(0o711)
-        yield Path(folder)
 
 
 @pytest.fixture
@@ -322,6 +312,7 @@ from pydantic import BaseModel
 from moorline import Agent, Moorline, Settings, ToolContext, tool
 from moorline.testing import Call, ModelReply, rule_client
 from moorline_migrations import SCHEDULING
+
 
 class Sql(BaseModel):
     text: str
