@@ -4,6 +4,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from moorline_agents.agent import Agent as Agent
+    from moorline_agents.checks import Check as Check
+    from moorline_agents.checks import CheckFailed as CheckFailed
+    from moorline_agents.checks import Pass as Pass
+    from moorline_agents.checks import Refuse as Refuse
+    from moorline_agents.checks import Replace as Replace
     from moorline_agents.errors import AgentError as AgentError
     from moorline_agents.graph_agent import GraphAgent as GraphAgent
     from moorline_agents.handover import handover_tools as handover_tools
@@ -43,6 +48,7 @@ else:
         __name__,
         {
             "moorline_agents.agent": ("Agent",),
+            "moorline_agents.checks": ("Check", "CheckFailed", "Pass", "Refuse", "Replace"),
             "moorline_agents.errors": ("AgentError",),
             "moorline_agents.graph_agent": ("GraphAgent",),
             "moorline_agents.handover": ("handover_tools",),

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from moorline_agents.journal import Admit
 from moorline_agents.messages import Message, ModelAnswer, Usage
 from moorline_agents.model import Model, ToolChoice, model_name, model_provider
 from moorline_agents.model_errors import ModelError
@@ -48,10 +49,12 @@ async def ask(
             logger.warning("Model %s failed (%s); %s is asked instead.", model_name(asked), error, model_name(left[0]))
 
 
-async def perform(tool: Tool, call_id: str, arguments: str, *, context: RunContext, tools: ToolContext) -> Any:
-    """The result of a call, journaled if it has an effect. Raises `ToolRefused` if the tool will not."""
+async def perform(
+    tool: Tool, call_id: str, arguments: str, *, context: RunContext, tools: ToolContext, admit: Admit | None = None
+) -> Any:
+    """The result of a call, journaled if it has an effect. Raises `ToolRefused` if the tool, or `admit`, will not."""
     with context.tracing.tool(tool.name, call_id=call_id, arguments=arguments) as span:
-        result = await context.journal.perform(tool, arguments, tools)
+        result = await context.journal.perform(tool, arguments, tools, admit)
         span.returned(result)
         return result
 

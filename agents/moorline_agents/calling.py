@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from itertools import takewhile
+from typing import TYPE_CHECKING, Any, assert_never
 
 from moorline_agents import control
 from moorline_agents.asking import perform
 from moorline_agents.calls import check_made
+from moorline_agents.checks import Check, CheckFailed, Pass, Refuse, Replace, check_name, verdict_of
 from moorline_agents.messages import Message, ToolCall
 from moorline_agents.run import AgentInfo, RunContext
-from moorline_agents.tools import Tool, ToolRefused
+from moorline_agents.tools import Tool, ToolContext, ToolRefused
 
 if TYPE_CHECKING:
     from moorline_agents.agent import Agent
@@ -20,10 +23,10 @@ if TYPE_CHECKING:
 class Calling:
     """The tools of an agent, and the control tools of the kit."""
 
-    def __init__(self, agent: Agent, *, others: Sequence[AgentInfo]) -> None:
+    def __init__(self, agent: Agent, *, others: Sequence[AgentInfo], tool_timeout: float | None) -> None:
         self._name = agent.name
         self._keeps_session = agent.keeps_session
-        self._tools = {tool.name: tool for tool in agent.tools}
+        self._tools = {tool.name: tool.within(tool_timeout) for tool in agent.tools}
         self._others = frozenset(other.name for other in others)
         self.schemas = [tool.schema for tool in agent.tools]
         """The `tools` of every request."""
@@ -53,8 +56,33 @@ class Calling:
             return self._hand_over(arguments, history)
         if name == control.END_SESSION and self._keeps_session:
             return {"ended": True}
-        tools = replace(context.tools, agent=self._name)
-        return await perform(self._tool(name), call["id"], arguments, context=context, tools=tools)
+        tool, tools = self._tool(name), replace(context.tools, agent=self._name)
+        admit = None
+        if tool.check is not None:
+            admit = partial(self._admitted, tool, tool.check, context, tools)
+        return await perform(tool, call["id"], arguments, context=context, tools=tools, admit=admit)
+
+    async def _admitted(self, tool: Tool, check: Check, context: RunContext, tools: ToolContext, arguments: str) -> str:
+        """The arguments with which the call is made, as JSON. Raises `ToolRefused` if it is not to be made."""
+        verdict = await verdict_of(check, tool.validated(arguments), tools, seconds=tool.timeout)
+        match verdict:
+            case Refuse():
+                context.telling.check_refused(check_name(check), "tool", verdict.sentence)
+                raise ToolRefused(verdict.sentence, code="check_refused")
+            case Replace():
+                return _replaced(tool, check, verdict.value)
+            case Pass():
+                return arguments
+            case _:
+                assert_never(verdict)
+
+    def reads(self, calls: Sequence[ToolCall]) -> Sequence[ToolCall]:
+        """The first of the calls as far as they only read, so that they can be made at the same time."""
+        return [*takewhile(self._reads, calls)]
+
+    def _reads(self, call: ToolCall) -> bool:
+        tool = self._tools.get(call["function"]["name"])
+        return tool is not None and tool.effect == "none" and "refused" not in call
 
     def _hand_over(self, arguments: str, history: Sequence[Message]) -> dict[str, str]:
         earlier = control.handed_over(history)
@@ -70,3 +98,21 @@ class Calling:
             known = ", ".join(self._tools) or "none"
             raise ToolRefused(f"There is no tool {name}. The tools are: {known}.", code="unknown_tool")
         return self._tools[name]
+
+
+def _replaced(tool: Tool, check: Check, value: Any) -> str:
+    """Arguments that a check gave instead of the model's, as JSON that the tool takes."""
+    if not isinstance(value, tool.arguments):
+        kind = type(value).__name__
+        raise CheckFailed(
+            f"Check {check_name(check)} replaced the arguments of {tool.name} with {kind}; it needs "
+            f"{tool.arguments.__name__}."
+        )
+    arguments = value.model_dump_json(round_trip=True)
+    try:
+        tool.validated(arguments)
+    except ToolRefused as refusal:
+        raise CheckFailed(
+            f"Check {check_name(check)} replaced the arguments of {tool.name} with some that it does not take."
+        ) from refusal
+    return arguments

@@ -98,11 +98,10 @@ class HandOver(NamedTuple):
 def handed_over(history: Sequence[Message]) -> HandOver | None:
     """To whom the calls of the last answer handed over. The results that follow it tell: a call may have been made in
     an earlier turn than the last one."""
-    results = list(takewhile(lambda message: message["role"] == "tool", reversed(history)))[::-1]
-    calls = history[-1 - len(results)].get("tool_calls", ())
-    for call, result in zip(calls, results, strict=False):
-        if call["function"]["name"] == HAND_OVER:
-            target = json.loads(result["content"] or "{}").get(HANDED_OVER)
+    results = {each["tool_call_id"]: each for each in takewhile(lambda each: each["role"] == "tool", reversed(history))}
+    for call in history[-1 - len(results)].get("tool_calls", ()):
+        if call["function"]["name"] == HAND_OVER and call["id"] in results:
+            target = json.loads(results[call["id"]]["content"] or "{}").get(HANDED_OVER)
             if target is not None:
                 return HandOver(str(target), _text_in(call["function"]["arguments"], "reason"))
     return None

@@ -67,7 +67,8 @@ def open_calls(history: Sequence[Message]) -> list[ToolCall]:
     results = list(takewhile(lambda message: message["role"] == "tool", reversed(history)))
     if len(results) == len(history):
         return []
-    return list(history[-1 - len(results)].get("tool_calls", ()))[len(results) :]
+    made = {result["tool_call_id"] for result in results}
+    return [call for call in history[-1 - len(results)].get("tool_calls", ()) if call["id"] not in made]
 
 
 def closing(calls: Sequence[ToolCall]) -> tuple[Message, ...]:

@@ -5,10 +5,14 @@ The kit defines the protocol; a runtime brings a journal that survives a crash.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 from moorline_agents.messages import Message
 from moorline_agents.tools import Tool, ToolContext
+
+Admit = Callable[[str], Awaitable[str]]
+"""Decides with which arguments a call is made, if at all; see `Journal.perform`."""
 
 
 class Journal(Protocol):
@@ -29,9 +33,12 @@ class Journal(Protocol):
     def note(self, asked: str, answer: Message) -> None:
         """Remembers an answer that calls tools; it is durable before a tool with an effect runs."""
 
-    async def perform(self, tool: Tool, arguments: str, context: ToolContext) -> Any:
+    async def perform(self, tool: Tool, arguments: str, context: ToolContext, admit: Admit | None = None) -> Any:
         """Runs a tool of `context.agent`, or returns the result that an earlier run of the turn got from it. Raises
-        `ToolRefused` if the tool does, or did."""
+        `ToolRefused` if the tool does, or did.
+
+        `admit` is given the arguments before a call that no earlier run has made, and returns those to make it with;
+        it may raise `ToolRefused` like the tool. An earlier run's call keeps the arguments that it was made with."""
 
 
 class NoJournal:
@@ -48,5 +55,5 @@ class NoJournal:
     def note(self, asked: str, answer: Message) -> None:
         pass
 
-    async def perform(self, tool: Tool, arguments: str, context: ToolContext) -> Any:
-        return await tool.call(arguments, context)
+    async def perform(self, tool: Tool, arguments: str, context: ToolContext, admit: Admit | None = None) -> Any:
+        return await tool.call(arguments if admit is None else await admit(arguments), context)

@@ -14,9 +14,10 @@ from moorline_agents import control
 from moorline_agents.answering import Answering
 from moorline_agents.calling import Calling
 from moorline_agents.history import closing, history_channel, last_texts, open_calls, stopped
-from moorline_agents.messages import Message
+from moorline_agents.messages import Message, ToolCall
 from moorline_agents.run import AgentDeps, AgentHost, Outcome, RunContext, TurnTexts
 from moorline_agents.stopping import Stopped
+from moorline_agents.together import together
 
 if TYPE_CHECKING:
     from moorline_agents.agent import Agent
@@ -28,7 +29,8 @@ class Loop:
     def __init__(self, *, agent: Agent, deps: AgentDeps, host: AgentHost) -> None:
         self._agent = agent
         self._host = host
-        self._calling = Calling(agent, others=[other for other in deps.others if other.name != agent.name])
+        others = [other for other in deps.others if other.name != agent.name]
+        self._calling = Calling(agent, others=others, tool_timeout=deps.tool_timeout)
         self._answering = Answering(agent, deps, schemas=self._calling.schemas)
         self.think_node, self.act_node = agent.entry, f"{agent.name}.act"
         self._history, *self._earlier = (f"{name}.history" for name in (agent.name, *agent.aliases))
@@ -62,18 +64,22 @@ class Loop:
 
     async def act(self, state: dict[str, Any], runtime: Runtime[RunContext]) -> Command[str]:
         """Makes the first call of the last answer that has no result yet. One call a step, so that what it gave is in
-        the state, and committed, if the next one stops to ask. The order is the one in which the model asked."""
+        the state, and committed, if the next one stops to ask. The order is the one in which the model asked; calls
+        that only read are made together with those right behind them that do."""
         context = runtime.context
-        await self._enters(context)  # a run that continues after an interrupt begins here
+        continues = await self._enters(context)  # as a run does that has stopped to ask
         history = state[self._history]
-        call, *more = open_calls(history)
+        calls = open_calls(history)
+        # LangGraph gives answers to a step by the order in which it asks: what asks has to run alone then.
+        reads = () if continues else self._calling.reads(calls)
         if context.stop.requested and not context.journal.rerunning:
-            done, more = stopped([call, *more]), []
+            done = stopped(calls)
+        elif len(reads) > 1:
+            done = await together(reads, lambda call: self._result(call, history, context))
         else:
-            result = json.dumps(await self._calling.result(call, history, context), ensure_ascii=False)
-            done = ({"role": "tool", "tool_call_id": call["id"], "content": result},)
+            done = (await self._result(calls[0], history, context),)
         update: dict[str, Any] = {self._history: done}
-        if more:
+        if len(done) < len(calls):
             return Command(goto=self.act_node, update=update)
         handover = control.handed_over([*history, *done])
         if handover is None:
@@ -83,6 +89,10 @@ class Loop:
             update["texts"] = last_texts(history)
         outcome = Outcome(handoff=handover.to, reason=handover.reason, released=self._ended(history))
         return Command(goto=await self._host.leave(outcome, context), update=update)
+
+    async def _result(self, call: ToolCall, history: Sequence[Message], context: RunContext) -> Message:
+        result = json.dumps(await self._calling.result(call, history, context), ensure_ascii=False)
+        return {"role": "tool", "tool_call_id": call["id"], "content": result}
 
     def _ended(self, history: Sequence[Message]) -> bool:
         return self._agent.keeps_session and control.session_ended(history)

@@ -100,6 +100,8 @@ class AgentDeps:
     others: tuple[AgentInfo, ...] = ()
     tool_rounds: int = 8
     """How often an agent's model may call tools in its part of a turn before it has to answer."""
+    tool_timeout: float | None = None
+    """Seconds that a call of a tool may take that does not say so itself, and a check; None: any number."""
     history_chars: int = HISTORY_CHARS
     """How many characters of its history an agent's model is shown; see `window`."""
 

@@ -15,6 +15,10 @@ Why = Literal["taken", "released", "handed_over", "started_over"]
 """Why a session changed hands."""
 
 
+Where = Literal["input", "output", "tool"]
+"""What was checked: what the person said, what the model answered, or the arguments of a call."""
+
+
 class Telling(Protocol):
     """Is told what happens in a run of a graph, in order, on the loop of the run. No method raises or waits."""
 
@@ -56,6 +60,9 @@ class Telling(Protocol):
     ) -> None:
         """The call has its result, or was refused."""
 
+    def check_refused(self, check: str, where: Where, sentence: str) -> None:
+        """A check of the agent has refused something; the sentence is what is said instead."""
+
     def handed_over(self, to: str, reason: str) -> None:
         """The agent hands the message over."""
 
@@ -96,6 +103,9 @@ class Silence:
     def tool_finished(
         self, name: str, call_id: str, *, result: Any = None, refused: Mapping[str, Any] | None = None
     ) -> None:
+        pass
+
+    def check_refused(self, check: str, where: Where, sentence: str) -> None:
         pass
 
     def handed_over(self, to: str, reason: str) -> None:

@@ -6,17 +6,20 @@ server fills. The kit runs the calls of a model's answer, has effects recorded, 
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import json
+import math
 import re
 import typing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Never, Protocol, Self, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic.json_schema import GenerateJsonSchema
 
+from moorline_agents.checks import Check, validate_checks
 from moorline_agents.values import settled
 
 if TYPE_CHECKING:
@@ -76,6 +79,10 @@ class ToolRefused(Exception):
         return cls(shown["error"], **rest)
 
 
+class ToolTimedOut(ToolRefused):
+    """The tool did not end in its time and was given up."""
+
+
 class Row(Protocol):
     """A row of a result; values are read by column name."""
 
@@ -121,6 +128,10 @@ class Tool:
     something that no transaction can take back."""
     idempotent: bool
     """Whether running it twice with the same arguments has the same effect as running it once."""
+    check: Check | None = None
+    """Sees the validated arguments of a call before anything comes of it, and may refuse or replace them."""
+    timeout: float | None = None
+    """Seconds that a call may take; None: as the runtime says (`MOORLINE_TOOL_TIMEOUT`)."""
     schema: dict[str, Any] = field(init=False, compare=False, repr=False)
     """Its entry in the `tools` list of a chat-completions request. It is shared and must not be changed."""
 
@@ -131,6 +142,10 @@ class Tool:
             raise ValueError(f"Tool {self.name} needs a description: write a docstring or pass description=.")
         if self.effect not in typing.get_args(Effect):
             raise ValueError(f"Tool {self.name}: effect must be none, database or outside, not {self.effect!r}.")
+        if self.timeout is not None and not (self.timeout > 0 and math.isfinite(self.timeout)):
+            raise ValueError(f"Tool {self.name}: timeout must be a positive number of seconds.")
+        if self.check is not None:
+            validate_checks([self.check], f"Tool {self.name}")
         parameters = self.arguments.model_json_schema(schema_generator=_ParameterSchema)
         if parameters.get("type") != "object":
             raise TypeError(f"Tool {self.name}: its arguments must be an object with named fields.")
@@ -143,11 +158,29 @@ class Tool:
         every case (see `values.settled`).
 
         An empty text means no arguments. Raises `ToolRefused`, also for arguments that do not fit: then the tool was
-        not run, and the message names each wrong field.
+        not run, and the message names each wrong field. Raises `ToolTimedOut` if it does not end in its time.
         """
-        return settled(await self.function(self._validated(raw_arguments), context))
+        arguments = self.validated(raw_arguments)
+        deadline = asyncio.timeout(self.timeout)
+        try:
+            async with deadline:
+                result = await self.function(arguments, context)
+        except TimeoutError:
+            if not deadline.expired():
+                raise
+            raise ToolTimedOut(
+                f"{self.name} did not end within {self.timeout:g} s and was given up; it has changed nothing. Tell the "
+                "person, or try again later.",
+                code="timed_out",
+            ) from None
+        return settled(result)
 
-    def _validated(self, raw_arguments: str) -> BaseModel:
+    def within(self, seconds: float | None) -> Tool:
+        """The tool, which may take so many seconds unless it says itself how many."""
+        return self if self.timeout is not None else replace(self, timeout=seconds)
+
+    def validated(self, raw_arguments: str) -> BaseModel:
+        """The arguments as the function gets them. Raises `ToolRefused` if they do not fit."""
         try:
             return self.arguments.model_validate_json(raw_arguments.strip() or "{}", extra="forbid")
         except ValidationError as error:
@@ -166,13 +199,16 @@ def tool(
     description: str | None = None,
     effect: Effect = "none",
     idempotent: bool = False,
+    check: Check | None = None,
+    timeout: float | None = None,
 ) -> Callable[[Callable[[_ArgumentsT, ToolContext], Coroutine[Any, Any, Any]]], Tool]:
     """Makes a `Tool` of `async def f(arguments: SomeModel, context: ToolContext)`, which returns JSON, or
     what pydantic can make JSON of.
 
-    Name and description default to the function's name and docstring. Raises `TypeError` or `ValueError` at
-    once for a definition that could never work, such as a function that is not async, and for `@tool` without
-    parentheses.
+    Name and description default to the function's name and docstring. `check` sees the validated arguments first and
+    may refuse or replace them. A call that takes more than `timeout` seconds is given up. Raises `TypeError` or
+    `ValueError` at once for a definition that could never work, such as a function that is not async, and for `@tool`
+    without parentheses.
     """
     if misplaced:
         raise TypeError('Write `@tool()` with parentheses, and in them what the tool does: `@tool(effect="none")`.')
@@ -186,6 +222,8 @@ def tool(
             function=function,
             effect=effect,
             idempotent=idempotent,
+            check=check,
+            timeout=timeout,
         )
 
     return decorate

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
         BadExport as BadExport,
     )
     from moorline.errors import (
+        CheckFailed as CheckFailed,
+    )
+    from moorline.errors import (
         ConfigurationError as ConfigurationError,
     )
     from moorline.errors import (
@@ -97,6 +100,7 @@ if TYPE_CHECKING:
     )
     from moorline.events import AgentStarted as AgentStarted
     from moorline.events import Asked as Asked
+    from moorline.events import CheckRefused as CheckRefused
     from moorline.events import Event as Event
     from moorline.events import HandedOver as HandedOver
     from moorline.events import ModelFinished as ModelFinished
@@ -116,6 +120,9 @@ if TYPE_CHECKING:
     from moorline.settings import Settings as Settings
     from moorline.texts import Texts as Texts
     from moorline_agents.agent import Agent as Agent
+    from moorline_agents.checks import Pass as Pass
+    from moorline_agents.checks import Refuse as Refuse
+    from moorline_agents.checks import Replace as Replace
     from moorline_agents.graph_agent import GraphAgent as GraphAgent
     from moorline_agents.handover import handover_tools as handover_tools
     from moorline_agents.model import ChatModel as ChatModel
@@ -142,6 +149,7 @@ else:
                 "AgentError",
                 "AlreadyLinked",
                 "BadExport",
+                "CheckFailed",
                 "ConfigurationError",
                 "AnswerCutOff",
                 "ContextOverflow",
@@ -171,6 +179,7 @@ else:
             "moorline.events": (
                 "AgentStarted",
                 "Asked",
+                "CheckRefused",
                 "Event",
                 "HandedOver",
                 "ModelFinished",
@@ -190,6 +199,7 @@ else:
             "moorline.settings": ("Settings",),
             "moorline.texts": ("Texts",),
             "moorline_agents.agent": ("Agent",),
+            "moorline_agents.checks": ("Pass", "Refuse", "Replace"),
             "moorline_agents.graph_agent": ("GraphAgent",),
             "moorline_agents.handover": ("handover_tools",),
             "moorline_agents.model": ("ChatModel", "Model"),

@@ -1,5 +1,6 @@
 """Every error that a caller may meet, in one place. Their texts say what to do."""
 
+from moorline_agents.checks import CheckFailed
 from moorline_agents.errors import AgentError
 from moorline_agents.model_errors import AnswerCutOff, ContextOverflow, ModelError
 from moorline_agents.tools import ToolRefused
@@ -18,6 +19,7 @@ __all__ = [
     "AlreadyLinked",
     "AnswerCutOff",
     "BadExport",
+    "CheckFailed",
     "ConfigurationError",
     "ContextOverflow",
     "ErasureFailed",

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, get_args
 from moorline.errors import MoorlineError
 from moorline.reply import Interrupt, Reply
 from moorline_agents.messages import Usage
-from moorline_agents.telling import Why
+from moorline_agents.telling import Where, Why
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +126,17 @@ class ToolFinished(Told):
 
 
 @dataclass(frozen=True, kw_only=True)
+class CheckRefused(Told):
+    """A check of the agent has refused what the person said, what the model answered, or a call."""
+
+    check: str
+    """The name of its function."""
+    where: Where
+    sentence: str
+    """What is said instead: to the person, or of a call, to the model."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class HandedOver(Told):
     """The agent hands the message over to another one."""
 
@@ -178,6 +189,7 @@ Event = (
     | UsageReported
     | ToolStarted
     | ToolFinished
+    | CheckRefused
     | HandedOver
     | SessionChanged
     | Asked

@@ -16,8 +16,9 @@ from typing import Any, cast
 from langgraph.errors import GraphInterrupt
 
 from moorline.errors import AgentError
+from moorline_agents.journal import Admit
 from moorline_agents.messages import Message
-from moorline_agents.tools import Tool, ToolContext, ToolRefused
+from moorline_agents.tools import Tool, ToolContext, ToolRefused, ToolTimedOut
 from moorline_checkpoint.turn import JournalEntry, OpenTurn, RunStart
 from moorline_checkpoint.turns import Turns
 
@@ -57,20 +58,34 @@ class TurnJournal:
     def note(self, asked: str, answer: Message) -> None:
         self._pending.append(JournalEntry(kind="answer", agent=asked, name=asked, intent=answer))
 
-    async def perform(self, tool: Tool, arguments: str, context: ToolContext) -> Any:
+    async def perform(self, tool: Tool, arguments: str, context: ToolContext, admit: Admit | None = None) -> Any:
         if tool.effect == "none":
-            return await tool.call(arguments, context)
+            return await tool.call(arguments if admit is None else await admit(arguments), context)
         place = self._durable - len(self._left)
         earlier = self._next(tool.effect, tool.name)
         if earlier is not None and earlier.result is not None and earlier.result != _ASKED:
             return _given(earlier.result)
+        if earlier is not None:
+            arguments = earlier.intent
+        elif admit is not None:
+            arguments = await self._admitted(admit, tool, arguments, context)
         if tool.effect == "database":
             return await self._in_transaction(tool, arguments, context)
         if earlier is None:
             place = await self._note_intent(tool, arguments, context)
         elif earlier.result is None and not tool.idempotent:
-            return await self._settle(place, {"refused": _unknown(tool).shown()})
+            return await self._settle(
+                place, {"refused": _unknown(tool, "the process died before its outcome was known")}
+            )
         return await self._outside(tool, arguments, context, place)
+
+    async def _admitted(self, admit: Admit, tool: Tool, arguments: str, context: ToolContext) -> str:
+        try:
+            return await admit(arguments)
+        except ToolRefused as refusal:
+            # A rerun must not do what the model was told is not done.
+            self._pending.append(_entry(tool, arguments, context, {"refused": refusal.shown()}))
+            raise
 
     async def _in_transaction(self, tool: Tool, arguments: str, context: ToolContext) -> Any:
         try:
@@ -99,6 +114,8 @@ class TurnJournal:
         key = sha256(named.encode()).hexdigest()[:32]
         try:
             result = {"value": await tool.call(arguments, replace(context, idempotency_key=key))}
+        except ToolTimedOut:
+            result = {"refused": _unknown(tool, f"it was given up after {tool.timeout:g} s")}
         except ToolRefused as refusal:
             result = {"refused": refusal.shown()}
         except GraphInterrupt:
@@ -148,9 +165,11 @@ def _given(result: dict[str, Any]) -> Any:
     return result["value"]
 
 
-def _unknown(tool: Tool) -> ToolRefused:
-    return ToolRefused(
-        f"{tool.name} was called, but the process died before its outcome was known. It may have happened. "
-        "Do not call it again for the same thing: tell the person, and let them check.",
-        code="outcome_unknown",
+def _unknown(tool: Tool, why: str) -> dict[str, Any]:
+    again = (
+        "It can be called again with the same arguments"
+        if tool.idempotent
+        else ("Do not call it again for the same thing: tell the person, and let them check")
     )
+    refusal = ToolRefused(f"{tool.name} was called, but {why}. It may have happened. {again}.", code="outcome_unknown")
+    return refusal.shown()

@@ -60,7 +60,12 @@ async def open_parts(
         settings, components=components, serde=serde, tracing=tracing, session_watchers=session_watchers
     )
     try:
-        deps = AgentDeps(model=model, tool_rounds=settings.tool_rounds, history_chars=settings.history_chars)
+        deps = AgentDeps(
+            model=model,
+            tool_rounds=settings.tool_rounds,
+            tool_timeout=settings.tool_timeout,
+            history_chars=settings.history_chars,
+        )
         manager = Manager(agents=agents, saver=backend.saver, deps=deps, start_over=start_over)
         execution = Execution(
             graph=manager.compile(),

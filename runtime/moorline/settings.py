@@ -204,6 +204,9 @@ class Settings(EnvironmentSettings):
     tool_rounds: PositiveInt = 8
     """How often an agent may call tools in a turn before it has to answer."""
 
+    tool_timeout: _Seconds = 30
+    """Seconds that a call of a tool may take, unless the tool says so itself, and a check; then it is given up."""
+
     history_chars: PositiveInt = 250_000
     """How many characters of a conversation an agent's model is shown. The message that is being answered is always
     shown; if it is longer than this, without its middle."""

@@ -14,7 +14,7 @@ from moorline.reply import Reply
 from moorline.results import failure_of, reply_of
 from moorline.telling import TurnTelling
 from moorline.tracing import TurnSpan
-from moorline_agents.journal import NoJournal
+from moorline_agents.journal import Admit, NoJournal
 from moorline_agents.tools import Connection, Tool, ToolContext, ToolRefused
 from moorline_checkpoint.messages import TurnMessage
 from moorline_checkpoint.turn import OpenTurn
@@ -56,10 +56,10 @@ async def answer(execution: Execution, call: Call, telling: TurnTelling, span: T
 
 
 class _NoEffects(NoJournal):
-    async def perform(self, tool: Tool, arguments: str, context: ToolContext) -> Any:
+    async def perform(self, tool: Tool, arguments: str, context: ToolContext, admit: Admit | None = None) -> Any:
         if tool.effect != "none":
             raise ToolRefused(_UNABLE, code="store_unavailable")
-        return await super().perform(tool, arguments, context)
+        return await super().perform(tool, arguments, context, admit)
 
 
 @asynccontextmanager

@@ -13,6 +13,7 @@ from moorline.events import (
     EVENT_TYPES,
     AgentStarted,
     Asked,
+    CheckRefused,
     Event,
     HandedOver,
     ModelFinished,
@@ -29,7 +30,7 @@ from moorline.events import (
 )
 from moorline.reply import Reply
 from moorline_agents.messages import Usage
-from moorline_agents.telling import OnText, Silence, Telling, Why
+from moorline_agents.telling import OnText, Silence, Telling, Where, Why
 from moorline_checkpoint.turn import OpenTurn
 
 Hear = Callable[[Event], None]
@@ -166,6 +167,9 @@ class Heard:
         now = time.monotonic()
         seconds = now - self._calls.pop(call_id, now)
         self._tell(ToolFinished, name=name, call_id=call_id, result=result, refused=refused, seconds=seconds)
+
+    def check_refused(self, check: str, where: Where, sentence: str) -> None:
+        self._tell(CheckRefused, check=check, where=where, sentence=sentence)
 
     def handed_over(self, to: str, reason: str) -> None:
         self._tell(HandedOver, to=to, reason=reason)

@@ -15,6 +15,7 @@ RETRYABLE = {
     "AgentError": True,
     "AlreadyLinked": False,
     "BadExport": False,
+    "CheckFailed": True,
     "ConfigurationError": False,
     "AnswerCutOff": False,
     "ContextOverflow": False,

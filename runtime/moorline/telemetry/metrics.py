@@ -9,6 +9,7 @@ from typing import Any
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
 from moorline.events import (
+    CheckRefused,
     Event,
     ModelFinished,
     SessionChanged,
@@ -66,6 +67,7 @@ class Metrics:
         self._tokens = counters("tokens", "Tokens as the model servers counted them.", "agent", "model", "kind")
         self._tool = histograms("tool", "Tool calls.", TOOL, "agent", "tool")
         self._refusals = counters("tool_refusals", "Tool calls that were refused.", "agent", "tool")
+        self._check_refusals = counters("check_refusals", "What checks have refused.", "agent", "check", "where")
         self._sessions = counters("session_changes", "Sessions that changed hands.", "why")
         self._session = histograms("session", "How long sessions had lasted when they ended.", SESSION, "agent", "why")
         self._cleanups = counter("cleanups", "Cleanups of expired sessions.")
@@ -86,6 +88,7 @@ class Metrics:
             ModelFinished: self._model_finished,
             UsageReported: self._usage_reported,
             ToolFinished: self._tool_finished,
+            CheckRefused: self._check_refused,
             SessionChanged: self._session_changed,
         }
         self.takes = frozenset(self._told)
@@ -161,6 +164,9 @@ class Metrics:
         self._tool(agent, tool).observe(event.seconds)
         if refused is not None:
             self._refusals(agent, tool).inc()
+
+    def _check_refused(self, event: CheckRefused) -> None:
+        self._check_refusals(self.agent(event.agent), event.check, event.where).inc()
 
     def _session_changed(self, event: SessionChanged) -> None:
         self._sessions(event.why).inc()
