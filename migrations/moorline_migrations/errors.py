@@ -86,6 +86,7 @@ _Meaning = tuple[type[MoorlineError], str]
 _MIGRATE = "run `moorline migrate` with a role that owns the schema"
 _POOLER = "set statement_cache_size to 0, or let the pooler track prepared statements"
 _TAKEN = "is taken by something that is not Moorline's; set MOORLINE_SCHEMA to a schema of its own"
+_TOO_LONG = "The database ended a transaction that took longer than it allows; try again"
 _REFUSED = "ML001"
 """The SQLSTATE with which our SQL refuses what it finds; the hint says what to change."""
 
@@ -101,6 +102,8 @@ _BY_STATE: dict[str, _Meaning] = {
     _REFUSED: (SchemaMismatch, "Refused; nothing was changed"),
     _UNKNOWN: (ConfigurationError, "The schema does not know what it is asked for"),
     _DAMAGED: (StateDamaged, DAMAGED),
+    "25P03": (StoreUnavailable, _TOO_LONG),
+    "25P04": (StoreUnavailable, _TOO_LONG),
     "25006": (StoreUnavailable, "The database is read-only at present; try again once it takes writes"),
     "26000": (ConfigurationError, f"The pooler lost a prepared statement; {_POOLER}"),
     "3D000": (ConfigurationError, "The database does not exist; create it or correct DATABASE_URL"),

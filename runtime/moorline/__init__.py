@@ -36,6 +36,9 @@ if TYPE_CHECKING:
         ErasureFailed as ErasureFailed,
     )
     from moorline.errors import (
+        ExportBroken as ExportBroken,
+    )
+    from moorline.errors import (
         InternalError as InternalError,
     )
     from moorline.errors import (
@@ -154,6 +157,7 @@ else:
                 "AnswerCutOff",
                 "ContextOverflow",
                 "ErasureFailed",
+                "ExportBroken",
                 "InternalError",
                 "InvalidContext",
                 "InvalidDeviceID",

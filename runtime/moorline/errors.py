@@ -23,6 +23,7 @@ __all__ = [
     "ConfigurationError",
     "ContextOverflow",
     "ErasureFailed",
+    "ExportBroken",
     "InternalError",
     "InvalidContext",
     "InvalidDeviceID",
@@ -49,6 +50,23 @@ __all__ = [
 
 class BadExport(MoorlineError, ValueError):
     """The file is no export of Moorline's, is damaged or cut off, or is of a version that this code does not know."""
+
+
+class ExportBroken(MoorlineError):
+    """The database broke an export off after lines of it had gone to standard output. They are no whole export: throw
+    them away and export again, or name a file."""
+
+    retryable = True
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__(cause)
+        self.cause = cause
+
+    def __str__(self) -> str:
+        return (
+            "The export broke off, and what was written of it is not whole: throw it away and export again. An export "
+            f"into a file that a replica breaks off is begun again on the primary. The cause: {self.cause}"
+        )
 
 
 class InvalidMessage(MoorlineError, ValueError):

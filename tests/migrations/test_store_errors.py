@@ -204,6 +204,8 @@ async def test_a_table_that_changed_under_a_prepared_statement(
         ("53200", StoreUnavailable),  # out of memory
         ("57P03", StoreUnavailable),  # starting up
         ("58030", StoreUnavailable),  # input/output error
+        ("25P03", StoreUnavailable),  # idle in a transaction for too long
+        ("25P04", StoreUnavailable),
         ("25006", StoreUnavailable),  # read-only, as after a failover
         ("40001", StoreUnavailable),
         ("40P01", StoreUnavailable),

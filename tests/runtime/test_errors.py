@@ -20,6 +20,7 @@ RETRYABLE = {
     "AnswerCutOff": False,
     "ContextOverflow": False,
     "ErasureFailed": False,
+    "ExportBroken": True,
     "InternalError": False,
     "InvalidContext": False,
     "InvalidDeviceID": False,

@@ -13,13 +13,13 @@ from typing import BinaryIO
 from moorline.backend import replica_of
 from moorline.context import stored_device_id
 from moorline.embedded.roles import EmbeddedDatabase
-from moorline.errors import ConfigurationError
+from moorline.errors import ConfigurationError, ExportBroken
 from moorline.moving.exporting import Counts, export
 from moorline.moving.importing import Outcome, import_lines
 from moorline.settings import Settings
 from moorline_checkpoint.database import Database
 from moorline_checkpoint.device_key import DeviceKey
-from moorline_checkpoint.replica import Readers
+from moorline_checkpoint.replica import UNREADABLE, Readers
 from moorline_migrations.components import CORE, Migrations
 from moorline_migrations.plain import one_line
 from moorline_migrations.runner import check
@@ -29,16 +29,34 @@ async def export_to(
     file: Path | None, *, settings: Settings, components: Sequence[Migrations], device_id: str | None
 ) -> Counts:
     """Exports the conversation of a device, or all, into a new file that only its owner can read, or to standard
-    output. If that fails, no file is left. Returns what was exported."""
-    counts = Counts()
-    async with _database(settings, components) as database, _replica(settings, database) as source:
+    output. If that fails, no file is left. Returns what was exported.
+
+    What the replica breaks off is begun again on the primary, unless lines have gone to standard output. Raises
+    `ExportBroken` if the database breaks off after that."""
+    async with _database(settings, components) as database, _readers(settings, database) as readers:
         if device_id is not None:
             device_id = await DeviceKey(database).spelled(stored_device_id(device_id, settings))
-        lines = export(source, components=components, device_id=device_id, counts=counts)
         with _new_file(file) as out:
-            async with aclosing(lines):
-                async for line in lines:
-                    out.write(line)
+
+            async def write(source: Database) -> Counts:
+                if file is not None:
+                    out.seek(0)
+                    out.truncate()
+                counts, gone = Counts(), False
+                try:
+                    async with aclosing(
+                        export(source, components=components, device_id=device_id, counts=counts)
+                    ) as lines:
+                        async for line in lines:
+                            out.write(line)
+                            gone = file is None
+                except UNREADABLE as error:
+                    if gone:
+                        raise ExportBroken(error) from error
+                    raise
+                return counts
+
+            counts, _ = await readers.read(write)
     return counts
 
 
@@ -82,12 +100,10 @@ async def _database(settings: Settings, components: Sequence[Migrations]) -> Asy
 
 
 @asynccontextmanager
-async def _replica(settings: Settings, primary: Database) -> AsyncIterator[Database]:
-    """The replica, if there is one that may be read, else the primary."""
+async def _readers(settings: Settings, primary: Database) -> AsyncIterator[Readers]:
     readers = Readers(primary, replica_of(settings), max_lag=settings.replica_max_lag)
     try:
-        replica, _ = await readers.fit()
-        yield replica or primary
+        yield readers
     finally:
         await readers.close()
 
