@@ -6,7 +6,7 @@ clearing the lock is the manager's business; an agent only reports the outcome o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from moorline_agents import control
 from moorline_agents.loop import Loop
 from moorline_agents.model import Model
 from moorline_agents.model_options import ModelOptions
-from moorline_agents.run import AgentDeps, AgentHost, Outcome, RunContext, TurnInput
+from moorline_agents.run import AgentDeps, AgentHost, Next, Outcome, RunContext, TurnInput
 from moorline_agents.tools import Tool, ToolContext
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from moorline_migrations.components import Migrations
 
 Instructions = str | Callable[[ToolContext], str]
+Briefing = Callable[[ToolContext], str | Awaitable[str]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,22 +34,30 @@ class Agent:
     """An agent of Moorline's own kit.
 
     `name` (1 to 50 letters, digits, `_`, `-`) is what the lock holds; the router and the other agents see
-    `description`; `instructions` may depend on the turn. With `keeps_session`, the agent takes the lock for
-    `session_ttl` seconds after each activity, unless a call or the person's TTL says otherwise (None: as the row or the
-    default says). `migrations` make the tables that its tools use; `moorline migrate` runs them. `aliases` are earlier
-    names of the agent: it answers for locks that hold them, and keeps what it knew under them. `temperature`,
-    `max_tokens`, `reasoning_effort` and `extra_body` say how its model is asked, as `ModelOptions` does. If the model
-    fails before any text was shown, and not over the request itself, the first of `fallbacks` is asked, then the next.
+    `description`. `instructions` may depend on the turn, but servers cache what they have read of a conversation only
+    while these stay the same: what changes, such as the time, is for `briefing`. It is called when the agent's part of
+    a turn begins; what it returns is shown with the person's message, and kept with it.
+
+    With `keeps_session`, the agent takes the lock for `session_ttl` seconds after each activity, unless a call or the
+    person's TTL says otherwise (None: as the row or the default says). One that is not `routable` answers only what
+    others hand over to it. `migrations` make the tables that its tools use; `moorline migrate` runs them. `aliases` are
+    earlier names of the agent: it answers for locks that hold them, and keeps what it knew under them.
+
+    `temperature`, `max_tokens`, `reasoning_effort` and `extra_body` say how its model is asked, as `ModelOptions` does.
+    If the model fails before any text was shown, and not over the request itself, the first of `fallbacks` is asked,
+    then the next.
     Raises `ValueError` for an agent that could never work.
     """
 
     name: str
     description: str
     instructions: Instructions
+    briefing: Briefing | None = None
     tools: Sequence[Tool] = ()
     model: Model | None = None
     session_ttl: int | None = None
     keeps_session: bool = True
+    routable: bool = True
     migrations: Migrations | None = None
     aliases: Sequence[str] = ()
     temperature: float | None = None
@@ -79,6 +88,11 @@ class Agent:
             reasoning_effort=self.reasoning_effort,
             extra_body=self.extra_body,
         )
+
+    @property
+    def hands_over(self) -> bool:
+        """Always True: its model has the tool for it."""
+        return True
 
     @property
     def entry(self) -> str:
@@ -114,10 +128,10 @@ class _Alone:
     async def enter(self, context: RunContext) -> None:
         pass
 
-    async def leave(self, outcome: Outcome, context: RunContext) -> str:
+    async def leave(self, outcome: Outcome, context: RunContext) -> Next:
         progress = context.progress
         progress.reply, progress.released = outcome.text, outcome.released
         if outcome.handoff:
             context.telling.handed_over(outcome.handoff, outcome.reason)
             progress.handoffs = (*progress.handoffs, outcome.handoff)
-        return END
+        return Next(END)

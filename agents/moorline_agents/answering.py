@@ -29,7 +29,7 @@ _NO_ROOM = (
 class Answering:
     """Gets the answers of an agent's model."""
 
-    def __init__(self, agent: Agent, deps: AgentDeps, *, schemas: Sequence[Mapping[str, Any]]) -> None:
+    def __init__(self, agent: Agent, deps: AgentDeps, *, prompt: Prompt, schemas: Sequence[Mapping[str, Any]]) -> None:
         self._name = agent.name
         self._names = (agent.name, *agent.aliases)
         self._model = agent.model or deps.model
@@ -37,7 +37,7 @@ class Answering:
         self._options = agent.options
         self._rounds = deps.tool_rounds
         self._schemas = schemas
-        self._prompt = Prompt(agent, room=deps.history_chars)
+        self._prompt = prompt
 
     async def answer(self, history: Sequence[Message], context: RunContext) -> tuple[Message, Window | None]:
         """The answer, and what the model was shown of the history; None if it was not asked. Raises `ModelError`,
@@ -64,13 +64,12 @@ class Answering:
 
     async def _complete(self, shown: Window, context: RunContext, *, tired: bool) -> tuple[ModelAnswer, Window]:
         """The model's answer, and what it was shown in the end: less than at first if it had no room for that."""
-        system = self._prompt.system(context)
         cut_off = False
         while True:
             try:
                 answer = await ask(
                     self._model,
-                    [system, *shown.messages],
+                    self._prompt.messages(shown, context),
                     context=context,
                     agent=self._name,
                     tools=self._schemas,

@@ -25,6 +25,7 @@ class Calling:
 
     def __init__(self, agent: Agent, *, others: Sequence[AgentInfo], tool_timeout: float | None) -> None:
         self._name = agent.name
+        self._own_names = (agent.name, *agent.aliases)
         self._keeps_session = agent.keeps_session
         self._tools = {tool.name: tool.within(tool_timeout) for tool in agent.tools}
         self._others = frozenset(other.name for other in others)
@@ -91,7 +92,8 @@ class Calling:
                 f"The conversation goes to {earlier.to} already; this second hand-over does not count.",
                 code="already_handed_over",
             )
-        return {control.HANDED_OVER: control.hand_over_target(arguments, self._others)}
+        target = control.hand_over_target(control.named_agent(arguments), self._others, own_names=self._own_names)
+        return {control.HANDED_OVER: target}
 
     def _tool(self, name: str) -> Tool:
         if name not in self._tools:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Collection, Mapping, Sequence
 from itertools import chain, takewhile
 from typing import Any, NamedTuple
 
@@ -12,6 +12,7 @@ from moorline_agents.answer_schema import ANSWER
 from moorline_agents.json_limits import parsed
 from moorline_agents.messages import Message
 from moorline_agents.tools import ToolRefused
+from moorline_agents.window import clipped
 
 HAND_OVER = "hand_over"
 END_SESSION = "end_session"
@@ -19,6 +20,10 @@ ROUTE = "route"
 NAMES = (HAND_OVER, END_SESSION, ROUTE, ANSWER)
 HANDED_OVER = "handed_over_to"
 """In the result of a hand-over: the agent's name."""
+
+LONGEST_REASON = 500
+LONGEST_NOTE = 4_000
+"""Characters that the next agent is told of a hand-over's reason, and of its note."""
 
 _AGENT_NAME = re.compile(r"[A-Za-z0-9_-]{1,50}")
 
@@ -39,11 +44,13 @@ def check_ttl(name: str, ttl: int | None) -> None:
         raise ValueError(f"Agent {name}: session_ttl must be a positive number of whole seconds below 2,147,483,648.")
 
 
-def _schema(name: str, description: str, properties: dict[str, Any]) -> dict[str, Any]:
+def _schema(
+    name: str, description: str, properties: dict[str, Any], *, optional: Collection[str] = ()
+) -> dict[str, Any]:
     parameters = {
         "type": "object",
         "properties": properties,
-        "required": list(properties),
+        "required": [each for each in properties if each not in optional],
         "additionalProperties": False,
     }
     return {
@@ -63,7 +70,12 @@ def hand_over_schema(agents: Mapping[str, str]) -> dict[str, Any]:
         HAND_OVER,
         "Hand the conversation over to another agent, which then answers the person's last message. "
         "Use it when what they ask for is another agent's job; do not announce it.",
-        {"agent": _agent_property(agents), "reason": {"type": "string", "description": "In a few words."}},
+        {
+            "agent": _agent_property(agents),
+            "reason": {"type": "string", "description": "In a few words."},
+            "note": {"type": "string", "description": "What the other agent should know, if anything."},
+        },
+        optional=("note",),
     )
 
 
@@ -77,13 +89,15 @@ def route_schema(agents: Mapping[str, str]) -> dict[str, Any]:
     return _schema(ROUTE, "Pick the agent that should answer.", {"agent": _agent_property(agents)})
 
 
-def hand_over_target(arguments: str, agents: Set[str]) -> str:
-    """The agent that the arguments of a `hand_over` call name. Raises `ToolRefused` if it is none of `agents`."""
-    target = named_agent(arguments)
+def hand_over_target(target: str, agents: Collection[str], *, own_names: Collection[str]) -> str:
+    """The agent that a `hand_over` call names. Raises `ToolRefused` if it is none of `agents`, or the calling agent
+    itself."""
+    if target in own_names and target not in agents:
+        raise ToolRefused(f"You are {target}: the conversation is yours already. Answer the person.", code="yourself")
     if target not in agents:
+        known = ", ".join(sorted(agents)) or "none"
         raise ToolRefused(
-            f"There is no agent {target[:100]!r} to hand over to. The agents are: {', '.join(sorted(agents))}.",
-            code="unknown_agent",
+            f"There is no agent {target[:100]!r} to hand over to. The agents are: {known}.", code="unknown_agent"
         )
     return target
 
@@ -93,6 +107,12 @@ class HandOver(NamedTuple):
 
     to: str
     reason: str
+    note: str
+
+
+def hand_over(to: str, *, reason: str, note: str) -> HandOver:
+    """The hand-over, with as much as the next agent is told of what the model says about it."""
+    return HandOver(to, reason=clipped(reason, LONGEST_REASON), note=clipped(note, LONGEST_NOTE))
 
 
 def handed_over(history: Sequence[Message]) -> HandOver | None:
@@ -103,7 +123,8 @@ def handed_over(history: Sequence[Message]) -> HandOver | None:
         if call["function"]["name"] == HAND_OVER and call["id"] in results:
             target = json.loads(results[call["id"]]["content"] or "{}").get(HANDED_OVER)
             if target is not None:
-                return HandOver(str(target), _text_in(call["function"]["arguments"], "reason"))
+                arguments = call["function"]["arguments"]
+                return hand_over(str(target), reason=_text_in(arguments, "reason"), note=_text_in(arguments, "note"))
     return None
 
 

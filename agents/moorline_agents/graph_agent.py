@@ -13,6 +13,7 @@ from langgraph.runtime import Runtime
 from langgraph.types import Command, Overwrite
 
 from moorline_agents import control
+from moorline_agents.briefing import BRIEFING_ID, block, of_hand_over
 from moorline_agents.graph_listener import Listener
 from moorline_agents.graph_part import Part
 from moorline_agents.graph_run import GraphRun
@@ -30,13 +31,16 @@ class GraphAgent:
     """A compiled LangGraph graph whose state has LangChain `messages`, as an agent of a manager.
 
     The person's message is appended to its `messages`, and the last of these is its answer; text is shown while the
-    graph's models write it. Its state is kept under its own name, with the types that its schemas name; a checkpointer
-    that it was compiled with is not used. With `context_schema=RunContext` it finds one in LangGraph's runtime context.
+    graph's models write it. What an agent says of its hand-over stands before the person's message, in a message of its
+    own that begins with `<briefing>`. The graph's state is kept under its own name, with the types that its schemas
+    name; a checkpointer that it was compiled with is not used. With `context_schema=RunContext` it finds one in
+    LangGraph's runtime context.
 
     It may ask: with `interrupt`, or by stopping at an `interrupt_before` or `interrupt_after`; the answer comes as a
     `Resume`, and lets it go on. What its models cost is counted if they say so: a `ChatOpenAI` with a base URL of its
     own asks its server for that only with `stream_usage=True`. It may hand over: with `handover_tools`, or with a
-    `Command` to its parent graph that goes to another agent. `migrations` are like those of an `Agent`.
+    `Command` to its parent graph that goes to another agent. `routable` and `migrations` are
+    like those of an `Agent`.
     """
 
     name: str
@@ -44,6 +48,7 @@ class GraphAgent:
     graph: CompiledStateGraph[Any, Any, Any, Any]
     session_ttl: int | None = None
     keeps_session: bool = True
+    routable: bool = True
     migrations: Migrations | None = None
 
     def __post_init__(self) -> None:
@@ -56,6 +61,11 @@ class GraphAgent:
     def aliases(self) -> tuple[str, ...]:
         """Always empty: what a graph remembers is kept under its name."""
         return ()
+
+    @property
+    def hands_over(self) -> bool:
+        """Always False: nobody knows whether the graph does."""
+        return False
 
     @property
     def entry(self) -> str:
@@ -78,19 +88,28 @@ class GraphAgent:
             context.telling.agent_started(self.name)
             await host.enter(context)
             inside = replace(context, tools=replace(context.tools, agent=self.name))
-            run = GraphRun(own, inside, Part(others=others, listener=Listener(context.telling)))
+            run = GraphRun(own, inside, Part(agent=self.name, others=others, listener=Listener(context.telling)))
             texts, begun = state.get("texts", []), state.get("begun")
             anew = begun is not None and self.name not in begun
-            outcome = await run.outcome({"messages": _anew(texts) if anew else [("user", text) for text in texts]})
+            handed, context.progress.handed_over = context.progress.handed_over, None
+            told = _briefing(of_hand_over(handed))
+            said = [*told, *(("user", text) for text in texts)]
+            outcome = await run.outcome({"messages": _anew(told, texts) if anew else said})
             update: dict[str, Any] = {"begun": [*(begun or ()), self.name]} if anew else {}
             if outcome.handoff and not texts:
                 # A run that continues after an interrupt does not get the person's texts in its input.
                 update["texts"] = run.last_texts()
-            return Command(goto=await host.leave(outcome, context), update=update)
+            following = await host.leave(outcome, context)
+            return Command(goto=following.node, update={**update, **following.update})
 
         graph.add_node(self.name, run, input_schema=TurnState, destinations=(END, *host.handoffs))
 
 
-def _anew(texts: Sequence[str]) -> Overwrite:
+def _briefing(told: str) -> list[HumanMessage]:
+    """A message of its own, so that the person's stays as it was written: graphs may read it."""
+    return [HumanMessage(block(told), id=f"{BRIEFING_ID}{uuid4()}")] if told else []
+
+
+def _anew(told: Sequence[HumanMessage], texts: Sequence[str]) -> Overwrite:
     """The person's messages in place of all others: the first ones since the person started over."""
-    return Overwrite([HumanMessage(text, id=str(uuid4())) for text in texts])
+    return Overwrite([*told, *(HumanMessage(text, id=str(uuid4())) for text in texts)])

@@ -19,12 +19,16 @@ from moorline_agents.telling import Telling
 class Part:
     """The part of a turn that a graph is running; its tools find it with `current_part`."""
 
+    agent: str
+    """The agent whose graph it is."""
     others: Mapping[str, str]
     """What the other agents are for, by name."""
     listener: Listener
     handoff: str | None = None
     reason: str = ""
     """Why it hands over."""
+    note: str = ""
+    """What the next agent should know."""
     released: bool = False
 
 

@@ -10,6 +10,7 @@ from langgraph.errors import GraphDrained, GraphInterrupt, ParentCommand
 from langgraph.runtime import RunControl
 from langgraph.types import Command, Interrupt, Send
 
+from moorline_agents.briefing import BRIEFING_ID
 from moorline_agents.errors import AgentError
 from moorline_agents.graph_part import Part, Writing, running
 from moorline_agents.graph_questions import close_question, close_stopped
@@ -85,12 +86,14 @@ class GraphRun:
             self._writing.withdraw()
         part = self._part
         answer = self._answer() if answer is None else answer
-        return Outcome(text=answer, handoff=part.handoff, reason=part.reason, released=part.released)
+        return Outcome(text=answer, handoff=part.handoff, reason=part.reason, note=part.note, released=part.released)
 
     def last_texts(self) -> list[str]:
         """The texts that the person wrote last, as the graph knows them."""
         texts: list[str] = []
         for message in reversed(self._messages):
+            if message.type == "human" and str(message.id).startswith(BRIEFING_ID):
+                continue
             if message.type == "human":
                 texts.insert(0, str(message.text))
             elif texts:

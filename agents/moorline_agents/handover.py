@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field
 from moorline_agents import control
 from moorline_agents.errors import AgentError
 from moorline_agents.graph_part import Part, current_part
+from moorline_agents.tools import ToolRefused
 
 
 def handover_tools() -> list[BaseTool]:
@@ -45,6 +46,7 @@ def handover_tools() -> list[BaseTool]:
 class _Target(BaseModel):
     agent: str = Field(description="The name of the agent.")
     reason: str = Field(default="", description="In a few words.")
+    note: str = Field(default="", description="What the other agent should know, if anything.")
 
 
 class _Nothing(BaseModel):
@@ -71,14 +73,15 @@ def _ends_the_run(_: _HandOver) -> bool:
 _HandOver.return_direct = property(_ends_the_run)  # type: ignore[assignment]
 
 
-def _hand_over(agent: str, reason: str = "") -> str:
+def _hand_over(agent: str, reason: str = "", note: str = "") -> str:
     part = _running()
     if part.handoff is not None:
         return _told({"error": f"The conversation was handed over to {part.handoff} already; this one does not stand."})
-    if agent not in part.others:
-        known = ", ".join(part.others) or "none"
-        return _told({"error": f"There is no agent {agent!r} to hand over to. The agents are: {known}."})
-    part.handoff, part.reason = agent, reason
+    try:
+        control.hand_over_target(agent, part.others, own_names=(part.agent,))
+    except ToolRefused as refusal:
+        return _told(refusal.shown())
+    part.handoff, part.reason, part.note = control.hand_over(agent, reason=reason, note=note)
     return _told({"handed_over_to": agent})
 
 

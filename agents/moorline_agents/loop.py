@@ -15,6 +15,7 @@ from moorline_agents.answering import Answering
 from moorline_agents.calling import Calling
 from moorline_agents.history import closing, history_channel, last_texts, open_calls, stopped
 from moorline_agents.messages import Message, ToolCall
+from moorline_agents.prompt import Prompt
 from moorline_agents.run import AgentDeps, AgentHost, Outcome, RunContext, TurnTexts
 from moorline_agents.stopping import Stopped
 from moorline_agents.together import together
@@ -31,7 +32,8 @@ class Loop:
         self._host = host
         others = [other for other in deps.others if other.name != agent.name]
         self._calling = Calling(agent, others=others, tool_timeout=deps.tool_timeout)
-        self._answering = Answering(agent, deps, schemas=self._calling.schemas)
+        self._prompt = Prompt(agent, room=deps.history_chars)
+        self._answering = Answering(agent, deps, prompt=self._prompt, schemas=self._calling.schemas)
         self.think_node, self.act_node = agent.entry, f"{agent.name}.act"
         self._history, *self._earlier = (f"{name}.history" for name in (agent.name, *agent.aliases))
         histories = {name: Annotated[list[Message], history_channel()] for name in (self._history, *self._earlier)}
@@ -45,7 +47,7 @@ class Loop:
         asked: tuple[Message, ...] = ()
         if await self._enters(context):
             closed = closing(open_calls(known))
-            asked = tuple({"role": "user", "content": text} for text in state.get("texts", ()))
+            asked = await self._prompt.asked(state.get("texts", ()), context)
         carried = {channel: state[channel] for channel in self._earlier if state.get(channel)}
         new = (*closed, *chain.from_iterable(carried.values()), *asked)
         try:
@@ -60,7 +62,8 @@ class Loop:
         if answer.get("tool_calls"):
             return Command(goto=self.act_node, update=update)
         outcome = Outcome(text=answer["content"] or "", released=self._ended([*known, *new]))
-        return Command(goto=await self._host.leave(outcome, context), update=update)
+        following = await self._host.leave(outcome, context)
+        return Command(goto=following.node, update={**update, **following.update})
 
     async def act(self, state: dict[str, Any], runtime: Runtime[RunContext]) -> Command[str]:
         """Makes the first call of the last answer that has no result yet. One call a step, so that what it gave is in
@@ -78,6 +81,8 @@ class Loop:
             done = await together(reads, lambda call: self._result(call, history, context))
         else:
             done = (await self._result(calls[0], history, context),)
+        if continues:
+            done = await self._prompt.brief(done, context)
         update: dict[str, Any] = {self._history: done}
         if len(done) < len(calls):
             return Command(goto=self.act_node, update=update)
@@ -87,8 +92,11 @@ class Loop:
         if not state.get("texts"):
             # A run that continues after an interrupt does not get the person's texts in its input.
             update["texts"] = last_texts(history)
-        outcome = Outcome(handoff=handover.to, reason=handover.reason, released=self._ended(history))
-        return Command(goto=await self._host.leave(outcome, context), update=update)
+        outcome = Outcome(
+            handoff=handover.to, reason=handover.reason, note=handover.note, released=self._ended(history)
+        )
+        following = await self._host.leave(outcome, context)
+        return Command(goto=following.node, update={**update, **following.update})
 
     async def _result(self, call: ToolCall, history: Sequence[Message], context: RunContext) -> Message:
         result = json.dumps(await self._calling.result(call, history, context), ensure_ascii=False)

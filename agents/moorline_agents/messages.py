@@ -38,14 +38,17 @@ class Message(TypedDict, total=False):
     """One message of a conversation, in the form that chat-completions servers use.
 
     `tool_calls` is on assistant messages that call tools (`content` may then be None), `tool_call_id` on
-    `tool` messages. `extra` holds fields of an answer that OpenAI's schema does not have and that its server may need
-    back; `origin` says which server and model that is. A model sends other servers neither.
+    `tool` messages. `briefing` is what an agent was told along with the person's message, or with a result: histories
+    keep it by itself, and a model is shown it as part of the content. `extra` holds fields of an answer that OpenAI's
+    schema does not have and that its server may need back; `origin` says which server and model that is. A model sends
+    other servers neither.
     """
 
     role: Required[Literal["system", "user", "assistant", "tool"]]
     content: Required[str | None]
     tool_calls: list[ToolCall]
     tool_call_id: str
+    briefing: str
     extra: Mapping[str, Any]
     origin: str
 

@@ -1,10 +1,15 @@
-"""The prompt: what an agent's model is shown in a turn."""
+"""The prompt: what an agent's model is shown in a turn.
+
+The instructions come first and the history behind them, both as in the turn before, so that a server which caches what
+it has read finds it again. What changes from turn to turn is told in briefings (see `briefing`).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from moorline_agents.briefing import briefed, of_hand_over
 from moorline_agents.messages import Message
 from moorline_agents.run import RunContext
 from moorline_agents.unfinished import unfinished_note
@@ -15,21 +20,41 @@ if TYPE_CHECKING:
 
 
 class Prompt:
-    """The instructions of an agent, and the window of its history."""
+    """The instructions and the briefings of an agent, and the window of its history."""
 
     def __init__(self, agent: Agent, *, room: int) -> None:
         self._instructions = agent.instructions
+        self._briefing = agent.briefing
         self._names = (agent.name, *agent.aliases)
         self._tools = frozenset(tool.name for tool in agent.tools)
         self._room = room
 
-    def system(self, context: RunContext) -> Message:
-        """The first message of every request."""
+    async def asked(self, texts: Sequence[str], context: RunContext) -> tuple[Message, ...]:
+        """The person's messages as the agent's history keeps them, when its part of the turn begins."""
+        handed, context.progress.handed_over = context.progress.handed_over, None
+        asked = tuple(Message(role="user", content=text) for text in texts)
+        return await self.brief(asked, context, of_hand_over(handed))
+
+    async def brief(self, messages: tuple[Message, ...], context: RunContext, *told: str) -> tuple[Message, ...]:
+        """The messages, the first of them with what the agent is told now."""
+        briefing = "" if self._briefing is None else self._briefing(context.tools)
+        now = briefing if isinstance(briefing, str) else await briefing
+        parts = [part for part in (*told, now) if part]
+        if not parts or not messages:
+            return messages
+        return ({**messages[0], "briefing": "\n\n".join(parts)}, *messages[1:])
+
+    def window(self, history: Sequence[Message]) -> Window:
+        """What a model is shown of the history, as long as it has room."""
+        return window(history, self._room)
+
+    def messages(self, shown: Window, context: RunContext) -> list[Message]:
+        """The messages of a request."""
         told = self._instructions if isinstance(self._instructions, str) else self._instructions(context.tools)
         # Not in the history: once that message is answered, its own turn says what was done.
         note = unfinished_note(context.unfinished, names=self._names, tools=self._tools)
-        return {"role": "system", "content": f"{told}\n\n{note}" if note else told}
-
-    def window(self, history: Sequence[Message]) -> Window:
-        """What follows it, as long as the model has room."""
-        return window(history, self._room)
+        messages = [briefed(message) for message in shown.messages]
+        if note:
+            last = max(at for at, message in enumerate(shown.messages) if message["role"] == "user")
+            messages[last] = briefed(shown.messages[last], note)
+        return [{"role": "system", "content": told}, *messages]

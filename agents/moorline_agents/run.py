@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Protocol, TypedDict
+from types import MappingProxyType
+from typing import Annotated, Any, NamedTuple, Protocol, TypedDict
 
 from langgraph.channels import UntrackedValue
 from pydantic import GetCoreSchemaHandler
 from pydantic_core import core_schema
 
+from moorline_agents.conversation import Conversation, NoConversation
 from moorline_agents.journal import Journal, NoJournal
 from moorline_agents.messages import Usage
 from moorline_agents.model import Model
@@ -30,8 +32,19 @@ class Outcome:
     """The agent that is to answer instead."""
     reason: str = ""
     """Why, in the words of the agent's model."""
+    note: str = ""
+    """What the next agent should know, in the same words."""
     released: bool = False
     """Whether the agent's job is done, so that the session can be released."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HandedOver:
+    """A hand-over, as the agent that begins after it learns of it."""
+
+    by: str
+    reason: str
+    note: str
 
 
 @dataclass(kw_only=True)
@@ -42,6 +55,10 @@ class Progress:
     """The agent whose part of the turn it is; in the end, the one that answered."""
     reply: str = ""
     handoffs: tuple[str, ...] = ()
+    answered_by: str | None = ""
+    """As in the state, `TurnState.answered_by`; empty in a run that goes on after a question, which is not routed."""
+    handed_over: HandedOver | None = None
+    """The last hand-over, until the next agent begins."""
     usage: Usage = field(default_factory=Usage)
     """What all answers cost so far, those of the router and of failed attempts at the turn included."""
     released: bool = False
@@ -62,12 +79,21 @@ class RunContext:
     unfinished: Sequence[UnfinishedCall] = ()
     """What all agents' tools did for earlier messages that have not been answered, oldest first."""
     progress: Progress = field(default_factory=Progress)
+    conversation: Conversation = NoConversation()
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
         """LangChain's tools take it as `ToolRuntime[RunContext]`, and pydantic shall not look inside."""
         as_it_is = core_schema.plain_serializer_function_ser_schema(lambda context: context)
         return core_schema.is_instance_schema(cls, serialization=as_it_is)
+
+
+class Next(NamedTuple):
+    """Where a run goes on when an agent's part of the turn is over."""
+
+    node: str
+    update: Mapping[str, Any] = MappingProxyType({})
+    """What the node that ends the part writes to the state, besides what is the agent's."""
 
 
 class AgentHost(Protocol):
@@ -80,8 +106,8 @@ class AgentHost(Protocol):
     async def enter(self, context: RunContext) -> None:
         """Called when the agent's part of the turn begins, or continues after it stopped to ask."""
 
-    async def leave(self, outcome: Outcome, context: RunContext) -> str:
-        """Called when the agent's part of the turn is over; returns the node to go to next."""
+    async def leave(self, outcome: Outcome, context: RunContext) -> Next:
+        """Called when the agent's part of the turn is over."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,3 +147,5 @@ class TurnState(TurnInput, total=False):
 
     begun: list[str]
     """The `GraphAgent`s that have been asked since the person started over; absent if the person never did."""
+    answered_by: str | None
+    """The agent that answered last, if it keeps no session and hands over what is not its job; else None, or absent."""

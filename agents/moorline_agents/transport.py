@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx2
 
+from moorline_agents.briefing import parted
 from moorline_agents.messages import Usage
 
 if TYPE_CHECKING:
@@ -46,6 +47,16 @@ class ModelRequest:
     def system(self) -> str:
         """The text of all system messages."""
         return "\n\n".join(m["content"] or "" for m in self.messages if m["role"] == "system")
+
+    @property
+    def said(self) -> tuple[str, ...]:
+        """What the person said, without briefings."""
+        return tuple(parted(m["content"] or "")[1] for m in self.messages if m["role"] == "user")
+
+    @property
+    def briefing(self) -> str:
+        """The last briefing in it: what an agent was told with the message that is being answered; "" if nothing."""
+        return next(filter(None, (parted(m["content"] or "")[0] for m in reversed(self.messages))), "")
 
     @property
     def functions(self) -> dict[str, Mapping[str, Any]]:

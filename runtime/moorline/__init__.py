@@ -119,6 +119,7 @@ if TYPE_CHECKING:
     from moorline.events import UsageReported as UsageReported
     from moorline.reply import Interrupt as Interrupt
     from moorline.reply import Reply as Reply
+    from moorline.router import Router as Router
     from moorline.runtime import Moorline as Moorline
     from moorline.settings import Settings as Settings
     from moorline.texts import Texts as Texts
@@ -199,6 +200,7 @@ else:
                 "UsageReported",
             ),
             "moorline.reply": ("Interrupt", "Reply"),
+            "moorline.router": ("Router",),
             "moorline.runtime": ("Moorline",),
             "moorline.settings": ("Settings",),
             "moorline.texts": ("Texts",),

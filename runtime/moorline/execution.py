@@ -17,8 +17,10 @@ from moorline.background import Background
 from moorline.errors import InvalidMessage, NothingWaits, StaleTurn, StateDamaged, StoreUnavailable
 from moorline.journal import TurnJournal
 from moorline.manager import StartOver
+from moorline.past_turns import PastTurns
 from moorline.results import failure_of, is_outer, record_of
 from moorline.stops import Stops
+from moorline_agents.conversation import Conversation, NoConversation
 from moorline_agents.graph_questions import close_question
 from moorline_agents.journal import Journal
 from moorline_agents.messages import Usage
@@ -107,7 +109,14 @@ class Execution:
                 with self.stops.running(turn) as stop:
                     transaction = partial(self.turns.block, turn)
                     record = await self.run(
-                        turn, telling, journal, transaction, progress=progress, stop=stop, tracing=tracing
+                        turn,
+                        telling,
+                        journal,
+                        transaction,
+                        progress=progress,
+                        stop=stop,
+                        tracing=tracing,
+                        conversation=PastTurns(turn, turns=self.turns, start_over=self.start_over),
                     )
             if record.interrupt is not None:
                 record = replace(record, run=journal.run_so_far())
@@ -135,6 +144,7 @@ class Execution:
         progress: Progress | None = None,
         stop: Stop | None = None,
         tracing: Tracing = UNTRACED,
+        conversation: Conversation = NoConversation(),  # noqa: B008 - has no state
     ) -> TurnRecord:
         """Runs the manager graph and returns the record of the turn; what the run writes belongs to the turn."""
         tools = ToolContext(device_id=turn.device_id, now=turn.now, values=turn.values, transaction=transaction)
@@ -146,6 +156,7 @@ class Execution:
             journal=journal,
             unfinished=_unfinished(turn),
             progress=progress or Progress(),
+            conversation=conversation,
         )
         with running(turn):
             output = await self.graph.ainvoke(

@@ -17,11 +17,21 @@ from langgraph.runtime import Runtime
 from langgraph.types import Command
 
 from moorline.lifetime import lifetime_of
-from moorline.router import Router
+from moorline.router import Router, Routing
 from moorline.texts import Texts
 from moorline_agents.control import ROUTE
 from moorline_agents.errors import AgentError
-from moorline_agents.run import AgentDeps, AgentHost, AgentInfo, Outcome, RunContext, TurnInput, TurnState
+from moorline_agents.run import (
+    AgentDeps,
+    AgentHost,
+    AgentInfo,
+    HandedOver,
+    Next,
+    Outcome,
+    Progress,
+    RunContext,
+    TurnState,
+)
 from moorline_agents.stopping import Stopped
 from moorline_agents.telling import Why
 from moorline_checkpoint.saver import DeviceCheckpointer
@@ -49,6 +59,10 @@ class AgentProtocol(Protocol):
     def session_ttl(self) -> int | None: ...
     @property
     def keeps_session(self) -> bool: ...
+    @property
+    def routable(self) -> bool: ...
+    @property
+    def hands_over(self) -> bool: ...
     @property
     def migrations(self) -> Migrations | None: ...
     @property
@@ -88,6 +102,7 @@ class Manager:
         saver: DeviceCheckpointer,
         deps: AgentDeps,
         start_over: StartOver,
+        router: Router = Router(),  # noqa: B008 - frozen
     ) -> None:
         self._agents: Mapping[str, AgentProtocol] = {agent.name: agent for agent in agents}
         if len(self._agents) != len(agents) or not agents:
@@ -96,11 +111,19 @@ class Manager:
         if len(self._current) != sum(1 + len(agent.aliases) for agent in agents):
             raise ValueError("An alias must not be the name or an alias of another agent.")
         self._entries = {name: self._agents[current].entry for name, current in self._current.items()}
-        infos = tuple(AgentInfo(name=agent.name, description=agent.description) for agent in agents)
-        fallback = next((agent.name for agent in agents if not agent.keeps_session), agents[0].name)
+        routable = [agent for agent in agents if agent.routable]
+        if not routable:
+            raise ValueError("A manager needs at least one agent that is routable, to answer a person's first message.")
+        fallback = next((agent.name for agent in routable if not agent.keeps_session), routable[0].name)
         self._saver = saver
-        self._deps = replace(deps, others=infos)
-        self._router = Router(model=deps.model, agents=infos, fallback=fallback)
+        self._deps = replace(deps, others=tuple(map(_info, agents)))
+        self._routing = Routing(
+            router,
+            model=deps.model,
+            agents=list(map(_info, routable)),
+            holders=frozenset(name for name, own in self._current.items() if self._agents[own].keeps_session),
+            fallback=fallback,
+        )
         self._start_over = start_over
 
     def compile(self) -> CompiledStateGraph[Any, Any, Any, Any]:
@@ -114,10 +137,11 @@ class Manager:
         saver = self._saver.with_allowlist(wanted) if wanted else self._saver
         return graph.compile(checkpointer=saver, name="manager")
 
-    async def _route(self, state: TurnInput, *, runtime: Runtime[RunContext]) -> Command[str]:
+    async def _route(self, state: TurnState, *, runtime: Runtime[RunContext]) -> Command[str]:
         context = runtime.context
         device_id = context.tools.device_id
         texts, update = state["texts"], {}
+        context.progress.answered_by = state.get("answered_by")
         if self._start_over.in_any(texts):
             if await self._saver.clear_session_lock(device_id, why="started_over"):
                 context.telling.session_changed(None, "started_over")
@@ -136,11 +160,19 @@ class Manager:
         if holder not in (None, ROUTE):
             whose = self._saver.database.tags.of(device_id)
             logger.warning("Agent %s, which holds %s, no longer exists; routing anew.", one_line(holder), whose)
+        if holder is None and (first := self._asked_first(context.progress.answered_by)) is not None:
+            return Command(goto=first, update=update)
         try:
-            picked = await self._router.pick(texts[-1], context)
+            picked = await self._routing.pick(texts, context)
         except Stopped:
             return self._stopped(context, update)
         return Command(goto=self._entries[picked], update=update)
+
+    def _asked_first(self, answered_by: str | None) -> str | None:
+        """Where the agent begins that answered last, if it keeps no session and is still there. It is asked without
+        being picked, as it hands over what is not its job: small talk needs one model call a message."""
+        agent = self._agents.get(self._current.get(answered_by or "", ""))
+        return agent.entry if agent is not None and _may_be_asked_first(agent) else None
 
     def _stopped(self, context: RunContext, update: dict[str, Any]) -> Command[str]:
         """No agent learns of a message that was stopped before one began."""
@@ -174,7 +206,7 @@ class _Host:
             if holder != self.agent.name:
                 context.telling.session_changed(self.agent.name, "taken")
 
-    async def leave(self, outcome: Outcome, context: RunContext) -> str:
+    async def leave(self, outcome: Outcome, context: RunContext) -> Next:
         context.tracing.leave()
         progress = context.progress
         if outcome.handoff:
@@ -185,12 +217,26 @@ class _Host:
                 context.telling.session_changed(None, why)
         if outcome.handoff is None:
             progress.reply = outcome.text
-            return END
+            return Next(END, self._remembered(progress))
         progress.handoffs = (*progress.handoffs, outcome.handoff)
+        progress.handed_over = HandedOver(by=self.agent.name, reason=outcome.reason, note=outcome.note)
         if len(progress.handoffs) > MAX_HANDOFFS:
             raise AgentError(
                 f"The message was handed over {MAX_HANDOFFS} times ({', '.join(progress.handoffs)}) and nobody "
                 "answered. Describe the agents so that it is clear which job is whose."
             )
         # One that has left the app since the hand-over, while a question waited, cannot answer any more.
-        return self.entries.get(outcome.handoff, ROUTE)
+        return Next(self.entries.get(outcome.handoff, ROUTE))
+
+    def _remembered(self, progress: Progress) -> dict[str, Any]:
+        """That the agent answered, if the next message is for it; nothing if that is known."""
+        answered_by = self.agent.name if _may_be_asked_first(self.agent) else None
+        return {} if answered_by == progress.answered_by else {"answered_by": answered_by}
+
+
+def _may_be_asked_first(agent: AgentProtocol) -> bool:
+    return agent.routable and agent.hands_over and not agent.keeps_session
+
+
+def _info(agent: AgentProtocol) -> AgentInfo:
+    return AgentInfo(name=agent.name, description=agent.description)

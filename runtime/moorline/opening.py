@@ -14,6 +14,7 @@ from moorline.manager import AgentProtocol, Manager, StartOver
 from moorline.observers import Observer, Observers
 from moorline.pool_watch import PoolWatch
 from moorline.reply import Reply
+from moorline.router import Router
 from moorline.settings import Settings
 from moorline.stops import Stops
 from moorline.telling import telling
@@ -46,6 +47,7 @@ async def open_parts(
     components: Sequence[Migrations],
     model: Model,
     start_over: StartOver,
+    router: Router,
     texts: Texts,
     serde: SerializerProtocol | None,
     observers: Sequence[Observer],
@@ -66,7 +68,7 @@ async def open_parts(
             tool_timeout=settings.tool_timeout,
             history_chars=settings.history_chars,
         )
-        manager = Manager(agents=agents, saver=backend.saver, deps=deps, start_over=start_over)
+        manager = Manager(agents=agents, saver=backend.saver, deps=deps, start_over=start_over, router=router)
         execution = Execution(
             graph=manager.compile(),
             turns=backend.turns,

@@ -24,6 +24,7 @@ from moorline.opening import Opened, open_parts
 from moorline.people import People
 from moorline.reply import Interrupt, Reply
 from moorline.results import usage_of
+from moorline.router import Router
 from moorline.settings import Settings, load_settings
 from moorline.stops import Stops
 from moorline.telling import Hear, TurnTelling, telling
@@ -67,12 +68,14 @@ class Moorline(Locks, People, Upkeep):
         agents: Sequence[AgentProtocol] | None = None,
         client: AsyncOpenAI | Callable[[], AsyncOpenAI] | None = None,
         on_recovered: Callable[[str, Reply], None] | None = None,
+        router: Router = Router(),  # noqa: B008 - frozen
         texts: Texts = Texts(),  # noqa: B008 - frozen
         serde: SerializerProtocol | None = None,
         observers: Sequence[Observer] = (),
         tracing: Tracing = UNTRACED,
     ) -> None:
-        """`agents` replace those that ship, `client` the one that the settings describe. `texts` are what Moorline
+        """`agents` replace those that ship, `client` the one that the settings describe. `router` says how an
+        agent is picked for a device that none holds. `texts` are what Moorline
         itself says to a person. `serde` replaces the checkpointer's serializer, to rebuild types in the state of graphs
         that their schemas do not name (`StrictSerializer([Order])`), or to encrypt what they store.
 
@@ -92,6 +95,7 @@ class Moorline(Locks, People, Upkeep):
         self._serde = serde
         self._observers = tuple(observers)
         self._tracing = tracing
+        self._router = router
         self._texts = texts
         self._start_over = StartOver(words=self.settings.start_over, reply=texts.start_over)
         self._background = Background()
@@ -131,7 +135,9 @@ class Moorline(Locks, People, Upkeep):
             closing.push_async_callback(opened.pool_watch.close)
             closing.push_async_callback(opened.observers.close)
             own = [(getattr(each, "model", None), *getattr(each, "fallbacks", ())) for each in self._agents or ()]
-            for model in {id(model): model for model in (self._model, *chain.from_iterable(own))}.values():
+            for model in {
+                id(model): model for model in (self._model, self._router.model, *chain.from_iterable(own))
+            }.values():
                 if isinstance(model, Closable):
                     closing.push_async_callback(model.aclose)
             await self._background.finish()
@@ -334,6 +340,7 @@ class Moorline(Locks, People, Upkeep):
             components=self.components,
             model=self._model,
             start_over=self._start_over,
+            router=self._router,
             texts=self._texts,
             serde=self._serde,
             observers=self._observers,

@@ -21,13 +21,14 @@ from langgraph.types import Command
 from moorline.manager import MAX_HANDOFFS, AgentProtocol, Manager
 from moorline_agents import control
 from moorline_agents.agent import Agent
+from moorline_agents.briefing import block, of_hand_over
 from moorline_agents.control import ROUTE
 from moorline_agents.errors import AgentError
 from moorline_agents.graph_agent import GraphAgent
 from moorline_agents.history import SNAPSHOT_UPDATES, closing, extend_history, open_calls
 from moorline_agents.loop import Loop
 from moorline_agents.messages import Message
-from moorline_agents.run import AgentDeps, AgentHost, Outcome, RunContext
+from moorline_agents.run import AgentDeps, AgentHost, HandedOver, Outcome, RunContext
 from moorline_checkpoint.turn import OpenTurn, open_turn
 
 if TYPE_CHECKING:
@@ -55,9 +56,10 @@ class TurnState(TypedDict, total=False):
 class AgentTurn:
     """An agent's part of a turn so far."""
 
-    user_messages: tuple[Message, ...] = ()
+    texts: tuple[str, ...] = ()
     """The person's messages, until they are in the history."""
     handoff: str | None = None
+    reason: str = ""
     released: bool = False
 
 
@@ -85,14 +87,14 @@ class AgentLoop(Loop):
         turn = state.get("turn", AgentTurn())
         known = state.get("history", ())
         said: tuple[Message, ...] = ()
-        if turn.user_messages:
-            said = (*closing(open_calls(known)), *turn.user_messages)
+        if turn.texts:
+            said = (*closing(open_calls(known)), *await self._prompt.asked(turn.texts, runtime.context))
             runtime.context.progress.rounds = 0
         answer, _ = await self._answering.answer([*known, *said], runtime.context)
         released = self._ended([*known, *said])
         update = {
             "history": (*said, answer),
-            "turn": replace(turn, user_messages=(), released=released),
+            "turn": replace(turn, texts=(), released=released),
         }
         return Command(goto="act" if answer.get("tool_calls") else END, update=update)
 
@@ -105,7 +107,8 @@ class AgentLoop(Loop):
             return Command(goto="act", update={"history": (done,)})
         handover = control.handed_over([*history, done])
         handoff = handover and handover.to
-        turn = replace(state.get("turn", AgentTurn()), handoff=handoff, released=self._ended(history))
+        reason = "" if handover is None else handover.reason
+        turn = replace(state.get("turn", AgentTurn()), handoff=handoff, reason=reason, released=self._ended(history))
         return Command(goto=END if handoff else "think", update={"history": (done,), "turn": turn})
 
 
@@ -114,7 +117,7 @@ class Subgraph(Protocol):
 
     graph: CompiledStateGraph[Any, Any, Any, Any]
 
-    def input(self, texts: Sequence[str]) -> dict[str, Any]: ...
+    def input(self, texts: Sequence[str], context: RunContext) -> dict[str, Any]: ...
     def outcome(self, state: Any) -> Outcome: ...
 
 
@@ -124,14 +127,15 @@ class KitSubgraph:
     def __init__(self, agent: Agent, deps: AgentDeps) -> None:
         self.graph = AgentLoop(agent=agent, deps=deps).graph()
 
-    def input(self, texts: Sequence[str]) -> dict[str, Any]:
-        return {"turn": AgentTurn(user_messages=tuple({"role": "user", "content": text} for text in texts))}
+    def input(self, texts: Sequence[str], context: RunContext) -> dict[str, Any]:  # noqa: ARG002 - as the protocol
+        return {"turn": AgentTurn(texts=tuple(texts))}
 
     def outcome(self, state: Any) -> Outcome:
         last, turn = state["history"][-1], state["turn"]
         return Outcome(
             text=last["content"] or "" if last["role"] == "assistant" else "",
             handoff=turn.handoff,
+            reason=turn.reason,
             released=turn.released,
         )
 
@@ -142,8 +146,11 @@ class OtherSubgraph:
     def __init__(self, agent: GraphAgent) -> None:
         self.graph = agent.graph.copy({"checkpointer": True, "name": agent.name})
 
-    def input(self, texts: Sequence[str]) -> dict[str, Any]:
-        return {"messages": [("user", text) for text in texts]}
+    def input(self, texts: Sequence[str], context: RunContext) -> dict[str, Any]:
+        told = of_hand_over(context.progress.handed_over)
+        context.progress.handed_over = None
+        briefing = [("user", block(told))] if told else []
+        return {"messages": [*briefing, *(("user", text) for text in texts)]}
 
     def outcome(self, state: Any) -> Outcome:
         messages = state["messages"] if isinstance(state, Mapping) else state.messages
@@ -171,7 +178,7 @@ class ReferenceManager(Manager):
         holder = runtime.context.journal.begins_with() or await self._saver.get_session_lock(device_id)
         if holder is not None and holder in self._agents:
             return Command(goto=holder)
-        return Command(goto=await self._router.pick(state["texts"][-1], runtime.context))
+        return Command(goto=await self._routing.pick(state["texts"], runtime.context))
 
     def _node(self, agent: AgentProtocol) -> Node:
         subgraph: Subgraph
@@ -188,7 +195,7 @@ class ReferenceManager(Manager):
             if agent.keeps_session:
                 await self._saver.set_session_lock(device_id, agent.name, ttl=agent.session_ttl)
             inside = replace(runtime.context, tools=replace(runtime.context.tools, agent=agent.name))
-            run = await graph.ainvoke(subgraph.input(state["texts"]), context=inside, version="v2")
+            run = await graph.ainvoke(subgraph.input(state["texts"], inside), context=inside, version="v2")
             outcome = subgraph.outcome(run.value)
             if agent.keeps_session and (outcome.released or outcome.handoff):
                 await self._saver.clear_session_lock(device_id)
@@ -196,6 +203,8 @@ class ReferenceManager(Manager):
             if outcome.handoff is None:
                 so_far = replace(before, agent=agent.name, reply=outcome.text)
                 return Command(goto=END, update={"so_far": so_far})
+            handed = HandedOver(by=agent.name, reason=outcome.reason, note=outcome.note)
+            runtime.context.progress.handed_over = handed
             handoffs = (*before.handoffs, outcome.handoff)
             if len(handoffs) > MAX_HANDOFFS:
                 raise AgentError(f"handed over {MAX_HANDOFFS} times")

@@ -26,10 +26,12 @@ from pydantic import BaseModel
 
 from moorline.manager import AgentProtocol
 from moorline_agents.agent import Agent
+from moorline_agents.briefing import parted
 from moorline_agents.graph_agent import GraphAgent
 from moorline_agents.messages import Message, ModelAnswer, ToolCall, Usage
 from moorline_agents.model import ToolChoice
 from moorline_agents.model_errors import ModelError
+from moorline_agents.model_options import ModelOptions
 from moorline_agents.run import RunContext
 from moorline_agents.tools import ToolContext, ToolRefused, tool
 
@@ -181,6 +183,7 @@ class Obedient:
         tools: Sequence[Mapping[str, Any]],
         tool_choice: ToolChoice | None,
         on_text: Callable[[str], None] | None,
+        options: ModelOptions | None = None,  # noqa: ARG002 - as the protocol
     ) -> ModelAnswer:
         world = talking.get()
         functions = [each["function"]["name"] for each in tools]
@@ -189,7 +192,7 @@ class Obedient:
         world.shown.append((name, [*messages, functions, tool_choice]))
         await world.moment(model=True)
         usage = Usage(len(messages), len(functions))
-        said = [message["content"] or "" for message in messages if message["role"] == "user"]
+        said = [parted(message["content"] or "")[1] for message in messages if message["role"] == "user"]
         program = program_of(said[-1]) if said else {}
         if name == "route":
             return self._calling(world, [["route", {"agent": program.get("route", "nobody")}]], usage)
@@ -302,6 +305,14 @@ def memo() -> GraphAgent:
     return GraphAgent(name="memo", description="memo", graph=graph, keeps_session=False)
 
 
+class Guide(Agent):
+    """Is picked for every message, as it was by the earlier manager."""
+
+    @property
+    def hands_over(self) -> bool:
+        return False
+
+
 def agents(*, without: str | None = None) -> list[AgentProtocol]:
     """All agents of the conversations, except `without`."""
 
@@ -311,7 +322,7 @@ def agents(*, without: str | None = None) -> list[AgentProtocol]:
     every: list[AgentProtocol] = [
         Agent(name="hair", description="hair", instructions=told("hair"), tools=TOOLS),
         Agent(name="nails", description="nails", instructions=told("nails"), tools=TOOLS, session_ttl=1000),
-        Agent(name="guide", description="guide", instructions=told("guide"), tools=(look, ring), keeps_session=False),
+        Guide(name="guide", description="guide", instructions=told("guide"), tools=(look, ring), keeps_session=False),
         diary(),
         memo(),
     ]

@@ -129,7 +129,7 @@ def agents(*, outside: Callable[[str, str, str, bool], None]) -> Sequence[Agent]
 
 
 def _told(request: ModelRequest) -> str:
-    return [message["content"] or "" for message in request.messages if message["role"] == "user"][-1]
+    return request.said[-1]
 
 
 def _spans(begins: Sequence[int], end: int) -> list[tuple[int, int]]:

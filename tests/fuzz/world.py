@@ -28,7 +28,7 @@ async def order(wish: Wish, context: ToolContext) -> dict[str, str]:
 
 def polite(request: ModelRequest) -> ModelReply:
     """Orders when told to, and otherwise says how many messages it was shown."""
-    said = [str(message["content"]) for message in request.messages if message["role"] == "user"]
+    said = request.said
     if said[-1].startswith("order") and request.messages[-1]["role"] == "user":
         return ModelReply(calls=(Call(name="order", arguments={"what": said[-1]}),))
     return ModelReply(text=f"{len(said)} heard")

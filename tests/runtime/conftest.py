@@ -14,15 +14,20 @@ Open = Callable[..., Moorline]
 
 
 def counting(request: ModelRequest) -> ModelReply:
-    """Routes by the first word of a message, hands over on "hand over to NAME" and ends the session on "bye".
-    Otherwise it says which agent it is, how many messages of the person it was shown, and the last of them."""
-    said = [message["content"] or "" for message in request.messages if message["role"] == "user"]
+    """Routes by the first word of a message, hands over on "hand over to NAME" and ends the session on "bye"; the desk
+    also hands over what begins with another agent's name. Otherwise it says which agent it is, how many messages of the
+    person it was shown, and the last of them."""
+    said = request.said
     words = said[-1].split()
     if "route" in request.functions:
         return ModelReply(calls=(Call(name="route", arguments={"agent": words[0]}),))
     answered = request.messages[-1]["role"] == "tool"
     if words[:3] == ["hand", "over", "to"] and words[3] != request.system:
         return ModelReply(calls=(Call(name="hand_over", arguments={"agent": words[3], "reason": "asked"}),))
+    hand_over = request.functions.get("hand_over", {}).get("parameters", {}).get("properties", {})
+    others = hand_over.get("agent", {}).get("enum", ())
+    if request.system == "desk" and words[0] in others and not answered:
+        return ModelReply(calls=(Call(name="hand_over", arguments={"agent": words[0], "reason": ""}),))
     if words == ["bye"] and not answered:
         return ModelReply(calls=(Call(name="end_session"),))
     return ModelReply(text=f"{request.system} {len(said)}: {said[-1]}")

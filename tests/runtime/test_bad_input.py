@@ -201,7 +201,7 @@ def saying(*odd: Reply) -> Any:
     left = list(odd)
 
     def rules(request: ModelRequest) -> Reply:
-        said = [message["content"] or "" for message in request.messages if message["role"] == "user"]
+        said = request.said
         return left.pop(0) if said[-1] == "odd" and left else counting(request)
 
     return rules

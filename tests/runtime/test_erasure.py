@@ -57,11 +57,13 @@ async def ring(thing: Thing, context: ToolContext) -> dict[str, str]:
 
 def scripted(request: ModelRequest) -> ModelReply:
     """Books the first free time, rings the one whom the message names, fails on "fail", and repeats anything else."""
-    said = [message["content"] or "" for message in request.messages if message["role"] == "user"][-1].split()
+    said = request.said[-1].split()
     last = request.messages[-1]
     result: dict[str, Any] = json.loads(last["content"] or "") if last["role"] == "tool" else {}
     if "route" in request.functions:
         return ModelReply(calls=(Call(name="route", arguments={"agent": said[0]}),))
+    if request.system == "ring" and said[0] != "ring":
+        return ModelReply(calls=(Call(name="hand_over", arguments={"agent": said[0], "reason": ""}),))
     if said[1] == "fail":
         raise LookupError(said[2])
     if "book" in request.functions and not result:

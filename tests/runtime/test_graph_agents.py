@@ -257,7 +257,7 @@ async def test_a_call_that_went_to_the_parent_graph_is_not_left_open(open_moorli
         assert (await say(moorline, "front desk")).agent == "hair"
         assert await say(moorline, "hand over to front") == "back again"
     kinds = [message.type for message in model.shown[-1]]
-    assert kinds == ["human", "ai", "tool", "human"]
+    assert kinds == ["human", "ai", "tool", "human", "human"], "the last but one says why hair hands over"
 
 
 async def test_after_a_question_the_next_agent_is_told_what_the_person_wanted(open_moorline: Open) -> None:

@@ -100,16 +100,16 @@ async def test_a_question_that_waited_is_gone(open_moorline: Open) -> None:
 
 
 async def test_a_graphs_own_state_stays_whatever_its_messages_are(open_moorline: Open) -> None:
-    """Also that of one whose messages are a channel of another kind."""
+    """Also that of one whose messages are a channel of another kind. The first one after a hand-over is its reason."""
     async with open_moorline(agents=[*agents()]) as moorline:
         said = ("hair please", "hand over to diary", "mood glad", "start over", "hand over to diary")
         replies = await say(moorline, *said, "and now", "start over", "hand over to diary")
     assert [reply.split(": ")[0] for reply in replies if reply.startswith("diary")] == [
-        "diary, page 0, mood none, has 1",
-        "diary, page 1, mood glad, has 3",
-        "diary, page 2, mood glad, has 1",
-        "diary, page 3, mood glad, has 3",
-        "diary, page 4, mood glad, has 1",
+        "diary, page 0, mood none, has 2",
+        "diary, page 1, mood glad, has 4",
+        "diary, page 2, mood glad, has 2",
+        "diary, page 3, mood glad, has 4",
+        "diary, page 4, mood glad, has 2",
     ]
 
 
@@ -120,7 +120,7 @@ class Held:
         self.reached, self.go_on = asyncio.Event(), asyncio.Event()
 
     async def __call__(self, request: ModelRequest) -> ModelReply:
-        said = [message["content"] for message in request.messages if message["role"] == "user"]
+        said = request.said
         if said[-1] == "hair hold on" and "route" not in request.functions:
             self.reached.set()
             await self.go_on.wait()

@@ -55,7 +55,7 @@ PRICES = {
 
 def rules(request: ModelRequest) -> ModelReply:
     """`hair …` and `nails …` go to that agent, `bye` ends the session. Each answer costs tokens."""
-    said = next(message["content"] or "" for message in reversed(request.messages) if message["role"] == "user")
+    said = request.said[-1]
     verb, usage = said.split()[0], Usage(100 + len(said), 10)
     if ROUTE in request.functions:
         return ModelReply(calls=(Call(name=ROUTE, arguments={"agent": verb}),), usage=usage)

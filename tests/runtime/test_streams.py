@@ -29,7 +29,7 @@ async def look(arguments: Nothing, context: ToolContext) -> str:
 
 def talkative(request: ModelRequest) -> ModelReply:
     """Says something before it calls a tool or hands over."""
-    text = [message["content"] for message in request.messages if message["role"] == "user"][-1]
+    text = request.said[-1]
     if "route" in request.functions:
         return ModelReply(calls=(Call(name="route", arguments={"agent": "front"}),))
     if request.system == "front" and text == "hand over":

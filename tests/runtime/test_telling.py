@@ -140,12 +140,12 @@ async def test_arguments_that_are_no_json_are_told_as_they_are_kept(open_moorlin
 
 async def test_a_session_is_told_only_when_it_changes_hands(open_moorline: Open) -> None:
     async with open_moorline() as moorline:
-        changes = []
+        changes, overs = [], []
         for text in ("hair please", "again", "hand over to nails", "bye", "bye", "desk please", "hair", "start over"):
             events = await told(moorline, text)
             changes.append([(each.lock, each.why, each.agent) for each in of(SessionChanged, events)])
-            for over in of(HandedOver, events):
-                assert (over.agent, over.to, over.reason) == ("hair", "nails", "asked")
+            overs += [(over.agent, over.to, over.reason) for over in of(HandedOver, events)]
+    assert overs == [("hair", "nails", "asked"), ("desk", "hair", "")]
     assert changes == [
         [("hair", "taken", "hair")],
         [],

@@ -76,7 +76,7 @@ def obedient(request: ModelRequest) -> ModelReply:
     says how many messages it was shown."""
     shown = request.messages
     said = [index for index, message in enumerate(shown) if message["role"] == "user"]
-    text = shown[said[-1]]["content"] or ""
+    text = request.said[-1]
     results = [json.loads(message["content"] or "") for message in shown[said[-1] :] if message["role"] == "tool"]
     verb, *things = text.split()
     if verb not in request.functions:

@@ -215,7 +215,7 @@ async def test_a_hand_over_before_a_question_is_made_after_it(dsn: str, done: Do
     ) as moorline:
         reply = await answered(moorline, await say(moorline, "move me"))
         assert (reply, reply.agent, reply.handoffs) == ("this is other", "other", ("other",))
-    assert script.requests[-1].messages[-1]["content"] == "move me"
+    assert script.requests[-1].said == ("move me",)
 
 
 class Got(MessagesState):

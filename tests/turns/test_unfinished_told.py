@@ -24,7 +24,7 @@ async def _bookings(dsn: str) -> None:
 def unlucky(request: ModelRequest) -> ModelReply:
     """Fails after the tools have run for a message that says book or ring, and answers any other; a router goes by the
     first word."""
-    said = [message["content"] or "" for message in request.messages if message["role"] == "user"][-1]
+    said = request.said[-1]
     if "route" in request.functions:
         return ModelReply(calls=(Call(name="route", arguments={"agent": said.split(":")[0]}),))
     if after_tools(request) and said.split()[0] in ("book", "ring", "desk:"):
@@ -39,21 +39,21 @@ async def test_the_agent_that_did_it_is_told_until_the_message_is_finished(dsn: 
             await say(moorline, "book table")
         assert caught.value.effects_kept
         assert await say(moorline, "did it work?") == "1: did it work?"
-        told = script.requests[-1].system
-        assert told.startswith("desk\n\nAn earlier message of this person failed before it could be answered")
+        told = script.requests[-1].briefing
+        assert told.startswith("An earlier message of this person failed before it could be answered")
         assert '- book {"what": "table"}; result: {"booked": "table"}\n' in told
         assert "Do not make them again for the same thing" in told
         assert "never say that it was not done" in told
-        assert all("booked" not in str(message["content"]) for message in script.requests[-1].messages[1:])
+        assert "booked" not in "".join(script.requests[-1].said)
         await say(moorline, "and now?", device="d2")
-        assert script.requests[-1].system == "desk", "that was somebody else"
+        assert script.requests[-1].briefing == "", "that was somebody else"
 
     script = Script(rules=obedient)
     async with runtime(dsn, script, world=world) as moorline:
         assert await say(moorline, "book table", caught.value.message_id) == "2: table"
-        assert script.requests[-1].system == "desk", "its own turn says what was done"
+        assert script.requests[-1].briefing == "", "its own turn says what was done"
         await say(moorline, "thanks")
-        assert script.requests[-1].system == "desk"
+        assert script.requests[-1].briefing == ""
     assert len(await execute(dsn, "SELECT FROM bookings")) == 1
 
 
@@ -64,7 +64,7 @@ async def test_it_is_told_no_more_when_the_message_was_set_aside(dsn: str, world
             with pytest.raises(AgentError):
                 await say(moorline, "book table", "m1")
             await say(moorline, "hello", f"n{attempt}")
-            assert ("book" in script.requests[-1].system) is (attempt < 2)
+            assert ("book" in script.requests[-1].briefing) is (attempt < 2)
 
 
 async def test_of_a_call_whose_outcome_is_not_known_it_is_told_that(dsn: str, world: World) -> None:
@@ -74,7 +74,7 @@ async def test_of_a_call_whose_outcome_is_not_known_it_is_told_that(dsn: str, wo
         with pytest.raises(AgentError):
             await say(moorline, "ring bell")
         await say(moorline, "did it ring?")
-    assert '- ring {"what": "bell"}; outcome unknown: it may have been done' in script.requests[-1].system
+    assert '- ring {"what": "bell"}; outcome unknown: it may have been done' in script.requests[-1].briefing
 
 
 async def test_another_agent_is_not_told_though_it_has_the_same_tools(dsn: str, world: World) -> None:
@@ -84,8 +84,10 @@ async def test_another_agent_is_not_told_though_it_has_the_same_tools(dsn: str, 
     )
 
     def rules(request: ModelRequest) -> ModelReply:
-        if request.system == "desk" and not after_tools(request) and "table" in str(request.messages[-1]["content"]):
+        if request.system == "desk" and not after_tools(request) and "table" in request.said[-1]:
             return ModelReply(calls=(Call(name="book", arguments={"what": "table"}),))
+        if request.system == "other" and not after_tools(request) and request.said[-1].startswith("desk"):
+            return ModelReply(calls=(Call(name="hand_over", arguments={"agent": "desk", "reason": ""}),))
         return unlucky(request)
 
     script = Script(rules=rules)
@@ -95,9 +97,9 @@ async def test_another_agent_is_not_told_though_it_has_the_same_tools(dsn: str, 
         with pytest.raises(AgentError):
             await say(moorline, "desk: book table, please", "m1")
         await say(moorline, "other: hello", "m2")
-        assert script.requests[-1].system == "other"
+        assert (script.requests[-1].system, script.requests[-1].briefing) == ("other", "")
         await say(moorline, "desk: hello", "m3")
-        assert "book" in script.requests[-1].system
+        assert "book" in script.requests[-1].briefing
 
 
 async def test_an_agent_that_was_renamed_since_is_told_and_finishes_it_from_the_journal(dsn: str, world: World) -> None:
@@ -108,7 +110,7 @@ async def test_an_agent_that_was_renamed_since_is_told_and_finishes_it_from_the_
     script = Script(rules=obedient)
     async with runtime(dsn, script, agent=replace(desk, name="counter", aliases=["desk"])) as moorline:
         await say(moorline, "did it work?")
-        assert '- book {"what": "table"}; result: {"booked": "table"}\n' in script.requests[-1].system
+        assert '- book {"what": "table"}; result: {"booked": "table"}\n' in script.requests[-1].briefing
         reply = await say(moorline, "book table", caught.value.message_id)
         assert (str(reply), reply.agent) == ("2: table", "counter")
     assert len(await execute(dsn, "SELECT FROM bookings")) == 1

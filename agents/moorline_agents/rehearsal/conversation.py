@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from moorline_agents.briefing import parted
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -46,11 +48,12 @@ class Answer:
 
 
 def now_of(request: ModelRequest) -> datetime | None:
-    """The local time in the system text; None if there is none.
+    """The local time in the latest briefing that has one, or in the system text; None if there is none.
 
     It has the form of a line `Now: <ISO time> …`, or of `Now it is Sunday 22 November 2026, 15:44`.
     """
-    match = _NOW.search(request.system)
+    told = [parted(_content(message))[0] for message in reversed(request.messages)]
+    match = next(filter(None, map(_NOW.search, (*told, request.system))), None)
     if match is None:
         return None
     try:
@@ -102,6 +105,10 @@ def latest_results(request: ModelRequest) -> list[Result]:
 
 
 def _text(message: Message) -> str:
+    return parted(_content(message))[1]
+
+
+def _content(message: Message) -> str:
     content: object = message.get("content")
     if isinstance(content, list):  # other clients send a list of parts
         return " ".join(part.get("text", "") for part in content if isinstance(part, dict))

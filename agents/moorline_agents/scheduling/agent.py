@@ -31,8 +31,10 @@ You make appointments for this business: you find free times, book, list, move a
 - When they are done, say thanks or goodbye, or want nothing more, call end_session and close kindly.
 - When they want something that is not about appointments, call hand_over at once.
 
-Answer in the person's language, in one to three sentences.
-Now it is {now}, time zone {zone}. Count "today", "tomorrow" and weekdays from that."""
+Answer in the person's language, in one to three sentences. The briefing with their last message says what time it is
+now: count "today", "tomorrow" and weekdays from that."""
+
+BRIEFING = "Now it is {now}, time zone {zone}."
 
 
 def scheduling(
@@ -51,13 +53,14 @@ def scheduling(
     """
     zone = _zone(time_zone)
 
-    def instructions(context: ToolContext) -> str:
-        return INSTRUCTIONS.format(now=spoken(context.now, zone), zone=zone.key)
+    def briefing(context: ToolContext) -> str:
+        return BRIEFING.format(now=spoken(context.now, zone), zone=zone.key)
 
     return Agent(
         name="scheduling",
         description="appointments: what can be booked, free times, booking, listing, moving and cancelling",
-        instructions=instructions,
+        instructions=INSTRUCTIONS,
+        briefing=briefing,
         tools=scheduling_tools(schema=schema, bookings_per_day=bookings_per_day),
         model=model,
         session_ttl=session_ttl,

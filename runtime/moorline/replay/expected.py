@@ -9,9 +9,11 @@ from itertools import chain, islice
 from typing import cast
 
 from moorline.replay.conversations import Conversation
-from moorline.replay.recorded import answers_of, handing_over, result_of
+from moorline.replay.recorded import REASON, answers_of, handing_over, result_of
+from moorline_agents.briefing import briefed, of_hand_over
 from moorline_agents.history import extend_history
 from moorline_agents.messages import Message
+from moorline_agents.run import HandedOver
 from moorline_agents.transport import Call
 from moorline_agents.window import window
 
@@ -46,19 +48,25 @@ def expectations(conversation: Conversation) -> list[Expected]:
         said: Message = {"role": "user", "content": turn.message}
         came_back = holder is not None and turn.agent != holder and turn.agent in histories
         due: dict[str, list[Message]] = {}
+        asked = said
         if holder is not None and holder != turn.agent:
-            due[holder] = without_ids(window([*histories[holder], said]).messages)
+            asked = {**said, "briefing": of_hand_over(HandedOver(by=holder, reason=REASON, note=""))}
+            due[holder] = _shown([*histories[holder], said])
             handed: object = {"handed_over_to": turn.agent}
             histories[holder] = extend_history(histories[holder], [[said, *_exchange([handing_over(turn)], [handed])]])
         known = histories.get(turn.agent, [])
-        due[turn.agent] = without_ids(window([*known, said]).messages)
+        due[turn.agent] = _shown([*known, asked])
         results = iter(map(result_of, turn.calls))
         exchanges = [_exchange(calls, islice(results, len(calls))) for calls in answers_of(turn)]
         reply: Message = {"role": "assistant", "content": turn.reply}
-        histories[turn.agent] = extend_history(known, [[said, *chain.from_iterable(exchanges), reply]])
+        histories[turn.agent] = extend_history(known, [[asked, *chain.from_iterable(exchanges), reply]])
         holder = turn.agent
         expected.append(Expected(agent=turn.agent, reply=turn.reply, shown=due, came_back=came_back))
     return expected
+
+
+def _shown(history: Sequence[Message]) -> list[Message]:
+    return without_ids(list(map(briefed, window(history).messages)))
 
 
 def mismatches(expected: Expected, observed: Observed) -> list[str]:

@@ -23,6 +23,9 @@ from moorline_agents.transport import Call, ModelReply, ModelRequest, rule_clien
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
+REASON = "recorded"
+"""Why an agent hands over."""
+
 _ASKED_AS = "You are the agent "
 
 
@@ -104,7 +107,7 @@ class RecordedConversation:
 
 def handing_over(turn: RecordedTurn) -> Call:
     """The answer of an agent to a message that is for another agent."""
-    return Call(name=HAND_OVER, arguments=_text({"agent": turn.agent, "reason": "recorded"}))
+    return Call(name=HAND_OVER, arguments=_text({"agent": turn.agent, "reason": REASON}))
 
 
 def answers_of(turn: RecordedTurn) -> list[tuple[Call, ...]]:

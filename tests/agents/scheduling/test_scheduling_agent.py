@@ -20,9 +20,9 @@ async def no_transaction() -> AsyncIterator[Connection]:
 
 def told(now: str, **settings: Any) -> str:
     context = ToolContext(device_id="d", now=datetime.fromisoformat(now), values={}, transaction=no_transaction)
-    instructions = scheduling(**settings).instructions
-    assert not isinstance(instructions, str)
-    return instructions(context)
+    briefing = scheduling(**settings).briefing
+    assert briefing is not None
+    return str(briefing(context))
 
 
 def test_it_keeps_the_session_and_has_the_five_tools() -> None:
