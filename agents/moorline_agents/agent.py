@@ -14,6 +14,7 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.types import Checkpointer
 
 from moorline_agents import control
+from moorline_agents.checks import Check, validate_checks
 from moorline_agents.loop import Loop
 from moorline_agents.model import Model
 from moorline_agents.model_options import ModelOptions
@@ -45,8 +46,9 @@ class Agent:
 
     `temperature`, `max_tokens`, `reasoning_effort` and `extra_body` say how its model is asked, as `ModelOptions` does.
     If the model fails before any text was shown, and not over the request itself, the first of `fallbacks` is asked,
-    then the next.
-    Raises `ValueError` for an agent that could never work.
+    then the next. What the person says has to pass `input_checks`, and what the model answers `output_checks`, in their
+    order.
+    Raises `ValueError` or `TypeError` for an agent that could never work.
     """
 
     name: str
@@ -65,6 +67,8 @@ class Agent:
     reasoning_effort: str | None = None
     extra_body: Mapping[str, Any] = field(default_factory=dict, hash=False)
     fallbacks: Sequence[Model] = ()
+    input_checks: Sequence[Check] = ()
+    output_checks: Sequence[Check] = ()
 
     def __post_init__(self) -> None:
         for name in (self.name, *self.aliases):
@@ -74,6 +78,7 @@ class Agent:
             twice = sorted({name for name in names if names.count(name) > 1})
             raise ValueError(f"Agent {self.name}: the tool names {', '.join(twice)} are taken; rename them.")
         control.check_ttl(self.name, self.session_ttl)
+        validate_checks((*self.input_checks, *self.output_checks), f"Agent {self.name}")
         try:
             _ = self.options
         except ValueError as error:

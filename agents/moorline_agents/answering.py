@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from moorline_agents.asking import ask
@@ -11,6 +13,7 @@ from moorline_agents.calls import checked
 from moorline_agents.errors import AgentError
 from moorline_agents.messages import Message, ModelAnswer
 from moorline_agents.model_errors import AnswerCutOff, ContextOverflow, ModelError
+from moorline_agents.output_checks import OutputChecks
 from moorline_agents.prompt import Prompt
 from moorline_agents.run import AgentDeps, RunContext
 from moorline_agents.window import Window
@@ -38,10 +41,16 @@ class Answering:
         self._rounds = deps.tool_rounds
         self._schemas = schemas
         self._prompt = prompt
+        self._checks = None
+        if agent.output_checks:
+            self._checks = OutputChecks(agent.output_checks, agent=agent.name, seconds=deps.tool_timeout)
 
-    async def answer(self, history: Sequence[Message], context: RunContext) -> tuple[Message, Window | None]:
-        """The answer, and what the model was shown of the history; None if it was not asked. Raises `ModelError`,
-        `Stopped`, and `AgentError` if it calls tools again and again."""
+    async def answer(
+        self, history: Sequence[Message], context: RunContext, cleared: asyncio.Event | None = None
+    ) -> tuple[Message, Window | None]:
+        """The answer, and what the model was shown of the history; None if it was not asked. Nothing of the answer is
+        remembered before it is `cleared`. Raises `ModelError`, `CheckFailed`, `Stopped`, and `AgentError` if it calls
+        tools again and again."""
         progress = context.progress
         recalled = context.journal.recall(*self._names)
         if recalled is not None:
@@ -56,6 +65,8 @@ class Answering:
                 f"The model of agent {self._name} called tools {self._rounds} times without answering. "
                 "If it needs more, raise MOORLINE_TOOL_ROUNDS."
             )
+        if cleared is not None:
+            await cleared.wait()
         if calls:
             progress.rounds += 1
             context.telling.withdraw()
@@ -66,17 +77,19 @@ class Answering:
         """The model's answer, and what it was shown in the end: less than at first if it had no room for that."""
         cut_off = False
         while True:
+            asking = partial(
+                ask,
+                self._model,
+                self._prompt.messages(shown, context),
+                context=context,
+                agent=self._name,
+                tools=self._schemas,
+                tool_choice="none" if tired and self._schemas else None,
+                options=self._options,
+                fallbacks=self._fallbacks,
+            )
             try:
-                answer = await ask(
-                    self._model,
-                    self._prompt.messages(shown, context),
-                    context=context,
-                    agent=self._name,
-                    tools=self._schemas,
-                    tool_choice="none" if tired and self._schemas else None,
-                    options=self._options,
-                    fallbacks=self._fallbacks,
-                )
+                answer = await self._checked(asking, context)
             except ContextOverflow as overflow:
                 shorter = shown.shorter(overflow.limit)
                 if shorter is None:
@@ -97,3 +110,9 @@ class Answering:
             )
             context.telling.withdraw()
             shown = shorter
+
+    async def _checked(self, asking: Callable[..., Awaitable[ModelAnswer]], context: RunContext) -> ModelAnswer:
+        """The answer as the agent's output checks leave it."""
+        if self._checks is None:
+            return await asking()
+        return await self._checks.answer(lambda through: asking(through=through), context)

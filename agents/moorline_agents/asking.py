@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from moorline_agents.journal import Admit
@@ -30,9 +30,10 @@ async def ask(
     shown: bool = True,
     options: ModelOptions | None = None,
     fallbacks: Sequence[Model] = (),
+    through: Callable[[OnText], OnText] | None = None,
 ) -> ModelAnswer:
     """The model's answer; with `shown` its text is part of the reply. What it cost is counted for the agent, also if it
-    came to nothing.
+    came to nothing. `through`, given what shows text, returns what is to get the model's text instead.
 
     If the model fails, the first of `fallbacks` is asked, and so on; not if it failed over the request itself, and not
     once any of its text was shown. Raises the last `ModelError`, and `Stopped` if the person stops the turn.
@@ -40,7 +41,7 @@ async def ask(
     left = deque((model, *fallbacks))
     while True:
         asked = left.popleft()
-        attempt = _Attempt(asked, context=context, agent=agent)
+        attempt = _Attempt(asked, context=context, agent=agent, through=through)
         try:
             return await attempt.answer(messages, shown=shown, tools=tools, tool_choice=tool_choice, options=options)
         except ModelError as error:
@@ -62,8 +63,11 @@ async def perform(
 class _Attempt:
     """A model is asked once."""
 
-    def __init__(self, model: Model, *, context: RunContext, agent: str) -> None:
+    def __init__(
+        self, model: Model, *, context: RunContext, agent: str, through: Callable[[OnText], OnText] | None
+    ) -> None:
         self._model = model
+        self._through = through
         self._context = context
         self._agent = agent
         self._name = model_name(model)
@@ -92,6 +96,8 @@ class _Attempt:
     def _noticed(self, on_text: OnText | None) -> OnText | None:
         if on_text is None:
             return None
+        if self._through is not None:
+            on_text = self._through(on_text)
 
         def notice(text: str) -> None:
             self.told = True

@@ -10,9 +10,10 @@ import asyncio
 import inspect
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from moorline_agents.errors import AgentError
+from moorline_agents.plain_json import whole_text
 from moorline_migrations.errors import MoorlineError
 
 if TYPE_CHECKING:
@@ -56,6 +57,13 @@ class CheckFailed(AgentError):
     turn was kept but the effects of its tools. Correct the check; then the message can be sent again."""
 
 
+class Refusal(NamedTuple):
+    """A check has refused."""
+
+    check: str
+    sentence: str
+
+
 def check_name(check: Check) -> str:
     """The name under which its refusals are told and counted: that of the function."""
     return str(getattr(check, "__name__", type(check).__name__))
@@ -89,3 +97,19 @@ async def verdict_of(check: Check, value: Any, context: ToolContext, *, seconds:
             f"Check {name} of agent {context.agent} returned {type(verdict).__name__}, not Pass, Refuse or Replace."
         )
     return verdict
+
+
+async def checked_text(
+    checks: Sequence[Check], text: str, context: ToolContext, *, seconds: float | None
+) -> str | Refusal:
+    """What is left of a text when each of the checks has seen what those before it left. Raises as `verdict_of`."""
+    for check in checks:
+        match await verdict_of(check, text, context, seconds=seconds):
+            case Refuse(sentence):
+                return Refusal(check_name(check), sentence)
+            case Replace(str() as other):
+                text = whole_text(other)
+            case Replace(other):
+                kind = type(other).__name__
+                raise CheckFailed(f"Check {check_name(check)} of agent {context.agent} replaced a text with {kind}.")
+    return text

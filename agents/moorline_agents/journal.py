@@ -30,8 +30,12 @@ class Journal(Protocol):
         """The answer that an earlier run of the turn got at this point from the model of the router, or of the
         agent with one of these names; None if the earlier run did not get this far."""
 
+    def recalls(self, *asked: str) -> bool:
+        """Whether the next that an earlier run of the turn left was noted under one of these names."""
+
     def note(self, asked: str, answer: Message) -> None:
-        """Remembers an answer that calls tools; it is durable before a tool with an effect runs."""
+        """Remembers an answer that calls tools; it is durable before a tool with an effect runs. What is no answer of
+        the agent's model is noted under the agent's name, a dot, and what it is."""
 
     async def perform(self, tool: Tool, arguments: str, context: ToolContext, admit: Admit | None = None) -> Any:
         """Runs a tool of `context.agent`, or returns the result that an earlier run of the turn got from it. Raises
@@ -51,6 +55,9 @@ class NoJournal:
 
     def recall(self, *asked: str) -> Message | None:  # noqa: ARG002 - there is nothing to look for
         return None
+
+    def recalls(self, *asked: str) -> bool:  # noqa: ARG002 - nothing was left
+        return False
 
     def note(self, asked: str, answer: Message) -> None:
         pass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Sequence
 from itertools import chain
@@ -14,11 +15,13 @@ from moorline_agents import control
 from moorline_agents.answering import Answering
 from moorline_agents.calling import Calling
 from moorline_agents.history import closing, history_channel, last_texts, open_calls, stopped
+from moorline_agents.input_checks import InputChecks
 from moorline_agents.messages import Message, ToolCall
 from moorline_agents.prompt import Prompt
 from moorline_agents.run import AgentDeps, AgentHost, Outcome, RunContext, TurnTexts
 from moorline_agents.stopping import Stopped
 from moorline_agents.together import together
+from moorline_agents.window import Window
 
 if TYPE_CHECKING:
     from moorline_agents.agent import Agent
@@ -34,6 +37,10 @@ class Loop:
         self._calling = Calling(agent, others=others, tool_timeout=deps.tool_timeout)
         self._prompt = Prompt(agent, room=deps.history_chars)
         self._answering = Answering(agent, deps, prompt=self._prompt, schemas=self._calling.schemas)
+        self._checks = None
+        if agent.input_checks:
+            names = (agent.name, *agent.aliases)
+            self._checks = InputChecks(agent.input_checks, names=names, seconds=deps.tool_timeout)
         self.think_node, self.act_node = agent.entry, f"{agent.name}.act"
         self._history, *self._earlier = (f"{name}.history" for name in (agent.name, *agent.aliases))
         histories = {name: Annotated[list[Message], history_channel()] for name in (self._history, *self._earlier)}
@@ -49,11 +56,19 @@ class Loop:
             closed = closing(open_calls(known))
             asked = await self._prompt.asked(state.get("texts", ()), context)
         carried = {channel: state[channel] for channel in self._earlier if state.get(channel)}
-        new = (*closed, *chain.from_iterable(carried.values()), *asked)
-        try:
-            answer, shown = await self._answering.answer([*known, *new], context)
-        except Stopped:
-            answer, shown = {"role": "assistant", "content": context.telling.said or context.stop.text}, None
+        before = (*closed, *chain.from_iterable(carried.values()))
+
+        async def respond(asked: tuple[Message, ...], cleared: asyncio.Event | None) -> tuple[Message, Window | None]:
+            try:
+                return await self._answering.answer([*known, *before, *asked], context, cleared)
+            except Stopped:
+                return {"role": "assistant", "content": context.telling.said or context.stop.text}, None
+
+        if asked and self._checks is not None:
+            asked, (answer, shown) = await self._checks.respond(asked, context, respond)
+        else:
+            answer, shown = await respond(asked, None)
+        new = (*before, *asked)
         # One update per step, because each is stored as a row.
         update: dict[str, Any] = {self._history: (*new, answer)}
         if shown is not None and shown.cut:

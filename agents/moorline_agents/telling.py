@@ -39,6 +39,12 @@ class Telling(Protocol):
     def withdraw(self) -> None:
         """The text so far is not part of the reply after all."""
 
+    def hold(self) -> None:
+        """From now on text is not told yet: it may still be withdrawn unheard."""
+
+    def release(self) -> None:
+        """What was held is told, and what follows."""
+
     def asking(self, model: str, *, shown: bool = True) -> AbstractContextManager[OnText | None]:
         """The block asks the model, and what its `on_text` shall be. With `shown` the text is part of the reply."""
 
@@ -83,6 +89,12 @@ class Silence:
         pass
 
     def withdraw(self) -> None:
+        pass
+
+    def hold(self) -> None:
+        pass
+
+    def release(self) -> None:
         pass
 
     def asking(self, model: str, *, shown: bool = True) -> AbstractContextManager[None]:  # noqa: ARG002

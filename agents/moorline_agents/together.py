@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from langgraph.errors import GraphInterrupt
 
+from moorline_agents.background import ended
 from moorline_agents.messages import Message, ToolCall
 
 Result = Callable[[ToolCall], Awaitable[Message]]
@@ -19,9 +20,7 @@ async def together(calls: Sequence[ToolCall], result: Result) -> tuple[Message, 
     try:
         outcomes = await asyncio.gather(*tasks)
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
+        await ended(*tasks)
     done = tuple(each for each in outcomes if not isinstance(each, GraphInterrupt))
     if not done:
         assert isinstance(outcomes[0], GraphInterrupt)  # noqa: S101 - all of them ask

@@ -55,8 +55,12 @@ class TurnJournal:
         entry = self._next("answer", *asked)
         return None if entry is None else cast("Message", entry.intent)
 
+    def recalls(self, *asked: str) -> bool:
+        return bool(self._left) and self._left[0].kind == "answer" and self._left[0].name in asked
+
     def note(self, asked: str, answer: Message) -> None:
-        self._pending.append(JournalEntry(kind="answer", agent=asked, name=asked, intent=answer))
+        agent = asked.partition(".")[0]
+        self._pending.append(JournalEntry(kind="answer", agent=agent, name=asked, intent=answer))
 
     async def perform(self, tool: Tool, arguments: str, context: ToolContext, admit: Admit | None = None) -> Any:
         if tool.effect == "none":

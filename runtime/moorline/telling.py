@@ -92,6 +92,8 @@ class Heard:
         """When the calls began that run, by ID."""
         self._pieces: list[str] = []
         """The deltas since the last withdrawal."""
+        self._held: list[str] | None = None
+        """Text that is not told yet; None unless it is held."""
 
     @property
     def said(self) -> str:
@@ -118,14 +120,26 @@ class Heard:
         self._tell(AgentStarted)
 
     def text(self, piece: str, /) -> None:
-        if piece:
+        if self._held is not None:
+            self._held.append(piece)
+        elif piece:
             self._pieces.append(piece)
             self._tell(TextDelta, text=piece)
 
     def withdraw(self) -> None:
+        if self._held is not None:
+            self._held.clear()
         if self._pieces:
             self._pieces.clear()
             self._tell(TextWithdrawn)
+
+    def hold(self) -> None:
+        self._held = []
+
+    def release(self) -> None:
+        held, self._held = self._held or (), None
+        for piece in held:
+            self.text(piece)
 
     @contextmanager
     def asking(self, model: str, *, shown: bool = True) -> Iterator[OnText | None]:

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -13,10 +13,11 @@ from httpx import ASGITransport, AsyncClient
 from prometheus_client import CollectorRegistry
 from starlette.routing import Route
 
-from moorline import Agent, Moorline, Settings, execution
+from moorline import Agent, Moorline, Pass, Refuse, Settings, ToolContext, execution
 from moorline.errors import AgentError, ConfigurationError, StoreUnavailable
 from moorline.telemetry import Metrics, MetricsApp, TelemetrySettings
 from moorline.telemetry.labels import MOST, Names
+from moorline_agents.checks import Check, Verdict
 from moorline_agents.transport import Call, ModelReply, ModelRequest, Rules, rule_client
 from tests.turns.runtimes import Stall, World, crashed, execute, in_queue, obedient, say
 
@@ -43,10 +44,11 @@ class Measured:
 
 @asynccontextmanager
 async def measured(
-    dsn: str, rules: Rules = counted, *, world: World | None = None, **settings: Any
+    dsn: str, rules: Rules = counted, *, world: World | None = None, checks: Sequence[Check] = (), **settings: Any
 ) -> AsyncIterator[Measured]:
     metrics = Metrics(CollectorRegistry())
-    desk = Agent(name="desk", description="does it", instructions="desk", tools=(world or World()).tools())
+    tools = (world or World()).tools()
+    desk = Agent(name="desk", description="does it", instructions="desk", tools=tools, input_checks=checks)
     made = Moorline(
         Settings(database_url=dsn, **settings),
         agents=[desk],
@@ -77,6 +79,17 @@ async def test_a_turn_is_counted_with_what_it_asked_and_did(world_dsn: str) -> N
     assert seen.of("tool_seconds_count", agent="desk", tool="ring") == 2
     assert seen.of("tool_refusals_total", tool="ring") == 1
     assert seen["errors_total"] == 0
+
+
+async def test_what_a_check_refuses_is_counted(world_dsn: str) -> None:
+    async def polite(text: str, context: ToolContext) -> Verdict:
+        return Refuse("No.") if text == "rude" else Pass()
+
+    async with measured(world_dsn, checks=[polite]) as here:
+        for text in ("rude", "hello", "rude"):
+            await say(here.moorline, text)
+        seen = await here.scrape()
+    assert seen.of("check_refusals_total", agent="desk", check="polite", where="input") == 2
 
 
 async def test_what_failed_is_counted_by_kind(world_dsn: str) -> None:

@@ -1,0 +1,33 @@
+"""The examples of docs/checks.md work as they stand."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from moorline import Agent, Moorline, Settings
+from moorline.testing import Script
+from moorline_agents.transport import rule_client
+
+PAGE = Path(__file__).parents[2] / "docs" / "checks.md"
+
+
+async def test_the_agent_of_the_page_checks_what_is_said(settings: Settings) -> None:
+    examples: list[str] = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    example = next(each for each in examples if "input_checks" in each)
+    asked: list[str] = []
+
+    async def moderation(text: str) -> bool:
+        asked.append(text)
+        return "weather" not in text
+
+    names: dict[str, Any] = {"moderation": moderation}
+    exec(example, names)  # noqa: S102 - our own page
+    desk: Agent = names["desk"]
+    script = Script("I noted 4111 1111 1111 1111. Anything else?")
+    async with Moorline(settings, agents=[desk], client=lambda: rule_client(script)) as moorline:
+        context = {"device_id": "d1"}
+        reply = await moorline.run("My card is 4111-1111-1111-1111", context)
+        assert reply == "I noted [card number]. Anything else?"
+        assert await moorline.run("the weather?", context) == "I can only help with your appointments."
+    assert asked == ["My card is [card number]", "the weather?"]
+    assert script.requests[0].messages[1]["content"] == "My card is [card number]"
