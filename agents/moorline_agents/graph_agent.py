@@ -34,7 +34,8 @@ class GraphAgent:
     graph's models write it. What an agent says of its hand-over stands before the person's message, in a message of its
     own that begins with `<briefing>`. The graph's state is kept under its own name, with the types that its schemas
     name; a checkpointer that it was compiled with is not used. With `context_schema=RunContext` it finds one in
-    LangGraph's runtime context.
+    LangGraph's runtime context. LangGraph's store (`runtime.store`) is the one that it was compiled with; otherwise it
+    is the agent's memory of the person, like `ToolContext.memory`.
 
     It may ask: with `interrupt`, or by stopping at an `interrupt_before` or `interrupt_after`; the answer comes as a
     `Resume`, and lets it go on. What its models cost is counted if they say so: a `ChatOpenAI` with a base URL of its

@@ -105,9 +105,17 @@ class GraphRun:
         modes: list[Any] = ["values"]
         if self._writing is not None:
             modes.append("messages")
-        options: Any = {"context": self._context} if graph.context_schema else {"config": _without_context()}
+        options: Any = {"context": self._context} if graph.context_schema else {}
         stop, listener = self._context.stop, self._part.listener
-        parts = graph.astream(given, stream_mode=modes, subgraphs=True, version="v2", control=_Control(stop), **options)
+        parts = graph.astream(
+            given,
+            self._config(),
+            stream_mode=modes,
+            subgraphs=True,
+            version="v2",
+            control=_Control(stop),
+            **options,
+        )
         # A stopped run ends with its step, which ends at once if it only asks a model: what a tool does is finished.
         async with stop.ends(listener.only_models) as ending:
             listener.on_change = ending.reconsider
@@ -116,6 +124,14 @@ class GraphRun:
                     self._take(part)
             except GraphDrained:
                 raise Stopped from None
+
+    def _config(self) -> RunnableConfig:
+        """With the store of the graph, which LangGraph would take from the graph around. A graph that declares no
+        context must not get that of the graph around, which pydantic would warn of wherever a tool takes LangGraph's
+        runtime."""
+        runtime = get_config()["configurable"][_RUNTIME]
+        runtime = runtime.override(store=self._graph.store or self._context.tools.memory)
+        return {"configurable": {_RUNTIME: runtime if self._graph.context_schema else runtime.override(context=None)}}
 
     def _take(self, part: Any) -> None:
         if part["type"] == "messages" and self._writing is not None:
@@ -170,10 +186,3 @@ class GraphRun:
         checkpoint = left.config["configurable"]["checkpoint_id"]
         value = {"message": self._answer(), "next": [*left.next]}
         return Interrupt.from_ns(value, f"{self._context.tools.agent}:{checkpoint}")
-
-
-def _without_context() -> RunnableConfig:
-    """For a graph that declares no context: it must not get the one of the graph around, which pydantic would warn
-    of wherever a tool takes LangGraph's runtime."""
-    runtime = get_config()["configurable"][_RUNTIME]
-    return {"configurable": {_RUNTIME: runtime.override(context=None)}}

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from datetime import datetime
 
+    from langgraph.store.base import BaseStore
     from pydantic.json_schema import JsonSchemaValue
     from pydantic_core import ErrorDetails, core_schema
 
@@ -98,6 +99,11 @@ class Connection(Protocol):
     async def execute(self, query: str, /, *args: Any) -> str: ...
 
 
+def no_memory(agent: str) -> BaseStore:
+    """Refuses: the agent has no facts."""
+    raise RuntimeError(f"There are no facts of {agent or 'an agent'} here: they are kept in turns of a Moorline.")
+
+
 @dataclass(frozen=True, kw_only=True)
 class ToolContext:
     """What the server knows about the turn in which a tool runs. Nothing in it comes from a model."""
@@ -111,8 +117,17 @@ class ToolContext:
     """The other keys of the context with which the turn was called."""
     transaction: Callable[[], AbstractAsyncContextManager[Connection]]
     """Opens a transaction that commits when the block ends well and rolls back when it raises."""
+    memory_of: Callable[[str], BaseStore] = field(default=no_memory, repr=False)
+    """The facts that an agent keeps, by its name."""
     idempotency_key: str = ""
     """For `outside` effects: the same in every run of a turn, so that the other side recognises a repeated call."""
+
+    @property
+    def memory(self) -> BaseStore:
+        """The facts that the agent keeps of the person: a LangGraph store without those of other agents and other
+        persons. What the turn writes is kept if the turn is committed, and read in it before that. Its methods are the
+        asynchronous ones: `await context.memory.aput(("people",), "name", {"name": "Ada"})`."""
+        return self.memory_of(self.agent)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from moorline_checkpoint.errors import (
         StaleTurn as StaleTurn,
     )
+    from moorline_checkpoint.fact_store import FactStore as FactStore
     from moorline_checkpoint.saver import DeviceCheckpointer as DeviceCheckpointer
     from moorline_checkpoint.serializer import StrictSerializer as StrictSerializer
     from moorline_checkpoint.sessions import Session as Session
@@ -32,6 +33,7 @@ else:
         {
             "moorline_checkpoint.devices": ("require_device_id", "validate_device_id"),
             "moorline_checkpoint.errors": ("ErasureFailed", "InvalidDeviceID", "SessionBusy", "StaleTurn"),
+            "moorline_checkpoint.fact_store": ("FactStore",),
             "moorline_checkpoint.saver": ("DeviceCheckpointer",),
             "moorline_checkpoint.serializer": ("StrictSerializer",),
             "moorline_checkpoint.sessions": ("Session",),

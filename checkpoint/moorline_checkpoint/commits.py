@@ -50,6 +50,8 @@ def outcome_of(turn: OpenTurn, record: TurnRecord) -> str:
     if turn.call_ttl is not None or turn.session_until is not None:
         until = turn.session_until
         outcome |= {"call_ttl": turn.call_ttl, "session_until": None if until is None else until.isoformat()}
+    if turn.facts.changes:
+        outcome["facts"] = turn.facts.changes
     if turn.journaled:
         outcome["journal_of"] = turn.stored_id(turn.messages[0].id)
     return pack_json(outcome)

@@ -20,6 +20,8 @@ from moorline_checkpoint.codec import (
 )
 from moorline_checkpoint.database import Database
 from moorline_checkpoint.erasure import erasing
+from moorline_checkpoint.fact_rows import FactRows
+from moorline_checkpoint.fact_store import FactsOf
 from moorline_checkpoint.packing import load_json, pack_text
 from moorline_checkpoint.reading import StoredRows, TurnRows
 from moorline_checkpoint.serializer import StrictSerializer
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
         DeltaChannelHistory,
     )
     from langgraph.checkpoint.serde.base import SerializerProtocol
+    from langgraph.store.base import BaseStore
 
 PAGE = 50
 """Checkpoints that one statement of a listing reads."""
@@ -281,6 +284,17 @@ class DeviceCheckpointer(SessionLocks, SyncSaver):
             raise ValueError(f"there is no pruning strategy {strategy!r}; use 'keep_latest' or 'delete'")
         for thread_id in thread_ids:
             await self.database.execute(statement, pack_text(str(thread_id)))
+
+    def memory(self, turn: OpenTurn, *names: str) -> BaseStore:
+        """The facts that an agent keeps of the person whose turn it is: read as the turn leaves them, and written with
+        its commit. `names` are the agent's name and its earlier ones. Facts that have expired are not there."""
+        return FactsOf(
+            FactRows(self.database, turn.device_id),
+            self._calls,
+            beginnings=[f"{name}." for name in names],
+            turn=turn,
+            ttl={"omit_expired": True},
+        )
 
     def _rows(self, config: RunnableConfig) -> StoredRows | TurnRows:
         stored = StoredRows(self.database, self._store, device_key(config))

@@ -18,6 +18,7 @@ from uuid import UUID
 from langgraph.checkpoint.serde.types import INTERRUPT
 
 from moorline_checkpoint.ending import Ending
+from moorline_checkpoint.facts import TurnFacts
 from moorline_checkpoint.messages import Resume, TurnMessage
 from moorline_checkpoint.packing import load_json, pack_json
 from moorline_checkpoint.rows import CheckpointRow, HeadRows, ValueRow, WriteRow, in_order
@@ -141,6 +142,8 @@ class OpenTurn:
     """The moment that they asked for instead."""
     ended: list[tuple[str, Ending]] = field(default_factory=list)
     """The agents whose sessions ended in the turn, in order, and why."""
+    facts: TurnFacts = field(default_factory=TurnFacts)
+    """The facts that it has written."""
     transactions: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held by a transaction under the turn's claim; only one may be open at a time."""
     row_free: asyncio.Event = field(default_factory=_set_event)

@@ -204,6 +204,7 @@ class Turns:
         A lock that somebody else set or cleared since the claim stays as it is; the turn's own is dropped."""
         if record.interrupt is None:
             turn.drop_transient_state()
+        turn.facts.over = True
         try:
             done, ended = await self._commits.answer(Outcome(turn, outcome_of(turn, record)))
         finally:  # what has no answer may be committed

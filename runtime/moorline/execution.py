@@ -37,6 +37,7 @@ from moorline_checkpoint.turns import HEARTBEAT, Turns
 if TYPE_CHECKING:
     from langchain_core.runnables import RunnableConfig
     from langgraph.graph.state import CompiledStateGraph
+    from langgraph.store.base import BaseStore
 
 COLLECT_AFTER = 10_000
 """The objects made since the last collection after which a tuned process collects; Python's own figure is 700 to
@@ -76,6 +77,8 @@ class Execution:
     """Executes turns on one manager graph."""
 
     graph: CompiledStateGraph[Any, Any, Any, Any]
+    memory: Callable[[OpenTurn, str], BaseStore]
+    """The facts that an agent keeps of the person whose turn it is."""
     turns: Turns
     stops: Stops
     background: Background
@@ -147,7 +150,13 @@ class Execution:
         conversation: Conversation = NoConversation(),  # noqa: B008 - has no state
     ) -> TurnRecord:
         """Runs the manager graph and returns the record of the turn; what the run writes belongs to the turn."""
-        tools = ToolContext(device_id=turn.device_id, now=turn.now, values=turn.values, transaction=transaction)
+        tools = ToolContext(
+            device_id=turn.device_id,
+            now=turn.now,
+            values=turn.values,
+            transaction=transaction,
+            memory_of=partial(self.memory, turn),
+        )
         context = RunContext(
             tools=tools,
             telling=telling,

@@ -68,6 +68,7 @@ class TurnJournal:
         place = self._durable - len(self._left)
         earlier = self._next(tool.effect, tool.name)
         if earlier is not None and earlier.result is not None and earlier.result != _ASKED:
+            self._turn.facts.add(earlier.result.get("facts", ()))
             return _given(earlier.result)
         if earlier is not None:
             arguments = earlier.intent
@@ -92,12 +93,15 @@ class TurnJournal:
             raise
 
     async def _in_transaction(self, tool: Tool, arguments: str, context: ToolContext) -> Any:
+        before = len(self._turn.facts.changes)
         try:
             async with self._turns.tool_transaction(self._turn) as transaction:
                 given = replace(context, transaction=transaction.block)
                 result = {"value": await tool.call(arguments, given)}
+                result |= self._facts(before)
                 await transaction.commit(self._durable, [*self._pending, _entry(tool, arguments, context, result)])
         except ToolRefused as refusal:
+            del self._turn.facts.changes[before:]
             # Rolled back, but remembered: a rerun must not succeed after the model was told that the call failed.
             self._pending.append(_entry(tool, arguments, context, {"refused": refusal.shown()}))
             raise
@@ -116,6 +120,7 @@ class TurnJournal:
     async def _outside(self, tool: Tool, arguments: str, context: ToolContext, place: int) -> Any:
         named = f"{self._turn.device_id}\n{self._run.message_id}\n{self._run.places + place}"
         key = sha256(named.encode()).hexdigest()[:32]
+        before = len(self._turn.facts.changes)
         try:
             result = {"value": await tool.call(arguments, replace(context, idempotency_key=key))}
         except ToolTimedOut:
@@ -127,7 +132,12 @@ class TurnJournal:
             await self._note_result(place, _ASKED)
             self._asked_at = place
             raise
-        return await self._settle(place, result)
+        return await self._settle(place, result | self._facts(before))
+
+    def _facts(self, before: int) -> dict[str, Any]:
+        """The facts that a call has written, for its entry: a rerun that does not call it again writes them."""
+        facts = self._turn.facts.changes[before:]
+        return {"facts": facts} if facts else {}
 
     async def _settle(self, place: int, result: dict[str, Any]) -> Any:
         await self._note_result(place, result)

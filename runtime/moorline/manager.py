@@ -39,7 +39,9 @@ from moorline_migrations.plain import one_line
 
 if TYPE_CHECKING:
     from langgraph.graph.state import CompiledStateGraph
+    from langgraph.store.base import BaseStore
 
+    from moorline_checkpoint.turn import OpenTurn
     from moorline_migrations.components import Migrations
 
 logger = logging.getLogger("moorline.manager")
@@ -136,6 +138,10 @@ class Manager:
         wanted = {key for agent in self._agents.values() for key in agent.state_types}
         saver = self._saver.with_allowlist(wanted) if wanted else self._saver
         return graph.compile(checkpointer=saver, name="manager")
+
+    def memory(self, turn: OpenTurn, agent: str) -> BaseStore:
+        """The facts that an agent keeps of the person whose turn it is."""
+        return self._saver.memory(turn, agent, *self._agents[agent].aliases)
 
     async def _route(self, state: TurnState, *, runtime: Runtime[RunContext]) -> Command[str]:
         context = runtime.context

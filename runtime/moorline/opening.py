@@ -71,6 +71,7 @@ async def open_parts(
         manager = Manager(agents=agents, saver=backend.saver, deps=deps, start_over=start_over, router=router)
         execution = Execution(
             graph=manager.compile(),
+            memory=manager.memory,
             turns=backend.turns,
             stops=Stops(backend.turns, background, text=texts.stopped),
             background=background,

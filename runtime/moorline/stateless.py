@@ -9,6 +9,7 @@ from typing import Any
 from uuid import uuid4
 
 from moorline.context import Call
+from moorline.errors import StaleTurn, StoreUnavailable
 from moorline.execution import Execution
 from moorline.reply import Reply
 from moorline.results import failure_of, reply_of
@@ -16,6 +17,7 @@ from moorline.telling import TurnTelling
 from moorline.tracing import TurnSpan
 from moorline_agents.journal import Admit, NoJournal
 from moorline_agents.tools import Connection, Tool, ToolContext, ToolRefused
+from moorline_checkpoint.facts import TurnFacts
 from moorline_checkpoint.messages import TurnMessage
 from moorline_checkpoint.turn import OpenTurn
 
@@ -42,6 +44,7 @@ async def answer(execution: Execution, call: Call, telling: TurnTelling, span: T
         holder=None,
         active_agent=None,
         heads={},
+        facts=TurnFacts(over=True),
     )
     telling.begin(turn)
     span.begun(turn)
@@ -59,7 +62,10 @@ class _NoEffects(NoJournal):
     async def perform(self, tool: Tool, arguments: str, context: ToolContext, admit: Admit | None = None) -> Any:
         if tool.effect != "none":
             raise ToolRefused(_UNABLE, code="store_unavailable")
-        return await super().perform(tool, arguments, context, admit)
+        try:
+            return await super().perform(tool, arguments, context, admit=admit)
+        except (StoreUnavailable, StaleTurn) as error:  # it wanted to read facts, or to write them
+            raise ToolRefused(_UNABLE, code="store_unavailable") from error
 
 
 @asynccontextmanager

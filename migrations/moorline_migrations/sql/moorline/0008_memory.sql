@@ -404,7 +404,7 @@ LANGUAGE plpgsql VOLATILE
 AS $$
 DECLARE
     key @schema.conversation_states.device_id%TYPE := @schema.moorline_key(device);
-    s @schema.conversation_states;
+    state @schema.conversation_states;
     turn @schema.conversation_turns;
     ns text;
     base @schema.conversation_checkpoints;
@@ -415,7 +415,7 @@ DECLARE
     effects jsonb;
     moment timestamptz;
 BEGIN
-    SELECT l.* INTO s
+    SELECT l.* INTO state
         FROM @schema.conversation_states l
         WHERE l.device_id OPERATOR(pg_catalog.=) key
         FOR UPDATE SKIP LOCKED;
@@ -427,7 +427,7 @@ BEGIN
             ELSE '{"outcome": "unknown"}'::jsonb END;
     END IF;
     moment := pg_catalog.clock_timestamp();
-    IF s.claim_id IS NOT NULL OR EXISTS (
+    IF state.claim_id IS NOT NULL OR EXISTS (
         SELECT 1 FROM @schema.conversation_messages m
         WHERE m.device_id = device AND m.queued AND m.waiter_until > moment)
     THEN
@@ -436,9 +436,9 @@ BEGIN
     SELECT t.* INTO turn FROM @schema.conversation_turns t WHERE t.device_id = device AND t.turn_no = last_turn;
     IF last_turn <> 0 AND (turn.turn_no IS NULL OR turn.rewound_at IS NOT NULL) THEN
         RETURN '{"outcome": "unknown"}'::jsonb;
-    ELSIF turn.interrupt IS NOT NULL AND last_turn < s.last_turn_no THEN
+    ELSIF turn.interrupt IS NOT NULL AND last_turn < state.last_turn_no THEN
         RETURN '{"outcome": "asked"}'::jsonb;
-    ELSIF last_turn <= s.last_turn_no - s.last_turn_no % keep_turns::bigint - keep_turns::bigint THEN
+    ELSIF last_turn <= state.last_turn_no - state.last_turn_no % keep_turns::bigint - keep_turns::bigint THEN
         RETURN '{"outcome": "gone"}'::jsonb;
     END IF;
     SELECT coalesce(
@@ -504,15 +504,16 @@ BEGIN
         UPDATE @schema.conversation_turns t
             SET rewound_at = moment, status = 'done'
             WHERE t.device_id = device AND t.turn_no > last_turn AND t.rewound_at IS NULL;
-        IF s.active_agent IS NULL OR s.locked_at > turn.committed_at OR last_turn = 0 THEN
-            ended := @schema.moorline_end_session(s, 'cleared', moment);
+        IF state.active_agent IS NULL OR state.locked_at > turn.committed_at OR last_turn = 0 THEN
+            ended := @schema.moorline_end_session(state, 'cleared', moment);
             SELECT n.agent INTO holder
                 FROM @schema.conversation_sessions n
                 WHERE n.device_id = device AND n.locked_at <= turn.committed_at AND n.ended_at > turn.committed_at
                 ORDER BY n.ended_at, n.position
                 LIMIT 1;
             UPDATE @schema.conversation_states l
-                SET heads = found_heads, active_agent = holder, locked_at = CASE WHEN holder IS NOT NULL THEN moment END,
+                SET heads = found_heads, active_agent = holder,
+                    locked_at = CASE WHEN holder IS NOT NULL THEN moment END,
                     last_active_at = moment, call_ttl = NULL, session_until = NULL
                 WHERE l.device_id OPERATOR(pg_catalog.=) key;
         ELSE
