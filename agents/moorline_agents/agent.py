@@ -19,10 +19,12 @@ from moorline_agents.loop import Loop
 from moorline_agents.model import Model
 from moorline_agents.model_options import ModelOptions
 from moorline_agents.run import AgentDeps, AgentHost, Next, Outcome, RunContext, TurnInput
+from moorline_agents.structured import answer_schema
 from moorline_agents.tools import Tool, ToolContext
 
 if TYPE_CHECKING:
     from langgraph.graph.state import CompiledStateGraph
+    from pydantic import BaseModel
 
     from moorline_migrations.components import Migrations
 
@@ -47,7 +49,8 @@ class Agent:
     `temperature`, `max_tokens`, `reasoning_effort` and `extra_body` say how its model is asked, as `ModelOptions` does.
     If the model fails before any text was shown, and not over the request itself, the first of `fallbacks` is asked,
     then the next. What the person says has to pass `input_checks`, and what the model answers `output_checks`, in their
-    order.
+    order. With `output`, the model answers with an instance of that class, which is `Reply.output`; its output checks
+    see the instance.
     Raises `ValueError` or `TypeError` for an agent that could never work.
     """
 
@@ -69,6 +72,7 @@ class Agent:
     fallbacks: Sequence[Model] = ()
     input_checks: Sequence[Check] = ()
     output_checks: Sequence[Check] = ()
+    output: type[BaseModel] | None = None
 
     def __post_init__(self) -> None:
         for name in (self.name, *self.aliases):
@@ -88,6 +92,7 @@ class Agent:
     def options(self) -> ModelOptions:
         """How its model is asked."""
         return ModelOptions(
+            schema=None if self.output is None else answer_schema(self.output),
             temperature=self.temperature,
             max_tokens=self.max_tokens,
             reasoning_effort=self.reasoning_effort,

@@ -16,6 +16,7 @@ from moorline_agents.model_errors import AnswerCutOff, ContextOverflow, ModelErr
 from moorline_agents.output_checks import OutputChecks
 from moorline_agents.prompt import Prompt
 from moorline_agents.run import AgentDeps, RunContext
+from moorline_agents.structured import StructuredAnswer, StructuredAnswers
 from moorline_agents.window import Window
 
 if TYPE_CHECKING:
@@ -41,8 +42,12 @@ class Answering:
         self._rounds = deps.tool_rounds
         self._schemas = schemas
         self._prompt = prompt
-        self._checks = None
-        if agent.output_checks:
+        self._checks = self._structured = None
+        if agent.output is not None:
+            self._structured = StructuredAnswers(
+                agent.output, agent.output_checks, agent=agent.name, seconds=deps.tool_timeout
+            )
+        elif agent.output_checks:
             self._checks = OutputChecks(agent.output_checks, agent=agent.name, seconds=deps.tool_timeout)
 
     async def answer(
@@ -67,11 +72,19 @@ class Answering:
             )
         if cleared is not None:
             await cleared.wait()
+        if isinstance(answer, StructuredAnswer):
+            progress.output = answer.output
         if calls:
             progress.rounds += 1
             context.telling.withdraw()
             context.journal.note(self._name, message)
         return message, shown
+
+    def text(self, answer: Message, context: RunContext) -> str:
+        """What a person reads of an answer."""
+        if self._structured is not None and context.progress.output is not None:
+            return self._structured.text(context.progress.output)
+        return answer["content"] or ""
 
     async def _complete(self, shown: Window, context: RunContext, *, tired: bool) -> tuple[ModelAnswer, Window]:
         """The model's answer, and what it was shown in the end: less than at first if it had no room for that."""
@@ -80,7 +93,6 @@ class Answering:
             asking = partial(
                 ask,
                 self._model,
-                self._prompt.messages(shown, context),
                 context=context,
                 agent=self._name,
                 tools=self._schemas,
@@ -89,7 +101,7 @@ class Answering:
                 fallbacks=self._fallbacks,
             )
             try:
-                answer = await self._checked(asking, context)
+                answer = await self._checked(asking, self._prompt.messages(shown, context), context)
             except ContextOverflow as overflow:
                 shorter = shown.shorter(overflow.limit)
                 if shorter is None:
@@ -111,8 +123,12 @@ class Answering:
             context.telling.withdraw()
             shown = shorter
 
-    async def _checked(self, asking: Callable[..., Awaitable[ModelAnswer]], context: RunContext) -> ModelAnswer:
-        """The answer as the agent's output checks leave it."""
-        if self._checks is None:
-            return await asking()
-        return await self._checks.answer(lambda through: asking(through=through), context)
+    async def _checked(
+        self, asking: Callable[..., Awaitable[ModelAnswer]], messages: Sequence[Message], context: RunContext
+    ) -> ModelAnswer:
+        """The answer as it has to be, and as the agent's output checks leave it."""
+        if self._structured is not None:
+            return await self._structured.answer(asking, messages, context)
+        if self._checks is not None:
+            return await self._checks.answer(lambda through: asking(messages, through=through), context)
+        return await asking(messages)

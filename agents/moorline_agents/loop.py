@@ -76,7 +76,7 @@ class Loop:
         update |= dict.fromkeys(carried, Overwrite([]))
         if answer.get("tool_calls"):
             return Command(goto=self.act_node, update=update)
-        outcome = Outcome(text=answer["content"] or "", released=self._ended([*known, *new]))
+        outcome = Outcome(text=self._answering.text(answer, context), released=self._ended([*known, *new]))
         following = await self._host.leave(outcome, context)
         return Command(goto=following.node, update={**update, **following.update})
 

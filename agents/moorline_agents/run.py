@@ -54,6 +54,8 @@ class Progress:
     agent: str | None = None
     """The agent whose part of the turn it is; in the end, the one that answered."""
     reply: str = ""
+    output: Any = None
+    """The answer as JSON, if the agent's answers are structured."""
     handoffs: tuple[str, ...] = ()
     answered_by: str | None = ""
     """As in the state, `TurnState.answered_by`; empty in a run that goes on after a question, which is not routed."""

@@ -122,11 +122,13 @@ def resume_in(stored: Mapping[str, Any] | None) -> Resume | None:
 
 def record_in(found: Mapping[str, Any]) -> TurnRecord:
     """The record of a committed turn."""
+    beside = unpack_json(found["interrupt"]) or {}
     return TurnRecord(
         turn_no=found["turn_no"],
         agent=found["agent"],
         reply=unpack_text(found["reply"]),
         handoffs=tuple(found["handoffs"]),
         usage=dict(found["usage"]),
-        interrupt=unpack_json(found["interrupt"]),
+        interrupt=beside if "id" in beside else None,
+        output=beside.get("output"),
     )

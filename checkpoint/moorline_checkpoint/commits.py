@@ -34,7 +34,8 @@ def outcome_of(turn: OpenTurn, record: TurnRecord) -> str:
         "reply": record.reply,
         "handoffs": list(record.handoffs),
         "usage": dict(record.usage),
-        "interrupt": record.interrupt,
+        # One column holds what a program gets beside the reply: what was asked, or the answer.
+        "interrupt": record.interrupt if record.output is None else {"output": record.output},
         "run": None if record.run is None else asdict(record.run),
         "attempts": turn.attempts,
         "started_at": turn.now.isoformat(),

@@ -52,6 +52,8 @@ class TurnRecord:
     """`id` and `value` of the interrupt that waits for an answer."""
     run: RunStart | None = None
     """The run that the interrupt stopped."""
+    output: Any = None
+    """What a program gets of the reply; a JSON object, or None. A turn that asks has none."""
 
 
 @dataclass(frozen=True, kw_only=True)

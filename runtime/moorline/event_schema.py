@@ -45,6 +45,7 @@ _SHARED: Mapping[type, dict[str, Any]] = MappingProxyType(
             notice=_NO_TEXT,
             recovered={"type": "array", "items": _ref("Reply")},
             degraded=_FLAG,
+            output={"type": ["object", "null"]},
         ),
         Usage: _object(prompt_tokens=_COUNT, completion_tokens=_COUNT),
     }

@@ -14,6 +14,7 @@ from moorline.manager import AgentProtocol, Manager, StartOver
 from moorline.observers import Observer, Observers
 from moorline.pool_watch import PoolWatch
 from moorline.reply import Reply
+from moorline.results import outputs_of
 from moorline.router import Router
 from moorline.settings import Settings
 from moorline.stops import Stops
@@ -92,6 +93,7 @@ async def open_parts(
         queue_max=settings.queue_max,
         turn_timeout=settings.turn_timeout,
         notices={"joined": texts.joined},
+        outputs=outputs_of(agents),
         tracing=tracing,
     )
     pool_watch = PoolWatch(backend.saver.database, observers)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Self
 
+from pydantic import BaseModel
+
 from moorline_agents.messages import Usage
 from moorline_checkpoint import html
 
@@ -42,6 +44,9 @@ class Reply(str):
     attempts that failed included. Usages can be added."""
     notice: str | None
     """What its device is told beside the reply, in a sentence of `Texts`: that another device has joined."""
+    output: Any
+    """The answer of an agent with an `output`: an instance of that class, or its JSON where the agent is not among
+    those of the `Moorline` (any more), or where its class no longer takes it. None for other replies."""
     degraded: bool
     """Whether it was answered without memory and without effects, because the store could not be reached."""
 
@@ -59,6 +64,7 @@ class Reply(str):
         usage: Usage | None = None,
         notice: str | None = None,
         degraded: bool = False,
+        output: Any = None,
     ) -> Self:
         reply = super().__new__(cls, text)
         reply.__dict__.update(
@@ -72,11 +78,15 @@ class Reply(str):
             usage=usage or Usage(),
             notice=notice,
             degraded=degraded,
+            output=output,
         )
         return reply
 
     def to_json(self) -> dict[str, Any]:
         """The reply as JSON: `text` and the attributes. Of `usage`, the sums."""
+        output = self.output
+        if isinstance(output, BaseModel):
+            output = output.model_dump(mode="json", by_alias=True)
         return {
             "message_id": self.message_id,
             "text": str(self),
@@ -89,6 +99,9 @@ class Reply(str):
             "notice": self.notice,
             "recovered": [reply.to_json() for reply in self.recovered],
             "degraded": self.degraded,
+            "output": self.output.model_dump(mode="json", by_alias=True)
+            if isinstance(self.output, BaseModel)
+            else self.output,
         }
 
     def _repr_html_(self) -> str:
@@ -102,6 +115,7 @@ class Reply(str):
         told["notice"] = self.notice or ""
         told["replayed"] = "yes: it was answered before" if self.replayed else ""
         told["degraded"] = "yes: without memory and effects" if self.degraded else ""
+        told["output"] = "" if self.output is None else type(self.output).__name__
         told["recovered"] = "\n".join(self.recovered)
         return html.fields({name: value for name, value in told.items() if value}, above=str(self))
 

@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from langgraph.errors import GraphRecursionError
 from langgraph.types import Interrupt as GraphInterrupt
+from pydantic import BaseModel
 
 from moorline.errors import AgentError, ModelError, MoorlineError, StateDamaged, StoreUnavailable
 from moorline.reply import Interrupt, Reply
+from moorline_agents.agent import Agent
 from moorline_agents.messages import Usage
 from moorline_agents.run import Progress
+from moorline_agents.structured import fitted
 from moorline_agents.values import exact
 from moorline_checkpoint.turn import OpenTurn, TurnRecord
+
+if TYPE_CHECKING:
+    from moorline.manager import AgentProtocol
+
+Outputs = Mapping[str, type[BaseModel]]
+
+_NO_OUTPUTS: Outputs = MappingProxyType({})
 
 MAX_REPLY = 262_144
 """Characters that a reply may have."""
@@ -39,6 +51,7 @@ def record_of(turn: OpenTurn, progress: Progress, interrupts: Sequence[GraphInte
         handoffs=progress.handoffs,
         usage=progress.usage.as_json(agent),
         interrupt={"id": interrupt.id, "value": interrupt.value} if interrupt else None,
+        output=None if interrupt else progress.output,
     )
 
 
@@ -50,8 +63,9 @@ def reply_of(
     recovered: tuple[Reply, ...] = (),
     notice: str | None = None,
     degraded: bool = False,
+    outputs: Outputs = _NO_OUTPUTS,
 ) -> Reply:
-    """The reply that the caller gets for a turn."""
+    """The reply that the caller gets for a turn; `outputs` are the classes of agents' answers."""
     return Reply(
         record.reply,
         message_id=message_id,
@@ -64,7 +78,24 @@ def reply_of(
         usage=usage_of(record),
         notice=notice,
         degraded=degraded,
+        output=_output(record, outputs),
     )
+
+
+def outputs_of(agents: Sequence[AgentProtocol]) -> Outputs:
+    """The classes of the agents' answers, by all names of each agent that has one."""
+    kit = [agent for agent in agents if isinstance(agent, Agent)]
+    return {name: agent.output for agent in kit if agent.output for name in (agent.name, *agent.aliases)}
+
+
+def _output(record: TurnRecord, outputs: Outputs) -> Any:
+    """What a program gets: an instance if the agent is here and its class takes the answer, else the JSON."""
+    model = outputs.get(record.agent or "")
+    if record.output is None or model is None:
+        return record.output
+    with suppress(ValueError):
+        return fitted(model, record.output)
+    return record.output
 
 
 def failure_of(error: BaseException) -> BaseException:

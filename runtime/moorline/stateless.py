@@ -12,7 +12,7 @@ from moorline.context import Call
 from moorline.errors import StaleTurn, StoreUnavailable
 from moorline.execution import Execution
 from moorline.reply import Reply
-from moorline.results import failure_of, reply_of
+from moorline.results import Outputs, failure_of, reply_of
 from moorline.telling import TurnTelling
 from moorline.tracing import TurnSpan
 from moorline_agents.journal import Admit, NoJournal
@@ -24,7 +24,7 @@ from moorline_checkpoint.turn import OpenTurn
 _UNABLE = "The calendar and everything else that is stored cannot be reached right now. Say so, and ask to try later."
 
 
-async def answer(execution: Execution, call: Call, telling: TurnTelling, span: TurnSpan) -> Reply:
+async def answer(execution: Execution, call: Call, telling: TurnTelling, span: TurnSpan, *, outputs: Outputs) -> Reply:
     """A degraded reply: the agents know nothing of the conversation, and nothing of it is kept.
 
     It runs in a turn that is never committed and, because it starts from nothing, reads nothing. Raises whatever goes
@@ -55,7 +55,7 @@ async def answer(execution: Execution, call: Call, telling: TurnTelling, span: T
         if failure is error:
             raise
         raise failure from error
-    return reply_of(record, message_id=message.message_id, degraded=True)
+    return reply_of(record, message_id=message.message_id, degraded=True, outputs=outputs)
 
 
 class _NoEffects(NoJournal):

@@ -47,6 +47,7 @@ def _turn(entry: TranscriptEntry) -> dict[str, Any]:
         "reply": record.reply,
         "handoffs": record.handoffs,
         "interrupt": record.interrupt,
+        "output": record.output,
         "usage": dict(record.usage),
         "started_at": entry.started_at.isoformat(),
         "committed_at": entry.committed_at.isoformat(),

@@ -30,7 +30,7 @@ from moorline.errors import (
 )
 from moorline.execution import Execution, stale_resume
 from moorline.reply import Reply
-from moorline.results import reply_of
+from moorline.results import Outputs, reply_of
 from moorline.telling import UNHEARD, TurnTelling
 from moorline.tracing import UNTRACED, UNTRACED_TURN, Tracing, TurnSpan
 from moorline.waiters import FULL, Waiters
@@ -85,6 +85,8 @@ class TurnQueue:
     less must not get it set aside for that."""
     notices: Mapping[str, str]
     """What devices are told, in words."""
+    outputs: Outputs
+    """The classes of agents' answers."""
     tracing: Tracing = UNTRACED
     waiters: Waiters = field(default_factory=Waiters)
 
@@ -190,7 +192,7 @@ class TurnQueue:
                 await self._withdraw(call, passage)
             if self.on_store_down == "fail" or error.reached or not _is_said(call):
                 raise
-            return await stateless.answer(self.execution, call, passage.telling, passage.span)
+            return await stateless.answer(self.execution, call, passage.telling, passage.span, outputs=self.outputs)
         except BaseException:
             await self._withdraw(call, passage)
             raise
@@ -242,6 +244,7 @@ class TurnQueue:
             message_id=call.message.message_id,
             recovered=passage.recovered,
             notice=self._in_words(turn.notice),
+            outputs=self.outputs,
         )
 
     def _in_words(self, notice: str | None) -> str | None:
@@ -263,6 +266,7 @@ class TurnQueue:
                     replayed=True,
                     recovered=passage.recovered,
                     notice=self._in_words(answer.notice),
+                    outputs=self.outputs,
                 )
                 passage.telling.replay(reply)
                 return reply
@@ -308,7 +312,9 @@ class TurnQueue:
             ):
                 span.begun(turn)
                 record = await self.execution.execute(turn, telling, tracing=span)
-                reply = reply_of(record, message_id=message_id, notice=self._in_words(turn.notice))
+                reply = reply_of(
+                    record, message_id=message_id, notice=self._in_words(turn.notice), outputs=self.outputs
+                )
                 span.replied(reply)
         except asyncio.CancelledError:
             telling.fail(TurnCancelled(_GONE))

@@ -11,9 +11,21 @@ from moorline_agents.transport import rule_client
 PAGE = Path(__file__).parents[2] / "docs" / "checks.md"
 
 
-async def test_the_agent_of_the_page_checks_what_is_said(settings: Settings) -> None:
+def example_with(word: str) -> str:
     examples: list[str] = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    example = next(each for each in examples if "input_checks" in each)
+    return next(each for each in examples if word in each)
+
+
+async def test_the_answer_of_the_page_is_read_by_a_person_and_a_program(settings: Settings) -> None:
+    names: dict[str, Any] = {"__name__": "page"}
+    exec(example_with("output=Triage"), names)  # noqa: S102 - our own page
+    script = Script('{"urgency": "today", "advice": "Come in before noon."}')
+    async with Moorline(settings, agents=[names["triage"]], client=lambda: rule_client(script)) as moorline:
+        reply = await moorline.run("my tooth hurts", {"device_id": "d1"})
+    assert (reply, reply.output.urgency) == ("Come in before noon.", "today")
+
+
+async def test_the_agent_of_the_page_checks_what_is_said(settings: Settings) -> None:
     asked: list[str] = []
 
     async def moderation(text: str) -> bool:
@@ -21,7 +33,7 @@ async def test_the_agent_of_the_page_checks_what_is_said(settings: Settings) -> 
         return "weather" not in text
 
     names: dict[str, Any] = {"moderation": moderation}
-    exec(example, names)  # noqa: S102 - our own page
+    exec(example_with("input_checks"), names)  # noqa: S102 - our own page
     desk: Agent = names["desk"]
     script = Script("I noted 4111 1111 1111 1111. Anything else?")
     async with Moorline(settings, agents=[desk], client=lambda: rule_client(script)) as moorline:

@@ -85,8 +85,8 @@ def test_json_has_all_of_a_turn() -> None:
         "turns": [
             {
                 "turn_no": 1, "message_ids": ["m1"], "texts": ["hello"], "agent": "hair", "reply": "hello",
-                "handoffs": [], "interrupt": None, "usage": {}, "started_at": "2026-03-01T12:00:00+00:00",
-                "committed_at": "2026-03-01T12:00:00+00:00",
+                "handoffs": [], "interrupt": None, "output": None, "usage": {},
+                "started_at": "2026-03-01T12:00:00+00:00", "committed_at": "2026-03-01T12:00:00+00:00",
             }
         ],
     }  # fmt: skip

@@ -272,6 +272,7 @@ def _turn(entry: TranscriptEntry) -> dict[str, Any]:
         "agent": record.agent,
         "handoffs": record.handoffs,
         "interrupt": record.interrupt,
+        "output": record.output,
         "started_at": entry.started_at,
         "committed_at": entry.committed_at,
     }

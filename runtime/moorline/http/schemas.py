@@ -83,6 +83,7 @@ class ReplyBody(BaseModel):
     notice: str | None = Field(description="What the person is told beside it: that another device has joined.")
     recovered: list[dict[str, Any]] = Field(description="Replies of earlier turns that had been cut off by a crash.")
     degraded: bool = Field(description="Whether it was answered without memory and without effects.")
+    output: dict[str, Any] | None = Field(description="The answer for programs, of an agent that gives one.")
 
 
 class TurnBody(BaseModel):
@@ -95,6 +96,7 @@ class TurnBody(BaseModel):
     agent: str | None
     handoffs: list[str]
     interrupt: Question | None = Field(description="What the turn asked; it may have been answered since.")
+    output: dict[str, Any] | None = Field(description="The answer for programs, of an agent that gives one.")
     started_at: datetime
     committed_at: datetime
 

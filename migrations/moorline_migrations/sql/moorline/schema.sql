@@ -205,6 +205,8 @@ CREATE TABLE @schema.conversation_turns (
     fence        bigint NOT NULL,
     agent        varchar(50),
     reply        text NOT NULL,
+    -- What a program gets beside the reply: of a turn that asks its question, {"id", "value"}; of an agent whose answers
+    -- are structured {"output"}.
     interrupt    jsonb,
     handoffs     text[] NOT NULL DEFAULT '{}',
     usage        jsonb NOT NULL DEFAULT '{}',
