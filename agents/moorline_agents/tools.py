@@ -81,7 +81,15 @@ class ToolRefused(Exception):
 
 
 class ToolTimedOut(ToolRefused):
-    """The tool did not end in its time and was given up."""
+    """The tool did not end in its time, or held a transaction for too long, and was given up."""
+
+    def __init__(self, name: str, seconds: float) -> None:
+        super().__init__(
+            f"{name} did not end within {seconds:g} s and was given up; it has changed nothing. Tell the person, or "
+            "try again later.",
+            code="timed_out",
+        )
+        self.seconds = seconds
 
 
 class Row(Protocol):
@@ -181,13 +189,9 @@ class Tool:
             async with deadline:
                 result = await self.function(arguments, context)
         except TimeoutError:
-            if not deadline.expired():
+            if self.timeout is None or not deadline.expired():
                 raise
-            raise ToolTimedOut(
-                f"{self.name} did not end within {self.timeout:g} s and was given up; it has changed nothing. Tell the "
-                "person, or try again later.",
-                code="timed_out",
-            ) from None
+            raise ToolTimedOut(self.name, self.timeout) from None
         return settled(result)
 
     def within(self, seconds: float | None) -> Tool:

@@ -62,3 +62,17 @@ class StaleTurn(MoorlineError):
 class TransactionError(MoorlineError):
     """A tool used its transaction in a way that cannot be kept, or held it too long; what it did there was rolled back.
     The text says what to change in the tool."""
+
+
+class TransactionTooLong(TransactionError):
+    """A tool held its transaction for longer than it may, in seconds; what it did there was rolled back."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(seconds)
+        self.seconds = seconds
+
+    def __str__(self) -> str:
+        return (
+            f"A tool held its transaction for more than {self.seconds:g} s; it was rolled back. Do slow work before or "
+            "after it."
+        )

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import asyncpg
 
-from moorline_checkpoint.errors import TransactionError
+from moorline_checkpoint.errors import TransactionError, TransactionTooLong
 from moorline_checkpoint.tool_commands import check_command, is_one_command
 from moorline_checkpoint.transaction import turn_transaction
 from moorline_migrations.errors import StoreUnavailable
@@ -227,7 +227,7 @@ class ToolTransaction:
 
     def _check_in_time(self) -> None:
         if self._deadline.expired():
-            raise _too_long()
+            raise TransactionTooLong(TRANSACTION_SECONDS)
 
 
 class _Block:
@@ -263,7 +263,7 @@ async def tool_transaction(database: Database, turn: OpenTurn) -> AsyncIterator[
     """The transaction of a call: rolled back if the block raises or ends without committing it.
 
     When the transaction has been open for `TRANSACTION_SECONDS`, the task that runs the block is cancelled, and the
-    block raises `TransactionError`.
+    block raises `TransactionTooLong`.
     """
     deadline = asyncio.timeout(None)
     transaction = ToolTransaction(database, turn, deadline)
@@ -279,7 +279,7 @@ async def tool_transaction(database: Database, turn: OpenTurn) -> AsyncIterator[
     except TimeoutError as error:
         if not deadline.expired():
             raise
-        raise _too_long() from error
+        raise TransactionTooLong(TRANSACTION_SECONDS) from error
 
 
 @asynccontextmanager
@@ -295,10 +295,3 @@ async def own_block(database: Database, turn: OpenTurn) -> AsyncIterator[ToolCon
         async with transaction.block() as connection:
             yield connection
         await transaction.commit()
-
-
-def _too_long() -> TransactionError:
-    return TransactionError(
-        f"A tool held its transaction for more than {TRANSACTION_SECONDS:g} s; it was rolled back. Do slow work "
-        "before or after it."
-    )

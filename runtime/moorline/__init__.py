@@ -93,6 +93,9 @@ if TYPE_CHECKING:
         TransactionError as TransactionError,
     )
     from moorline.errors import (
+        TransactionTooLong as TransactionTooLong,
+    )
+    from moorline.errors import (
         TurnCancelled as TurnCancelled,
     )
     from moorline.errors import (
@@ -177,6 +180,7 @@ else:
                 "ToolRefused",
                 "TooManyTries",
                 "TransactionError",
+                "TransactionTooLong",
                 "TurnCancelled",
                 "TurnTimeout",
                 "UsageError",

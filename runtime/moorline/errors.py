@@ -11,6 +11,7 @@ from moorline_checkpoint.errors import (
     SessionBusy,
     StaleTurn,
     TransactionError,
+    TransactionTooLong,
 )
 from moorline_migrations.errors import ConfigurationError, MoorlineError, SchemaMismatch, StateDamaged, StoreUnavailable
 
@@ -42,6 +43,7 @@ __all__ = [
     "TooManyTries",
     "ToolRefused",
     "TransactionError",
+    "TransactionTooLong",
     "TurnCancelled",
     "TurnTimeout",
     "UsageError",

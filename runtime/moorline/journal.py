@@ -9,6 +9,8 @@ A tool may stop to ask. The turn that brings the answer runs it again: the same 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from hashlib import sha256
 from typing import Any, cast
@@ -19,6 +21,7 @@ from moorline.errors import AgentError
 from moorline_agents.journal import Admit
 from moorline_agents.messages import Message
 from moorline_agents.tools import Tool, ToolContext, ToolRefused, ToolTimedOut
+from moorline_checkpoint.errors import TransactionTooLong
 from moorline_checkpoint.turn import JournalEntry, OpenTurn, RunStart
 from moorline_checkpoint.turns import Turns
 
@@ -64,7 +67,9 @@ class TurnJournal:
 
     async def perform(self, tool: Tool, arguments: str, context: ToolContext, admit: Admit | None = None) -> Any:
         if tool.effect == "none":
-            return await tool.call(arguments if admit is None else await admit(arguments), context)
+            arguments = arguments if admit is None else await admit(arguments)
+            with _in_time(tool):
+                return await tool.call(arguments, context)
         place = self._durable - len(self._left)
         earlier = self._next(tool.effect, tool.name)
         if earlier is not None and earlier.result is not None and earlier.result != _ASKED:
@@ -95,11 +100,12 @@ class TurnJournal:
     async def _in_transaction(self, tool: Tool, arguments: str, context: ToolContext) -> Any:
         before = len(self._turn.facts.changes)
         try:
-            async with self._turns.tool_transaction(self._turn) as transaction:
-                given = replace(context, transaction=transaction.block)
-                result = {"value": await tool.call(arguments, given)}
-                result |= self._facts(before)
-                await transaction.commit(self._durable, [*self._pending, _entry(tool, arguments, context, result)])
+            with _in_time(tool):
+                async with self._turns.tool_transaction(self._turn) as transaction:
+                    given = replace(context, transaction=transaction.block)
+                    result = {"value": await tool.call(arguments, given)}
+                    result |= self._facts(before)
+                    await transaction.commit(self._durable, [*self._pending, _entry(tool, arguments, context, result)])
         except ToolRefused as refusal:
             del self._turn.facts.changes[before:]
             # Rolled back, but remembered: a rerun must not succeed after the model was told that the call failed.
@@ -122,9 +128,10 @@ class TurnJournal:
         key = sha256(named.encode()).hexdigest()[:32]
         before = len(self._turn.facts.changes)
         try:
-            result = {"value": await tool.call(arguments, replace(context, idempotency_key=key))}
-        except ToolTimedOut:
-            result = {"refused": _unknown(tool, f"it was given up after {tool.timeout:g} s")}
+            with _in_time(tool):
+                result = {"value": await tool.call(arguments, replace(context, idempotency_key=key))}
+        except ToolTimedOut as refusal:
+            result = {"refused": _unknown(tool, f"it was given up after {refusal.seconds:g} s")}
         except ToolRefused as refusal:
             result = {"refused": refusal.shown()}
         except GraphInterrupt:
@@ -161,6 +168,15 @@ class TurnJournal:
     def _noted(self) -> None:
         self._durable += len(self._pending)
         self._pending.clear()
+
+
+@contextmanager
+def _in_time(tool: Tool) -> Iterator[None]:
+    """A tool that hangs in its transaction is given up like one that hangs elsewhere."""
+    try:
+        yield
+    except TransactionTooLong as error:
+        raise ToolTimedOut(tool.name, error.seconds) from error
 
 
 def _entry(tool: Tool, arguments: str, context: ToolContext, result: dict[str, Any] | None) -> JournalEntry:

@@ -38,6 +38,7 @@ RETRYABLE = {
     "TooManyTries": True,
     "ToolRefused": False,
     "TransactionError": False,
+    "TransactionTooLong": False,
     "TurnCancelled": True,
     "TurnTimeout": True,
     "UsageError": False,
