@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from moorline_agents.errors import AgentError as AgentError
     from moorline_agents.graph_agent import GraphAgent as GraphAgent
     from moorline_agents.handover import handover_tools as handover_tools
+    from moorline_agents.langchain_model import LangChainModel as LangChainModel
     from moorline_agents.messages import Message as Message
     from moorline_agents.messages import ModelAnswer as ModelAnswer
     from moorline_agents.messages import Usage as Usage
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from moorline_agents.model_errors import ModelError as ModelError
     from moorline_agents.model_options import AnswerSchema as AnswerSchema
     from moorline_agents.model_options import ModelOptions as ModelOptions
+    from moorline_agents.responses_model import ResponsesModel as ResponsesModel
     from moorline_agents.run import AgentDeps as AgentDeps
     from moorline_agents.run import RunContext as RunContext
     from moorline_agents.tools import (
@@ -53,9 +55,11 @@ else:
             "moorline_agents.graph_agent": ("GraphAgent",),
             "moorline_agents.handover": ("handover_tools",),
             "moorline_agents.messages": ("Message", "ModelAnswer", "Usage"),
+            "moorline_agents.langchain_model": ("LangChainModel",),
             "moorline_agents.model": ("ChatModel", "Model", "ToolChoice"),
             "moorline_agents.model_errors": ("AnswerCutOff", "ContextOverflow", "ModelError"),
             "moorline_agents.model_options": ("AnswerSchema", "ModelOptions"),
+            "moorline_agents.responses_model": ("ResponsesModel",),
             "moorline_agents.run": ("AgentDeps", "RunContext"),
             "moorline_agents.tools": ("Connection", "Tool", "ToolContext", "ToolRefused", "tool"),
             "moorline_migrations.components": ("Migrations",),

@@ -97,11 +97,7 @@ class AnswerStream:
         if self._finish_reason == "length":
             raise AnswerCutOff
         if self._finish_reason == "content_filter":
-            raise ModelError(
-                "The model server's content filter held the answer back. Rephrase the message.",
-                retryable=False,
-                about_request=True,
-            )
+            raise ModelError.filtered()
         return ModelAnswer(self._message(), self.usage, self._finish_reason)
 
     def _message(self) -> Message:

@@ -38,8 +38,9 @@ _ROLE = re.compile(
     r"|\b(system|developer)\b.{0,60}\brole\b|conversation roles must alternate",
     re.IGNORECASE | re.DOTALL,
 )
-_STRUCTURED = re.compile(
-    r"response[_ ]?format|json[_ ]?(schema|mode|object)|response mime ?type|structured[_ ]outputs?|guided[_ ]",
+STRUCTURED = re.compile(
+    r"response[_ ]?format|text\.format|json[_ ]?(schema|mode|object)|response mime ?type|structured[_ ]outputs?"
+    r"|guided[_ ]",
     re.IGNORECASE,
 )
 _OPTIONS = {
@@ -124,10 +125,9 @@ class Dialect:
     def _learned_parameter(self, refusal: str, body: Body) -> Dialect | None:
         if "stream_options" in body and re.search("stream_options|include_usage", refusal):
             return replace(self, without=self.without | {"stream_options"})
-        for name, named in _OPTIONS.items():
-            if name in body and named.search(refusal) and not _OTHER_VALUE.search(refusal):
-                return replace(self, without=self.without | {name})
-        if "response_format" in body and _STRUCTURED.search(refusal):
+        if option := refused_option(refusal, body, _OPTIONS):
+            return replace(self, without=self.without | {option})
+        if "response_format" in body and STRUCTURED.search(refusal):
             strict = body["response_format"]["json_schema"]["strict"]
             return replace(self, structured="schema" if strict else "tool")
         kind = _kind(body.get("tool_choice"))
@@ -229,6 +229,14 @@ class Dialect:
 
     def _taken(self, extra: Mapping[str, Any]) -> dict[str, Any]:
         return {name: value for name, value in extra.items() if name not in self.without}
+
+
+def refused_option(refusal: str, body: Body, options: Mapping[str, re.Pattern[str]]) -> str | None:
+    """Which of the options in the body the server does not take, whatever their values; `options` are their names, and
+    how a refusal names them."""
+    if _OTHER_VALUE.search(refusal):
+        return None
+    return next((name for name, named in options.items() if name in body and named.search(refusal)), None)
 
 
 _SCHEMA = frozenset({"role", "content", "tool_calls", "tool_call_id", "name", "arguments", "id", "type", "function"})

@@ -30,12 +30,15 @@ _REMEDIES: dict[int, str] = {
 _FAILING = "is failing. Wait a little and send the message again"
 
 _OUT_OF_CREDIT = "The account of OPENAI_API_KEY is out of credit. Check its plan and billing."
+_ANSWER_FILTERED = "The model server's content filter held the answer back. Rephrase the message."
 _FILTERED = "content_filter"
 _CODES = {
     _FILTERED: "The model server's content filter held the message back. Rephrase the message.",
     "insufficient_quota": _OUT_OF_CREDIT,
     "billing_hard_limit_reached": _OUT_OF_CREDIT,
 }
+_PASSING_CODES = frozenset({"", "server_error", "rate_limit_exceeded", "vector_store_timeout"})
+_CODE = re.compile(r"[a-z0-9_.]{1,60}")
 
 _OVERFLOW = (
     "The conversation is too long for the model. Show it fewer messages, or use a model with more room (OPENAI_MODEL)."
@@ -69,7 +72,10 @@ _CUT_OFF = "The model's answer ran into its length limit. Raise it on the server
 _SILENT = "The model server did not answer in time."
 _UNREACHABLE = "The model server cannot be reached. Check the network, and OPENAI_BASE_URL if it is set."
 _TOO_LONG = "The model server sent far more than an answer and was stopped. Check OPENAI_BASE_URL."
-_MALFORMED = "The model server sent something that is not a chat-completions stream. Check OPENAI_BASE_URL."
+_MALFORMED = (
+    "The model server sent something that is not a chat-completions stream, or not the stream of the API that it was "
+    "asked by. Check OPENAI_BASE_URL."
+)
 _BROKE_OFF = "The model server failed in the middle of its answer."
 _NO_URL = "OPENAI_BASE_URL is not a URL. Set it to one like https://host/v1."
 _NO_KEY = "OPENAI_API_KEY contains characters that no key has. Copy it again."
@@ -111,6 +117,11 @@ class ModelError(AgentError):
         message = f"The model gave no whole answer within {seconds:g} s."
         return cls(message, retryable=True)
 
+    @classmethod
+    def filtered(cls) -> Self:
+        """For an answer that the server does not let through."""
+        return cls(_ANSWER_FILTERED, retryable=False, about_request=True)
+
 
 class ContextOverflow(ModelError):
     """The request is longer than the model can take. It was refused as a whole; a shorter one may be taken.
@@ -148,6 +159,28 @@ def model_errors(messages: Sequence[Mapping[str, Any]] = ()) -> Iterator[None]:
         if ours is None:
             raise
         raise ours from error
+
+
+def is_overflow(said: str) -> bool:
+    """Whether a server says, in its own words, that the request is too long for the model."""
+    return bool(_OVERFLOW_WORDS.search(said))
+
+
+def said_by_server(said: Mapping[str, Any]) -> ModelError:
+    """The error for what a server says in a stream, which the client does not raise: an object with a code and a
+    message."""
+    import httpx2  # noqa: PLC0415 - as openai
+    import openai  # noqa: PLC0415 - whoever reads a stream has imported it
+
+    error = openai.APIError("", httpx2.Request("POST", "http://server.invalid"), body=dict(said))
+    ours = _of_code(error)
+    if ours is not None:
+        return ours
+    if not isinstance(error.code, str) or error.code in _PASSING_CODES:
+        return ModelError(_BROKE_OFF, retryable=True, refusal=_said(error))
+    named = f" ({error.code})" if _CODE.fullmatch(error.code) else ""
+    message = f"The model server refused the request{named}."
+    return ModelError(message, retryable=False, refusal=_said(error), about_request=True)
 
 
 def _translated(error: Exception, messages: Sequence[Mapping[str, Any]]) -> ModelError | None:
@@ -213,7 +246,7 @@ def _overflow(error: APIError) -> ContextOverflow | None:
     said = _said(error)
     by_code = not _OVERFLOW_CODES.isdisjoint(code for code in (error.code, error.type) if isinstance(code, str))
     by_status = getattr(error, "status_code", None) == HTTPStatus.REQUEST_ENTITY_TOO_LARGE
-    if not (by_code or by_status or _OVERFLOW_WORDS.search(said)):
+    if not (by_code or by_status or is_overflow(said)):
         return None
     limit, asked = _LIMITS.search(said), _ASKED.search(said)
     return ContextOverflow(

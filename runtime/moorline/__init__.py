@@ -132,9 +132,11 @@ if TYPE_CHECKING:
     from moorline_agents.checks import Replace as Replace
     from moorline_agents.graph_agent import GraphAgent as GraphAgent
     from moorline_agents.handover import handover_tools as handover_tools
+    from moorline_agents.langchain_model import LangChainModel as LangChainModel
     from moorline_agents.model import ChatModel as ChatModel
     from moorline_agents.model import Model as Model
     from moorline_agents.model_options import ModelOptions as ModelOptions
+    from moorline_agents.responses_model import ResponsesModel as ResponsesModel
     from moorline_agents.tools import ToolContext as ToolContext
     from moorline_agents.tools import tool as tool
     from moorline_checkpoint.devices import validate_device_id as validate_device_id
@@ -212,8 +214,10 @@ else:
             "moorline_agents.checks": ("Pass", "Refuse", "Replace"),
             "moorline_agents.graph_agent": ("GraphAgent",),
             "moorline_agents.handover": ("handover_tools",),
+            "moorline_agents.langchain_model": ("LangChainModel",),
             "moorline_agents.model": ("ChatModel", "Model"),
             "moorline_agents.model_options": ("ModelOptions",),
+            "moorline_agents.responses_model": ("ResponsesModel",),
             "moorline_agents.tools": ("ToolContext", "tool"),
             "moorline_checkpoint.devices": ("validate_device_id",),
             "moorline_checkpoint.queue": ("DeadLetter",),

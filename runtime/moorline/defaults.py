@@ -11,6 +11,7 @@ from moorline.settings import Settings
 from moorline_agents.agent import Agent
 from moorline_agents.concierge import concierge
 from moorline_agents.model import ChatModel
+from moorline_agents.responses_model import ResponsesModel
 from moorline_agents.scheduling.agent import scheduling
 from moorline_agents.scheduling.demo import TIME_ZONE
 
@@ -27,11 +28,14 @@ def shipped_agents(settings: Settings) -> Sequence[Agent]:
     return (scheduling(schema=settings.schema_name, time_zone=zone, bookings_per_day=per_day), concierge())
 
 
-def chat_model(settings: Settings, *, client: AsyncOpenAI | Callable[[], AsyncOpenAI] | None = None) -> ChatModel:
-    """The model for the agents and the router: the caller's client, the settings' server, or the rehearsal model."""
-    if client is None:
-        client = _server(settings) if settings.has_model else _rehearsal
-    return ChatModel(client=client, model=settings.openai_model, timeout=settings.model_timeout)
+def server_model(
+    settings: Settings, *, client: AsyncOpenAI | Callable[[], AsyncOpenAI] | None = None
+) -> ChatModel | ResponsesModel:
+    """The model for the agents and the router: behind the caller's client, the settings' server, or the rehearsal."""
+    api: type[ChatModel | ResponsesModel] = ResponsesModel if settings.model_api == "responses" else ChatModel
+    if client is None and not settings.has_model:
+        client, api = _rehearsal, ChatModel
+    return api(client=client or _server(settings), model=settings.openai_model, timeout=settings.model_timeout)
 
 
 def _rehearsal() -> AsyncOpenAI:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 from moorline.backend import Backend
 from moorline.background import Background
 from moorline.context import Call, Resume, TurnContext, check_call, stored_device_id, stored_message_id
-from moorline.defaults import chat_model, shipped_agents
+from moorline.defaults import server_model, shipped_agents
 from moorline.errors import MoorlineError, StoreUnavailable, UsageError, only_ours
 from moorline.events import Event, TurnFailed, TurnFinished
 from moorline.graph_view import ManagerGraph, graph_of
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from langgraph.checkpoint.serde.base import SerializerProtocol
     from openai import AsyncOpenAI
 
+    from moorline_agents.model import Model
     from moorline_checkpoint.sessions import Session
 
 
@@ -66,6 +67,7 @@ class Moorline(Locks, People, Upkeep):
         settings: Settings | None = None,
         *,
         agents: Sequence[AgentProtocol] | None = None,
+        model: Model | None = None,
         client: AsyncOpenAI | Callable[[], AsyncOpenAI] | None = None,
         on_recovered: Callable[[str, Reply], None] | None = None,
         router: Router = Router(),  # noqa: B008 - frozen
@@ -74,10 +76,11 @@ class Moorline(Locks, People, Upkeep):
         observers: Sequence[Observer] = (),
         tracing: Tracing = UNTRACED,
     ) -> None:
-        """`agents` replace those that ship, `client` the one that the settings describe. `router` says how an
-        agent is picked for a device that none holds. `texts` are what Moorline
-        itself says to a person. `serde` replaces the checkpointer's serializer, to rebuild types in the state of graphs
-        that their schemas do not name (`StrictSerializer([Order])`), or to encrypt what they store.
+        """`agents` replace those that ship. `model` answers for the router, and for the agents that have none of their
+        own, instead of the one that the settings describe; `client` replaces only that one's client. `router` says how
+        an agent is picked for a device that none holds. `texts` are what Moorline itself says to a person. `serde`
+        replaces the checkpointer's serializer, to rebuild types in the state of graphs that their schemas do not name
+        (`StrictSerializer([Order])`), or to encrypt what they store.
 
         `on_recovered(device_id, reply)` gets the reply of each crashed turn that this runtime finishes; without it,
         they come in `Reply.recovered`. The callers of these turns are gone, so somebody has to send their replies.
@@ -90,7 +93,7 @@ class Moorline(Locks, People, Upkeep):
         """
         self.settings = settings or load_settings()
         self._agents = agents
-        self._model = chat_model(self.settings, client=client)
+        self._model = server_model(self.settings, client=client) if model is None else model
         self._on_recovered = on_recovered
         self._serde = serde
         self._observers = tuple(observers)

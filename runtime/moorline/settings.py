@@ -195,6 +195,9 @@ class Settings(EnvironmentSettings):
     openai_model: _Text = Field(default="gpt-4.1-mini", validation_alias="OPENAI_MODEL")
     """The model of the router and of every agent that has none of its own."""
 
+    model_api: Literal["chat", "responses"] = "chat"
+    """Whether the model's server is asked by the chat-completions API, which most have, or by the Responses API."""
+
     model_timeout: _Seconds = 30
     """Seconds for one answer of a model, including retries."""
 

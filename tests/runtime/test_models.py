@@ -13,6 +13,7 @@ from moorline_agents.messages import Message, ModelAnswer, Usage
 from moorline_agents.model import Model, ToolChoice
 from moorline_agents.model_errors import ModelError
 from moorline_agents.model_options import ModelOptions
+from tests.agents.model.responses_server import ResponsesServer, message, stream
 
 
 @dataclass
@@ -108,3 +109,21 @@ async def test_an_agents_model_is_asked_with_the_agents_options(settings: Settin
     async with Moorline(settings, agents=[cold], client=rule_client(script)) as moorline:
         await moorline.run("hello", {"device_id": "d1"})
     assert script.requests[0].options.items() >= {"temperature": 0, "max_tokens": 9, "top_k": 1}.items()
+
+
+async def test_a_runtimes_own_model_answers_for_all_and_is_closed_with_it(settings: Settings) -> None:
+    model = Closing()
+    async with Moorline(settings, agents=[Agent(name="a", description="a", instructions="a")], model=model) as moorline:
+        assert await moorline.run("hello", {"device_id": "d1"}) == "a heard hello"
+    assert model.closed == 1
+
+
+async def test_the_settings_say_by_which_api_the_model_is_asked(settings: Settings) -> None:
+    server = ResponsesServer(stream(message("hello")))
+    settings = settings.model_copy(update={"model_api": "responses"})
+    agents = [Agent(name="a", description="a", instructions="Be kind.")]
+    async with Moorline(settings, agents=agents, client=server.client) as moorline:
+        reply = await moorline.run("hello", {"device_id": "d1"})
+    assert reply == "hello"
+    assert reply.usage == {"prompt_tokens": 75, "completion_tokens": 30}
+    assert server.requests[0]["instructions"] == "Be kind."

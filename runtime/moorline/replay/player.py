@@ -57,7 +57,8 @@ def opener(settings: Settings) -> Open:
 
     A recorded message never starts over, and an agent may call tools as often as it did.
     """
-    played = settings.model_copy(update={"start_over": frozenset(), "tool_rounds": sys.maxsize})
+    as_recorded = {"start_over": frozenset(), "tool_rounds": sys.maxsize, "model_api": "chat"}
+    played = settings.model_copy(update=as_recorded)
 
     def open_moorline(recorded: RecordedConversation) -> Moorline:
         return Moorline(played, agents=recorded.agents, client=recorded.client)
