@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from moorline_agents.agent import Agent
+from moorline_agents.briefing import parted
 from moorline_agents.control import END_SESSION, HAND_OVER, ROUTE
 from moorline_agents.messages import Message
 from moorline_agents.scheduling.agent import scheduling
@@ -139,11 +140,11 @@ def _spans(begins: Sequence[int], end: int) -> list[tuple[int, int]]:
 def _seen(part: Sequence[Message]) -> tuple[str, str]:
     """A message's ID and the digest of the last answer to it."""
     said = [message["content"] for message in part if message["role"] == "assistant" and message["content"]]
-    return (part[0]["content"] or "").split()[0], digest(said[-1]) if said else ""
+    return parted(part[0]["content"] or "")[1].split()[0], digest(said[-1]) if said else ""
 
 
 def _came_to(result: Message) -> str:
-    told: Any = json.loads(result["content"] or "null")
+    told: Any = json.loads(parted(result["content"] or "null")[1])
     if "error" in told:
         return "refused"
     if "appointment" in told:
