@@ -13,6 +13,7 @@ from moorline_agents.concierge import concierge
 from moorline_agents.model import ChatModel
 from moorline_agents.responses_model import ResponsesModel
 from moorline_agents.scheduling.agent import scheduling
+from moorline_agents.scheduling.booking import Limits
 from moorline_agents.scheduling.demo import TIME_ZONE
 
 if TYPE_CHECKING:
@@ -24,8 +25,8 @@ logger = logging.getLogger("moorline.model")
 def shipped_agents(settings: Settings) -> Sequence[Agent]:
     """Scheduling and the concierge."""
     zone = settings.time_zone or (TIME_ZONE if settings.database_url is None else "UTC")
-    per_day = settings.bookings_per_day
-    return (scheduling(schema=settings.schema_name, time_zone=zone, bookings_per_day=per_day), concierge())
+    limits = Limits(per_day=settings.bookings_per_day)
+    return (scheduling(schema=settings.schema_name, time_zone=zone, limits=limits), concierge())
 
 
 def server_model(

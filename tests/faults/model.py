@@ -19,6 +19,7 @@ from moorline_agents.briefing import parted
 from moorline_agents.control import END_SESSION, HAND_OVER, ROUTE
 from moorline_agents.messages import Message
 from moorline_agents.scheduling.agent import scheduling
+from moorline_agents.scheduling.booking import Limits
 from moorline_agents.tools import ToolContext, tool
 from moorline_agents.transport import Call, ModelReply, ModelRequest
 
@@ -126,7 +127,7 @@ def agents(*, outside: Callable[[str, str, str, bool], None]) -> Sequence[Agent]
         return {"status": "chimed"}
 
     echo = Agent(name=ECHO, description="everything else", instructions="Echo.", tools=(ring, chime))
-    return echo, scheduling(bookings_per_day=100_000)
+    return echo, scheduling(limits=Limits(per_day=100_000))
 
 
 def _told(request: ModelRequest) -> str:

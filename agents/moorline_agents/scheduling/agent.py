@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from moorline_agents.agent import Agent
-from moorline_agents.scheduling.calendar import spoken
-from moorline_agents.scheduling.tools import BOOKINGS_PER_DAY, scheduling_tools
+from moorline_agents.scheduling.booking import Limits, Rules
+from moorline_agents.scheduling.calendar import HORIZON, spoken
+from moorline_agents.scheduling.tools import scheduling_tools
 from moorline_migrations.components import SCHEDULING
 from moorline_migrations.errors import ConfigurationError
 
@@ -31,7 +33,7 @@ You make appointments for this business: you find free times, book, list, move a
 - When they are done, say thanks or goodbye, or want nothing more, call end_session and close kindly.
 - When they want something that is not about appointments, call hand_over at once.
 
-Answer in the person's language, in one to three sentences. The briefing with their last message says what time it is
+Answer {language}, in one to three sentences. The briefing with their last message says what time it is
 now: count "today", "tomorrow" and weekdays from that."""
 
 BRIEFING = "Now it is {now}, time zone {zone}."
@@ -43,15 +45,23 @@ def scheduling(
     time_zone: str = "UTC",
     model: Model | None = None,
     session_ttl: int | None = None,
-    bookings_per_day: int = BOOKINGS_PER_DAY,
+    instructions: str = "",
+    language: str | None = None,
+    lead_time: timedelta = timedelta(),
+    horizon: timedelta = HORIZON,
+    limits: Limits = Limits(),  # noqa: B008 - frozen
 ) -> Agent:
     """The agent that books in the tables of `schema`; it keeps the session until the person is done.
 
-    The agent is told the time in `time_zone` (an IANA name); appointments are in the provider's own zone. A device can
-    make `bookings_per_day` appointments in 24 hours, whatever a model asks for; cancelled ones count, moves do not.
-    Raises `ConfigurationError` for a schema name or time zone that is not valid, or if no booking is allowed.
+    The agent is told the time in `time_zone` (an IANA name); appointments are in the provider's own zone. They begin
+    between `lead_time` and `horizon` from now, and a device makes no more of them than `limits` allow, whatever a model
+    asks for. `instructions` are added to the agent's own, for what is special about the business. It answers in
+    `language` (`"German"`), or without one in the person's.
+    Raises `ConfigurationError` for a schema name or time zone that is not valid, or if nothing could be booked.
     """
     zone = _zone(time_zone)
+    rules = Rules(limits=limits, lead_time=lead_time, horizon=horizon)
+    own = INSTRUCTIONS.format(language=f"in {language}" if language else "in the person's language")
 
     def briefing(context: ToolContext) -> str:
         return BRIEFING.format(now=spoken(context.now, zone), zone=zone.key)
@@ -59,9 +69,9 @@ def scheduling(
     return Agent(
         name="scheduling",
         description="appointments: what can be booked, free times, booking, listing, moving and cancelling",
-        instructions=INSTRUCTIONS,
+        instructions=f"{own}\n\n{instructions}" if instructions else own,
         briefing=briefing,
-        tools=scheduling_tools(schema=schema, bookings_per_day=bookings_per_day),
+        tools=scheduling_tools(schema=schema, rules=rules),
         model=model,
         session_ttl=session_ttl,
         migrations=SCHEDULING,

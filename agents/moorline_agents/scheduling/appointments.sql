@@ -2,7 +2,8 @@
 
 -- name: offers
 -- The whole catalogue: every service with every provider who offers it.
-SELECT s.service_id, s.name AS service, s.minutes, p.provider_id, p.name AS provider, p.time_zone
+SELECT s.service_id, s.name AS service, s.minutes, s.buffer_before, s.buffer_after, p.provider_id, p.name AS provider,
+       p.time_zone, p.capacity
 FROM @schema.appointment_offers o
 JOIN @schema.appointment_services s ON s.service_id = o.service_id
 JOIN @schema.appointment_providers p ON p.provider_id = o.provider_id
@@ -23,19 +24,22 @@ FROM @schema.appointment_closures
 WHERE provider_id = ANY ($1::bigint[]) AND day BETWEEN $2 AND $3;
 
 -- name: busy
--- The times at which providers are busy, whatever the device. Written like the exclusion constraint, to use its index.
-SELECT a.provider_id, pg_catalog.lower(a.during) AS starts, pg_catalog.upper(a.during) AS ends
+-- The times at which seats of providers are taken, whatever the device. Written like the exclusion constraint, to use
+-- its index.
+SELECT a.provider_id, a.seat, pg_catalog.lower(coalesce(a.occupies, a.during)) AS starts,
+       pg_catalog.upper(coalesce(a.occupies, a.during)) AS ends
 FROM pg_catalog.unnest($1::bigint[]) AS wanted (provider_id)
 JOIN @schema.appointments a
     ON pg_catalog.int8range(a.provider_id, a.provider_id, '[]')
         OPERATOR(pg_catalog.&&) pg_catalog.int8range(wanted.provider_id, wanted.provider_id, '[]')
-    AND a.during OPERATOR(pg_catalog.&&) pg_catalog.tstzrange($2, $3)
+    AND coalesce(a.occupies, a.during) OPERATOR(pg_catalog.&&) pg_catalog.tstzrange($2, $3)
     AND a.status = 'booked'
 ORDER BY a.provider_id, starts;
 
 -- name: upcoming
-SELECT a.appointment_id, a.service_id, s.name AS service, a.provider_id, p.name AS provider, p.time_zone,
-       pg_catalog.lower(a.during) AS starts, pg_catalog.upper(a.during) AS ends, a.status, a.created_at
+SELECT a.appointment_id, a.service_id, s.name AS service, a.provider_id, p.name AS provider, p.time_zone, p.capacity,
+       pg_catalog.lower(a.during) AS starts, pg_catalog.upper(a.during) AS ends, a.status, a.created_at,
+       a.name, a.note
 FROM @schema.appointments a
 JOIN @schema.appointment_services s ON s.service_id = a.service_id
 JOIN @schema.appointment_providers p ON p.provider_id = a.provider_id
@@ -45,13 +49,30 @@ LIMIT $3;
 
 -- name: held
 -- What a device has booked that overlaps the time from $2 to $3.
-SELECT a.appointment_id, a.service_id, s.name AS service, a.provider_id, p.name AS provider, p.time_zone,
-       pg_catalog.lower(a.during) AS starts, pg_catalog.upper(a.during) AS ends, a.status, a.created_at
+SELECT a.appointment_id, a.service_id, s.name AS service, a.provider_id, p.name AS provider, p.time_zone, p.capacity,
+       pg_catalog.lower(a.during) AS starts, pg_catalog.upper(a.during) AS ends, a.status, a.created_at,
+       a.name, a.note
 FROM @schema.appointments a
 JOIN @schema.appointment_services s ON s.service_id = a.service_id
 JOIN @schema.appointment_providers p ON p.provider_id = a.provider_id
 WHERE a.device_id = $1 AND a.status = 'booked' AND a.during OPERATOR(pg_catalog.&&) pg_catalog.tstzrange($2, $3)
 ORDER BY starts;
+
+-- name: upcoming_number
+SELECT pg_catalog.count(*)
+FROM @schema.appointments a
+WHERE a.device_id = $1 AND a.status = 'booked' AND pg_catalog.lower(a.during) > $2;
+
+-- name: on
+-- What all devices have that begins from $1 until before $2, cancelled ones included, for the staff.
+SELECT a.device_id, a.appointment_id, a.service_id, s.name AS service, a.provider_id, p.name AS provider, p.time_zone,
+       p.capacity, pg_catalog.lower(a.during) AS starts, pg_catalog.upper(a.during) AS ends, a.status, a.created_at,
+       a.name, a.note
+FROM @schema.appointments a
+JOIN @schema.appointment_services s ON s.service_id = a.service_id
+JOIN @schema.appointment_providers p ON p.provider_id = a.provider_id
+WHERE pg_catalog.lower(a.during) >= $1 AND pg_catalog.lower(a.during) < $2
+ORDER BY starts, provider, a.appointment_id;
 
 -- name: booked_lately
 -- How many appointments a device has made in the last 24 hours, whatever became of them.
@@ -61,8 +82,9 @@ WHERE a.device_id = $1 AND a.created_at > pg_catalog.clock_timestamp() - interva
 
 -- name: same
 -- The appointments that a device already has for a service, at one of these starts with the provider that goes with it.
-SELECT a.appointment_id, a.service_id, s.name AS service, a.provider_id, p.name AS provider, p.time_zone,
-       pg_catalog.lower(a.during) AS starts, pg_catalog.upper(a.during) AS ends, a.status, a.created_at
+SELECT a.appointment_id, a.service_id, s.name AS service, a.provider_id, p.name AS provider, p.time_zone, p.capacity,
+       pg_catalog.lower(a.during) AS starts, pg_catalog.upper(a.during) AS ends, a.status, a.created_at,
+       a.name, a.note
 FROM unnest($3::bigint[], $4::timestamptz[]) AS wanted (provider_id, starts)
 JOIN @schema.appointments a ON a.provider_id = wanted.provider_id AND pg_catalog.lower(a.during) = wanted.starts
 JOIN @schema.appointment_services s ON s.service_id = a.service_id
@@ -73,8 +95,9 @@ LIMIT 1;
 
 -- name: referred
 -- By the eight hexadecimal digits with which the appointment's ID begins.
-SELECT a.appointment_id, a.service_id, s.name AS service, a.provider_id, p.name AS provider, p.time_zone,
-       pg_catalog.lower(a.during) AS starts, pg_catalog.upper(a.during) AS ends, a.status, a.created_at
+SELECT a.appointment_id, a.service_id, s.name AS service, a.provider_id, p.name AS provider, p.time_zone, p.capacity,
+       pg_catalog.lower(a.during) AS starts, pg_catalog.upper(a.during) AS ends, a.status, a.created_at,
+       a.name, a.note
 FROM @schema.appointments a
 JOIN @schema.appointment_services s ON s.service_id = a.service_id
 JOIN @schema.appointment_providers p ON p.provider_id = a.provider_id
@@ -83,12 +106,13 @@ ORDER BY a.appointment_id
 LIMIT 2;
 
 -- name: book
--- Returns no row if the provider or the device is busy then. It waits for a transaction that has booked the time but not
+-- Returns no row if the seat or the device is busy then. It waits for a transaction that has booked the time but not
 -- committed. With an UPDATE or a plain INSERT, two at once would wait for each other. $2 and $3 are what a moved
 -- appointment keeps.
-INSERT INTO @schema.appointments (device_id, appointment_id, created_at, provider_id, service_id, during, status)
+INSERT INTO @schema.appointments (
+    device_id, appointment_id, created_at, provider_id, service_id, during, status, occupies, seat, name, note)
 VALUES ($1, coalesce($2::uuid, pg_catalog.gen_random_uuid()), coalesce($3::timestamptz, pg_catalog.clock_timestamp()),
-        $4, $5, pg_catalog.tstzrange($6, $7), 'booked')
+        $4, $5, pg_catalog.tstzrange($6, $7), 'booked', pg_catalog.tstzrange($8, $9), $10, $11, $12)
 ON CONFLICT DO NOTHING
 RETURNING appointment_id, created_at;
 

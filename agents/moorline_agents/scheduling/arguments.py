@@ -32,6 +32,8 @@ def _reference(value: str) -> str:
 
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 
+Note = Annotated[str, Field(min_length=1, max_length=1_000)]
+
 Start = Annotated[
     datetime,
     BeforeValidator(_local_time),
@@ -64,6 +66,10 @@ class Book(BaseModel):
     start: Start
     provider: Name | None = Field(
         default=None, description="Name of the provider; leave it out for anyone who is free."
+    )
+    name: Name | None = Field(default=None, description="Whom it is for, if the person said a name.")
+    note: Note | None = Field(
+        default=None, description="What the staff should know, in the person's words; leave it out if there is nothing."
     )
 
 

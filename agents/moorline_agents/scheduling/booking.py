@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from moorline_agents.scheduling.calendar import HORIZON, Calendar, Span, Unbookable, meant
-from moorline_agents.scheduling.repository import Appointment
+from moorline_agents.scheduling.calendar import HORIZON, Bookable, ProviderCalendar, Span, Unbookable, meant
+from moorline_agents.scheduling.repository import About, Appointment
 from moorline_agents.scheduling.slots import SEARCH, Slot, next_slots
 from moorline_agents.tools import ToolRefused
+from moorline_migrations.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,12 +22,47 @@ _DAY = timedelta(days=1)
 
 
 @dataclass(frozen=True, kw_only=True)
+class Limits:
+    """How much a device may book, whatever a model asks for. Raises `ConfigurationError` if that is nothing."""
+
+    per_day: int = 10
+    """Appointments made in 24 hours; cancelled ones count, moves do not."""
+    upcoming: int | None = None
+    """Appointments to come at the same time; None: any number."""
+
+    def __post_init__(self) -> None:
+        for name, most in (("per_day", self.per_day), ("upcoming", self.upcoming)):
+            if most is not None and most < 1:
+                raise ConfigurationError(f"Limits: {name} is {most}, and nothing could be booked; allow at least 1.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rules:
+    """The rules of a business. Raises `ConfigurationError` if nothing could ever be booked."""
+
+    limits: Limits = Limits()
+    lead_time: timedelta = timedelta()
+    horizon: timedelta = HORIZON
+
+    def __post_init__(self) -> None:
+        if not timedelta() <= self.lead_time < self.horizon:
+            raise ConfigurationError(
+                f"lead_time is {self.lead_time} and horizon {self.horizon}: appointments begin between the two, so let "
+                "lead_time be the smaller one, and not negative."
+            )
+
+    def bookable(self, now: datetime) -> Bookable:
+        return Bookable(now=now, lead_time=self.lead_time, horizon=self.horizon)
+
+
+@dataclass(frozen=True, kw_only=True)
 class BookingRequest:
     """What a device wants: a service at a local time, with the first of `providers` who is free."""
 
     service: Service
     providers: tuple[Provider, ...]
     wanted: datetime
+    about: About
     moved: Appointment | None = None
     """The appointment that is moved. It is taken out before the request is placed, and keeps its ID."""
 
@@ -46,11 +82,12 @@ class BookingService:
     repository: AppointmentRepository
     connection: Connection
     device_id: str
-    now: datetime
-    per_day: int
-    """How many appointments the device may make in 24 hours."""
+    bookable: Bookable
+    limits: Limits
 
-    async def open_to_device(self, providers: Sequence[Provider], wanted: datetime | None) -> dict[int, Calendar]:
+    async def open_to_device(
+        self, providers: Sequence[Provider], wanted: datetime | None
+    ) -> dict[int, ProviderCalendar]:
         """The calendars by provider ID, busy also where the device is; they reach as far as a search from the local
         time `wanted` can look."""
         since, until = self._reach(wanted)
@@ -59,14 +96,14 @@ class BookingService:
         spans = [appointment.span for appointment in held]
         return {provider_id: calendar.with_busy(*spans) for provider_id, calendar in calendars.items()}
 
-    async def _calendars(self, providers: Sequence[Provider], wanted: datetime | None) -> dict[int, Calendar]:
+    async def _calendars(self, providers: Sequence[Provider], wanted: datetime | None) -> dict[int, ProviderCalendar]:
         since, until = self._reach(wanted)
         return await self.repository.calendars(self.connection, providers, since=since, until=until)
 
     def _reach(self, wanted: datetime | None) -> tuple[datetime, datetime]:
-        anchor = self.now
+        anchor = self.bookable.since
         if wanted is not None:
-            anchor = min(max(self.now, wanted.replace(tzinfo=UTC)), self.now + HORIZON)
+            anchor = min(max(anchor, wanted.replace(tzinfo=UTC)), self.bookable.until)
         return anchor - _DAY, anchor + SEARCH + 2 * _DAY
 
     async def changeable(self, reference: str | None) -> Appointment:
@@ -78,8 +115,8 @@ class BookingService:
         if reference is not None:
             found = await self.repository.referred(self.connection, self.device_id, reference)
         else:
-            found = await self.repository.upcoming(self.connection, self.device_id, self.now)
-        if len(found) == 1 and found[0].span.start > self.now:
+            found = await self.repository.upcoming(self.connection, self.device_id, self.bookable.now)
+        if len(found) == 1 and found[0].span.start > self.bookable.now:
             return found[0]
         if len(found) == 1:
             raise ToolRefused(
@@ -87,7 +124,7 @@ class BookingService:
                 code="begun",
                 appointment=found[0].shown(),
             )
-        upcoming = await self.repository.upcoming(self.connection, self.device_id, self.now)
+        upcoming = await self.repository.upcoming(self.connection, self.device_id, self.bookable.now)
         if not upcoming:
             raise ToolRefused("This person has no upcoming appointment.", code="no_appointment")
         raise ToolRefused(
@@ -116,21 +153,24 @@ class BookingService:
         for provider in request.providers:
             calendar = calendars[provider.provider_id]
             try:
-                start = calendar.start_of(request.wanted, length=request.service.length, now=self.now)
+                start = calendar.start_of(request.wanted, visit=request.service.visit, bookable=self.bookable)
             except Unbookable as objection:
                 objections.append(objection)
                 continue
-            span = Span(start=start, end=start + request.service.length)
-            appointment = await self.repository.book(
-                self.connection,
-                self.device_id,
-                service=request.service,
-                provider=provider,
-                span=span,
-                moved=request.moved,
-            )
-            if appointment is not None:
-                return appointment
+            for seat in calendar.free_seats(request.service.visit.occupied(start)):
+                appointment = await self.repository.book(
+                    self.connection,
+                    self.device_id,
+                    service=request.service,
+                    provider=provider,
+                    start=start,
+                    seat=seat,
+                    about=request.about,
+                    moved=request.moved,
+                )
+                if appointment is not None:
+                    return appointment
+            span = Span(start=start, end=start + request.service.visit.length)
             objections.append(await self._elsewhere(span) or calendar.taken(start))
         # Read anew: others may have booked since.
         calendars = await self.open_to_device(request.providers, request.wanted)
@@ -138,12 +178,22 @@ class BookingService:
 
     async def _check_number(self) -> None:
         # The transaction holds the device's row, so no other booking of the device is on its way.
-        if await self.repository.booked_lately(self.connection, self.device_id) >= self.per_day:
+        most, lately = self.limits.upcoming, self.limits.per_day
+        if most is not None and await self._upcoming_number() >= most:
             raise ToolRefused(
-                f"This person has made {self.per_day} appointments in the last 24 hours, as many as can be made here. "
+                f"This person has {most} appointments to come, as many as can be had here. Nothing was booked. They "
+                "can move or cancel one, or ask the staff.",
+                code="too_many",
+            )
+        if await self.repository.booked_lately(self.connection, self.device_id) >= lately:
+            raise ToolRefused(
+                f"This person has made {lately} appointments in the last 24 hours, as many as can be made here. "
                 "Nothing was booked. They can try again later, or ask the staff.",
                 code="too_many",
             )
+
+    async def _upcoming_number(self) -> int:
+        return await self.repository.upcoming_number(self.connection, self.device_id, self.bookable.now)
 
     async def _elsewhere(self, span: Span) -> Unbookable | None:
         """The objection that the person has another appointment in `span`; None if there is none."""
@@ -157,14 +207,14 @@ class BookingService:
         )
 
     def _refusal(
-        self, request: BookingRequest, objections: Sequence[Unbookable], calendars: Mapping[int, Calendar]
+        self, request: BookingRequest, objections: Sequence[Unbookable], calendars: Mapping[int, ProviderCalendar]
     ) -> ToolRefused:
         outcome = "Nothing was booked." if request.moved is None else "The appointment stays where it was."
         reasons = " ".join(dict.fromkeys(str(objection) for objection in objections))
         looks = [objection.look_from for objection in objections if objection.look_from is not None]
         if looks:
             kept = _kept(calendars, request.moved)
-            slots = next_slots(kept, length=request.service.length, since=max(self.now, min(looks)), now=self.now)
+            slots = next_slots(kept, visit=request.service.visit, since=min(looks), bookable=self.bookable)
         else:
             slots = _meant(request, objections)
         if looks and not slots:
@@ -186,7 +236,7 @@ def _meant(request: BookingRequest, objections: Sequence[Unbookable]) -> list[Sl
     ]
 
 
-def _kept(calendars: Mapping[int, Calendar], moved: Appointment | None) -> list[Calendar]:
+def _kept(calendars: Mapping[int, ProviderCalendar], moved: Appointment | None) -> list[ProviderCalendar]:
     """The calendars as they are once a moved appointment is back where it was."""
     return [
         calendar.with_busy(moved.span) if moved and moved.provider.provider_id == provider_id else calendar

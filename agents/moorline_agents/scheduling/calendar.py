@@ -15,14 +15,14 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from zoneinfo import ZoneInfo
 
 GRID = timedelta(minutes=15)
 """Appointments begin on multiples of this; so is every UTC offset in use, so local clocks agree."""
 
 HORIZON = timedelta(days=365)
-"""How far ahead an appointment may be."""
+"""How far ahead an appointment may be, where nothing else is said."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MINUTE = timedelta(minutes=1)
@@ -31,7 +31,16 @@ _START = attrgetter("start")
 
 
 Reason = Literal[
-    "past", "too_far", "closed", "taken", "elsewhere", "off_grid", "skipped_hour", "repeated_hour", "wrong_offset"
+    "past",
+    "too_soon",
+    "too_far",
+    "closed",
+    "taken",
+    "elsewhere",
+    "off_grid",
+    "skipped_hour",
+    "repeated_hour",
+    "wrong_offset",
 ]
 
 
@@ -62,6 +71,36 @@ class Span:
         return self.start < other.end and other.start < self.end
 
 
+@dataclass(frozen=True)
+class Visit:
+    """How long a visit takes, and the time before and after it in which its provider can do nothing else."""
+
+    length: timedelta
+    before: timedelta = timedelta()
+    after: timedelta = timedelta()
+
+    def occupied(self, start: datetime) -> Span:
+        """All the time that a visit which begins at `start` takes its provider."""
+        return Span(start=start - self.before, end=start + self.length + self.after)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bookable:
+    """When an appointment that is made now may begin: from `lead_time` until just before `horizon` from now."""
+
+    now: datetime
+    lead_time: timedelta = timedelta()
+    horizon: timedelta = HORIZON
+
+    @property
+    def since(self) -> datetime:
+        return self.now + self.lead_time
+
+    @property
+    def until(self) -> datetime:
+        return self.now + self.horizon
+
+
 @dataclass(frozen=True, kw_only=True)
 class Opening:
     """Opening hours that begin on one day of every week: its ISO weekday, and minutes since its midnight on the local
@@ -73,7 +112,7 @@ class Opening:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Calendar:
+class ProviderCalendar:
     """When one provider works and is busy; both only for the period that was read."""
 
     provider: str
@@ -81,38 +120,39 @@ class Calendar:
     openings: tuple[Opening, ...]
     closures: frozenset[date]
     """The days whose hours do not count, to the end; those of the day before do, past midnight too."""
-    busy: tuple[Span, ...]
-    """In order and without overlaps."""
+    seats: tuple[tuple[Span, ...], ...]
+    """For each visit that the provider can have at the same time, when that seat is taken: in order and without
+    overlaps."""
 
-    def free_starts(self, *, length: timedelta, since: datetime, until: datetime) -> Iterator[datetime]:
-        """The instants from `since` to just before `until` from which `length` is free, in order."""
+    def free_starts(self, *, visit: Visit, since: datetime, until: datetime) -> Iterator[datetime]:
+        """The instants from `since` to just before `until` at which the visit can begin, in order."""
         last = until.astimezone(self.zone).date()
         day = since.astimezone(self.zone).date() - _DAY  # whose hours may go past midnight
         found: list[Iterator[datetime]] = []
         while day <= last:
-            found += (self._free_starts_in(opening, length, since, until) for opening in self._open_spans(day))
+            found += (self._free_starts_in(opening, visit, since, until) for opening in self._open_spans(day))
             day += _DAY
         for start, _ in groupby(heapq.merge(*found)):
             yield start
 
-    def _free_starts_in(self, opening: Span, length: timedelta, since: datetime, until: datetime) -> Iterator[datetime]:
+    def _free_starts_in(self, opening: Span, visit: Visit, since: datetime, until: datetime) -> Iterator[datetime]:
         start = _next_on_grid(max(opening.start, since))
-        while start < until and start + length <= opening.end:
-            taken = self._taken(Span(start=start, end=start + length))
+        while start < until and start + visit.length <= opening.end:
+            taken = self._taken_until(visit.occupied(start))
             if taken is None:
                 yield start
                 start += GRID
             else:
-                start = _next_on_grid(taken.end)
+                start = _next_on_grid(taken + visit.before)
 
-    def start_of(self, wanted: datetime, *, length: timedelta, now: datetime) -> datetime:
-        """The instant of `wanted`, if `length` can be booked there; otherwise raises `Unbookable`.
+    def start_of(self, wanted: datetime, *, visit: Visit, bookable: Bookable) -> datetime:
+        """The instant of `wanted`, if the visit can be booked there; otherwise raises `Unbookable`.
 
         `wanted` is a local time. It may have a UTC offset, which must be the zone's own at that time. The offset is
         needed only in the hour that happens twice when clocks are put back: without it, the person is asked.
         """
         local = wanted.replace(tzinfo=None)
-        self._check_distance(local, now)
+        self._check_distance(local, bookable)
         instants = instants_of(local, self.zone)
         if not instants:
             raise Unbookable(
@@ -129,27 +169,34 @@ class Calendar:
                     reason="wrong_offset",
                     look_from=None,
                 )
-        return self._bookable(local, instants, length, now)
+        return self._bookable(local, instants, visit, bookable)
 
-    def with_busy(self, *spans: Span) -> Calendar:
+    def with_busy(self, *spans: Span) -> ProviderCalendar:
         """The same calendar where nothing can be booked in these spans either."""
-        return replace(self, busy=tuple(_without_overlaps((*self.busy, *spans))))
+        return replace(self, seats=tuple(tuple(without_overlaps((*seat, *spans))) for seat in self.seats))
 
-    def check_day(self, day: date, *, now: datetime) -> None:
-        """Raises `Unbookable` for a day that is over or beyond `HORIZON`."""
+    def free_seats(self, occupied: Span) -> Iterator[int]:
+        """The seats that are free all that time, by their number from 1."""
+        return (number for number, seat in enumerate(self.seats, 1) if _last_in(seat, occupied) is None)
+
+    def check_day(self, day: date, *, bookable: Bookable) -> None:
+        """Raises `Unbookable` for a day on which nothing can be booked yet, or not any more."""
+        now = bookable.now
         today = now.astimezone(self.zone).date()
         if day < today:
             raise Unbookable(
                 f"{day_name(day)} is in the past; today is {day_name(today)}.", reason="past", look_from=now
             )
-        if day > (now + HORIZON).astimezone(self.zone).date():
-            raise self._too_far(datetime.combine(day, time.min), now)
+        if day < bookable.since.astimezone(self.zone).date():
+            raise self._too_soon(bookable)
+        if day > bookable.until.astimezone(self.zone).date():
+            raise self._too_far(datetime.combine(day, time.min), bookable)
 
-    def _bookable(self, local: datetime, instants: tuple[datetime, ...], length: timedelta, now: datetime) -> datetime:
+    def _bookable(self, local: datetime, instants: tuple[datetime, ...], visit: Visit, bookable: Bookable) -> datetime:
         objections: list[Unbookable] = []
         for instant in instants:
             try:
-                self._check(instant, length, now)
+                self._check(instant, visit, bookable)
             except Unbookable as objection:
                 objections.append(objection)
         if len(objections) == len(instants):
@@ -164,29 +211,30 @@ class Calendar:
             )
         return instants[0]
 
-    def _check_distance(self, local: datetime, now: datetime) -> None:
-        here = now.astimezone(self.zone).replace(tzinfo=None)
+    def _check_distance(self, local: datetime, bookable: Bookable) -> None:
+        here = bookable.now.astimezone(self.zone).replace(tzinfo=None)
         # Compared roughly: so far off, a local time may have no instant.
         if local < here - timedelta(days=1):
-            raise self._past(local, now)
-        if local > here + HORIZON + timedelta(days=1):
-            raise self._too_far(local, now)
+            raise self._past(local, bookable.now)
+        if local > here + bookable.horizon + timedelta(days=1):
+            raise self._too_far(local, bookable)
 
-    def _check(self, start: datetime, length: timedelta, now: datetime) -> None:
+    def _check(self, start: datetime, visit: Visit, bookable: Bookable) -> None:
         local = start.astimezone(self.zone)
-        if start < now:
-            raise self._past(local, now)
-        if start >= now + HORIZON:
-            raise self._too_far(local, now)
+        if start < bookable.now:
+            raise self._past(local, bookable.now)
+        if start < bookable.since:
+            raise self._too_soon(bookable)
+        if start >= bookable.until:
+            raise self._too_far(local, bookable)
         openings = self._open_spans_reaching(local.date())
         if not openings:
             raise Unbookable(f"{self.provider} is closed on {day_name(local)}.", reason="closed", look_from=start)
-        span = Span(start=start, end=start + length)
-        if not any(opening.start <= span.start and span.end <= opening.end for opening in openings):
+        if not any(opening.start <= start and start + visit.length <= opening.end for opening in openings):
             hours = " and ".join(dict.fromkeys(map(self._hours, openings)))
             raise Unbookable(
                 f"{self.provider} works {hours} on {day_name(local)}; "
-                f"{length // _MINUTE} minutes from {local:%H:%M} are not within that.",
+                f"{visit.length // _MINUTE} minutes from {local:%H:%M} are not within that.",
                 reason="closed",
                 look_from=start,
             )
@@ -196,7 +244,7 @@ class Calendar:
                 reason="off_grid",
                 look_from=start,
             )
-        if self._taken(span):
+        if self._taken_until(visit.occupied(start)):
             raise self.taken(start)
 
     def taken(self, start: datetime) -> Unbookable:
@@ -208,17 +256,26 @@ class Calendar:
             f"{day_name(local)}, {local:%H:%M} is in the past; it is now {here}.", reason="past", look_from=now
         )
 
-    def _too_far(self, local: datetime, now: datetime) -> Unbookable:
-        last = day_name((now + HORIZON).astimezone(self.zone))
+    def _too_soon(self, bookable: Bookable) -> Unbookable:
+        first = spoken(bookable.since, self.zone)
+        return Unbookable(
+            f"That is too soon; the first time that can be booked now is {first}.",
+            reason="too_soon",
+            look_from=bookable.since,
+        )
+
+    def _too_far(self, local: datetime, bookable: Bookable) -> Unbookable:
+        last = day_name(bookable.until.astimezone(self.zone))
         return Unbookable(
             f"{day_name(local)} is too far ahead; the last day that can be booked is {last}.",
             reason="too_far",
             look_from=None,
         )
 
-    def _taken(self, span: Span) -> Span | None:
-        before = bisect_left(self.busy, span.end, key=_START) - 1
-        return self.busy[before] if before >= 0 and self.busy[before].overlaps(span) else None
+    def _taken_until(self, occupied: Span) -> datetime | None:
+        """Until when the last seat is taken that could be free for it first; None if one is free."""
+        last = [_last_in(seat, occupied) for seat in self.seats]
+        return None if None in last else min(span.end for span in last if span is not None)
 
     def _hours(self, opening: Span) -> str:
         closes = f"{opening.end.astimezone(self.zone):%H:%M}"
@@ -277,7 +334,13 @@ def _shown(local: datetime, zone: ZoneInfo) -> tuple[datetime, ...]:
     return instants
 
 
-def _without_overlaps(spans: Iterable[Span]) -> Iterator[Span]:
+def _last_in(seat: Sequence[Span], occupied: Span) -> Span | None:
+    """The last span that overlaps the other, of spans in order."""
+    before = bisect_left(seat, occupied.end, key=_START) - 1
+    return seat[before] if before >= 0 and seat[before].overlaps(occupied) else None
+
+
+def without_overlaps(spans: Iterable[Span]) -> Iterator[Span]:
     """The same time as spans in order, those that overlap joined."""
     joined: Span | None = None
     for span in sorted(spans, key=_START):

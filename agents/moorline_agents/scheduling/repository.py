@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from moorline_agents.errors import AgentError
-from moorline_agents.scheduling.calendar import Calendar, Opening, Span, iso, spoken
+from moorline_agents.scheduling.calendar import (
+    Opening,
+    ProviderCalendar,
+    Span,
+    Visit,
+    iso,
+    spoken,
+    without_overlaps,
+)
 from moorline_migrations.statements import load
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-    from datetime import datetime
+    from datetime import date, datetime
     from uuid import UUID
 
     from moorline_agents.tools import Connection, Row
@@ -30,19 +38,34 @@ class Provider:
     provider_id: int
     name: str
     zone: ZoneInfo
+    capacity: int = field(default=1, compare=False)
+    """How many visits they can have at the same time, if the catalogue was asked."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Service:
     service_id: int
     name: str
-    length: timedelta
+    visit: Visit
     providers: tuple[Provider, ...]
     """The providers who offer it, by name; never empty."""
 
     @property
     def minutes(self) -> int:
-        return self.length // timedelta(minutes=1)
+        return self.visit.length // timedelta(minutes=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class About:
+    """What the person said about an appointment."""
+
+    name: str | None = None
+    """Whom it is for."""
+    note: str | None = None
+
+    def shown(self) -> dict[str, object]:
+        """What there is of it, as the model is shown it."""
+        return {name: text for name, text in (("name", self.name), ("note", self.note)) if text}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,11 +78,17 @@ class Appointment:
     booked: bool
     """False once it is cancelled."""
     created_at: datetime
+    about: About
 
     @property
     def reference(self) -> str:
         """The short name that people use for it; unique enough among the appointments of one device."""
         return str(self.appointment_id)[:8]
+
+    @property
+    def day(self) -> date:
+        """The day on which it begins, in the provider's time zone."""
+        return self.span.start.astimezone(self.provider.zone).date()
 
     def shown(self) -> dict[str, object]:
         """The appointment as the model is shown it."""
@@ -72,11 +101,20 @@ class Appointment:
             "end": iso(self.span.end, zone),
             "when": spoken(self.span.start, zone),
             "time_zone": zone.key,
+            **self.about.shown(),
         }
 
     def __str__(self) -> str:
         when = spoken(self.span.start, self.provider.zone)
         return f"{self.service} with {self.provider.name} on {when} (reference {self.reference})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StaffAppointment:
+    """An appointment as the staff see it: whose it is, too."""
+
+    device_id: str
+    appointment: Appointment
 
 
 @dataclass(frozen=True)
@@ -97,7 +135,7 @@ class AppointmentRepository:
             Service(
                 service_id=service_id,
                 name=rows[0]["service"],
-                length=timedelta(minutes=rows[0]["minutes"]),
+                visit=Visit(*(timedelta(minutes=rows[0][n]) for n in ("minutes", "buffer_before", "buffer_after"))),
                 providers=tuple(map(_provider, rows)),
             )
             for service_id, rows in offers.items()
@@ -105,7 +143,7 @@ class AppointmentRepository:
 
     async def calendars(
         self, connection: Connection, providers: Iterable[Provider], *, since: datetime, until: datetime
-    ) -> dict[int, Calendar]:
+    ) -> dict[int, ProviderCalendar]:
         """The calendars by provider ID, complete for every local day between the two instants."""
         wanted = {provider.provider_id: provider for provider in providers}
         ids = list(wanted)
@@ -114,12 +152,12 @@ class AppointmentRepository:
         closures = await connection.fetch(self._sql("closures"), ids, (since - day).date(), (until + day).date())
         busy = await connection.fetch(self._sql("busy"), ids, since - day, until + day)
         return {
-            provider_id: Calendar(
+            provider_id: ProviderCalendar(
                 provider=provider.name,
                 zone=provider.zone,
                 openings=tuple(_opening(row) for row in _of(provider_id, hours)),
                 closures=frozenset(row["day"] for row in _of(provider_id, closures)),
-                busy=tuple(_span(row) for row in _of(provider_id, busy)),
+                seats=_seats(_of(provider_id, busy), provider.capacity),
             )
             for provider_id, provider in wanted.items()
         }
@@ -160,13 +198,17 @@ class AppointmentRepository:
         *,
         service: Service,
         provider: Provider,
-        span: Span,
+        start: datetime,
+        seat: int,
+        about: About,
         moved: Appointment | None,
     ) -> Appointment | None:
-        """Books, and returns the appointment; None if the provider or the device is busy then.
+        """Books a seat of the provider, and returns the appointment; None if the seat or the device is busy then.
 
         The appointment takes the place of `moved`, which was taken out before.
         """
+        span = Span(start=start, end=start + service.visit.length)
+        occupied = service.visit.occupied(start)
         row = await connection.fetchrow(
             self._sql("book"),
             device_id,
@@ -176,6 +218,11 @@ class AppointmentRepository:
             service.service_id,
             span.start,
             span.end,
+            occupied.start,
+            occupied.end,
+            seat,
+            about.name,
+            about.note,
         )
         if row is None:
             return None
@@ -187,7 +234,18 @@ class AppointmentRepository:
             span=span,
             booked=True,
             created_at=row["created_at"],
+            about=about,
         )
+
+    async def upcoming_number(self, connection: Connection, device_id: str, now: datetime) -> int:
+        """How many booked appointments of this device are to come."""
+        number: int = await connection.fetchval(self._sql("upcoming_number"), device_id, now)
+        return number
+
+    async def on(self, connection: Connection, since: datetime, until: datetime) -> list[StaffAppointment]:
+        """What everybody has booked that begins between the two instants, by time and provider."""
+        rows = await connection.fetch(self._sql("on"), since, until)
+        return [StaffAppointment(device_id=row["device_id"], appointment=_appointment(row)) for row in rows]
 
     async def cancel(self, connection: Connection, device_id: str, appointment_id: UUID) -> bool:
         """Cancels the appointment, and returns whether it was booked until now."""
@@ -214,7 +272,7 @@ def _provider(row: Row) -> Provider:
             f"The time zone {time_zone!r} of provider {name!r} is not known here: correct "
             "appointment_providers.time_zone, or install the tzdata package if this system has no time zones."
         ) from error
-    return Provider(provider_id=row["provider_id"], name=name, zone=zone)
+    return Provider(provider_id=row["provider_id"], name=name, zone=zone, capacity=row["capacity"])
 
 
 def _opening(row: Row) -> Opening:
@@ -223,6 +281,15 @@ def _opening(row: Row) -> Opening:
 
 def _span(row: Row) -> Span:
     return Span(start=row["starts"], end=row["ends"])
+
+
+def _seats(busy: Iterable[Row], capacity: int) -> tuple[tuple[Span, ...], ...]:
+    """When each seat is taken. A visit on a seat that there is no longer could be on any, so it takes them all."""
+    taken: list[list[Span]] = [[] for _ in range(capacity)]
+    for row in busy:
+        for seat in [taken[row["seat"] - 1]] if row["seat"] <= capacity else taken:
+            seat.append(_span(row))
+    return tuple(tuple(without_overlaps(seat)) for seat in taken)
 
 
 def _appointment(row: Row) -> Appointment:
@@ -234,4 +301,5 @@ def _appointment(row: Row) -> Appointment:
         span=_span(row),
         booked=row["status"] == "booked",
         created_at=row["created_at"],
+        about=About(name=row["name"], note=row["note"]),
     )

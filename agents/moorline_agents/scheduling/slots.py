@@ -8,7 +8,7 @@ from datetime import date, datetime, time, timedelta
 from itertools import groupby, islice
 from typing import TYPE_CHECKING
 
-from moorline_agents.scheduling.calendar import HORIZON, Calendar, first_instant, iso, spoken
+from moorline_agents.scheduling.calendar import Bookable, ProviderCalendar, Visit, first_instant, iso, spoken
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -51,48 +51,51 @@ class PartOfDay:
 
 
 def next_slots(
-    calendars: Sequence[Calendar],
+    calendars: Sequence[ProviderCalendar],
     *,
-    length: timedelta,
+    visit: Visit,
     since: datetime,
-    now: datetime,
+    bookable: Bookable,
     part: PartOfDay | None = None,
 ) -> list[Slot]:
-    """The next slots of `length` within `SEARCH` of `since`, `MOST` at most."""
-    bounds = max(since, now), min(since + SEARCH, now + HORIZON)
-    return _picked(calendars, [bounds] * len(calendars), length, part)
+    """The next slots for the visit within `SEARCH` of `since`, `MOST` at most."""
+    since = max(since, bookable.since)
+    bounds = since, min(since + SEARCH, bookable.until)
+    return _picked(calendars, [bounds] * len(calendars), visit, part)
 
 
 def slots_on(
-    calendars: Sequence[Calendar],
+    calendars: Sequence[ProviderCalendar],
     day: date,
     *,
-    length: timedelta,
-    now: datetime,
+    visit: Visit,
+    bookable: Bookable,
     part: PartOfDay | None = None,
 ) -> list[Slot]:
-    """The slots of `length` on `day`, `MOST` at most; each calendar counts the day in its own time zone."""
-    return _picked(calendars, [_hours_of(day, c.zone, now) for c in calendars], length, part)
+    """The slots for the visit on `day`, `MOST` at most; each calendar counts the day in its own time zone."""
+    return _picked(calendars, [_hours_of(day, c.zone, bookable) for c in calendars], visit, part)
 
 
-def _hours_of(day: date, zone: ZoneInfo, now: datetime) -> tuple[datetime, datetime]:
+def _hours_of(day: date, zone: ZoneInfo, bookable: Bookable) -> tuple[datetime, datetime]:
     midnight = datetime.combine(day, time.min)
     end = first_instant(midnight + timedelta(days=1), zone)
-    return max(now, first_instant(midnight, zone)), min(end, now + HORIZON)
+    return max(bookable.since, first_instant(midnight, zone)), min(end, bookable.until)
 
 
 def _picked(
-    calendars: Sequence[Calendar],
+    calendars: Sequence[ProviderCalendar],
     bounds: Iterable[tuple[datetime, datetime]],
-    length: timedelta,
+    visit: Visit,
     part: PartOfDay | None,
 ) -> list[Slot]:
-    free = (_free(c, length, *bound, part or PartOfDay()) for c, bound in zip(calendars, bounds, strict=True))
-    return list(islice(_apart(heapq.merge(*free, key=_start), length), MOST))
+    free = (_free(c, visit, *bound, part or PartOfDay()) for c, bound in zip(calendars, bounds, strict=True))
+    return list(islice(_apart(heapq.merge(*free, key=_start), visit.length), MOST))
 
 
-def _free(calendar: Calendar, length: timedelta, since: datetime, until: datetime, part: PartOfDay) -> Iterator[Slot]:
-    for start in calendar.free_starts(length=length, since=since, until=until):
+def _free(
+    calendar: ProviderCalendar, visit: Visit, since: datetime, until: datetime, part: PartOfDay
+) -> Iterator[Slot]:
+    for start in calendar.free_starts(visit=visit, since=since, until=until):
         if start.astimezone(calendar.zone).time() in part:
             yield Slot(start=start, zone=calendar.zone, providers=(calendar.provider,))
 

@@ -5,26 +5,20 @@ from datetime import date, datetime, time
 from typing import Any
 
 from moorline_agents.scheduling.arguments import Book, Cancel, FindSlots, ListAppointments, Move
-from moorline_agents.scheduling.booking import BookingRequest, BookingService
-from moorline_agents.scheduling.calendar import Calendar, Unbookable, day_name, first_instant, spoken
+from moorline_agents.scheduling.booking import BookingRequest, BookingService, Rules
+from moorline_agents.scheduling.calendar import Bookable, ProviderCalendar, Unbookable, day_name, first_instant, spoken
 from moorline_agents.scheduling.catalogue import named_service, offering
-from moorline_agents.scheduling.repository import AppointmentRepository, Service
+from moorline_agents.scheduling.repository import About, AppointmentRepository, Service
 from moorline_agents.scheduling.slots import SEARCH, PartOfDay, Slot, next_slots, slots_on
 from moorline_agents.tools import Connection, Tool, ToolContext, ToolRefused, tool
-from moorline_migrations.errors import ConfigurationError
-
-BOOKINGS_PER_DAY = 10
-"""How many appointments a device may make in 24 hours, where nothing else is said."""
 
 
-def scheduling_tools(*, schema: str = "public", bookings_per_day: int = BOOKINGS_PER_DAY) -> tuple[Tool, ...]:
+def scheduling_tools(*, schema: str = "public", rules: Rules = Rules()) -> tuple[Tool, ...]:  # noqa: B008 - frozen
     """find_slots, book, list_appointments, move and cancel, on the tables of `schema`.
 
-    Raises `ConfigurationError` if `schema` is not a valid name, or if `bookings_per_day` allows none.
+    Raises `ConfigurationError` if `schema` is not a valid name.
     """
-    if bookings_per_day < 1:
-        raise ConfigurationError(f"bookings_per_day is {bookings_per_day}: allow at least one booking a day.")
-    tools = _Tools(AppointmentRepository(schema), bookings_per_day)
+    tools = _Tools(AppointmentRepository(schema), rules)
     reads, changes = tool(idempotent=True), tool(effect="database", idempotent=True)
     return (
         reads(tools.find_slots),
@@ -38,9 +32,9 @@ def scheduling_tools(*, schema: str = "public", bookings_per_day: int = BOOKINGS
 class _Tools:
     """Their docstrings are what a model is told about them."""
 
-    def __init__(self, repository: AppointmentRepository, bookings_per_day: int) -> None:
+    def __init__(self, repository: AppointmentRepository, rules: Rules) -> None:
         self._repository = repository
-        self._bookings_per_day = bookings_per_day
+        self._rules = rules
 
     async def find_slots(self, arguments: FindSlots, context: ToolContext) -> dict[str, Any]:
         """Find free times for a service; offer only times that this returned. Without a service it lists what is
@@ -56,7 +50,7 @@ class _Tools:
         search = _Search(
             calendars=tuple(calendars.values()),
             service=service,
-            now=context.now,
+            bookable=self._rules.bookable(context.now),
             part=PartOfDay(after=arguments.after or time.min, before=arguments.before),
         )
         slots, note = search.anywhere() if arguments.day is None else search.around(arguments.day)
@@ -74,7 +68,8 @@ class _Tools:
         async with context.transaction() as connection:
             service = named_service(await self._repository.services(connection), arguments.service)
             providers = offering(service, arguments.provider)
-            request = BookingRequest(service=service, providers=providers, wanted=arguments.start)
+            about = About(name=arguments.name, note=arguments.note)
+            request = BookingRequest(service=service, providers=providers, wanted=arguments.start, about=about)
             bookings = self._service(connection, context)
             if appointment := await bookings.same(request):
                 return {"status": "already booked", "appointment": appointment.shown()}
@@ -100,7 +95,13 @@ class _Tools:
                 )
             service = named_service(await self._repository.services(connection), appointment.service)
             providers = offering(service, arguments.provider or appointment.provider.name)
-            request = BookingRequest(service=service, providers=providers, wanted=arguments.start, moved=appointment)
+            request = BookingRequest(
+                service=service,
+                providers=providers,
+                wanted=arguments.start,
+                about=appointment.about,
+                moved=appointment,
+            )
             if request.changes_nothing:
                 return {"status": "already at that time", "appointment": appointment.shown()}
             # Taken out first, then placed: two that swap times each find the other's time taken, and neither waits.
@@ -120,8 +121,8 @@ class _Tools:
             repository=self._repository,
             connection=connection,
             device_id=context.device_id,
-            now=context.now,
-            per_day=self._bookings_per_day,
+            bookable=self._rules.bookable(context.now),
+            limits=self._rules.limits,
         )
 
 
@@ -129,17 +130,17 @@ class _Tools:
 class _Search:
     """One search for free slots; returns them, with a note for the model if they are not what it asked for."""
 
-    calendars: tuple[Calendar, ...]
+    calendars: tuple[ProviderCalendar, ...]
     service: Service
-    now: datetime
+    bookable: Bookable
     part: PartOfDay
 
     def anywhere(self) -> tuple[list[Slot], str | None]:
-        return self._from(self.now)
+        return self._from(self.bookable.since)
 
     def around(self, day: date) -> tuple[list[Slot], str | None]:
         self._check(day)
-        slots = slots_on(self.calendars, day, length=self.service.length, now=self.now, part=self.part)
+        slots = slots_on(self.calendars, day, visit=self.service.visit, bookable=self.bookable, part=self.part)
         if slots:
             return slots, None
         midnight = datetime.combine(day, time.min)
@@ -151,14 +152,16 @@ class _Search:
         objections: list[Unbookable] = []
         for calendar in self.calendars:
             try:
-                calendar.check_day(day, now=self.now)
+                calendar.check_day(day, bookable=self.bookable)
             except Unbookable as objection:
                 objections.append(objection)
         if len(objections) == len(self.calendars):
             raise ToolRefused(str(objections[0]), code=objections[0].reason)
 
     def _from(self, since: datetime) -> tuple[list[Slot], str | None]:
-        slots = next_slots(self.calendars, length=self.service.length, since=since, now=self.now, part=self.part)
+        slots = next_slots(
+            self.calendars, visit=self.service.visit, since=since, bookable=self.bookable, part=self.part
+        )
         if slots:
             return slots, None
         return slots, (f"Nothing that fits is free in the {SEARCH.days} days from {day_name(since)}.")

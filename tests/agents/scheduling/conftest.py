@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 import pytest
 
-from moorline_agents.scheduling.tools import BOOKINGS_PER_DAY, scheduling_tools
+from moorline_agents.scheduling.booking import Rules
+from moorline_agents.scheduling.tools import scheduling_tools
 from moorline_agents.tools import Connection, ToolContext, ToolRefused
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 
 TEN = "2026-06-01T10:00"
+RULES = Rules()
 
 
 def starts(answer: dict[str, Any]) -> list[str]:
@@ -31,10 +33,10 @@ def starts(answer: dict[str, Any]) -> list[str]:
 class Business:
     """Its time is Monday 1 June 2026, 8:00 in Berlin, unless a test sets another."""
 
-    def __init__(self, pool: Pool, *, schema: str = "public", bookings_per_day: int = BOOKINGS_PER_DAY) -> None:
+    def __init__(self, pool: Pool, *, schema: str = "public", rules: Rules = RULES) -> None:
         self.pool = pool
         self.now = datetime.fromisoformat("2026-06-01T08:00+02:00")
-        tools = scheduling_tools(schema=schema, bookings_per_day=bookings_per_day)
+        tools = scheduling_tools(schema=schema, rules=rules)
         self.tools = {tool.name: tool for tool in tools}
 
     async def offers(self, service: str, minutes: int, *providers: str) -> None:

@@ -10,10 +10,12 @@ import pytest
 from moorline_agents.scheduling.calendar import (
     GRID,
     HORIZON,
-    Calendar,
+    Bookable,
     Opening,
+    ProviderCalendar,
     Span,
     Unbookable,
+    Visit,
     first_instant,
     instants_of,
     iso,
@@ -25,7 +27,9 @@ from moorline_agents.scheduling.calendar import (
 BERLIN = ZoneInfo("Europe/Berlin")
 NEW_YORK = ZoneInfo("America/New_York")
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
+SOON = Bookable(now=NOW)
 HALF_HOUR = timedelta(minutes=30)
+SHORT = Visit(HALF_HOUR)
 MINUTE = timedelta(minutes=1)
 
 FORWARD = [
@@ -43,10 +47,10 @@ def calendar(
     *openings: tuple[int, int],
     closures: frozenset[date] = frozenset(),
     busy: tuple[Span, ...] = (),
-) -> Calendar:
+) -> ProviderCalendar:
     """Ana's calendar, with the same hours on every day; by default she never sleeps."""
     hours = openings or ((0, 24),)
-    return Calendar(
+    return ProviderCalendar(
         provider="Ana",
         zone=zone,
         openings=tuple(
@@ -55,7 +59,7 @@ def calendar(
             for opens, closes in hours
         ),
         closures=closures,
-        busy=busy,
+        seats=(busy,),
     )
 
 
@@ -63,14 +67,16 @@ def at(day: date, hour: int, minute: int = 0) -> datetime:
     return datetime(day.year, day.month, day.day, hour, minute)
 
 
-def starts_on(ana: Calendar, day: date, length: timedelta = GRID, now: datetime = NOW) -> list[datetime]:
+def starts_on(ana: ProviderCalendar, day: date, length: timedelta = GRID, now: datetime = NOW) -> list[datetime]:
     since, until = (first_instant(at(d, 0), ana.zone) for d in (day, day + timedelta(days=1)))
-    return list(ana.free_starts(length=length, since=max(since, now), until=until))
+    return list(ana.free_starts(visit=Visit(length), since=max(since, now), until=until))
 
 
-def objection(ana: Calendar, wanted: datetime, length: timedelta = HALF_HOUR, now: datetime = NOW) -> Unbookable:
+def objection(
+    ana: ProviderCalendar, wanted: datetime, length: timedelta = HALF_HOUR, now: datetime = NOW
+) -> Unbookable:
     with pytest.raises(Unbookable) as raised:
-        ana.start_of(wanted, length=length, now=now)
+        ana.start_of(wanted, visit=Visit(length), bookable=Bookable(now=now))
     return raised.value
 
 
@@ -109,7 +115,7 @@ def test_a_skipped_local_time_is_refused_and_the_search_goes_on_after_the_gap(zo
         assert f"does not exist in {zone.key}" in str(refused)
         assert refused.look_from is not None
         assert refused.look_from == instants_of(at(day, 3), zone)[0]
-    assert calendar(zone).start_of(at(day, 3), length=HALF_HOUR, now=NOW) == instants_of(at(day, 3), zone)[0]
+    assert calendar(zone).start_of(at(day, 3), visit=SHORT, bookable=SOON) == instants_of(at(day, 3), zone)[0]
 
 
 @pytest.mark.parametrize("offset", ["+01:00", "+02:00"])
@@ -140,7 +146,7 @@ def test_a_repeated_local_time_is_asked_back_with_both_offsets(zone: ZoneInfo, d
 def test_a_repeated_local_time_with_its_offset_is_that_very_time(zone: ZoneInfo, day: date, hour: int) -> None:
     for instant in instants_of(at(day, hour, 30), zone):
         wanted = datetime.fromisoformat(iso(instant, zone))
-        assert calendar(zone).start_of(wanted, length=HALF_HOUR, now=NOW) == instant
+        assert calendar(zone).start_of(wanted, visit=SHORT, bookable=SOON) == instant
 
 
 @pytest.mark.parametrize(("zone", "day", "hour"), BACK)
@@ -171,9 +177,11 @@ def test_an_appointment_over_the_change_of_clocks_keeps_its_length() -> None:
     ana = calendar(BERLIN, (0, 4))
     spring, autumn = date(2026, 3, 29), date(2026, 10, 25)
     two_hours = timedelta(hours=2)
-    assert ana.start_of(at(spring, 1), length=two_hours, now=NOW) + two_hours == first_instant(at(spring, 4), BERLIN)
+    assert ana.start_of(at(spring, 1), visit=Visit(two_hours), bookable=SOON) + two_hours == first_instant(
+        at(spring, 4), BERLIN
+    )
     assert "are not within that" in str(objection(ana, at(spring, 1, 15), two_hours))
-    assert ana.start_of(at(autumn, 1), length=timedelta(hours=4), now=NOW)
+    assert ana.start_of(at(autumn, 1), visit=Visit(timedelta(hours=4)), bookable=SOON)
 
 
 @pytest.mark.parametrize(
@@ -189,7 +197,7 @@ def test_hours_that_begin_or_end_where_clocks_are_changed(
     day: date, hours: tuple[int, int], expected: tuple[str, str, int]
 ) -> None:
     opening = Opening(weekday=7, opens=hours[0], closes=hours[1])
-    ana = Calendar(provider="Ana", zone=BERLIN, openings=(opening,), closures=frozenset(), busy=())
+    ana = ProviderCalendar(provider="Ana", zone=BERLIN, openings=(opening,), closures=frozenset(), seats=((),))
     starts = [f"{start.astimezone(BERLIN):%H:%M%z}" for start in starts_on(ana, day)]
     assert (starts[0], starts[-1], len(starts)) == expected
 
@@ -210,7 +218,7 @@ def test_the_past_is_refused_and_the_search_begins_now() -> None:
         refused = objection(calendar(), wanted, now=now)
         assert "is in the past; it is now Monday 1 June 2026, 12:07" in str(refused)
         assert refused.look_from == now
-    assert calendar().start_of(at(date(2026, 6, 1), 12, 15), length=HALF_HOUR, now=now)
+    assert calendar().start_of(at(date(2026, 6, 1), 12, 15), visit=SHORT, bookable=Bookable(now=now))
 
 
 def test_what_is_too_far_ahead_is_refused() -> None:
@@ -218,7 +226,7 @@ def test_what_is_too_far_ahead_is_refused() -> None:
         refused = objection(calendar(), wanted)
         assert "is too far ahead; the last day that can be booked is Friday 1 January 2027" in str(refused)
     last = at(date(2027, 1, 1), 0, 45)  # a year after now is 1:00 in Berlin
-    assert calendar().start_of(last, length=HALF_HOUR, now=NOW)
+    assert calendar().start_of(last, visit=SHORT, bookable=SOON)
     assert "is too far ahead" in str(objection(calendar(), last + GRID))
 
 
@@ -232,12 +240,12 @@ def test_the_ends_of_time_are_refused_too(year: str, offset: str) -> None:
 
 def test_closed_days_are_refused() -> None:
     christmas = date(2026, 12, 25)
-    weekdays = Calendar(
+    weekdays = ProviderCalendar(
         provider="Ana",
         zone=BERLIN,
         openings=(Opening(weekday=1, opens=540, closes=1020),),
         closures=frozenset(),
-        busy=(),
+        seats=((),),
     )
     assert "Ana is closed on Sunday 7 June 2026." in str(objection(weekdays, at(date(2026, 6, 7), 10)))
     refused = objection(calendar(closures=frozenset({christmas})), at(christmas, 10))
@@ -255,7 +263,7 @@ def test_outside_the_hours_is_refused_and_says_them(hour: int, minute: int) -> N
 @pytest.mark.parametrize(("hour", "minute"), [(9, 0), (11, 30), (13, 0), (17, 30)])
 def test_the_edges_of_the_hours_can_be_booked(hour: int, minute: int) -> None:
     ana = calendar(BERLIN, (9, 12), (13, 18))
-    assert ana.start_of(at(date(2026, 6, 1), hour, minute), length=HALF_HOUR, now=NOW)
+    assert ana.start_of(at(date(2026, 6, 1), hour, minute), visit=SHORT, bookable=SOON)
 
 
 def test_a_start_off_the_grid_is_refused() -> None:
@@ -263,12 +271,12 @@ def test_a_start_off_the_grid_is_refused() -> None:
 
 
 def test_hours_that_begin_off_the_grid_are_used_from_the_next_point_of_it() -> None:
-    ana = Calendar(
+    ana = ProviderCalendar(
         provider="Ana",
         zone=BERLIN,
         openings=(Opening(weekday=1, opens=9 * 60 + 10, closes=10 * 60 + 5),),
         closures=frozenset(),
-        busy=(),
+        seats=((),),
     )
     starts = starts_on(ana, date(2026, 6, 1))
     assert [f"{start.astimezone(BERLIN):%H:%M}" for start in starts] == ["09:15", "09:30", "09:45"]
@@ -277,8 +285,8 @@ def test_hours_that_begin_off_the_grid_are_used_from_the_next_point_of_it() -> N
 def test_what_touches_another_appointment_is_free_and_what_overlaps_it_is_not() -> None:
     ten = first_instant(at(date(2026, 6, 1), 10), BERLIN)
     ana = calendar(busy=(Span(start=ten, end=ten + HALF_HOUR),))
-    assert ana.start_of(at(date(2026, 6, 1), 9, 30), length=HALF_HOUR, now=NOW)
-    assert ana.start_of(at(date(2026, 6, 1), 10, 30), length=HALF_HOUR, now=NOW)
+    assert ana.start_of(at(date(2026, 6, 1), 9, 30), visit=SHORT, bookable=SOON)
+    assert ana.start_of(at(date(2026, 6, 1), 10, 30), visit=SHORT, bookable=SOON)
     for minute in (45, 60, 75):
         refused = objection(ana, at(date(2026, 6, 1), 9) + minute * MINUTE)
         assert "with Ana is taken" in str(refused)
@@ -303,7 +311,7 @@ def test_exactly_the_free_starts_can_be_booked(seed: int) -> None:
     since = first_instant(at(first, 0), zone)
     length = GRID * rng.randint(1, 8)
     edges = sorted(since + timedelta(minutes=5 * n) for n in rng.sample(range(3 * 288), 2 * rng.randrange(20)))
-    ana = Calendar(
+    ana = ProviderCalendar(
         provider="Ana",
         zone=zone,
         openings=tuple(
@@ -311,17 +319,17 @@ def test_exactly_the_free_starts_can_be_booked(seed: int) -> None:
             for opens in (rng.randrange(24 * 60) for _ in range(12))
         ),
         closures=frozenset({first + timedelta(days=rng.randrange(9))}),
-        busy=tuple(Span(start=start, end=end) for start, end in zip(edges[::2], edges[1::2], strict=True)),
+        seats=(tuple(Span(start=start, end=end) for start, end in zip(edges[::2], edges[1::2], strict=True)),),
     )
     now = since + timedelta(minutes=rng.randrange(600))
     until = since + timedelta(days=3)
-    free = set(ana.free_starts(length=length, since=now, until=until))
+    free = set(ana.free_starts(visit=Visit(length), since=now, until=until))
     instant = since
     while instant < until:
         wanted = datetime.fromisoformat(iso(instant, zone))
         if instant in free:
-            assert ana.start_of(wanted, length=length, now=now) == instant
-            assert not any(span.overlaps(Span(start=instant, end=instant + length)) for span in ana.busy)
+            assert ana.start_of(wanted, visit=Visit(length), bookable=Bookable(now=now)) == instant
+            assert not any(span.overlaps(Span(start=instant, end=instant + length)) for span in ana.seats[0])
         else:
             objection(ana, wanted, length, now)
         instant += timedelta(minutes=5)
@@ -330,26 +338,26 @@ def test_exactly_the_free_starts_can_be_booked(seed: int) -> None:
 def test_a_day_is_checked_where_the_provider_is() -> None:
     now = datetime(2026, 6, 1, 23, 0, tzinfo=UTC)  # the second of June in Berlin
     with pytest.raises(Unbookable, match="today is Tuesday 2 June 2026"):
-        calendar(BERLIN).check_day(date(2026, 6, 1), now=now)
-    calendar(NEW_YORK).check_day(date(2026, 6, 1), now=now)
-    calendar(BERLIN).check_day((now + HORIZON).date(), now=now)
+        calendar(BERLIN).check_day(date(2026, 6, 1), bookable=Bookable(now=now))
+    calendar(NEW_YORK).check_day(date(2026, 6, 1), bookable=Bookable(now=now))
+    calendar(BERLIN).check_day((now + HORIZON).date(), bookable=Bookable(now=now))
     for day in ((now + HORIZON).date() + timedelta(days=2), date.max):
         with pytest.raises(Unbookable, match="too far ahead"):
-            calendar(BERLIN).check_day(day, now=now)
+            calendar(BERLIN).check_day(day, bookable=Bookable(now=now))
 
 
 NIGHT = Opening(weekday=5, opens=22 * 60, closes=28 * 60)  # Friday 22:00 to Saturday 4:00
 
 
-def by_night(*openings: Opening, closures: frozenset[date] = frozenset()) -> Calendar:
-    return Calendar(provider="Ana", zone=BERLIN, openings=openings or (NIGHT,), closures=closures, busy=())
+def by_night(*openings: Opening, closures: frozenset[date] = frozenset()) -> ProviderCalendar:
+    return ProviderCalendar(provider="Ana", zone=BERLIN, openings=openings or (NIGHT,), closures=closures, seats=((),))
 
 
 def test_hours_past_midnight_belong_to_the_day_on_which_they_begin() -> None:
     friday = date(2026, 6, 5)
     ana = by_night()
     for day, hour in ((friday, 22), (friday, 23), (date(2026, 6, 6), 0), (date(2026, 6, 6), 3)):
-        assert ana.start_of(at(day, hour, 30), length=HALF_HOUR, now=NOW)
+        assert ana.start_of(at(day, hour, 30), visit=SHORT, bookable=SOON)
     assert [f"{start.astimezone(BERLIN):%H:%M}" for start in starts_on(ana, friday, HALF_HOUR)][-1] == "23:45"
     assert [f"{start.astimezone(BERLIN):%H:%M}" for start in starts_on(ana, date(2026, 6, 6), HALF_HOUR)][-1] == "03:30"
     over = objection(ana, at(date(2026, 6, 6), 3, 45))
@@ -367,7 +375,7 @@ def test_a_closed_day_closes_the_night_that_begins_on_it_and_not_the_one_that_en
 def test_a_night_in_which_the_clocks_change_is_an_hour_shorter_or_longer(day: date, hours: int) -> None:
     night = Opening(weekday=6, opens=22 * 60, closes=28 * 60)
     since = first_instant(at(day, 12), BERLIN)
-    starts = list(by_night(night).free_starts(length=GRID, since=since, until=since + timedelta(days=1)))
+    starts = list(by_night(night).free_starts(visit=Visit(GRID), since=since, until=since + timedelta(days=1)))
     assert len(starts) == hours * 4
 
 
@@ -380,7 +388,7 @@ def test_hours_that_overlap_offer_each_start_once_and_in_order() -> None:
 
 def test_now_may_be_in_any_zone() -> None:
     since = datetime(2026, 10, 25, 1, 50, tzinfo=BERLIN)
-    starts = list(calendar().free_starts(length=GRID, since=since, until=since + timedelta(hours=3)))
+    starts = list(calendar().free_starts(visit=Visit(GRID), since=since, until=since + timedelta(hours=3)))
     assert starts == [first_instant(at(date(2026, 10, 25), 2), BERLIN) + number * GRID for number in range(len(starts))]
 
 

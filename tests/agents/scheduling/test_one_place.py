@@ -14,6 +14,7 @@ from moorline import Settings
 from moorline.defaults import shipped_agents
 from moorline_agents.agent import Agent
 from moorline_agents.scheduling.agent import scheduling
+from moorline_agents.scheduling.booking import Limits, Rules
 from moorline_agents.tools import Connection, ToolContext, ToolRefused
 from moorline_migrations.errors import ConfigurationError
 from tests.agents.scheduling.conftest import TEN, Business, starts
@@ -100,7 +101,7 @@ async def test_the_database_alone_keeps_a_person_in_one_place(salon: Business) -
 
 
 async def test_a_device_makes_so_many_appointments_in_a_day_and_no_more(salon: Business) -> None:
-    small = Business(salon.pool, bookings_per_day=3)
+    small = Business(salon.pool, rules=Rules(limits=Limits(per_day=3)))
     days = [f"2026-06-{day:02}T10:00" for day in (1, 2, 3, 4)]
     first, *_ = [(await small.call("d", "book", service="Haircut", start=day))["appointment"] for day in days[:3]]
     refused = await small.refused("d", "book", service="Haircut", start=days[3])
@@ -140,8 +141,8 @@ async def test_a_hundred_calls_of_a_hijacked_model_book_what_one_person_may(salo
 
 
 def test_a_business_where_nobody_may_book_is_refused_when_it_is_made() -> None:
-    with pytest.raises(ConfigurationError, match="at least one booking a day"):
-        scheduling(bookings_per_day=0)
+    with pytest.raises(ConfigurationError, match="per_day is 0"):
+        scheduling(limits=Limits(per_day=0))
 
 
 async def test_the_agent_that_ships_follows_the_setting(salon: Business) -> None:

@@ -7,8 +7,10 @@
 --   appointment_hours         opening hours: one row for each span of a weekday, in the provider's wall-clock time. An
 --                             appointment lies within one of them
 --   appointment_closures      the days a provider is closed: hours that begin on them do not count
---   appointments              what is booked, by device. Two bookings of one provider cannot overlap, nor can two of one
---                             device. The device ID is empty if the device was erased before the appointment took place
+--   appointments              what is booked, by device. A provider has as many seats as their capacity, and an
+--                             appointment has one of them for the time that it occupies: its own (during), and the
+--                             buffers of its service. Two on one seat cannot overlap, nor can two of one device. The
+--                             device ID is empty if the device was erased before the appointment took place
 --
 -- scheduling_erase and scheduling_export are registered in moorline_schema: every erasure calls the first, every export
 -- the second.
@@ -16,13 +18,17 @@
 CREATE TABLE @schema.appointment_services (
     service_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     name       text NOT NULL UNIQUE,
-    minutes    integer NOT NULL CHECK (minutes > 0)
+    minutes    integer NOT NULL CHECK (minutes > 0),
+    -- Minutes around a visit in which its provider's seat is taken, too.
+    buffer_before integer NOT NULL DEFAULT 0 CHECK (buffer_before >= 0),
+    buffer_after  integer NOT NULL DEFAULT 0 CHECK (buffer_after >= 0)
 );
 
 CREATE TABLE @schema.appointment_providers (
     provider_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     name        text NOT NULL UNIQUE,
-    time_zone   text NOT NULL
+    time_zone   text NOT NULL,
+    capacity    integer NOT NULL DEFAULT 1 CHECK (capacity > 0)
 );
 
 CREATE TABLE @schema.appointment_offers (
@@ -58,11 +64,17 @@ CREATE TABLE @schema.appointments (
     during         tstzrange NOT NULL CHECK (NOT pg_catalog.isempty(during)),
     status         text NOT NULL DEFAULT 'booked' CHECK (status IN ('booked', 'cancelled')),
     created_at     timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    -- Null: no more than its time.
+    occupies       tstzrange CHECK (occupies OPERATOR(pg_catalog.@>) during),
+    seat           integer NOT NULL DEFAULT 1 CHECK (seat > 0),
+    name           text,
+    note           text,
     PRIMARY KEY (device_id, appointment_id),
     CONSTRAINT appointments_one_at_a_time
         EXCLUDE USING gist (
             pg_catalog.int8range(provider_id, provider_id, '[]') WITH OPERATOR(pg_catalog.&&),
-            during WITH OPERATOR(pg_catalog.&&))
+            pg_catalog.int4range(seat, seat, '[]') WITH OPERATOR(pg_catalog.&&),
+            (coalesce(occupies, during)) WITH OPERATOR(pg_catalog.&&))
         WHERE (status = 'booked'),
     CONSTRAINT appointments_one_place_at_a_time
         EXCLUDE USING gist (
@@ -73,6 +85,9 @@ CREATE TABLE @schema.appointments (
             during WITH OPERATOR(pg_catalog.&&))
         WHERE (status = 'booked')
 );
+
+-- For the staff, who ask what there is on a day.
+CREATE INDEX appointments_starts ON @schema.appointments (pg_catalog.lower(during));
 
 -- Erase: leaves no trace of the device. Past appointments are deleted; those to come are cancelled and get the empty
 -- device ID, so that the time is free again and the staff see the cancellation. An import may have brought back one that
@@ -87,7 +102,8 @@ BEGIN
     DELETE FROM @schema.appointments n
         WHERE n.device_id = '' AND EXISTS (
             SELECT 1 FROM @schema.appointments a WHERE a.device_id = device AND a.appointment_id = n.appointment_id);
-    UPDATE @schema.appointments a SET device_id = '', status = 'cancelled' WHERE a.device_id = device;
+    UPDATE @schema.appointments a SET device_id = '', status = 'cancelled', name = NULL, note = NULL
+        WHERE a.device_id = device;
 END
 $$;
 
@@ -105,6 +121,8 @@ BEGIN
                 'starts', pg_catalog.lower(a.during),
                 'ends', pg_catalog.upper(a.during),
                 'status', a.status,
+                'name', a.name,
+                'note', a.note,
                 'created_at', a.created_at
             ) ORDER BY pg_catalog.lower(a.during), a.appointment_id), '[]'::jsonb)
         FROM @schema.appointments a
