@@ -22,6 +22,7 @@ PINNED = {
     "scheduling/0001_appointments.sql": "12a48e5184aee44c1511be5a2ba2f40e88820c6c179bcb3d3633a9ce90daf76c",
     "scheduling/0002_places_and_nights.sql": "1c462b508c3a427f40b9c6e1614b2d3e66f335809b5a00ba1385214c72171c29",
     "scheduling/0003_erased_again.sql": "3b9d04c47152b30162fc56b26cb04e48870a73865e8e24d0342f706654384818",
+    "scheduling/0004_businesses.sql": "6a8bc58168fff2b6f24e611723a30f6d05ff1745e92cf7ce2dc741ce66032a4e",
 }
 """The SHA-256 of each numbered file, by the names of its component and the file."""
 
