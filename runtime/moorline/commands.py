@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from moorline.app_option import App, app_named, settings_and_components, settings_of
+from moorline.catalogue_commands import app as catalogue
 from moorline.doctor.commands import app as doctor
 from moorline.errors import ConfigurationError, InvalidDeviceID, InvalidMessage
 from moorline.moving.commands import app as moving
@@ -40,6 +41,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+app.add_typer(catalogue)
 app.add_typer(doctor)
 app.add_typer(moving)
 app.add_typer(people)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def named_service(services: Sequence[Service], name: str) -> Service:
     """The service of this name, whatever its case and spacing."""
-    found = next((service for service in services if _key(service.name) == _key(name)), None)
+    found = next((service for service in services if folded(service.name) == folded(name)), None)
     if found is None and services:
         raise ToolRefused(f"There is no service {name!r}.", code="unknown_service", services=_names(services))
     if found is None:
@@ -26,7 +26,7 @@ def offering(service: Service, provider: str | None) -> tuple[Provider, ...]:
     """The providers who offer the service: all of them, or the one with this name."""
     if provider is None:
         return service.providers
-    found = tuple(p for p in service.providers if _key(p.name) == _key(provider))
+    found = tuple(p for p in service.providers if folded(p.name) == folded(provider))
     if not found:
         raise ToolRefused(
             f"Nobody called {provider!r} offers {service.name}.",
@@ -37,7 +37,8 @@ def offering(service: Service, provider: str | None) -> tuple[Provider, ...]:
     return found
 
 
-def _key(name: str) -> str:
+def folded(name: str) -> str:
+    """A name as people compare it."""
     return " ".join(name.casefold().split())
 
 

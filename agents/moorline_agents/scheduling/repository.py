@@ -155,7 +155,7 @@ class AppointmentRepository:
             provider_id: ProviderCalendar(
                 provider=provider.name,
                 zone=provider.zone,
-                openings=tuple(_opening(row) for row in _of(provider_id, hours)),
+                openings=tuple(opening(row) for row in _of(provider_id, hours)),
                 closures=frozenset(row["day"] for row in _of(provider_id, closures)),
                 seats=_seats(_of(provider_id, busy), provider.capacity),
             )
@@ -275,7 +275,7 @@ def _provider(row: Row) -> Provider:
     return Provider(provider_id=row["provider_id"], name=name, zone=zone, capacity=row["capacity"])
 
 
-def _opening(row: Row) -> Opening:
+def opening(row: Row) -> Opening:
     return Opening(weekday=row["weekday"], opens=row["opens"], closes=row["closes"])
 
 

@@ -83,11 +83,8 @@ async def test_an_export_has_all_appointments_of_the_device_by_time(booked: Busi
         ("cancelled", "Haircut", "Ana", "Europe/Berlin"),
     ]
     assert [one["starts"] for one in exported] == sorted(one["starts"] for one in exported)
-    assert {frozenset(one) for one in exported} == {
-        frozenset(
-            ["appointment_id", "created_at", "ends", "name", "note", "provider", "service", "starts", "status", "time_zone"],
-        )
-    }
+    names = "appointment_id created_at ends name note provider service starts status time_zone"
+    assert {" ".join(sorted(one)) for one in exported} == {names}
     assert json.loads(await booked.pool.fetchval("SELECT scheduling_export('d9')")) == []
 
 
