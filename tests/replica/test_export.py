@@ -29,7 +29,8 @@ INSERT INTO conversation_turns (device_id, turn_no, claim_id, fence, reply, stat
 """
 
 EXPORTING = """
-SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state = 'idle in transaction'
+SELECT count(*) FROM pg_stat_activity
+WHERE datname = current_database() AND xact_start IS NOT NULL AND pid <> pg_backend_pid()
 """
 END = EXPORTING.replace("count(*)", "pg_terminate_backend(pid)")
 
