@@ -7,12 +7,14 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from moorline_agents.files import with_files
 from moorline_agents.journal import Admit
 from moorline_agents.messages import Message, ModelAnswer, Usage
 from moorline_agents.model import Model, ToolChoice, model_name, model_provider
 from moorline_agents.model_errors import ModelError
 from moorline_agents.model_options import ModelOptions
 from moorline_agents.run import RunContext
+from moorline_agents.shown_files import with_shown
 from moorline_agents.telling import OnText
 from moorline_agents.tools import Tool, ToolContext
 
@@ -83,7 +85,11 @@ class _Attempt:
                 context.telling.asking(self._name, shown=shown) as on_text,
             ):
                 async with context.stop.ends():
-                    answer = await self._model.complete(messages, on_text=self._noticed(on_text), **asked)
+                    options = {**asked, "on_text": self._noticed(on_text)}
+                    if with_files(messages):
+                        answer = await with_shown(self._model, messages, context.read_files, **options)
+                    else:
+                        answer = await self._model.complete(messages, **options)
                 message = answer.message if tracing.content else None
                 span.answered(answer.usage, finish_reason=answer.finish_reason, message=message)
         except ModelError as error:

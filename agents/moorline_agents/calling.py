@@ -12,6 +12,8 @@ from moorline_agents import control
 from moorline_agents.asking import perform
 from moorline_agents.calls import check_made
 from moorline_agents.checks import Check, CheckFailed, Pass, Refuse, Replace, check_name, verdict_of
+from moorline_agents.files import received
+from moorline_agents.history import last_files
 from moorline_agents.messages import Message, ToolCall
 from moorline_agents.run import AgentInfo, RunContext
 from moorline_agents.tools import Tool, ToolContext, ToolRefused
@@ -57,7 +59,9 @@ class Calling:
             return self._hand_over(arguments, history)
         if name == control.END_SESSION and self._keeps_session:
             return {"ended": True}
-        tool, tools = self._tool(name), replace(context.tools, agent=self._name)
+        tool = self._tool(name)
+        files = received(last_files(history), context.read_files) or context.tools.files
+        tools = replace(context.tools, agent=self._name, files=files)
         admit = None
         if tool.check is not None:
             admit = partial(self._admitted, tool, tool.check, context, tools)

@@ -191,7 +191,7 @@ class Dialect:
                 if call_id in known:
                     written["tool_call_id"] = known[call_id]
             if written.get("content"):
-                written["content"] = whole_text(written["content"])
+                written["content"] = _whole(written["content"])
             wired.append(written)
         if self.one_call:
             wired = list(_one_by_one(wired, self.no_content[0]))
@@ -276,10 +276,27 @@ def _without_system(messages: Sequence[_Wired]) -> list[_Wired]:
     wired: list[_Wired] = [{"role": "user", "content": "\n\n".join(told)}] if told else []
     for message in rest:
         if wired and message["role"] == wired[-1]["role"] == "user":
-            wired[-1] = {**message, "content": f"{wired[-1]['content']}\n\n{message['content']}"}
+            wired[-1] = {**message, "content": _joined(wired[-1]["content"], message["content"])}
         else:
             wired.append(message)
     return wired
+
+
+def _whole(content: str | Sequence[Mapping[str, Any]]) -> str | list[Mapping[str, Any]]:
+    """What is said, a text or parts, in whole characters."""
+    if isinstance(content, str):
+        return whole_text(content)
+    return [{**part, "text": whole_text(part["text"])} if "text" in part else part for part in content]
+
+
+def _joined(one: Any, other: Any) -> Any:
+    if isinstance(one, str) and isinstance(other, str):
+        return f"{one}\n\n{other}"
+    return [*_parts(one), *_parts(other)]
+
+
+def _parts(content: Any) -> list[Mapping[str, Any]]:
+    return [{"type": "text", "text": content}] if isinstance(content, str) else list(content)
 
 
 def _turn(messages: Sequence[Mapping[str, Any]]) -> int:

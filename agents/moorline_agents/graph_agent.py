@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -14,6 +13,7 @@ from langgraph.types import Command, Overwrite
 
 from moorline_agents import control
 from moorline_agents.briefing import BRIEFING_ID, block, of_hand_over
+from moorline_agents.graph_files import asked
 from moorline_agents.graph_listener import Listener
 from moorline_agents.graph_part import Part
 from moorline_agents.graph_run import GraphRun
@@ -31,8 +31,9 @@ class GraphAgent:
     """A compiled LangGraph graph whose state has LangChain `messages`, as an agent of a manager.
 
     The person's message is appended to its `messages`, and the last of these is its answer; text is shown while the
-    graph's models write it. What an agent says of its hand-over stands before the person's message, in a message of its
-    own that begins with `<briefing>`. The graph's state is kept under its own name, with the types that its schemas
+    graph's models write it. Files that came with the message are LangChain's content blocks of it while the graph runs,
+    and words in what is stored. What an agent says of its hand-over stands before the person's message, in a message of
+    its own that begins with `<briefing>`. The graph's state is kept under its own name, with the types that its schemas
     name; a checkpointer that it was compiled with is not used. With `context_schema=RunContext` it finds one in
     LangGraph's runtime context. LangGraph's store (`runtime.store`) is the one that it was compiled with; otherwise it
     is the agent's memory of the person, like `ToolContext.memory`.
@@ -94,8 +95,9 @@ class GraphAgent:
             anew = begun is not None and self.name not in begun
             handed, context.progress.handed_over = context.progress.handed_over, None
             told = _briefing(of_hand_over(handed))
-            said = [*told, *(("user", text) for text in texts)]
-            outcome = await run.outcome({"messages": _anew(told, texts) if anew else said})
+            said = [*told, *await asked(texts, context.read_files)]
+            # In place of all others: the first ones since the person started over.
+            outcome = await run.outcome({"messages": Overwrite(said) if anew else said})
             update: dict[str, Any] = {"begun": [*(begun or ()), self.name]} if anew else {}
             if outcome.handoff and not texts:
                 # A run that continues after an interrupt does not get the person's texts in its input.
@@ -109,8 +111,3 @@ class GraphAgent:
 def _briefing(told: str) -> list[HumanMessage]:
     """A message of its own, so that the person's stays as it was written: graphs may read it."""
     return [HumanMessage(block(told), id=f"{BRIEFING_ID}{uuid4()}")] if told else []
-
-
-def _anew(told: Sequence[HumanMessage], texts: Sequence[str]) -> Overwrite:
-    """The person's messages in place of all others: the first ones since the person started over."""
-    return Overwrite([*told, *(HumanMessage(text, id=str(uuid4())) for text in texts)])

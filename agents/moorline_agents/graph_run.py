@@ -12,6 +12,7 @@ from langgraph.types import Command, Interrupt, Send
 
 from moorline_agents.briefing import BRIEFING_ID
 from moorline_agents.errors import AgentError
+from moorline_agents.graph_files import text_of
 from moorline_agents.graph_part import Part, Writing, running
 from moorline_agents.graph_questions import close_question, close_stopped
 from moorline_agents.graph_tracing import following
@@ -95,7 +96,7 @@ class GraphRun:
             if message.type == "human" and str(message.id).startswith(BRIEFING_ID):
                 continue
             if message.type == "human":
-                texts.insert(0, str(message.text))
+                texts.insert(0, text_of(message))
             elif texts:
                 break
         return texts

@@ -11,7 +11,8 @@ from itertools import chain, dropwhile, takewhile
 
 from langgraph.channels.delta import DeltaChannel
 
-from moorline_agents.messages import Message, ToolCall
+from moorline_agents.files import text_of
+from moorline_agents.messages import FileNote, Message, ToolCall
 from moorline_agents.stopping import STOPPED
 
 HISTORY_MESSAGES = 120
@@ -56,10 +57,16 @@ def being_answered(history: Sequence[Message]) -> int:
 
 
 def last_texts(history: Sequence[Message]) -> list[str]:
-    """The texts of the person's last messages, up to the answer before them."""
+    """The texts of the person's last messages, up to the answer before them, with their files."""
     before = dropwhile(lambda message: message["role"] != "user", reversed(history))
     asked = takewhile(lambda message: message["role"] == "user", before)
-    return [message["content"] or "" for message in asked][::-1]
+    return [text_of(message) for message in asked][::-1]
+
+
+def last_files(history: Sequence[Message]) -> list[FileNote]:
+    """The files of the message that is being answered."""
+    asked = history[being_answered(history) :]
+    return [note for message in asked if "files" in message for note in message["files"]]
 
 
 def open_calls(history: Sequence[Message]) -> list[ToolCall]:

@@ -49,11 +49,11 @@ class InputChecks:
         try:
             outcome = await self._beside(text, asked, context, respond)
         except Stopped:
-            return _with_text(asked, REFUSED), ({"role": "assistant", "content": context.stop.text}, None)
+            return _refused(asked), ({"role": "assistant", "content": context.stop.text}, None)
         if isinstance(outcome, Refusal):
             context.telling.check_refused(outcome.check, "input", outcome.sentence)
             context.telling.text(outcome.sentence)
-            return _with_text(asked, REFUSED), ({"role": "assistant", "content": outcome.sentence}, None)
+            return _refused(asked), ({"role": "assistant", "content": outcome.sentence}, None)
         if isinstance(outcome, str):
             allowed = _with_text(asked, outcome)
             journal.note(self._verdicts[0], {"role": "user", "content": outcome})
@@ -89,11 +89,19 @@ class InputChecks:
         tools = replace(context.tools, agent=self._agent)
         async with context.stop.ends():
             passed = await checked_text(self._checks, text, tools, seconds=self._seconds)
-        if isinstance(passed, str) and not passed.strip():
+        if isinstance(passed, str) and text.strip() and not passed.strip():
             raise CheckFailed(f"A check of agent {self._agent} replaced what the person said with nothing.")
         return passed
 
 
 def _with_text(asked: tuple[Message, ...], text: str) -> tuple[Message, ...]:
-    """The messages of a turn as one with this text."""
-    return ({**asked[0], "content": text},)
+    """The messages of a turn as one with this text, and with all their files."""
+    files = [note for message in asked for note in message.get("files", ())]
+    return ({**asked[0], "content": text, "files": files},) if files else ({**asked[0], "content": text},)
+
+
+def _refused(asked: tuple[Message, ...]) -> tuple[Message, ...]:
+    """What stands in their place, without files."""
+    message: Message = {**asked[0], "content": REFUSED}
+    message.pop("files", None)
+    return (message,)

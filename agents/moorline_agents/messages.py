@@ -34,11 +34,22 @@ class ToolCall(TypedDict):
     refused: NotRequired[str]
 
 
+class FileNote(TypedDict):
+    """What a history has of a file: the SHA-256 of its bytes, its media type, what its sender called it, and its
+    bytes' number."""
+
+    hash: str
+    type: str
+    name: str
+    size: int
+
+
 class Message(TypedDict, total=False):
     """One message of a conversation, in the form that chat-completions servers use.
 
     `tool_calls` is on assistant messages that call tools (`content` may then be None), `tool_call_id` on
-    `tool` messages. `briefing` is what an agent was told along with the person's message, or with a result: histories
+    `tool` messages, `files` on messages of the person that came with some: a model gets these as a `content` that is a
+    list of parts. `briefing` is what an agent was told along with the person's message, or with a result: histories
     keep it by itself, and a model is shown it as part of the content. `extra` holds fields of an answer that OpenAI's
     schema does not have and that its server may need back; `origin` says which server and model that is. A model sends
     other servers neither.
@@ -48,6 +59,7 @@ class Message(TypedDict, total=False):
     content: Required[str | None]
     tool_calls: list[ToolCall]
     tool_call_id: str
+    files: list[FileNote]
     briefing: str
     extra: Mapping[str, Any]
     origin: str

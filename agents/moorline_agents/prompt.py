@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from moorline_agents.briefing import briefed, of_hand_over
+from moorline_agents.files import said
 from moorline_agents.messages import Message
 from moorline_agents.run import RunContext
 from moorline_agents.unfinished import unfinished_note
@@ -32,7 +33,7 @@ class Prompt:
     async def asked(self, texts: Sequence[str], context: RunContext) -> tuple[Message, ...]:
         """The person's messages as the agent's history keeps them, when its part of the turn begins."""
         handed, context.progress.handed_over = context.progress.handed_over, None
-        asked = tuple(Message(role="user", content=text) for text in texts)
+        asked = tuple(map(said, texts))
         return await self.brief(asked, context, of_hand_over(handed))
 
     async def brief(self, messages: tuple[Message, ...], context: RunContext, *told: str) -> tuple[Message, ...]:

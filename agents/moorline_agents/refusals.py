@@ -81,6 +81,10 @@ def _plain_space(text: str) -> str:
 
 def _texts_of(messages: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     for message in messages:
-        yield message.get("content") or ""
+        content = message.get("content") or ""
+        if isinstance(content, str):
+            yield content
+        else:  # of what a file is in it, the beginning is enough to be recognised
+            yield from (part["text"] if "text" in part else str(part)[:_LONGEST] for part in content)
         for call in message.get("tool_calls") or ():
             yield call["function"]["arguments"]

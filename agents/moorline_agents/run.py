@@ -12,6 +12,7 @@ from pydantic import GetCoreSchemaHandler
 from pydantic_core import core_schema
 
 from moorline_agents.conversation import Conversation, NoConversation
+from moorline_agents.files import ReadFiles, no_files
 from moorline_agents.journal import Journal, NoJournal
 from moorline_agents.messages import Usage
 from moorline_agents.model import Model
@@ -78,6 +79,8 @@ class RunContext:
     tracing: Tracing = UNTRACED
     stop: Stop = field(default_factory=Stop)
     journal: Journal = NoJournal()
+    read_files: ReadFiles = no_files
+    """Gives the bytes of the conversation's files."""
     unfinished: Sequence[UnfinishedCall] = ()
     """What all agents' tools did for earlier messages that have not been answered, oldest first."""
     progress: Progress = field(default_factory=Progress)
@@ -135,7 +138,7 @@ class AgentDeps:
 
 
 TurnTexts = Annotated[list[str], UntrackedValue]
-"""The texts of the messages that a turn answers."""
+"""The texts of the messages that a turn answers; one that came with files is a `SaidText`."""
 
 
 class TurnInput(TypedDict, total=False):

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from pydantic.json_schema import JsonSchemaValue
     from pydantic_core import ErrorDetails, core_schema
 
+    from moorline_agents.files import ReceivedFile
+
 Effect = Literal["none", "database", "outside"]
 
 _ArgumentsT = TypeVar("_ArgumentsT", bound=BaseModel)
@@ -127,6 +129,8 @@ class ToolContext:
     """Opens a transaction that commits when the block ends well and rolls back when it raises."""
     memory_of: Callable[[str], BaseStore] = field(default=no_memory, repr=False)
     """The facts that an agent keeps, by its name."""
+    files: Sequence[ReceivedFile] = ()
+    """What came with the message that is being answered."""
     idempotency_key: str = ""
     """For `outside` effects: the same in every run of a turn, so that the other side recognises a repeated call."""
 

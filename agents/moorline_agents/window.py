@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
+from moorline_agents.files import with_files, without_files
 from moorline_agents.history import being_answered, unanswered
 from moorline_agents.messages import Message
 
@@ -45,11 +46,14 @@ class Window:
         return self.messages is not self.source
 
     def shorter(self, limit: int | None) -> Window | None:
-        """At most half of it, and at most what a model that takes `limit` tokens may have room for; None if it cannot
-        be any shorter."""
+        """At most half of it, and at most what a model that takes `limit` tokens may have room for; at last with its
+        files in words. None if it cannot be any shorter."""
         room = self.size // 2 if limit is None else min(self.size // 2, limit * CHARS_OF_A_TOKEN)
         other = _cut(self.source, room, room)
-        return other if other.size < self.size else None
+        if other.size < self.size:
+            return other
+        told = [without_files(message) for message in self.messages] if with_files(self.messages) else None
+        return None if told is None else Window(messages=told, size=_size(told), source=self.source)
 
 
 def window(history: Sequence[Message], room: int = HISTORY_CHARS) -> Window:

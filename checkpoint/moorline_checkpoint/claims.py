@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from moorline_checkpoint.errors import InvalidDeviceID
+from moorline_checkpoint.files import unpack_message
 from moorline_checkpoint.messages import Resume, TurnMessage
 from moorline_checkpoint.packing import parse_json, unpack_json, unpack_text
 from moorline_checkpoint.queue import Busy, Dead, Gone, Joined, QueueAnswer, Replayed, StaleResume, Waiting
@@ -72,10 +73,7 @@ def turn_in(claim: Claim, found: dict[str, Any], prefetched: Mapping[str, HeadRo
         claim_id=claim.claim_id,
         fence=found["fence"],
         turn_no=found["turn_no"],
-        messages=tuple(
-            TurnMessage(id=unpack_text(message["id"]).removeprefix(prefix), text=unpack_text(message["text"]))
-            for message in found["messages"]
-        ),
+        messages=tuple(_message(message, prefix) for message in found["messages"]),
         resume=resume_in(unpack_json(found["resume"])),
         values=dict(unpack_json(found["values"])),
         attempts=found["attempts"],
@@ -93,6 +91,11 @@ def turn_in(claim: Claim, found: dict[str, Any], prefetched: Mapping[str, HeadRo
         run=None if found.get("run") is None else RunStart(**unpack_json(found["run"])),
         unfinished=tuple(UnfinishedEffect(**unpack_json(effect)) for effect in found["unfinished"] or ()),
     )
+
+
+def _message(stored: Mapping[str, str], prefix: str) -> TurnMessage:
+    text, files = unpack_message(stored["text"])
+    return TurnMessage(id=unpack_text(stored["id"]).removeprefix(prefix), text=text, files=files)
 
 
 def conversation_in(claim: Claim, found: dict[str, Any]) -> str:

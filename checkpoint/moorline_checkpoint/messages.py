@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal
 
+from moorline_checkpoint.files import FileRef
+
 OnBusy = Literal["wait", "reject", "merge"]
 """What a message does if its device is busy: wait for its turn, be rejected, or wait and be answered in one turn
 together with the messages next to it that have an equal context."""
@@ -58,6 +60,8 @@ class IncomingMessage:
     """Whose message it is, by the server's word: the device joins this person's conversation first."""
     joins: str | None = None
     """The conversation that the device is to join; then it is no message, but keeps a place in the queue for that."""
+    files: tuple[FileRef, ...] = ()
+    """The files that came with it; `Files.keep` stores their bytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,3 +71,4 @@ class TurnMessage:
     id: str
     """The ID that its device gave it."""
     text: str
+    files: tuple[FileRef, ...] = ()

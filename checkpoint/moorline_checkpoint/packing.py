@@ -7,6 +7,7 @@ before and after.
 
 import json
 import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic_core import from_json
@@ -14,6 +15,8 @@ from pydantic_core import from_json
 _ESCAPE = "\x1a"
 _UNSTORABLE = re.compile("[\x00\x1a\ud800-\udfff]")
 _ESCAPED = re.compile("\x1a([0-9a-f]{4})")
+_FILES = "\x1a["
+"""Where what refers to files begins. The escape of a packed text is followed by a digit."""
 _ESCAPED_IN_JSON = "\\u001a"
 
 # Made once: with settings other than its own, `json.dumps` makes a new encoder for each call.
@@ -30,6 +33,17 @@ def pack_text(text: str) -> str:
 def unpack_text(text: str) -> str:
     """What `pack_text` was given."""
     return _ESCAPED.sub(lambda found: chr(int(found[1], 16)), text) if _ESCAPE in text else text
+
+
+def pack_said(text: str, files: Sequence[Mapping[str, Any]]) -> str:
+    """A text with what refers to its files behind it, as JSON after an escape that no packed text has."""
+    return f"{pack_text(text)}{_ESCAPE}{pack_json(list(files))}"
+
+
+def unpack_said(stored: str) -> tuple[str, Sequence[Mapping[str, Any]]]:
+    """What `pack_said` or `pack_text` was given; no files for the latter."""
+    text, escape, files = stored.partition(_FILES)
+    return unpack_text(text), load_json(f"[{files}") if escape else ()
 
 
 def pack_json(value: Any) -> str:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from moorline_checkpoint import html
+from moorline_checkpoint.claims import record_in
+from moorline_checkpoint.files import FileRef, unpack_message
+from moorline_checkpoint.packing import unpack_text
 from moorline_checkpoint.replica import AsOf
 from moorline_checkpoint.turn import TurnRecord
 from moorline_migrations.plain import moment
@@ -24,6 +30,29 @@ class TranscriptEntry:
     record: TurnRecord
     started_at: datetime
     committed_at: datetime
+    files: tuple[tuple[FileRef, ...], ...] = ()
+    """The files of each message, in the order of `texts`; empty if none had any."""
+
+    def messages(self) -> Iterator[str]:
+        """What the person sent: the texts, each with its files in words."""
+        for text, files in zip(self.texts, self.files or ((),) * len(self.texts), strict=True):
+            yield "\n".join(filter(None, (text, *map(str, files)))) if files else text
+
+
+def entry_in(row: Mapping[str, Any]) -> TranscriptEntry:
+    """The turn that a row holds."""
+    said = [unpack_message(stored) for stored in row["texts"]]
+    files = tuple(files for _, files in said)
+    return TranscriptEntry(
+        texts=tuple(text for text, _ in said),
+        files=files if any(files) else (),
+        message_ids=tuple(map(unpack_text, row["message_ids"])),
+        record=record_in(
+            {**row, "usage": json.loads(row["usage"]), "interrupt": json.loads(row["interrupt"] or "null")}
+        ),
+        started_at=row["started_at"],
+        committed_at=row["committed_at"],
+    )
 
 
 class Transcript(AsOf[TranscriptEntry]):
@@ -34,7 +63,7 @@ class Transcript(AsOf[TranscriptEntry]):
             (
                 str(entry.record.turn_no),
                 moment(entry.committed_at),
-                "\n".join(entry.texts),
+                "\n".join(entry.messages()),
                 entry.record.agent or "manager",
                 entry.record.reply,
             )

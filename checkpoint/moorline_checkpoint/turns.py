@@ -19,7 +19,6 @@ from moorline_checkpoint.claims import (
     answer_to,
     conversation_in,
     parsed,
-    record_in,
     resume_in,
     turn_in,
 )
@@ -27,6 +26,7 @@ from moorline_checkpoint.commits import Committed, Outcome, outcome_of
 from moorline_checkpoint.damage import readable, sound
 from moorline_checkpoint.device_key import admitted
 from moorline_checkpoint.ending import tell_ended
+from moorline_checkpoint.files import pack_message, unpack_message
 from moorline_checkpoint.head_cache import CachedHeads, HeadCache
 from moorline_checkpoint.messages import IncomingMessage
 from moorline_checkpoint.packing import load_json, pack_json, pack_text, unpack_text
@@ -36,7 +36,7 @@ from moorline_checkpoint.sessions import log_lock
 from moorline_checkpoint.tags import DeviceTags
 from moorline_checkpoint.tool_transaction import ToolConnection, ToolTransaction, own_block, tool_transaction
 from moorline_checkpoint.transaction import TurnTransaction, stale, turn_transaction
-from moorline_checkpoint.transcripts import Transcript, TranscriptEntry
+from moorline_checkpoint.transcripts import Transcript, entry_in
 from moorline_checkpoint.turn import OpenTurn, TurnRecord, stored_id
 from moorline_migrations.errors import StateDamaged
 
@@ -105,7 +105,7 @@ class Turns:
             device_id=message.device_id,
             message_id=pack_text(message.message_id),
             claim_id=claim_id,
-            text=pack_text(message.text),
+            text=pack_message(message.text, message.files),
             resume=None if message.resume is None else pack_json(asdict(message.resume)),
             values=pack_json(message.values),
             on_busy=message.on_busy,
@@ -180,10 +180,12 @@ class Turns:
         row = await self._database.fetchrow("requeue", device_id, pack_text(message_id))
         if row is None:
             return None
+        text, files = unpack_message(row["message_text"])
         return IncomingMessage(
             device_id=device_id,
             message_id=message_id,
-            text=unpack_text(row["message_text"]),
+            text=text,
+            files=files,
             resume=resume_in(load_json(row["message_resume"] or "null")),
             values=load_json(row["message_values"]),
             on_busy="wait",
@@ -318,18 +320,7 @@ class Turns:
         before the turn `before`. With `own` those of its own conversation, unless that is somebody else's by now."""
         rows = await self._database.fetch("transcript", device_id, before, limit, own)
         with readable():
-            return Transcript(
-                TranscriptEntry(
-                    texts=tuple(map(unpack_text, row["texts"])),
-                    message_ids=tuple(map(unpack_text, row["message_ids"])),
-                    record=record_in(
-                        {**row, "usage": json.loads(row["usage"]), "interrupt": json.loads(row["interrupt"] or "null")}
-                    ),
-                    started_at=row["started_at"],
-                    committed_at=row["committed_at"],
-                )
-                for row in rows
-            )
+            return Transcript(entry_in(dict(row)) for row in rows)
 
     async def _begin_all(self, claims: Sequence[Claim], within: float | None) -> list[Claimed | None]:
         records = await self._database.fetch(

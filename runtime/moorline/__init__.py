@@ -39,6 +39,9 @@ if TYPE_CHECKING:
         ExportBroken as ExportBroken,
     )
     from moorline.errors import (
+        FileUnavailable as FileUnavailable,
+    )
+    from moorline.errors import (
         InternalError as InternalError,
     )
     from moorline.errors import (
@@ -120,6 +123,8 @@ if TYPE_CHECKING:
     from moorline.events import TurnFinished as TurnFinished
     from moorline.events import TurnStarted as TurnStarted
     from moorline.events import UsageReported as UsageReported
+    from moorline.files import File as File
+    from moorline.files import Image as Image
     from moorline.reply import Interrupt as Interrupt
     from moorline.reply import Reply as Reply
     from moorline.router import Router as Router
@@ -130,6 +135,7 @@ if TYPE_CHECKING:
     from moorline_agents.checks import Pass as Pass
     from moorline_agents.checks import Refuse as Refuse
     from moorline_agents.checks import Replace as Replace
+    from moorline_agents.files import ReceivedFile as ReceivedFile
     from moorline_agents.graph_agent import GraphAgent as GraphAgent
     from moorline_agents.handover import handover_tools as handover_tools
     from moorline_agents.langchain_model import LangChainModel as LangChainModel
@@ -140,6 +146,7 @@ if TYPE_CHECKING:
     from moorline_agents.tools import ToolContext as ToolContext
     from moorline_agents.tools import tool as tool
     from moorline_checkpoint.devices import validate_device_id as validate_device_id
+    from moorline_checkpoint.files import FileRef as FileRef
     from moorline_checkpoint.queue import DeadLetter as DeadLetter
     from moorline_checkpoint.saver import DeviceCheckpointer as DeviceCheckpointer
     from moorline_checkpoint.serializer import StrictSerializer as StrictSerializer
@@ -164,6 +171,7 @@ else:
                 "ContextOverflow",
                 "ErasureFailed",
                 "ExportBroken",
+                "FileUnavailable",
                 "InternalError",
                 "InvalidContext",
                 "InvalidDeviceID",
@@ -205,6 +213,7 @@ else:
                 "TurnStarted",
                 "UsageReported",
             ),
+            "moorline.files": ("File", "Image"),
             "moorline.reply": ("Interrupt", "Reply"),
             "moorline.router": ("Router",),
             "moorline.runtime": ("Moorline",),
@@ -212,6 +221,7 @@ else:
             "moorline.texts": ("Texts",),
             "moorline_agents.agent": ("Agent",),
             "moorline_agents.checks": ("Pass", "Refuse", "Replace"),
+            "moorline_agents.files": ("ReceivedFile",),
             "moorline_agents.graph_agent": ("GraphAgent",),
             "moorline_agents.handover": ("handover_tools",),
             "moorline_agents.langchain_model": ("LangChainModel",),
@@ -220,6 +230,7 @@ else:
             "moorline_agents.responses_model": ("ResponsesModel",),
             "moorline_agents.tools": ("ToolContext", "tool"),
             "moorline_checkpoint.devices": ("validate_device_id",),
+            "moorline_checkpoint.files": ("FileRef",),
             "moorline_checkpoint.queue": ("DeadLetter",),
             "moorline_checkpoint.saver": ("DeviceCheckpointer",),
             "moorline_checkpoint.serializer": ("StrictSerializer",),

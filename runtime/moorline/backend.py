@@ -13,6 +13,7 @@ from moorline.errors import StoreUnavailable
 from moorline.settings import Settings
 from moorline_checkpoint.database import Database
 from moorline_checkpoint.device_key import DeviceKey
+from moorline_checkpoint.files import Files
 from moorline_checkpoint.people import People
 from moorline_checkpoint.replica import Readers
 from moorline_checkpoint.revocations import Revocations
@@ -34,13 +35,14 @@ T = TypeVar("T")
 @dataclass(frozen=True, kw_only=True)
 class Backend:
     """The checkpointer and the turns of one database, the key under which it has devices, which tokens of theirs it
-    refuses, and where they lead."""
+    refuses, where they lead, and the files of their conversations."""
 
     saver: DeviceCheckpointer
     turns: Turns
     key: DeviceKey
     revocations: Revocations
     people: People
+    files: Files
     readers: Readers
     """Where reads go that a replica may answer."""
     replica_turns: Turns | None
@@ -127,6 +129,7 @@ async def open_backend(
         key=key,
         revocations=revocations,
         people=people,
+        files=Files(saver.database, most=settings.files_kept_max),
         readers=Readers(saver.database, replica, max_lag=settings.replica_max_lag),
         replica_turns=None if replica is None else turns_on(replica),
         writer=writer,

@@ -310,7 +310,7 @@ async def _turns(app: "Moorline", device: str | None) -> list[tuple[str, ...]]:
             for each in letters
         ]
     return [
-        (str(entry.record.turn_no), entry.record.agent or "manager", *entry.texts, entry.record.reply)
+        (str(entry.record.turn_no), entry.record.agent or "manager", *entry.messages(), entry.record.reply)
         for entry in await _transcript(app, device)
     ]
 

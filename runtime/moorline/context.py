@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 
 from moorline import lifetime
 from moorline.errors import InvalidContext, InvalidDeviceID, InvalidMessage
+from moorline.files import NOTHING, Brought, File, Said, parts_of
 from moorline.settings import CHANNEL, DEVICE_KEYS, OnCancel, Settings
 from moorline_agents.plain_json import plain_json, whole_text
 from moorline_checkpoint.devices import require_device_id
@@ -98,20 +99,25 @@ class Call:
     on_cancel: OnCancel
     made_up_id: bool = False
     """Whether the message came without an ID: no earlier call can then have had the same message."""
+    files: tuple[File, ...] = ()
+    """What came with it, until `Receiving` has received it."""
+    brought: Brought = NOTHING
+    """What was received."""
 
 
 def check_call(
-    message: str | Resume,
+    message: Said | Resume,
     context: Mapping[str, Any] | TurnContext,
     settings: Settings,
 ) -> Call:
     """Raises `InvalidMessage`, `InvalidContext` or `InvalidDeviceID`; nothing has been stored by then."""
     turn = TurnContext.of(context, device_keys=settings.device_keys)
     resume = _checked(message) if isinstance(message, Resume) else None
+    text, files = (_said(resume), ()) if resume is not None else parts_of(message, settings)
     checked = IncomingMessage(
         device_id=device_of(turn, settings),
         message_id=_message_id(turn.message_id, resume, required=settings.require_message_id),
-        text=_text(message) if resume is None else _said(resume),
+        text=text if resume is not None else _text(text, needed=not files),
         resume=resume,
         values=_json(lifetime.checked(turn.values)),
         on_busy=_one_of("on_busy", turn.on_busy or settings.on_busy, get_args(OnBusy)),
@@ -122,6 +128,7 @@ def check_call(
         timeout=_timeout(turn.timeout, settings),
         on_cancel=_one_of("on_cancel", turn.on_cancel or settings.on_cancel, get_args(OnCancel)),
         made_up_id=turn.message_id is None and resume is None,
+        files=files,
     )
 
 
@@ -192,10 +199,8 @@ def _said(resume: Resume) -> str:
     return resume.value if isinstance(resume.value, str) else json.dumps(resume.value, ensure_ascii=False)
 
 
-def _text(message: object) -> str:
-    if not isinstance(message, str):
-        raise InvalidMessage(f"A message must be text or a Resume, not {type(message).__name__}.")
-    if not message.strip():
+def _text(message: str, *, needed: bool) -> str:
+    if needed and not message.strip():
         raise InvalidMessage("The message is empty; there is nothing to answer.")
     if len(message) > MAX_MESSAGE:
         raise InvalidMessage(

@@ -13,6 +13,7 @@ from typing import Any
 from moorline.context import Resume, TurnContext
 from moorline.errors import MoorlineError
 from moorline.events import Event
+from moorline.files import Said
 from moorline.reply import Reply
 from moorline.runtime import Moorline
 from moorline.telling import failed
@@ -26,13 +27,13 @@ async def _open() -> Moorline:
 _moorlines = PerLoop(_open, Moorline.close)
 
 
-async def run_manager(message: str | Resume, context: Mapping[str, Any] | TurnContext) -> Reply:
+async def run_manager(message: Said | Resume, context: Mapping[str, Any] | TurnContext) -> Reply:
     """One message in, one reply out: `Moorline.run` on the default runtime."""
     return await (await _moorlines.get()).run(message, context)
 
 
 async def stream_manager(
-    message: str | Resume, context: Mapping[str, Any] | TurnContext
+    message: Said | Resume, context: Mapping[str, Any] | TurnContext
 ) -> AsyncGenerator[Event, None]:
     """`run_manager` as a stream of events: `Moorline.stream` on the default runtime. If that cannot be opened, its only
     event is `TurnFailed`."""

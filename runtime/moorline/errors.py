@@ -25,6 +25,7 @@ __all__ = [
     "ContextOverflow",
     "ErasureFailed",
     "ExportBroken",
+    "FileUnavailable",
     "InternalError",
     "InvalidContext",
     "InvalidDeviceID",
@@ -74,6 +75,12 @@ class ExportBroken(MoorlineError):
 class InvalidMessage(MoorlineError, ValueError):
     """The message is empty, too long or not text, or a `Resume` that nothing waits for. Nothing was stored; sending it
     again does not help."""
+
+
+class FileUnavailable(MoorlineError):
+    """A file could not be fetched from its address just now. Nothing was stored; send the message again."""
+
+    retryable = True
 
 
 class NothingWaits(InvalidMessage):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from contextvars import Context
 from dataclasses import dataclass, replace
@@ -15,12 +15,14 @@ from langgraph.types import Command
 
 from moorline.background import Background
 from moorline.errors import InvalidMessage, NothingWaits, StaleTurn, StateDamaged, StoreUnavailable
+from moorline.files import NOTHING, Brought, notes_of, said_text
 from moorline.journal import TurnJournal
 from moorline.manager import StartOver
 from moorline.past_turns import PastTurns
 from moorline.results import failure_of, is_outer, record_of
 from moorline.stops import Stops
 from moorline_agents.conversation import Conversation, NoConversation
+from moorline_agents.files import received
 from moorline_agents.graph_questions import close_question
 from moorline_agents.journal import Journal
 from moorline_agents.messages import Usage
@@ -30,6 +32,7 @@ from moorline_agents.telling import SILENCE, Telling
 from moorline_agents.tools import Connection, ToolContext
 from moorline_agents.tracing import UNTRACED, Tracing
 from moorline_agents.unfinished import UnfinishedCall
+from moorline_checkpoint.files import FileContent, Files
 from moorline_checkpoint.messages import Resume
 from moorline_checkpoint.turn import OpenTurn, TurnRecord, running
 from moorline_checkpoint.turns import HEARTBEAT, Turns
@@ -80,6 +83,7 @@ class Execution:
     memory: Callable[[OpenTurn, str], BaseStore]
     """The facts that an agent keeps of the person whose turn it is."""
     turns: Turns
+    files: Files
     stops: Stops
     background: Background
     start_over: StartOver
@@ -93,10 +97,12 @@ class Execution:
         tracing: Tracing = UNTRACED,
         notify: str | None = None,
         overdue: Callable[[], bool] = lambda: False,
+        brought: Brought = NOTHING,
     ) -> TurnRecord:
         """Runs and commits a claimed turn. If this raises, the turn was released, or will be as soon as the store is
         back: the device is free at once, and `turn.effects_kept` says whether effects stand.
 
+        `brought` are files that came with the message: they are kept first, if they are not yet in this conversation.
         `notify` is the message whose caller learns of a failure. Without it, a turn that failed because of the store or
         a cancellation is left for others to finish.
 
@@ -109,6 +115,8 @@ class Execution:
         try:
             # If the lease is lost all the same, the commit finds out.
             async with _Later(HEARTBEAT, lambda: self._heartbeats(turn)):
+                if brought.contents and brought.kept_in != turn.device_id:  # it has joined another one meanwhile
+                    await self.files.keep(turn.device_id, brought.contents)
                 with self.stops.running(turn) as stop:
                     transaction = partial(self.turns.block, turn)
                     record = await self.run(
@@ -120,6 +128,7 @@ class Execution:
                         stop=stop,
                         tracing=tracing,
                         conversation=PastTurns(turn, turns=self.turns, start_over=self.start_over),
+                        brought=brought,
                     )
             if record.interrupt is not None:
                 record = replace(record, run=journal.run_so_far())
@@ -148,14 +157,17 @@ class Execution:
         stop: Stop | None = None,
         tracing: Tracing = UNTRACED,
         conversation: Conversation = NoConversation(),  # noqa: B008 - has no state
+        brought: Brought = NOTHING,
     ) -> TurnRecord:
         """Runs the manager graph and returns the record of the turn; what the run writes belongs to the turn."""
+        read_files = partial(self._read, turn.device_id, brought.contents)
         tools = ToolContext(
             device_id=turn.device_id,
             now=turn.now,
             values=turn.values,
             transaction=transaction,
             memory_of=partial(self.memory, turn),
+            files=received(notes_of(turn.messages), read_files),
         )
         context = RunContext(
             tools=tools,
@@ -163,6 +175,7 @@ class Execution:
             tracing=tracing,
             stop=stop or Stop(),
             journal=journal,
+            read_files=read_files,
             unfinished=_unfinished(turn),
             progress=progress or Progress(),
             conversation=conversation,
@@ -199,7 +212,7 @@ class Execution:
 
     async def _input(self, turn: OpenTurn) -> Any:
         if turn.resume is None:
-            texts = [message.text for message in turn.messages]
+            texts = list(map(said_text, turn.messages))
             if turn.follows_question:
                 await self._close_question(turn.device_id)
             if self.start_over.in_any(texts):
@@ -208,6 +221,16 @@ class Execution:
         if not await self._waits(turn.device_id, turn.resume.interrupt_id):
             raise stale_resume(turn.resume)
         return Command(resume={turn.resume.interrupt_id: turn.resume.value})
+
+    async def _read(
+        self, conversation: str, at_hand: Sequence[FileContent], hashes: Sequence[str]
+    ) -> Mapping[str, bytes]:
+        """The bytes of files: of those that just came, and of others as the conversation keeps them."""
+        found = {content.ref.hash: content.data for content in at_hand}
+        missing = [each for each in hashes if each not in found]
+        if missing:
+            found |= await self.files.read(conversation, missing)
+        return found
 
     async def _waits(self, device_id: str, interrupt_id: str) -> bool:
         """Whether the question waits for its answer, in the manager graph and in the agent's own: one that has changed

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 from moorline.backend import Backend, open_backend
 from moorline.background import Background
 from moorline.execution import Execution
+from moorline.file_links import Fetcher
 from moorline.manager import AgentProtocol, Manager, StartOver
 from moorline.observers import Observer, Observers
 from moorline.pool_watch import PoolWatch
+from moorline.receiving import Receiving
 from moorline.reply import Reply
 from moorline.results import outputs_of
 from moorline.router import Router
@@ -36,6 +38,7 @@ class Opened:
     """What a `Moorline` holds while it is open."""
 
     backend: Backend
+    receiving: Receiving
     queue: TurnQueue
     observers: Observers
     pool_watch: PoolWatch
@@ -74,6 +77,7 @@ async def open_parts(
             graph=manager.compile(),
             memory=manager.memory,
             turns=backend.turns,
+            files=backend.files,
             stops=Stops(backend.turns, background, text=texts.stopped),
             background=background,
             start_over=start_over,
@@ -97,4 +101,6 @@ async def open_parts(
         tracing=tracing,
     )
     pool_watch = PoolWatch(backend.saver.database, observers)
-    return Opened(backend=backend, queue=queue, observers=watching, pool_watch=pool_watch)
+    fetcher = Fetcher(largest=settings.file_max, seconds=settings.file_timeout)
+    receiving = Receiving(files=backend.files, fetcher=fetcher, settings=settings)
+    return Opened(backend=backend, receiving=receiving, queue=queue, observers=watching, pool_watch=pool_watch)

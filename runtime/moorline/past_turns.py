@@ -24,7 +24,8 @@ class PastTurns:
         entries = await self._turns.transcript(self._turn.device_id, before=self._turn.turn_no, limit=turns)
         past: list[PastTurn] = []
         for entry in reversed(entries):
-            texts = tuple(text for text in entry.texts if not self._start_over.meant_by(text))
+            said = zip(entry.texts, entry.messages(), strict=True)
+            texts = tuple(words for text, words in said if not self._start_over.meant_by(text))
             if texts:
                 past.append(PastTurn(texts=texts, agent=entry.record.agent, reply=entry.record.reply))
             if len(texts) < len(entry.texts):

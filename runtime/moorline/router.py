@@ -11,6 +11,7 @@ from moorline_agents.asking import ask
 from moorline_agents.calls import checked
 from moorline_agents.control import ROUTE, named_agent, route_schema
 from moorline_agents.conversation import PastTurn
+from moorline_agents.files import files_of, words
 from moorline_agents.messages import Message
 from moorline_agents.model import Model
 from moorline_agents.model_errors import ContextOverflow
@@ -98,7 +99,8 @@ class Routing:
             instructions += f"\n\nThe agent that held the session last is {held}."
         # A conversation begins with the person, or some servers refuse it.
         said = dropwhile(lambda message: message["role"] != "user", [*_said(past)][-self._router.history :])
-        asked = (Message(role="user", content=clipped(text, LONGEST)) for text in texts[-1:])
+        said_now = (words(text, files_of(text)) for text in texts[-1:])
+        asked = (Message(role="user", content=clipped(text, LONGEST)) for text in said_now)
         return [{"role": "system", "content": instructions}, *said, *asked]
 
     def _named(self, answer: Message) -> str:

@@ -16,7 +16,9 @@ from moorline.context import Call, Resume, TurnContext, check_call, stored_devic
 from moorline.defaults import server_model, shipped_agents
 from moorline.errors import MoorlineError, StoreUnavailable, UsageError, only_ours
 from moorline.events import Event, TurnFailed, TurnFinished
+from moorline.files import Said
 from moorline.graph_view import ManagerGraph, graph_of
+from moorline.kept_files import KeptFiles
 from moorline.locks import Locks
 from moorline.manager import AgentProtocol, StartOver
 from moorline.observers import Observer
@@ -55,7 +57,7 @@ class Closable(Protocol):
     async def aclose(self) -> None: ...
 
 
-class Moorline(Locks, People, Upkeep):
+class Moorline(Locks, People, KeptFiles, Upkeep):
     """The explicit form of `run_manager`: `async with Moorline(settings, agents=[…]) as m: await m.run(…)`.
 
     One object serves any number of devices at once. Everything about a conversation is in the database: a second
@@ -168,11 +170,14 @@ class Moorline(Locks, People, Upkeep):
         self._observers += observers
         self._tracing = tracing or self._tracing
 
-    async def run(self, message: str | Resume, context: Mapping[str, Any] | TurnContext) -> Reply:
+    async def run(self, message: Said | Resume, context: Mapping[str, Any] | TurnContext) -> Reply:
         """One message in, one reply out, in one turn of the device.
 
         Turns of a device run one after another, whatever processes they arrive in. A `message_id` that was answered
         before gets the stored reply.
+
+        A message may be a list of texts and files: `["Is this rash bad?", Image(photo)]`. What comes as an address is
+        fetched before the turn begins, unless the message came before; `FileUnavailable` says that it could not be.
 
         `InvalidMessage`, `InvalidContext` and `InvalidDeviceID` are raised before anything is stored. After any other
         error, the agents remember nothing of the turn, but the effects of its tools stand if the error's `effects_kept`
@@ -184,7 +189,7 @@ class Moorline(Locks, People, Upkeep):
         return await self._answer(message, context, None)
 
     async def stream(
-        self, message: str | Resume, context: Mapping[str, Any] | TurnContext
+        self, message: Said | Resume, context: Mapping[str, Any] | TurnContext
     ) -> AsyncGenerator[Event, None]:
         """`run` as a stream: the events of the call's turn, the last of which is `TurnFinished` or `TurnFailed`. What
         `run` would raise is told in `TurnFailed`, never raised.
@@ -370,7 +375,7 @@ class Moorline(Locks, People, Upkeep):
         return self._opened
 
     async def _answer(
-        self, message: str | Resume, context: Mapping[str, Any] | TurnContext, hear: Hear | None
+        self, message: Said | Resume, context: Mapping[str, Any] | TurnContext, hear: Hear | None
     ) -> Reply:
         try:
             with only_ours():
@@ -383,15 +388,15 @@ class Moorline(Locks, People, Upkeep):
     def _telling(self, hear: Hear | None, device_id: str) -> TurnTelling:
         return telling({} if self._opened is None else self._opened.observers.hears, device_id, hear)
 
-    async def _call(self, message: str | Resume, context: Mapping[str, Any] | TurnContext) -> Call:
+    async def _call(self, message: Said | Resume, context: Mapping[str, Any] | TurnContext) -> Call:
         """Raises for a message that cannot be answered; nothing has been stored by then."""
         backend = self._backend
         call = check_call(message, context, self.settings)
         with only_ours(), suppress(StoreUnavailable):  # whether it answers at all, Begin finds out
             device_id = await backend.key.spelled(call.message.device_id)
             if device_id != call.message.device_id:
-                return replace(call, message=replace(call.message, device_id=device_id))
-        return call
+                call = replace(call, message=replace(call.message, device_id=device_id))
+        return await self._require_open().receiving.receive(call) if call.files else call
 
     async def _device(self, device_id: str) -> str:
         return await self._backend.key.spelled(stored_device_id(device_id, self.settings))

@@ -229,6 +229,26 @@ class Settings(EnvironmentSettings):
     retention_days: int | None = Field(default=None, ge=1, le=36_500)
     """Days after which a cleanup removes transcripts, messages, effects, checkpoints and figures. Unset: never."""
 
+    file_types: Annotated[frozenset[str], NoDecode, BeforeValidator(_words), Field(min_length=1)] = frozenset(
+        {"image/png", "image/jpeg", "image/gif", "image/webp", "application/pdf", "text/plain"}
+    )
+    """The media types of files that a message may have, separated by commas. What a file is is read from its bytes."""
+
+    file_max: int = Field(default=10_000_000, ge=1, le=100_000_000)
+    """The most bytes of a file."""
+
+    files_max: int = Field(default=10, ge=0, le=100)
+    """The most files of a message; 0: none."""
+
+    files_total_max: int = Field(default=20_000_000, ge=1, le=100_000_000)
+    """The most bytes of all files of a message."""
+
+    files_kept_max: int = Field(default=100_000_000, ge=1, le=150_000_000)
+    """The most bytes of files that are kept of a conversation, about; those that came longest ago go first."""
+
+    file_timeout: _Seconds = 10
+    """Seconds in which a file must be fetched from its address."""
+
     turn_timeout: _Seconds = 60
     """Seconds for a whole turn, including waiting."""
 
@@ -303,6 +323,15 @@ class Settings(EnvironmentSettings):
             return (self.data or _platform_folder()).expanduser().absolute()
         except RuntimeError:
             raise ConfigurationError("There is no home folder to keep data in; set MOORLINE_DATA.") from None
+
+    @model_validator(mode="after")
+    def _kept(self) -> Self:
+        if max(self.file_max, self.files_total_max) > self.files_kept_max:
+            raise ConfigurationError(
+                "Wrong settings. MOORLINE_FILES_KEPT_MAX: must not be less than MOORLINE_FILE_MAX and "
+                "MOORLINE_FILES_TOTAL_MAX: the files of a message are kept together."
+            )
+        return self
 
     @model_validator(mode="after")
     def _lasting(self) -> Self:

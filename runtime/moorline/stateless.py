@@ -36,7 +36,7 @@ async def answer(execution: Execution, call: Call, telling: TurnTelling, span: T
         claim_id=uuid4(),
         fence=0,
         turn_no=0,
-        messages=(TurnMessage(id=message.message_id, text=message.text),),
+        messages=(TurnMessage(id=message.message_id, text=message.text, files=message.files),),
         resume=None,
         values=message.values,
         attempts=1,
@@ -49,7 +49,7 @@ async def answer(execution: Execution, call: Call, telling: TurnTelling, span: T
     telling.begin(turn)
     span.begun(turn)
     try:
-        record = await execution.run(turn, telling, _NoEffects(), _no_transaction, tracing=span)
+        record = await execution.run(turn, telling, _NoEffects(), _no_transaction, tracing=span, brought=call.brought)
     except Exception as error:
         failure = failure_of(error)
         if failure is error:

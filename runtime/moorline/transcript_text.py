@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from moorline_migrations.plain import lines, moment, one_line
@@ -26,7 +27,7 @@ def as_markdown(device_id: str, transcript: Transcript) -> Iterator[str]:
     for entry in transcript:
         yield ""
         yield f"## Turn {entry.record.turn_no}, {moment(entry.committed_at)}"
-        for text in entry.texts:
+        for text in entry.messages():
             yield from _said("Person", text)
         yield from _said(entry.record.agent or "manager", entry.record.reply)
 
@@ -43,6 +44,7 @@ def _turn(entry: TranscriptEntry) -> dict[str, Any]:
         "turn_no": record.turn_no,
         "message_ids": entry.message_ids,
         "texts": entry.texts,
+        "files": [[asdict(file) for file in files] for files in entry.files],
         "agent": record.agent,
         "reply": record.reply,
         "handoffs": record.handoffs,

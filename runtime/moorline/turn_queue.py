@@ -238,6 +238,7 @@ class TurnQueue:
             tracing=passage.span,
             notify=call.message.message_id,
             overdue=lambda: passage.deadline.expired() and call.timeout >= self.turn_timeout,
+            brought=call.brought,
         )
         return reply_of(
             record,

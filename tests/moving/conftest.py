@@ -25,6 +25,12 @@ VALUES ($1, 'scheduling.people.', 'name', '{"name": "Ada"}', now(), now(), 1.5, 
 """
 
 
+FILE = """
+INSERT INTO conversation_files (device_id, hash, type, size, data, stored_at)
+VALUES ($1, encode(sha256('\\x00ff'), 'hex'), 'image/png', 2, '\\x00ff', now())
+"""
+
+
 @pytest.fixture
 def talked(templates: Templates, server_dsn: str) -> Iterator[str]:
     """A fresh database in which OURS and THEIRS have talked."""
@@ -37,6 +43,7 @@ def talked(templates: Templates, server_dsn: str) -> Iterator[str]:
             await talk(dsn, device)
             await connection.execute(ENDED, device)
             await connection.execute(FACT, device)
+            await connection.execute(FILE, device)
         await connection.close()
 
     with fresh_database(server_dsn, templates("moorline_talked", fill)) as fresh:

@@ -104,6 +104,12 @@ def latest_results(request: ModelRequest) -> list[Result]:
     return results
 
 
+def has_files(message: Message) -> bool:
+    """Whether the message has parts that are no text."""
+    content: object = message.get("content")
+    return isinstance(content, list) and any(part.get("type") != "text" for part in content)
+
+
 def _text(message: Message) -> str:
     return parted(_content(message))[1]
 

@@ -35,6 +35,7 @@ s.claim_id IS NULL AND (s.leads_to IS NULL OR s.linked_at IS NULL) AND s.earlier
     AND NOT EXISTS (SELECT 1 FROM @schema.conversation_checkpoints c WHERE c.device_id = s.device_id::text)
     AND NOT EXISTS (SELECT 1 FROM @schema.conversation_values v WHERE v.device_id = s.device_id::text)
     AND NOT EXISTS (SELECT 1 FROM @schema.conversation_writes w WHERE w.device_id = s.device_id::text)
+    AND NOT EXISTS (SELECT 1 FROM @schema.conversation_files f WHERE f.device_id = s.device_id::text)
     AND NOT EXISTS (SELECT 1 FROM @schema.conversation_sessions n WHERE n.device_id = s.device_id::text)
     AND NOT EXISTS (SELECT 1 FROM @schema.conversation_days d WHERE d.device_id = s.device_id::text)
     AND NOT EXISTS (SELECT 1 FROM @schema.conversation_facts f WHERE f.device_id = s.device_id::text)

@@ -40,6 +40,9 @@ WHERE (s.device_id OPERATOR(pg_catalog.>) $1 OR $1 IS NULL)
             SELECT 1 FROM @schema.conversation_effects e
             WHERE e.device_id = s.device_id::text AND e.recorded_at < o.oldest)
         OR EXISTS (
+            SELECT 1 FROM @schema.conversation_files f
+            WHERE f.device_id = s.device_id::text AND f.stored_at < o.oldest)
+        OR EXISTS (
             SELECT 1 FROM @schema.conversation_sessions n
             WHERE n.device_id = s.device_id::text AND n.ended_at < o.oldest)
         OR EXISTS (

@@ -58,7 +58,7 @@ BEGIN
         DROP VIEW IF EXISTS turn_figures;
         DROP TABLE conversation_messages, conversation_turns, conversation_checkpoints, conversation_values,
             conversation_writes, conversation_effects;
-        DROP TABLE IF EXISTS conversation_sessions, conversation_days, conversation_facts;
+        DROP TABLE IF EXISTS conversation_sessions, conversation_days, conversation_facts, conversation_files;
         DROP TABLE IF EXISTS moorline_keys, moorline_revocations, moorline_cleanups, moorline_people, moorline_codes,
             moorline_tries;
         DROP SEQUENCE IF EXISTS conversation_fences;

@@ -16,11 +16,15 @@ from moorline.http.device_auth import RENEWED, Auth, Caller
 from moorline.http.limits import RateLimits
 from moorline.http.problems import Problem
 from moorline.http.settings import HttpSettings
+from moorline.settings import Settings
 
 JSON = "application/json"
 
 HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
 """On every answer, unless it says otherwise."""
+
+BODY = 2**20
+"""The most bytes of a body without files."""
 
 Check = Callable[[Request], Awaitable[None]]
 
@@ -45,16 +49,19 @@ class Guard:
         await self.limits.address(request)
         await self.limits.new_device(request)
 
-    def route(self, check: Check, *offered: str) -> type[APIRoute]:
-        """A class of routes that make `check` first, and answer every error with a problem."""
+    def route(self, check: Check, *offered: str, with_files: Settings | None = None) -> type[APIRoute]:
+        """A class of routes that make `check` first, and answer every error with a problem. `with_files` says how large
+        the files may be that come with what is sent there."""
         settings = self.settings
+        room = 0 if with_files is None or not with_files.files_max else with_files.files_total_max * 4 // 3
+        largest = settings.body_max or BODY + room
 
         class Guarded(APIRoute):
             def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
                 handle = super().get_route_handler()
 
                 async def answer(request: Request) -> Response:
-                    body = BoundedBody(request.receive, largest=settings.body_max, seconds=settings.body_timeout)
+                    body = BoundedBody(request.receive, largest=largest, seconds=settings.body_timeout)
                     try:
                         preferred(request.headers.get("Accept", ""), offered or (JSON,))
                         await check(request)

@@ -15,6 +15,7 @@ from starlette.responses import JSONResponse
 
 from moorline.errors import (
     AlreadyLinked,
+    FileUnavailable,
     InternalError,
     InvalidContext,
     InvalidDeviceID,
@@ -67,6 +68,7 @@ STATUSES: Mapping[type[Exception], int] = {
     BodyTooLarge: 413,
     InvalidMessage: 422,
     InvalidRequest: 422,
+    FileUnavailable: 424,
     TooManyRequests: 429,
     TooManyTries: 429,
     IssuerUnavailable: 503,
@@ -93,7 +95,7 @@ _BY_STATUS: Mapping[int, tuple[type[RequestError], str]] = {
 RETRY = 1.0
 """Seconds after which a failed request may be tried again if its error does not say."""
 
-_SOON = {409, 429, 503}
+_SOON = {409, 424, 429, 503}
 """The statuses of what may succeed soon."""
 
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, replace
 from inspect import isawaitable
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, assert_never
 
 from fastapi import APIRouter, Body, Depends, FastAPI, Path, Query
 from fastapi.sse import EventSourceResponse
@@ -17,7 +17,8 @@ from starlette.responses import JSONResponse, Response
 
 from moorline.context import MAX_MESSAGE_ID, Resume, TurnContext
 from moorline.errors import StoreUnavailable
-from moorline.http import stream
+from moorline.files import Said
+from moorline.http import files, stream
 from moorline.http.accept import preferred
 from moorline.http.auth_modes import auth_for
 from moorline.http.device_auth import Caller
@@ -27,7 +28,9 @@ from moorline.http.linking import linking
 from moorline.http.openapi import identification, problems
 from moorline.http.schemas import (
     MESSAGE_ID,
+    AnswerMessage,
     DeviceBody,
+    FilesMessage,
     HealthBody,
     IncomingBody,
     ReplyBody,
@@ -101,6 +104,7 @@ def router(
     outer.include_router(_messages(moorline, guard, values), dependencies=[identification(mode or "none")])
     outer.include_router(_stopping(moorline, guard), dependencies=[identification(mode or "none")])
     outer.include_router(_conversation(moorline, guard), dependencies=[identification(mode or "none")])
+    outer.include_router(files.files(moorline, guard), dependencies=[identification(mode or "none")])
     outer.include_router(linking(moorline, guard), dependencies=[identification(mode or "none")])
     if isinstance(auth, Signed):
         outer.include_router(_devices(auth, guard))
@@ -112,15 +116,15 @@ def _messages(moorline: Moorline, guard: Guard, values: Values | None) -> APIRou
     routes = APIRouter(
         prefix="/v1",
         tags=["messages"],
-        route_class=guard.route(guard.device, JSON, EVENT_STREAM),
-        responses=problems(400, 401, 406, 408, 409, 413, 422, 429, 500, 503, 504),
+        route_class=guard.route(guard.device, JSON, EVENT_STREAM, with_files=moorline.settings),
+        responses=problems(400, 401, 406, 408, 409, 413, 422, 424, 429, 500, 503, 504),
     )
 
     @routes.post("/messages", response_model=ReplyBody, responses={200: EVENTS})
     async def send_message(request: Request, caller: CallerOf, message: Annotated[IncomingBody, Body()]) -> Response:
         """Answers a message, in one turn of the device. A message that comes again with its `message_id` gets the same
         turn's reply. A client that goes away does not end the turn."""
-        said = message.text if isinstance(message, TextMessage) else Resume(**message.resume.model_dump())
+        said = _said(message)
         known = dict(await _values(values, request, caller.device_id))
         context = TurnContext(
             device_id=caller.device_id,
@@ -262,12 +266,25 @@ async def _values(values: Values | None, request: Request, device_id: str) -> Ma
     return await found if isawaitable(found) else found
 
 
+def _said(message: TextMessage | FilesMessage | AnswerMessage) -> Said | Resume:
+    match message:
+        case TextMessage():
+            return message.text
+        case FilesMessage():
+            return files.said(message)
+        case AnswerMessage():
+            return Resume(**message.resume.model_dump())
+        case _:
+            assert_never(message)
+
+
 def _turn(entry: TranscriptEntry) -> dict[str, Any]:
     record = entry.record
     return {
         "turn_no": record.turn_no,
         "message_ids": entry.message_ids,
         "texts": entry.texts,
+        "files": [[asdict(file) for file in each] for each in entry.files],
         "reply": record.reply,
         "agent": record.agent,
         "handoffs": record.handoffs,

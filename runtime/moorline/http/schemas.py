@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from moorline.context import MAX_MESSAGE, MAX_MESSAGE_ID
+from moorline.files import MAX_URL
 
 MESSAGE_ID = r"^[^\x1f]*[^\s\x1f][^\x1f]*$"
 """Something that is no space, and no separator of addresses and IDs."""
@@ -33,6 +34,41 @@ class TextMessage(_Model):
     message_id: MessageID | None = None
 
 
+class _AnyFile(_Model):
+    name: str = Field(default="", max_length=1_000, description="What the person calls it.")
+    type: str | None = Field(
+        default=None,
+        max_length=200,
+        description="What it has to be, as a media type. What it is is read from its bytes, and the message refused if "
+        "that is something else.",
+    )
+
+
+class FileData(_AnyFile):
+    """A file."""
+
+    data: str = Field(
+        min_length=1, description="Its bytes, in base64.", json_schema_extra={"contentEncoding": "base64"}
+    )
+
+
+class FileLink(_AnyFile):
+    """A file that the server fetches."""
+
+    url: str = Field(max_length=MAX_URL, pattern="^https://", description="Its address, in the public Internet.")
+
+
+FileBody = FileData | FileLink
+
+
+class FilesMessage(_Model):
+    """A message with files, with words or without."""
+
+    text: str = Field(default="", max_length=MAX_MESSAGE, description="What the person says.")
+    files: list[FileBody] = Field(min_length=1, max_length=100)
+    message_id: MessageID | None = None
+
+
 class Answer(_Model):
     """The answer to a question."""
 
@@ -48,17 +84,22 @@ class AnswerMessage(_Model):
 
 
 def _form(body: Any) -> str:
-    """Which of the two forms a body has, so that a fault is told of that one alone."""
-    answers = "resume" in body if isinstance(body, dict) else isinstance(body, AnswerMessage)
-    return "resume" if answers else "text"
+    """Which of the forms a body has, so that a fault is told of that one alone."""
+    for form, kind in (("resume", AnswerMessage), ("files", FilesMessage)):
+        if form in body if isinstance(body, dict) else isinstance(body, kind):
+            return form
+    return "text"
 
 
 IncomingBody = Annotated[
-    Annotated[TextMessage, Tag("text")] | Annotated[AnswerMessage, Tag("resume")], Discriminator(_form)
+    Annotated[TextMessage, Tag("text")]
+    | Annotated[FilesMessage, Tag("files")]
+    | Annotated[AnswerMessage, Tag("resume")],
+    Discriminator(_form),
 ]
-"""A message in words, or the answer to a question."""
+"""A message in words, with files, or the answer to a question."""
 
-FORMS = frozenset({"text", "resume"})
+FORMS = frozenset({"text", "files", "resume"})
 """The forms of a body, as they stand between `body` and a value in the place of a fault."""
 
 
@@ -86,12 +127,24 @@ class ReplyBody(BaseModel):
     output: dict[str, Any] | None = Field(description="The answer for programs, of an agent that gives one.")
 
 
+class KeptFile(BaseModel):
+    """A file that came with a message."""
+
+    hash: str = Field(description="Its place: `/v1/files/{hash}`.")
+    type: str = Field(description="What its bytes are.")
+    name: str = Field(description="What its sender called it.")
+    size: int = Field(description="Its bytes.")
+
+
 class TurnBody(BaseModel):
     """A turn of the transcript."""
 
     turn_no: int
     message_ids: list[str] = Field(description="Of the turn's messages, in the order of `texts`.")
     texts: list[str]
+    files: list[list[KeptFile]] = Field(
+        description="The files of each message, in the order of `texts`; empty if none had any."
+    )
     reply: str
     agent: str | None
     handoffs: list[str]

@@ -74,8 +74,8 @@ class HttpSettings(EnvironmentSettings):
     rate_new_devices: _Rate = "30/hour"
     """With `signed`: how many devices one address may ask for, counted like requests."""
 
-    body_max: int = Field(default=1_048_576, ge=1_024)
-    """The most bytes of a request's body."""
+    body_max: int | None = Field(default=None, ge=1_024)
+    """The most bytes of a request's body. Unset: 1 MiB, and for a message as much more as its files take in base64."""
 
     body_timeout: float = Field(default=10, gt=0, le=600)
     """Seconds in which a request's body must be there."""

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 AT_ONCE = 50
 """Rows that are fetched at a time."""
 
+FILES = "conversation_files"
+"""The table of which a single row may be as large as a file; its rows are fetched one at a time."""
+
 PATIENCE = 3600.0
 """Seconds that the list of all devices may take."""
 
@@ -133,7 +136,8 @@ class _Exporting:
                 if JOINS in table.types:
                     where += f" AND t.{JOINS} IS NULL"
                 names = ", ".join(f"t.{quoted(name)}" for name in table.key) or "1"
-                async for record in self._rows(f"{rows_of(self._layout, table, where)} ORDER BY {names}", device):
+                sql = f"{rows_of(self._layout, table, where)} ORDER BY {names}"
+                async for record in self._rows(sql, device, at_once=1 if table.name == FILES else AT_ONCE):
                     if not count:
                         yield line_of(Start(devices=list(devices)))
                     count += 1
@@ -166,8 +170,8 @@ class _Exporting:
         sql = _COMPONENT.format(key=DEVICE, states=self._layout.name(STATES), device=as_key)
         return sorted(record["device"] for record in await self._connection.fetch(sql, device))
 
-    async def _rows(self, sql: str, *arguments: object) -> AsyncIterator[Record]:
-        async for record in self._connection.cursor(sql, *arguments, prefetch=AT_ONCE, timeout=PATIENCE):
+    async def _rows(self, sql: str, *arguments: object, at_once: int = AT_ONCE) -> AsyncIterator[Record]:
+        async for record in self._connection.cursor(sql, *arguments, prefetch=at_once, timeout=PATIENCE):
             yield record
 
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from moorline_agents.files import in_words
 from moorline_agents.messages import Message
 
 
@@ -30,6 +31,7 @@ def _parts(message: Message) -> Iterator[Mapping[str, Any]]:
         yield {"type": "tool_call_response", "id": message.get("tool_call_id"), "response": content}
     elif content:
         yield {"type": "text", "content": content}
+    yield from ({"type": "text", "content": in_words(note)} for note in message.get("files", ()))
     for call in message.get("tool_calls", ()):
         name, arguments = call["function"]["name"], call["function"]["arguments"]
         yield {"type": "tool_call", "id": call["id"], "name": name, "arguments": arguments}

@@ -16,6 +16,7 @@
 --                             effect happens once
 --   conversation_facts        what agents remember about a person, each fact by its namespace and key. Those with the
 --                             empty device_id belong to no conversation
+--   conversation_files        what came with messages, once by the SHA-256 of its bytes; stored_at is when it came last
 --   conversation_sessions     one row for each session that has ended: whose, since when, until when and why. `position`
 --                             tells those apart that ended at the same moment
 --   conversation_days         turns and tokens of a device by day (UTC), agent and model, added up by cleanups from the
@@ -62,6 +63,10 @@
 --
 -- A namespace of facts is its labels, each with a full stop after it, and begins with the agent's name if device_id is a
 -- conversation. A fact with a `ttl`, in minutes, expires at expires_at.
+--
+-- The text of a message that came with files ends with what refers to them: the character 26 and a JSON array of their
+-- hash, type, name and size. No text has that character before a bracket: where a person wrote it, four hexadecimal
+-- digits follow.
 --
 -- A lock that is set or cleared while a turn is open is not the turn's to undo: the commit leaves it as it is. It is
 -- recognised by a time after claimed_at, or by another agent than the turn was claimed with.
@@ -288,6 +293,19 @@ CREATE TABLE @schema.conversation_facts (
 );
 
 CREATE INDEX conversation_facts_expires_at ON @schema.conversation_facts (expires_at) WHERE expires_at IS NOT NULL;
+
+CREATE TABLE @schema.conversation_files (
+    device_id text,
+    hash      text,
+    type      text NOT NULL,
+    size      integer NOT NULL,
+    data      bytea NOT NULL,
+    stored_at timestamptz NOT NULL,
+    PRIMARY KEY (device_id, hash)
+);
+
+-- Most of them are compressed already.
+ALTER TABLE @schema.conversation_files ALTER COLUMN data SET STORAGE EXTERNAL;
 
 CREATE TABLE @schema.conversation_sessions (
     device_id text,
@@ -665,7 +683,7 @@ END
 $$;
 
 -- Join: carries out a row of the queue with `joins`: its device leads to that conversation from now on, its messages
--- that wait and never ran go along in their order, and the other devices there are told. `state` is the row of the
+-- that wait and never ran go along in their order with their files, and the other devices there are told. `state` is the row of the
 -- queue's device, which the caller has locked. Never waits for a row. Returns
 --   joined   it leads there.
 --   gone     the conversation is gone, or the device has been erased or has moved elsewhere: nothing was done.
@@ -686,6 +704,7 @@ DECLARE
     prefix text := CASE WHEN request.joins = device THEN '' ELSE device || pg_catalog.chr(31) END;
     cut integer := CASE WHEN request.address IS NULL THEN 1 ELSE pg_catalog.length(device) + 2 END;
     one text;
+    said text;
     others jsonb;
     past text[];
     marks bytea;
@@ -719,8 +738,8 @@ BEGIN
     END IF;
 
     arrived := target.arrivals;
-    FOR one IN
-        SELECT m.message_id
+    FOR one, said IN
+        SELECT m.message_id, m.text
         FROM @schema.conversation_messages m
         WHERE m.device_id = here AND m.queued AND m.address IS NOT DISTINCT FROM request.address
             AND m.attempts = 0 AND m.error IS NULL AND m.message_id <> request.message_id
@@ -733,6 +752,13 @@ BEGIN
                 address = nullif(device, request.joins),
                 arrival = arrived
             WHERE m.device_id = here AND m.message_id = one;
+        IF pg_catalog.strpos(said, pg_catalog.concat(pg_catalog.chr(26), '[')) > 0 THEN
+            INSERT INTO @schema.conversation_files (device_id, hash, type, size, data, stored_at)
+                SELECT request.joins, f.hash, f.type, f.size, f.data, f.stored_at
+                FROM @schema.conversation_files f
+                WHERE f.device_id = here AND pg_catalog.strpos(said, f.hash) > 0
+                ON CONFLICT (device_id, hash) DO NOTHING;
+        END IF;
     END LOOP;
 
     SELECT pg_catalog.jsonb_object_agg(n.id, 'joined') INTO others
@@ -3046,7 +3072,35 @@ BEGIN
 END
 $$;
 
--- Copy: copies a conversation's checkpoints to another device ID, whose heads are then the same. What the target
+-- Keep file: stores a file in a conversation; one that is there already counts as the latest. Then the files that came
+-- longest ago go, until all others have at most `most` bytes.
+CREATE FUNCTION @schema.moorline_keep_file(
+    conversation text, file_hash text, file_type text, content bytea, most bigint
+) RETURNS void
+LANGUAGE plpgsql VOLATILE
+AS $$
+DECLARE
+    moment timestamptz := pg_catalog.clock_timestamp();
+    bytes integer := pg_catalog.octet_length(content);
+    outdated text[];
+BEGIN
+    INSERT INTO @schema.conversation_files AS f (device_id, hash, type, size, data, stored_at)
+        VALUES (conversation, file_hash, file_type, bytes, content, moment)
+        ON CONFLICT (device_id, hash) DO UPDATE SET stored_at = excluded.stored_at;
+    SELECT pg_catalog.array_agg(o.hash) INTO outdated
+        FROM (
+            SELECT n.hash, pg_catalog.sum(n.size) OVER (ORDER BY n.stored_at DESC, n.hash) AS kept
+            FROM @schema.conversation_files n
+            WHERE n.device_id = conversation
+        ) o
+        WHERE o.kept > most;
+    IF outdated IS NOT NULL THEN
+        DELETE FROM @schema.conversation_files f WHERE f.device_id = conversation AND f.hash = ANY (outdated);
+    END IF;
+END
+$$;
+
+-- Copy: copies a conversation's checkpoints and files to another device ID, whose heads are then the same. What the target
 -- already has under the same keys stays.
 CREATE FUNCTION @schema.moorline_copy(source text, target text) RETURNS void
 LANGUAGE plpgsql VOLATILE
@@ -3075,6 +3129,11 @@ BEGIN
         FROM @schema.conversation_checkpoints c
         WHERE c.device_id = source
         ON CONFLICT (device_id, checkpoint_ns, checkpoint_id) DO NOTHING;
+    INSERT INTO @schema.conversation_files (device_id, hash, type, size, data, stored_at)
+        SELECT target, f.hash, f.type, f.size, f.data, f.stored_at
+        FROM @schema.conversation_files f
+        WHERE f.device_id = source
+        ON CONFLICT (device_id, hash) DO NOTHING;
     SELECT s.heads INTO copied
         FROM @schema.conversation_states s
         WHERE s.device_id OPERATOR(pg_catalog.=) source_key AND s.heads <> '{}';
@@ -3277,6 +3336,7 @@ BEGIN
     DELETE FROM @schema.conversation_values v WHERE v.device_id = device;
     DELETE FROM @schema.conversation_writes w WHERE w.device_id = device;
     DELETE FROM @schema.conversation_checkpoints c WHERE c.device_id = device;
+    DELETE FROM @schema.conversation_files f WHERE f.device_id = device;
     BEGIN
         DELETE FROM @schema.conversation_states s WHERE s.device_id OPERATOR(pg_catalog.=) key;
         -- Deferred references are checked now rather than at the end of the transaction.
@@ -3293,6 +3353,7 @@ LANGUAGE plpgsql STABLE
 AS $$
 DECLARE
     key @schema.conversation_states.device_id%TYPE := @schema.moorline_key(device);
+    files_begin text := pg_catalog.concat(pg_catalog.chr(26), '[');
 BEGIN
     RETURN pg_catalog.jsonb_build_object(
         'session', (
@@ -3314,7 +3375,9 @@ BEGIN
                 pg_catalog.jsonb_agg(
                     pg_catalog.jsonb_build_object(
                         'message_id', @schema.moorline_given_id(m.address, m.message_id), 'device_id', m.address,
-                        'turn_no', m.turn_no, 'text', m.text, 'resume', m.resume, 'values', m.values,
+                        'turn_no', m.turn_no, 'text', pg_catalog.split_part(m.text, files_begin, 1),
+                        'files', CASE WHEN pg_catalog.strpos(m.text, files_begin) > 0 THEN
+                            pg_catalog.substr(m.text, pg_catalog.strpos(m.text, files_begin) + 1)::jsonb END, 'resume', m.resume, 'values', m.values,
                         'status', m.status, 'received_at', m.received_at)
                     ORDER BY m.arrival),
                 '[]'::jsonb)
@@ -3340,6 +3403,16 @@ BEGIN
                 '[]'::jsonb)
             FROM @schema.conversation_sessions n
             WHERE n.device_id = device),
+        'files', (
+            SELECT coalesce(
+                pg_catalog.jsonb_agg(
+                    pg_catalog.jsonb_build_object(
+                        'hash', f.hash, 'type', f.type, 'size', f.size, 'stored_at', f.stored_at,
+                        'data', pg_catalog.encode(f.data, 'base64'::text))
+                    ORDER BY f.stored_at, f.hash),
+                '[]'::jsonb)
+            FROM @schema.conversation_files f
+            WHERE f.device_id = device),
         'effects', (
             SELECT coalesce(
                 pg_catalog.jsonb_agg(
@@ -3378,6 +3451,7 @@ BEGIN
         OR EXISTS (SELECT 1 FROM @schema.conversation_checkpoints c WHERE c.device_id = device)
         OR EXISTS (SELECT 1 FROM @schema.conversation_writes w WHERE w.device_id = device)
         OR EXISTS (SELECT 1 FROM @schema.conversation_sessions n WHERE n.device_id = device)
+        OR EXISTS (SELECT 1 FROM @schema.conversation_files f WHERE f.device_id = device)
         OR EXISTS (SELECT 1 FROM @schema.conversation_facts f WHERE f.device_id = device);
 END
 $$;
@@ -3515,6 +3589,11 @@ BEGIN
     GET DIAGNOSTICS gone = ROW_COUNT;
     removed := removed + gone;
 
+    DELETE FROM @schema.conversation_files f
+        WHERE f.device_id = device AND f.stored_at < oldest AND NOT asks AND NOT EXISTS (
+            SELECT 1 FROM @schema.conversation_messages m WHERE m.device_id = device AND m.queued);
+    GET DIAGNOSTICS gone = ROW_COUNT;
+    removed := removed + gone;
     DELETE FROM @schema.conversation_sessions n WHERE n.device_id = device AND n.ended_at < oldest;
     GET DIAGNOSTICS gone = ROW_COUNT;
     removed := removed + gone;
