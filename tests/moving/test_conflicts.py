@@ -40,8 +40,8 @@ async def test_a_time_that_somebody_else_has_booked_refuses_the_conversation(tal
         await runtime.erase(OURS, scope="person")
     await execute(
         talked,
-        "UPDATE appointments a SET provider_id = o.provider_id, during = o.during FROM appointments o"
-        " WHERE a.device_id = $1 AND o.device_id = ''",
+        "UPDATE appointments a SET provider_id = o.provider_id, during = o.during, occupies = o.occupies"
+        " FROM appointments o WHERE a.device_id = $1 AND o.device_id = ''",
         THEIRS,
     )
 

@@ -24,6 +24,7 @@ FACE = """
     Session TranscriptEntry DeadLetter DeviceCheckpointer StrictSerializer Migrations
 """
 DOCUMENTED = {
+    "moorline_agents.scheduling",
     *PACKAGES,
     *(f"moorline.{room}" for room in ("cache", "embedded", "errors", "http", "load", "telemetry", "testing")),
 }

@@ -1,10 +1,7 @@
 -- The statements of catalogue_store.py.
 
--- name: lock
--- One import at a time, until the transaction ends.
-SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('moorline catalogue @schema', 0::bigint));
-
 -- name: put_services
+-- The first statement of an import: a second one waits here if it has a service in common.
 INSERT INTO @schema.appointment_services (name, minutes, buffer_before, buffer_after)
 SELECT n.name, n.minutes, n.buffer_before, n.buffer_after
 FROM unnest($1::text[], $2::integer[], $3::integer[], $4::integer[])

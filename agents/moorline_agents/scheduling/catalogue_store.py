@@ -70,7 +70,6 @@ class CatalogueStore:
         """Makes it what is offered, whatever was before; the caller decides in which transaction. What has appointments
         and is not in it any more stays for them, but nobody can book it. Appointments stay as they are."""
         providers = catalogue.providers
-        await self._run("lock")
         services = catalogue.services
         await self._run(
             "put_services",
