@@ -46,6 +46,7 @@ class Checked:
         self.checked: list[str] = []
         self.begun, self.go_on = asyncio.Event(), asyncio.Event()
         self.waits = False
+        self.seconds = 0.0
         self.done: list[str] = []
 
         @tool(effect="outside")
@@ -64,6 +65,8 @@ class Checked:
         self.begun.set()
         if self.waits:
             await self.go_on.wait()
+        if self.seconds:
+            await asyncio.sleep(self.seconds)
         verdict = self.verdicts.get(text, Pass())
         if isinstance(verdict, Exception):
             raise verdict
@@ -292,11 +295,13 @@ async def test_each_agent_checks_what_it_is_handed(settings: Settings, checked: 
     assert events[-1].to_json()["reply"]["text"] == "No."
 
 
-@pytest.mark.parametrize("replaces", [True, False])
+@pytest.mark.parametrize(("replaces", "seconds"), [(True, 0), (True, 0.2), (False, 0.2)])
 async def test_a_rerun_does_not_decide_anew(
-    settings: Settings, dsn: str, checked: Checked, replaces: bool, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, checked: Checked, replaces: bool, seconds: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first process dies after a tool has acted; by then the check would say something else."""
+    """The first process dies after a tool has acted; by then the check would say something else. What a model answered
+    before a slow check had replaced the text is forgotten."""
+    checked.seconds = seconds
     monkeypatch.setattr(execution, "HEARTBEAT", 3600)
     model = Slow(rules=echo)
 
@@ -313,7 +318,7 @@ async def test_a_rerun_does_not_decide_anew(
         dying = await stack.enter_async_context(make(rules))
         running = asyncio.create_task(dying.run("act x", {**CONTEXT, "message_id": "m1"}))
         await model.asked.wait()
-        connection = await asyncpg.connect(dsn)
+        connection = await asyncpg.connect(settings.database_url)
         await expire_lease(connection, "d1")
         await connection.close()
         checked.verdicts = {"act x": Refuse("No.")}

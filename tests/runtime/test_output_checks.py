@@ -1,7 +1,8 @@
 """Output checks: a person sees a sentence once it has passed; history, stored reply and stream are the same."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from moorline import (
 from moorline.errors import AgentError, CheckFailed
 from moorline.testing import Script
 from moorline_agents.checks import Verdict
+from moorline_agents.messages import Message, ModelAnswer
 from moorline_agents.transport import Call, ModelReply, RawReply, rule_client
 
 from ..strict_model import StrictModel
@@ -136,13 +138,26 @@ async def test_replaced_text_is_what_is_told_stored_and_remembered(opened: Open,
     assert model.requests[1].messages[2]["content"] == reply
 
 
-async def test_reasoning_behind_an_answer_that_was_changed_is_forgotten(opened: Open, checked: Checked) -> None:
-    model = Script(ModelReply(text="The code is 42.", extra={"reasoning_content": "42"}), "fine")
-    checked.verdicts = {"The code is 42.": Refuse("No.")}
-    async with opened(StrictModel(rules=model)) as moorline:
+class Reasoning:
+    """A model that gives its server's fields with each answer, and keeps what it is shown."""
+
+    def __init__(self) -> None:
+        self.shown: list[Message] = []
+
+    async def complete(self, messages: Sequence[Message], **_: Any) -> ModelAnswer:
+        self.shown = [*messages]
+        answer = "The code is 42." if len(messages) == 2 else "fine"
+        return ModelAnswer({"role": "assistant", "content": answer, "extra": {"reasoning": "42"}, "origin": "mine"})
+
+
+async def test_reasoning_behind_an_answer_that_was_changed_is_forgotten(settings: Settings, checked: Checked) -> None:
+    model, checked.verdicts = Reasoning(), {"The code is 42.": Refuse("No.")}
+    async with Moorline(settings, agents=[replace(checked.agent, model=model)]) as moorline:
         assert await moorline.run("hello", CONTEXT) == "No."
         assert await moorline.run("and?", CONTEXT) == "fine"
-    assert "42" not in str(model.requests[1])
+        assert "42" not in str(model.shown)
+        await moorline.run("and?", CONTEXT)
+        assert model.shown[4]["extra"] == {"reasoning": "42"}  # of an answer that passed as it was
 
 
 async def test_the_text_of_an_answer_that_calls_tools_decides_nothing(opened: Open, checked: Checked) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import Mapping
 from typing import Any, Literal
+from uuid import uuid4
 
 import pytest
 from pydantic import BaseModel, Field, RootModel, field_validator
@@ -69,6 +70,8 @@ def desk(output: type[BaseModel] = Visit, **agent: Any) -> Agent:
 
 
 def opened(settings: Settings, rules: Rules, *agents: Agent) -> Moorline:
+    # What is learned of a server and a model is kept for as long as the process runs.
+    settings = settings.model_copy(update={"openai_model": uuid4().hex})
     return Moorline(settings, agents=agents or [desk()], client=lambda: rule_client(rules))
 
 
@@ -173,8 +176,7 @@ async def test_a_server_without_such_a_mode_answers_by_a_tool(settings: Settings
         assert "final_answer" in request.functions
         return ModelReply(calls=(Call(name="final_answer", arguments=json.loads(GOOD)),))
 
-    # What is learned of a server and a model is kept for as long as the process runs.
-    async with opened(settings.model_copy(update={"openai_model": "without-schemas"}), rules) as moorline:
+    async with opened(settings, rules) as moorline:
         reply: Reply = await moorline.run("a haircut", CONTEXT)
         assert isinstance(reply.output, Visit)
 

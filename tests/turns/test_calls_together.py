@@ -41,6 +41,7 @@ class Desk:
         async def ask(thing: Thing, context: ToolContext) -> dict[str, Any]:
             """Asks."""
             await self.runs(f"ask {thing.what}")
+            await asyncio.sleep(0.02 if thing.what == "a" else 0)  # the first is the last to ask
             return {thing.what: interrupt(f"{thing.what}?")}
 
         @tool(effect="outside")

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from moorline import CheckRefused, Pass, Refuse, Replace, execution
-from moorline.errors import CheckFailed, StoreUnavailable
+from moorline.errors import CheckFailed, StaleTurn, StoreUnavailable
 from moorline_agents.agent import Agent
 from moorline_agents.checks import Check, Verdict
 from moorline_agents.tools import Effect, ToolContext, tool
 
-from .claims import Connection
+from .claims import Connection, expire_lease
 from .runtimes import Thing, crashed, runtime, say
 
 EFFECTS: tuple[Effect, ...] = ("none", "database", "outside")
@@ -72,6 +72,39 @@ async def test_a_rerun_neither_checks_again_what_was_decided_nor_does_it_otherwi
     assert desk.done == ["ann", "tom"]
     made = await connection.fetch("SELECT intent #>> '{}' AS made FROM conversation_effects ORDER BY position")
     assert [row["made"] for row in made] == ['{"what": "bob"}', '{"what":"ann"}', '{"what": "tom"}']
+
+
+async def test_a_call_that_was_cut_off_is_made_again_as_it_was(
+    dsn: str, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(execution, "HEARTBEAT", 3600)
+    verdicts: list[Verdict] = [Replace(Thing(what="ann"))]
+    done: list[str] = []
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def once(thing: Thing, context: ToolContext) -> Verdict:
+        return verdicts.pop()
+
+    @tool(effect="outside", idempotent=True, check=once)
+    async def ring(thing: Thing, context: ToolContext) -> dict[str, str]:
+        """Calls somebody."""
+        done.append(thing.what)
+        begun.set()
+        if len(done) == 1:
+            await go_on.wait()
+        return {"rung": thing.what}
+
+    agent = Agent(name="desk", description="does it", instructions="desk", tools=[ring])
+    async with runtime(dsn, agent=agent) as dying:
+        cut_off = asyncio.create_task(say(dying, "ring eve", "m1"))
+        await begun.wait()
+        await expire_lease(connection, "d1")
+        async with runtime(dsn, agent=agent) as moorline:
+            assert await say(moorline, "ring eve", "m1") == "1: ann"
+        go_on.set()
+        with pytest.raises(StaleTurn):
+            await cut_off
+    assert done == ["ann", "ann"]
 
 
 @pytest.mark.parametrize(
