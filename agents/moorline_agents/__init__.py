@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from moorline_agents.graph_agent import GraphAgent as GraphAgent
     from moorline_agents.handover import handover_tools as handover_tools
     from moorline_agents.langchain_model import LangChainModel as LangChainModel
+    from moorline_agents.mcp_tools import MCPTools as MCPTools
     from moorline_agents.messages import Message as Message
     from moorline_agents.messages import ModelAnswer as ModelAnswer
     from moorline_agents.messages import Usage as Usage
@@ -56,6 +57,7 @@ else:
             "moorline_agents.handover": ("handover_tools",),
             "moorline_agents.messages": ("Message", "ModelAnswer", "Usage"),
             "moorline_agents.langchain_model": ("LangChainModel",),
+            "moorline_agents.mcp_tools": ("MCPTools",),
             "moorline_agents.model": ("ChatModel", "Model", "ToolChoice"),
             "moorline_agents.model_errors": ("AnswerCutOff", "ContextOverflow", "ModelError"),
             "moorline_agents.model_options": ("AnswerSchema", "ModelOptions"),

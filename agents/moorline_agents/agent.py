@@ -20,6 +20,7 @@ from moorline_agents.model import Model
 from moorline_agents.model_options import ModelOptions
 from moorline_agents.run import AgentDeps, AgentHost, Next, Outcome, RunContext, TurnInput
 from moorline_agents.structured import answer_schema
+from moorline_agents.tool_source import ToolSource
 from moorline_agents.tools import Tool, ToolContext
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class Agent:
     description: str
     instructions: Instructions
     briefing: Briefing | None = None
-    tools: Sequence[Tool] = ()
+    tools: Sequence[Tool | ToolSource] = ()
     model: Model | None = None
     session_ttl: int | None = None
     keeps_session: bool = True
@@ -77,7 +78,7 @@ class Agent:
     def __post_init__(self) -> None:
         for name in (self.name, *self.aliases):
             control.check_name(name)
-        names = [tool.name for tool in self.tools] + list(control.NAMES)
+        names = [tool.name for tool in self.own_tools] + list(control.NAMES)
         if len(set(names)) != len(names):
             twice = sorted({name for name in names if names.count(name) > 1})
             raise ValueError(f"Agent {self.name}: the tool names {', '.join(twice)} are taken; rename them.")
@@ -87,6 +88,11 @@ class Agent:
             _ = self.options
         except ValueError as error:
             raise ValueError(f"Agent {self.name}: {error}") from None
+
+    @property
+    def own_tools(self) -> Sequence[Tool]:
+        """Its tools but for those of sources, such as MCP servers, which are known once these run."""
+        return [tool for tool in self.tools if isinstance(tool, Tool)]
 
     @property
     def options(self) -> ModelOptions:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from moorline_agents.asking import ask
 from moorline_agents.calls import checked
@@ -17,6 +17,7 @@ from moorline_agents.output_checks import OutputChecks
 from moorline_agents.prompt import Prompt
 from moorline_agents.run import AgentDeps, RunContext
 from moorline_agents.structured import StructuredAnswer, StructuredAnswers
+from moorline_agents.toolbox import Toolbox
 from moorline_agents.window import Window
 
 if TYPE_CHECKING:
@@ -33,14 +34,14 @@ _NO_ROOM = (
 class Answering:
     """Gets the answers of an agent's model."""
 
-    def __init__(self, agent: Agent, deps: AgentDeps, *, prompt: Prompt, schemas: Sequence[Mapping[str, Any]]) -> None:
+    def __init__(self, agent: Agent, deps: AgentDeps, *, prompt: Prompt, tools: Toolbox) -> None:
         self._name = agent.name
         self._names = (agent.name, *agent.aliases)
         self._model = agent.model or deps.model
         self._fallbacks = agent.fallbacks
         self._options = agent.options
         self._rounds = deps.tool_rounds
-        self._schemas = schemas
+        self._tools = tools
         self._prompt = prompt
         self._checks = self._structured = None
         if agent.output is not None:
@@ -89,14 +90,15 @@ class Answering:
     async def _complete(self, shown: Window, context: RunContext, *, tired: bool) -> tuple[ModelAnswer, Window]:
         """The model's answer, and what it was shown in the end: less than at first if it had no room for that."""
         cut_off = False
+        schemas = await self._tools.schemas()
         while True:
             asking = partial(
                 ask,
                 self._model,
                 context=context,
                 agent=self._name,
-                tools=self._schemas,
-                tool_choice="none" if tired and self._schemas else None,
+                tools=schemas,
+                tool_choice="none" if tired and schemas else None,
                 options=self._options,
                 fallbacks=self._fallbacks,
             )

@@ -16,6 +16,7 @@ from moorline_agents.files import received
 from moorline_agents.history import last_files
 from moorline_agents.messages import Message, ToolCall
 from moorline_agents.run import AgentInfo, RunContext
+from moorline_agents.toolbox import Toolbox
 from moorline_agents.tools import Tool, ToolContext, ToolRefused
 
 if TYPE_CHECKING:
@@ -29,14 +30,13 @@ class Calling:
         self._name = agent.name
         self._own_names = (agent.name, *agent.aliases)
         self._keeps_session = agent.keeps_session
-        self._tools = {tool.name: tool.within(tool_timeout) for tool in agent.tools}
         self._others = frozenset(other.name for other in others)
-        self.schemas = [tool.schema for tool in agent.tools]
-        """The `tools` of every request."""
+        schemas = []
         if others:
-            self.schemas.append(control.hand_over_schema({other.name: other.description for other in others}))
+            schemas.append(control.hand_over_schema({other.name: other.description for other in others}))
         if agent.keeps_session:
-            self.schemas.append(control.END_SESSION_SCHEMA)
+            schemas.append(control.END_SESSION_SCHEMA)
+        self.tools = Toolbox(agent.tools, control=schemas, timeout=tool_timeout)
 
     async def result(self, call: ToolCall, history: Sequence[Message], context: RunContext) -> Any:
         """The result of a call of the last answer in the history, as the model is shown it: that of the tool, or why
@@ -59,7 +59,7 @@ class Calling:
             return self._hand_over(arguments, history)
         if name == control.END_SESSION and self._keeps_session:
             return {"ended": True}
-        tool = self._tool(name)
+        tool = await self.tools.find(name)
         files = received(last_files(history), context.read_files) or context.tools.files
         tools = replace(context.tools, agent=self._name, files=files)
         admit = None
@@ -86,7 +86,7 @@ class Calling:
         return [*takewhile(self._reads, calls)]
 
     def _reads(self, call: ToolCall) -> bool:
-        tool = self._tools.get(call["function"]["name"])
+        tool = self.tools.get(call["function"]["name"])
         return tool is not None and tool.effect == "none" and "refused" not in call
 
     def _hand_over(self, arguments: str, history: Sequence[Message]) -> dict[str, str]:
@@ -98,12 +98,6 @@ class Calling:
             )
         target = control.hand_over_target(control.named_agent(arguments), self._others, own_names=self._own_names)
         return {control.HANDED_OVER: target}
-
-    def _tool(self, name: str) -> Tool:
-        if name not in self._tools:
-            known = ", ".join(self._tools) or "none"
-            raise ToolRefused(f"There is no tool {name}. The tools are: {known}.", code="unknown_tool")
-        return self._tools[name]
 
 
 def _replaced(tool: Tool, check: Check, value: Any) -> str:

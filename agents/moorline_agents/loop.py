@@ -36,7 +36,7 @@ class Loop:
         others = [other for other in deps.others if other.name != agent.name]
         self._calling = Calling(agent, others=others, tool_timeout=deps.tool_timeout)
         self._prompt = Prompt(agent, room=deps.history_chars)
-        self._answering = Answering(agent, deps, prompt=self._prompt, schemas=self._calling.schemas)
+        self._answering = Answering(agent, deps, prompt=self._prompt, tools=self._calling.tools)
         self._checks = None
         if agent.input_checks:
             names = (agent.name, *agent.aliases)

@@ -27,7 +27,7 @@ class Prompt:
         self._instructions = agent.instructions
         self._briefing = agent.briefing
         self._names = (agent.name, *agent.aliases)
-        self._tools = frozenset(tool.name for tool in agent.tools)
+        self._tools = frozenset(tool.name for tool in agent.own_tools)
         self._room = room
 
     async def asked(self, texts: Sequence[str], context: RunContext) -> tuple[Message, ...]:

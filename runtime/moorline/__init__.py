@@ -139,6 +139,7 @@ if TYPE_CHECKING:
     from moorline_agents.graph_agent import GraphAgent as GraphAgent
     from moorline_agents.handover import handover_tools as handover_tools
     from moorline_agents.langchain_model import LangChainModel as LangChainModel
+    from moorline_agents.mcp_tools import MCPTools as MCPTools
     from moorline_agents.model import ChatModel as ChatModel
     from moorline_agents.model import Model as Model
     from moorline_agents.model_options import ModelOptions as ModelOptions
@@ -225,6 +226,7 @@ else:
             "moorline_agents.graph_agent": ("GraphAgent",),
             "moorline_agents.handover": ("handover_tools",),
             "moorline_agents.langchain_model": ("LangChainModel",),
+            "moorline_agents.mcp_tools": ("MCPTools",),
             "moorline_agents.model": ("ChatModel", "Model"),
             "moorline_agents.model_options": ("ModelOptions",),
             "moorline_agents.responses_model": ("ResponsesModel",),

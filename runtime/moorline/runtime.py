@@ -6,12 +6,12 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
-from itertools import chain
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Any, Self
 
 from moorline.backend import Backend
 from moorline.background import Background
+from moorline.closable import closables
 from moorline.context import Call, Resume, TurnContext, check_call, stored_device_id, stored_message_id
 from moorline.defaults import server_model, shipped_agents
 from moorline.errors import MoorlineError, StoreUnavailable, UsageError, only_ours
@@ -48,13 +48,6 @@ if TYPE_CHECKING:
 
     from moorline_agents.model import Model
     from moorline_checkpoint.sessions import Session
-
-
-@runtime_checkable
-class Closable(Protocol):
-    """A model that has something to close when it is no longer needed."""
-
-    async def aclose(self) -> None: ...
 
 
 class Moorline(Locks, People, KeptFiles, Upkeep):
@@ -129,8 +122,8 @@ class Moorline(Locks, People, KeptFiles, Upkeep):
         await self.close()
 
     async def close(self) -> None:
-        """Waits for turns whose callers have gone, then closes the models, including the agents' own, and the
-        connections."""
+        """Waits for turns whose callers have gone, then closes the models and the sources of tools, including the
+        agents' own, and the connections."""
         opened, self._opened = self._opened, None
         if opened is None:
             return
@@ -139,12 +132,8 @@ class Moorline(Locks, People, KeptFiles, Upkeep):
             closing.push_async_callback(opened.backend.close)
             closing.push_async_callback(opened.pool_watch.close)
             closing.push_async_callback(opened.observers.close)
-            own = [(getattr(each, "model", None), *getattr(each, "fallbacks", ())) for each in self._agents or ()]
-            for model in {
-                id(model): model for model in (self._model, self._router.model, *chain.from_iterable(own))
-            }.values():
-                if isinstance(model, Closable):
-                    closing.push_async_callback(model.aclose)
+            for each in closables(self._agents or (), self._model, self._router.model):
+                closing.push_async_callback(each.aclose)
             await self._background.finish()
 
     @property

@@ -78,7 +78,7 @@ class Failpoints:
 
     def agent(self, agent: Agent) -> Agent:
         """The agent, whose tools with effects pass a failpoint before and after each call."""
-        return replace(agent, tools=[self._tool(tool) if tool.effect != "none" else tool for tool in agent.tools])
+        return replace(agent, tools=[self._tool(tool) if tool.effect != "none" else tool for tool in agent.own_tools])
 
     def _tool(self, tool: Tool) -> Tool:
         async def watched(arguments: Any, context: ToolContext) -> Any:

@@ -148,6 +148,6 @@ def test_a_business_where_nobody_may_book_is_refused_when_it_is_made() -> None:
 async def test_the_agent_that_ships_follows_the_setting(salon: Business) -> None:
     agent, _ = shipped_agents(Settings(database_url="postgresql://nowhere", bookings_per_day=1))
     assert isinstance(agent, Agent)
-    salon.tools = {tool.name: tool for tool in agent.tools}
+    salon.tools = {tool.name: tool for tool in agent.own_tools}
     await salon.call("d", "book", service="Haircut", start=TEN)
     assert (await salon.refused("d", "book", service="Haircut", start="2026-06-02T10:00"))["code"] == "too_many"

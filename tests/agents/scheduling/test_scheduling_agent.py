@@ -28,7 +28,7 @@ def told(now: str, **settings: Any) -> str:
 def test_it_keeps_the_session_and_has_the_five_tools() -> None:
     agent = scheduling(session_ttl=600)
     assert (agent.name, agent.keeps_session, agent.session_ttl) == ("scheduling", True, 600)
-    effects = {tool.name: tool.effect for tool in agent.tools}
+    effects = {tool.name: tool.effect for tool in agent.own_tools}
     assert effects == {
         "find_slots": "none",
         "book": "database",
@@ -39,7 +39,7 @@ def test_it_keeps_the_session_and_has_the_five_tools() -> None:
 
 
 def test_no_tool_takes_a_device() -> None:
-    for tool in scheduling().tools:
+    for tool in scheduling().own_tools:
         assert not any("device" in name for name in tool.schema["function"]["parameters"]["properties"])
 
 

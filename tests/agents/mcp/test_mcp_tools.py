@@ -1,0 +1,257 @@
+"""MCP servers: what agents have of them, what is told to them, and what happens when they are bad, changed or gone."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+
+from moorline_agents.mcp_arguments import arguments_model
+from moorline_agents.mcp_tools import MCPTools
+from moorline_agents.tools import Tool, ToolContext, ToolRefused
+from tests.agents.mcp import server as bad
+from tests.agents.mcp.everything import everything
+
+PROGRAM = Path(bad.__file__)
+ODD = next(name for name in bad.TOOLS if " " in name)
+Open = Callable[..., AbstractAsyncContextManager[MCPTools]]
+
+
+def no_transaction() -> Any:
+    raise AssertionError
+
+
+CONTEXT = ToolContext(device_id="d1", now=datetime.now(UTC), values={"user": "ana"}, transaction=no_transaction)
+
+
+@asynccontextmanager
+async def opened(notes: Path | None = None, **settings: Any) -> AsyncIterator[MCPTools]:
+    env = {} if notes is None else {"NOTES": str(notes)}
+    tools = MCPTools(name="bad", command=[sys.executable, str(PROGRAM)], env=env, **settings)
+    try:
+        yield tools
+    finally:
+        await tools.aclose()
+
+
+async def named(tools: MCPTools) -> dict[str, Tool]:
+    return {tool.name: tool for tool in await tools.tools()}
+
+
+async def refused(tool: Tool, arguments: str = "{}") -> ToolRefused:
+    with pytest.raises(ToolRefused) as raised:
+        await tool.call(arguments, CONTEXT)
+    return raised.value
+
+
+async def test_names_are_prefixed_valid_and_unique_and_what_no_model_could_call_is_left_out() -> None:
+    async with opened() as tools:
+        found = await named(tools)
+    assert {"bad_look", "bad_whoami", "bad_refer"} < found.keys()
+    assert "bad_broken" not in found
+    (odd,) = (name for name in found if name.startswith("bad_a_name"))
+    assert len(odd) == 64
+    assert found["bad_look"].schema["function"] == {
+        "name": "bad_look",
+        "description": "Looks.",
+        "parameters": bad.NOTHING,
+    }
+
+
+async def test_a_server_is_listed_once_and_called_in_one_session(tmp_path: Path) -> None:
+    notes = tmp_path / "notes"
+    async with opened(notes) as tools:
+        found = await named(tools)
+        await asyncio.gather(*(found["bad_look"].call('{"n": 1}', CONTEXT) for _ in range(5)), named(tools))
+    assert sorted(notes.read_text().split()) == ["listed", *["look"] * 5]
+
+
+async def test_every_call_is_an_effect_unless_the_hints_are_trusted() -> None:
+    async with opened() as tools, opened(trust_hints=True) as trusted:
+        plain, trusting = await named(tools), await named(trusted)
+    assert {tool.effect for tool in plain.values()} == {"outside"}
+    assert not any(tool.idempotent for tool in plain.values())
+    assert (trusting["bad_look"].effect, trusting["bad_look"].idempotent) == ("none", True)
+    assert (trusting["bad_whoami"].effect, trusting["bad_whoami"].idempotent) == ("outside", False)
+
+
+async def test_who_asks_is_said_by_the_runtime_in_meta_and_arguments_are_the_models() -> None:
+    async with opened(identity=lambda context: {"example.com/user": context.values["user"]}) as tools:
+        found = await named(tools)
+        assert json.loads(await found["bad_whoami"].call("{}", CONTEXT))["example.com/user"] == "ana"
+        assert await found["bad_look"].call('{"user": "eve"}', CONTEXT) == '{"user": "eve"}'
+
+
+async def test_a_description_that_changed_disables_the_tool(tmp_path: Path) -> None:
+    notes = tmp_path / "notes"
+    async with opened(notes) as tools:
+        before = await named(tools)
+        await before["bad_change"].call("{}", CONTEXT)
+        after = await named(tools)
+        assert before.keys() - after.keys() == {"bad_look"}
+        refusal = await refused(before["bad_look"])
+    assert refusal.code == "mcp_changed"
+    assert notes.read_text().split() == ["listed", "change", "listed"]
+
+
+async def test_only_what_was_accepted_is_offered_in_whatever_process() -> None:
+    async with opened() as tools:
+        hashes = await tools.hashes()
+    assert hashes.keys() == bad.TOOLS.keys()
+    accepted = {"look": hashes["look"], "whoami": hashes["look"]}
+    async with opened(accepted=accepted) as tools:
+        assert (await named(tools)).keys() == {"bad_look"}
+    async with opened(only=["whoami"]) as tools:
+        assert (await named(tools)).keys() == {"bad_whoami"}
+
+
+async def test_a_server_that_dies_in_mid_call_is_a_refusal_and_reached_again_at_the_next_call() -> None:
+    async with opened() as tools:
+        found = await named(tools)
+        for _ in range(3):
+            began = time.monotonic()
+            refusal = await refused(found["bad_die"])
+            assert time.monotonic() - began < 5
+            assert refusal.code == "mcp_lost"
+            assert "not known" in str(refusal)
+            assert await found["bad_look"].call("{}", CONTEXT) == "{}"
+
+
+async def test_a_server_that_never_answers_is_given_up_in_the_tools_time() -> None:
+    async with opened(timeout=0.3) as tools:
+        found = await named(tools)
+        began = time.monotonic()
+        assert (await refused(found["bad_hang"])).code == "timed_out"
+        assert time.monotonic() - began < 3
+        assert await found["bad_look"].call("{}", CONTEXT) == "{}"
+
+
+async def test_a_turn_that_is_cancelled_leaves_the_session_to_the_others() -> None:
+    async with opened() as tools:
+        found = await named(tools)
+        hanging = asyncio.create_task(found["bad_hang"].call("{}", CONTEXT))
+        await asyncio.sleep(0.2)
+        hanging.cancel()
+        assert await found["bad_look"].call("{}", CONTEXT) == "{}"
+
+
+async def test_results_are_bounded_and_failures_are_refusals() -> None:
+    async with opened() as tools:
+        found = await named(tools)
+        assert len(json.dumps(await found["bad_huge"].call("{}", CONTEXT))) < 140_000
+        refusal = await refused(found["bad_fail"])
+        assert (refusal.code, str(refusal)) == ("mcp_error", "No room left.")
+
+
+async def test_a_schema_that_refers_elsewhere_is_not_fetched() -> None:
+    async with opened() as tools:
+        refusal = await refused((await named(tools))["bad_refer"], '{"a": 1}')
+    assert "refers to something that is not in it" in str(refusal)
+    asked: list[str] = []
+
+    class Elsewhere(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_error(404)
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere) as elsewhere:
+        serving = Thread(target=elsewhere.serve_forever)
+        serving.start()
+        url = f"http://127.0.0.1:{elsewhere.server_port}/schema"
+        model = arguments_model({"type": "object", "properties": {"a": {"$ref": url}}})
+        with pytest.raises(ValueError, match="refers to something that is not in it"):
+            await asyncio.to_thread(model.model_validate, {"a": 1})
+        elsewhere.shutdown()
+        serving.join()
+    assert asked == []
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"command": ["/no/such/program"]}, {"command": [sys.executable, "-c", ""]}, {"url": "http://127.0.0.1:9/mcp"}],
+)
+async def test_a_server_that_cannot_be_reached_has_no_tools_and_delays_only_once(settings: dict[str, Any]) -> None:
+    tools = MCPTools(name="gone", connect_timeout=3, **settings)
+    assert await tools.tools() == ()
+    began = time.monotonic()
+    assert await tools.tools() == ()
+    assert time.monotonic() - began < 0.1
+    await tools.aclose()
+
+
+async def test_headers_go_to_a_server_with_a_url_and_its_tools_work() -> None:
+    heads: list[str] = []
+
+    async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+        heads.append(head)
+        length = int(head.partition("content-length:")[2].split("\r\n")[0] or 0)
+        body = await reader.readexactly(length)
+        response = bad.answer(json.loads(body)) if body else None
+        told = json.dumps(response).encode() if response else b""
+        status = "200 OK" if response else "202 Accepted" if body else "405 Method Not Allowed"
+        kind = "content-type: application/json\r\n" if told else ""
+        writer.write(
+            f"HTTP/1.1 {status}\r\n{kind}content-length: {len(told)}\r\nconnection: close\r\n\r\n".encode() + told
+        )
+        await writer.drain()
+        writer.close()
+
+    listening = await asyncio.start_server(respond, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/mcp"
+    async with listening:
+        tools = MCPTools(name="far", url=url, headers={"authorization": "Bearer s3cret"})
+        found = await named(tools)
+        assert await found["far_look"].call('{"a": 1}', CONTEXT) == '{"a": 1}'
+        await tools.aclose()
+    assert heads
+    assert all("authorization: bearer s3cret" in head for head in heads)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"name": "a b", "command": ["x"]}, "cannot name"),
+        ({"name": "a"}, "give a command"),
+        ({"name": "a", "command": "x y"}, "give a command"),
+        ({"name": "a", "command": ["x"], "url": "http://x"}, "give a command"),
+        ({"name": "a", "command": ["x"], "headers": {"a": "b"}}, "headers belong"),
+        ({"name": "a", "url": "http://x", "env": {"a": "b"}}, "headers belong"),
+    ],
+)
+def test_what_could_never_work_is_refused_when_it_is_made(settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        MCPTools(**settings)
+
+
+async def test_the_reference_server_starts_without_secrets_and_gives_all_kinds_of_content(
+    pytestconfig: pytest.Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    tools = MCPTools(name="every", command=everything(pytestconfig))
+    try:
+        found = await named(tools)
+        env = json.loads(await found["every_get-env"].call("{}", CONTEXT))
+        assert env.keys() <= {"HOME", "LOGNAME", "PATH", "SHELL", "TERM", "USER"}
+        assert await found["every_get-sum"].call('{"a": 1, "b": 2}', CONTEXT) == "The sum of 1 and 2 is 3."
+        assert "'b' is a required property" in str(await refused(found["every_get-sum"], '{"a": 1}'))
+        picture = await found["every_get-tiny-image"].call("{}", CONTEXT)
+        assert "[image/png, 4,035 bytes, not shown]" in picture
+        weather = await found["every_get-structured-content"].call('{"location": "Chicago"}', CONTEXT)
+        assert weather["temperature"] == 36
+        resource = await found["every_get-resource-reference"].call(
+            '{"resourceType": "Text", "resourceId": 1}', CONTEXT
+        )
+        assert "[demo://resource/dynamic/text/1]" in resource
+    finally:
+        await tools.aclose()
