@@ -202,7 +202,7 @@ def run(orders_json: str) -> None:
 
 
 async def _work(orders: Orders, log: Log) -> None:
-    _shorten(orders.lease)
+    shorten(orders.lease)
     chance = chance_of(orders.seed, orders.name, "thinking")
     failpoints = Failpoints(orders.failpoints, log)
     model = failpoints.model(rules, thinking=lambda: chance.expovariate(1 / orders.thinking))
@@ -236,7 +236,7 @@ async def _work(orders: Orders, log: Log) -> None:
         log.write("waited", seconds=max((each.longest for each in followed), default=0.0))
 
 
-def _shorten(lease: float) -> None:
+def shorten(lease: float) -> None:
     """Scales all times of the product with the lease."""
     turns.WAITER_SECONDS *= lease / turns.LEASE_SECONDS
     moorline.waiters.RENEW *= lease / turns.LEASE_SECONDS
