@@ -26,6 +26,27 @@ FROM generate_series(1, $1::bigint) n
 """
 COUNTED = "SELECT sum(turns)::int AS turns, sum(input_tokens)::int AS tokens FROM conversation_days"
 
+TOTALS = """
+SELECT day, agent, model, sum(turns)::bigint, sum(people)::bigint, sum(input_tokens)::bigint, sum(output_tokens)::bigint
+FROM moorline_days
+GROUP BY day, agent, model
+HAVING sum(people) > 0 OR sum(input_tokens) > 0
+ORDER BY day, agent, model
+"""
+ADDED_UP = """
+WITH over AS (
+    SELECT d.* FROM conversation_days d, moorline_cleanups c WHERE d.day < (c.rolled_up_to AT TIME ZONE 'UTC')::date
+)
+SELECT day, agent, model, sum(turns)::bigint, count(*) FILTER (WHERE turns > 0), sum(input_tokens)::bigint,
+    sum(output_tokens)::bigint
+FROM over
+GROUP BY day, agent, model
+UNION ALL
+SELECT day, '*', '', 0, count(DISTINCT device_id), 0, 0 FROM over WHERE turns > 0 GROUP BY day
+ORDER BY day, agent, model
+"""
+"""What is in conversation_days of days that are over."""
+
 
 @pytest.fixture
 async def database(dsn: str) -> AsyncIterator[Database]:
@@ -100,6 +121,41 @@ async def test_each_hour_is_counted_once_however_many_count(database: Database, 
     assert (
         await connection.fetch("SELECT device_id, day, agent, model FROM conversation_days ORDER BY 1, 2, 3, 4") == days
     )
+
+
+async def test_days_that_are_over_are_added_up_whatever_is_removed_or_counted_anew(
+    database: Database, dsn: str, connection: Connection
+) -> None:
+    async def totals() -> int:
+        found = await connection.fetch(TOTALS)
+        assert found == await connection.fetch(ADDED_UP)
+        return len(found)
+
+    await connection.execute(TURNS, 7000)
+    await connection.execute(
+        "INSERT INTO conversation_states (device_id, last_turn_no, last_active_at)"
+        " SELECT 'd' || n, 7000, now() - interval '1 day' FROM generate_series(0, 6) n"
+    )
+    async with DeviceCheckpointer.from_conn_string(dsn) as saver:
+        for device in ("d1", "d2", "d3"):
+            for _ in range(30):
+                await connection.fetchval("SELECT moorline_roll_up()")
+            assert await totals() > 0
+            assert await saver.erase(device)
+            assert await totals() > 0
+        await roll_up(database)
+        whole = await totals()
+        assert whole > 15
+        await connection.execute(
+            "UPDATE conversation_turns SET committed_at = committed_at - interval '3 days' WHERE device_id = 'd4'"
+        )
+        await connection.execute("SELECT moorline_recount('d' || n) FROM generate_series(4, 5) n")
+        assert await totals() > whole
+        assert await remove_older(database, days=2) > 0
+        assert 0 < await totals() < whole
+        for device in ("d0", "d4", "d5", "d6"):
+            await saver.erase(device)
+        assert await totals() == 0
 
 
 async def test_an_erasure_beside_a_roll_up_leaves_nothing(database: Database, dsn: str, connection: Connection) -> None:

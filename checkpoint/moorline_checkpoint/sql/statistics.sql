@@ -67,8 +67,8 @@ GROUP BY GROUPING SETS ((l.agent), ())
 ORDER BY l.agent NULLS FIRST;
 
 -- name: turn_figures repeatable
--- Turns, people and tokens since the midnight $1 by day, agent and model; those since $2 are not rolled up. The turns
--- and people of an agent are where the model is empty.
+-- Turns, people and tokens since the midnight $1 by day, agent and model; those since $2 are not rolled up, and its day
+-- is not in the daily totals. The turns and people of an agent are where the model is empty.
 WITH recent AS (
     SELECT f.device_id, f.day, f.agent, f.model, pg_catalog.sum(f.turns) AS turns,
         pg_catalog.sum(f.input_tokens) AS input_tokens, pg_catalog.sum(f.output_tokens) AS output_tokens
@@ -80,10 +80,14 @@ WITH recent AS (
     ) f
     GROUP BY f.device_id, f.day, f.agent, f.model
 ), counted AS (
+    SELECT a.day, a.agent, a.model, a.turns, a.people, a.input_tokens, a.output_tokens
+    FROM @schema.moorline_days a
+    WHERE a.day >= pg_catalog.timezone('UTC', $1::timestamptz)::date AND a.agent <> '*'::text
+    UNION ALL
     SELECT d.day, d.agent, d.model, d.turns, CASE WHEN d.turns > 0::bigint THEN 1 ELSE 0 END AS people,
         d.input_tokens, d.output_tokens
     FROM @schema.conversation_days d
-    WHERE d.day >= pg_catalog.timezone('UTC', $1::timestamptz)::date
+    WHERE d.day >= pg_catalog.timezone('UTC', greatest($1::timestamptz, $2::timestamptz))::date
     UNION ALL
     SELECT r.day, r.agent, r.model, r.turns,
         CASE WHEN r.turns > 0::numeric AND NOT EXISTS (
@@ -94,23 +98,33 @@ WITH recent AS (
         r.input_tokens, r.output_tokens
     FROM recent r
 )
-SELECT c.day, c.agent, c.model, pg_catalog.sum(c.turns)::bigint AS turns, pg_catalog.sum(c.people) AS people,
+SELECT c.day, c.agent, c.model, pg_catalog.sum(c.turns)::bigint AS turns, pg_catalog.sum(c.people)::bigint AS people,
     pg_catalog.sum(c.input_tokens)::bigint AS input_tokens, pg_catalog.sum(c.output_tokens)::bigint AS output_tokens
 FROM counted c
 GROUP BY c.day, c.agent, c.model
 ORDER BY c.day, c.agent, c.model;
 
 -- name: day_figures repeatable
--- People since the midnight $1 by day; turns since $2 are not rolled up.
-SELECT p.day, pg_catalog.count(*) AS people
+-- People since the midnight $1 by day; turns since $2 are not rolled up, and its day is not in the daily totals.
+SELECT p.day, pg_catalog.sum(p.people)::bigint AS people
 FROM (
-    SELECT d.day, d.device_id
-    FROM @schema.conversation_days d
-    WHERE d.day >= pg_catalog.timezone('UTC', $1::timestamptz)::date AND d.turns > 0::bigint
-    UNION
-    SELECT pg_catalog.timezone('UTC', t.committed_at)::date, t.device_id
-    FROM @schema.conversation_turns t
-    WHERE t.committed_at >= greatest($1::timestamptz, $2::timestamptz)
+    SELECT a.day, a.people
+    FROM @schema.moorline_days a
+    WHERE a.day >= pg_catalog.timezone('UTC', $1::timestamptz)::date AND a.agent = '*'::text
+    UNION ALL
+    SELECT u.day, pg_catalog.count(*)
+    FROM (
+        SELECT d.day, d.device_id
+        FROM @schema.conversation_days d
+        WHERE d.day >= pg_catalog.timezone('UTC', greatest($1::timestamptz, $2::timestamptz))::date
+            AND d.turns > 0::bigint
+        UNION
+        SELECT pg_catalog.timezone('UTC', t.committed_at)::date, t.device_id
+        FROM @schema.conversation_turns t
+        WHERE t.committed_at >= greatest($1::timestamptz, $2::timestamptz)
+    ) u
+    GROUP BY u.day
 ) p
 GROUP BY p.day
+HAVING pg_catalog.sum(p.people) > 0::numeric
 ORDER BY p.day;

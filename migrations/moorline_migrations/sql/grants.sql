@@ -29,12 +29,14 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON
     public.conversation_sessions,
     public.conversation_days,
     public.moorline_codes,
+    public.moorline_days,
     public.moorline_people,
     public.moorline_revocations,
     public.moorline_tries
 TO moorline_app;
 GRANT EXECUTE ON FUNCTION
     public.moorline_abandon,
+    public.moorline_add_days,
     public.moorline_ancestors,
     public.moorline_answer,
     public.moorline_asks,
@@ -101,6 +103,7 @@ GRANT EXECUTE ON FUNCTION
     public.moorline_recount,
     public.moorline_redeem,
     public.moorline_release,
+    public.moorline_remove_days,
     public.moorline_requeue,
     public.moorline_retire,
     public.moorline_retry_after,

@@ -59,8 +59,8 @@ BEGIN
         DROP TABLE conversation_messages, conversation_turns, conversation_checkpoints, conversation_values,
             conversation_writes, conversation_effects;
         DROP TABLE IF EXISTS conversation_sessions, conversation_days, conversation_facts, conversation_files;
-        DROP TABLE IF EXISTS moorline_keys, moorline_revocations, moorline_cleanups, moorline_people, moorline_codes,
-            moorline_tries;
+        DROP TABLE IF EXISTS moorline_keys, moorline_revocations, moorline_cleanups, moorline_days, moorline_people,
+            moorline_codes, moorline_tries;
         DROP SEQUENCE IF EXISTS conversation_fences;
         IF pg_catalog.obj_description(pg_catalog.to_regclass('conversation_states')::oid, 'pg_class')
             LIKE 'Made by Moorline:%'

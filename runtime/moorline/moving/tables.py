@@ -43,6 +43,7 @@ LEFT_OUT: Mapping[str, str] = MappingProxyType(
         "moorline_revocations": "refuses tokens that only a key of this database has signed",
         "moorline_cleanups": "says which process cleans up here, and how far",
         "conversation_days": "is counted from turns; an import counts it anew",
+        "moorline_days": "is what `conversation_days` adds up to",
     }
 )
 """The tables that do not move, and why."""

@@ -22,6 +22,9 @@
 --   conversation_days         turns and tokens of a device by day (UTC), agent and model, added up by cleanups from the
 --                             turns up to rolled_up_to. Turns are counted where the model is empty; the manager is the
 --                             empty agent
+--   moorline_days             what conversation_days adds up to over all devices, for days before rolled_up_to; `people`
+--                             counts the devices with turns. Rows with the same keys are to be added: an erasure
+--                             appends what it takes off. The agent `*` stands for all together
 --   expired_sessions          a view of the expired locks
 --   turn_figures              a view of what conversation_days adds up
 --   moorline_cleanups         one row, by whose lease one process at a time cleans up
@@ -336,6 +339,18 @@ CREATE INDEX conversation_days_day ON @schema.conversation_days USING brin (day)
 
 CREATE INDEX conversation_turns_committed_at ON @schema.conversation_turns
     USING brin (committed_at) WITH (autosummarize = on);
+
+CREATE TABLE @schema.moorline_days (
+    day           date NOT NULL,
+    agent         text NOT NULL,
+    model         text NOT NULL,
+    turns         bigint NOT NULL,
+    people        bigint NOT NULL,
+    input_tokens  bigint NOT NULL,
+    output_tokens bigint NOT NULL
+);
+
+CREATE INDEX moorline_days_day ON @schema.moorline_days (day);
 
 CREATE TABLE @schema.moorline_cleanups (
     name         text PRIMARY KEY,
@@ -3323,14 +3338,12 @@ BEGIN
                 given_away = NULL,
                 notices = NULL;
     END IF;
-    -- A roll-up that runs would bring its rows back.
-    PERFORM 1 FROM @schema.moorline_cleanups c WHERE c.name = 'cleanup'::text FOR SHARE;
     DELETE FROM @schema.moorline_people p WHERE p.device_id = device;
     DELETE FROM @schema.moorline_codes c WHERE c.device_id = device;
     DELETE FROM @schema.conversation_messages m WHERE m.device_id = device;
     DELETE FROM @schema.conversation_turns t WHERE t.device_id = device;
     DELETE FROM @schema.conversation_sessions n WHERE n.device_id = device;
-    DELETE FROM @schema.conversation_days d WHERE d.device_id = device;
+    PERFORM @schema.moorline_remove_days(device, NULL::date);
     DELETE FROM @schema.conversation_effects e WHERE e.device_id = device;
     DELETE FROM @schema.conversation_facts f WHERE f.device_id = device;
     DELETE FROM @schema.conversation_values v WHERE v.device_id = device;
@@ -3597,11 +3610,7 @@ BEGIN
     DELETE FROM @schema.conversation_sessions n WHERE n.device_id = device AND n.ended_at < oldest;
     GET DIAGNOSTICS gone = ROW_COUNT;
     removed := removed + gone;
-    -- A roll-up that runs would bring them back.
-    PERFORM 1 FROM @schema.moorline_cleanups c WHERE c.name = 'cleanup'::text FOR SHARE;
-    DELETE FROM @schema.conversation_days d WHERE d.device_id = device AND d.day < oldest_day;
-    GET DIAGNOSTICS gone = ROW_COUNT;
-    removed := removed + gone;
+    removed := removed + @schema.moorline_remove_days(device, oldest_day);
 
     -- A device without turns is not the runtime's, and nothing else records when a device was in use.
     IF s.last_turn_no > 0 AND used_at < oldest AND NOT asks AND NOT EXISTS (
@@ -3724,9 +3733,50 @@ BEGIN
 END
 $$;
 
--- Roll up: adds the turns of the next hour to conversation_days. Returns false, and does nothing, if that hour has not
--- been over for ten minutes: until then the commit of one of its turns may still be on its way. However many call it,
--- each hour is added once, because the row with the moment is locked.
+-- Add days: counts a device's days that are over in the daily totals: sign 1, or -1 before they are removed. The caller
+-- has locked the row of the cleanup.
+CREATE FUNCTION @schema.moorline_add_days(device text, before date, sign integer) RETURNS void
+LANGUAGE plpgsql VOLATILE
+AS $$
+DECLARE
+    added_up_to date := (
+        SELECT pg_catalog.timezone('UTC', c.rolled_up_to)::date
+        FROM @schema.moorline_cleanups c
+        WHERE c.name = 'cleanup'::text);
+BEGIN
+    INSERT INTO @schema.moorline_days (day, agent, model, turns, people, input_tokens, output_tokens)
+        SELECT d.day, d.agent, d.model, sign * d.turns, CASE WHEN d.turns > 0::bigint THEN sign ELSE 0 END,
+            sign * d.input_tokens, sign * d.output_tokens
+        FROM @schema.conversation_days d
+        WHERE d.device_id = device AND d.day < added_up_to AND coalesce(d.day < before, true)
+        UNION ALL
+        SELECT DISTINCT d.day, '*', '', 0::bigint, sign, 0::bigint, 0::bigint
+        FROM @schema.conversation_days d
+        WHERE d.device_id = device AND d.day < added_up_to AND coalesce(d.day < before, true)
+            AND d.turns > 0::bigint;
+END
+$$;
+
+-- Remove days: removes a device's days, or those before a day. Returns how many rows there were.
+CREATE FUNCTION @schema.moorline_remove_days(device text, before date) RETURNS bigint
+LANGUAGE plpgsql VOLATILE
+AS $$
+DECLARE
+    gone bigint;
+BEGIN
+    -- A roll-up that runs would bring them back.
+    PERFORM 1 FROM @schema.moorline_cleanups c WHERE c.name = 'cleanup'::text FOR SHARE;
+    PERFORM @schema.moorline_add_days(device, before, -1);
+    DELETE FROM @schema.conversation_days d WHERE d.device_id = device AND coalesce(d.day < before, true);
+    GET DIAGNOSTICS gone = ROW_COUNT;
+    RETURN gone;
+END
+$$;
+
+-- Roll up: adds the turns of the next hour to conversation_days, and with the last hour of a day that day to
+-- moorline_days. Returns false, and does nothing, if the hour has not been over for ten minutes: until then the commit
+-- of one of its turns may still be on its way. However many call it, each hour is added once, because the row with the
+-- moment is locked.
 CREATE FUNCTION @schema.moorline_roll_up() RETURNS boolean
 LANGUAGE plpgsql VOLATILE
 AS $$
@@ -3735,6 +3785,7 @@ DECLARE
     next timestamptz;
     moment timestamptz;
     hour interval := interval '1 hour';
+    own_day date;
 BEGIN
     SELECT c.rolled_up_to INTO since FROM @schema.moorline_cleanups c WHERE c.name = 'cleanup'::text FOR UPDATE;
     IF NOT FOUND THEN
@@ -3759,6 +3810,33 @@ BEGIN
         SET turns = d.turns + excluded.turns,
             input_tokens = d.input_tokens + excluded.input_tokens,
             output_tokens = d.output_tokens + excluded.output_tokens;
+    own_day := pg_catalog.timezone('UTC', since)::date;
+    IF pg_catalog.timezone('UTC', next)::date > own_day THEN
+        INSERT INTO @schema.moorline_days (day, agent, model, turns, people, input_tokens, output_tokens)
+            SELECT d.day, d.agent, d.model, pg_catalog.sum(d.turns),
+                pg_catalog.count(*) FILTER (WHERE d.turns > 0::bigint), pg_catalog.sum(d.input_tokens),
+                pg_catalog.sum(d.output_tokens)
+            FROM @schema.conversation_days d
+            WHERE d.day = own_day
+            GROUP BY d.day, d.agent, d.model
+            UNION ALL
+            SELECT d.day, '*', '', 0::bigint, pg_catalog.count(DISTINCT d.device_id), 0::bigint, 0::bigint
+            FROM @schema.conversation_days d
+            WHERE d.day = own_day AND d.turns > 0::bigint
+            GROUP BY d.day;
+        -- What erasures have taken off is added to what was there.
+        WITH gone AS (
+            DELETE FROM @schema.moorline_days d
+            RETURNING d.day, d.agent, d.model, d.turns, d.people, d.input_tokens, d.output_tokens
+        )
+        INSERT INTO @schema.moorline_days (day, agent, model, turns, people, input_tokens, output_tokens)
+            SELECT g.day, g.agent, g.model, pg_catalog.sum(g.turns), pg_catalog.sum(g.people),
+                pg_catalog.sum(g.input_tokens), pg_catalog.sum(g.output_tokens)
+            FROM gone g
+            GROUP BY g.day, g.agent, g.model
+            HAVING pg_catalog.sum(g.people) > 0::numeric OR pg_catalog.sum(g.input_tokens) > 0::numeric
+                OR pg_catalog.sum(g.output_tokens) > 0::numeric;
+    END IF;
     UPDATE @schema.moorline_cleanups c SET rolled_up_to = next WHERE c.name = 'cleanup'::text;
     RETURN true;
 END
@@ -3772,7 +3850,7 @@ DECLARE
     until timestamptz;
 BEGIN
     SELECT c.rolled_up_to INTO until FROM @schema.moorline_cleanups c WHERE c.name = 'cleanup'::text FOR SHARE;
-    DELETE FROM @schema.conversation_days d WHERE d.device_id = device;
+    PERFORM @schema.moorline_remove_days(device, NULL::date);
     INSERT INTO @schema.conversation_days (device_id, day, agent, model, turns, input_tokens, output_tokens)
         SELECT device, f.day, f.agent, f.model, pg_catalog.sum(f.turns), pg_catalog.sum(f.input_tokens),
             pg_catalog.sum(f.output_tokens)
@@ -3783,5 +3861,6 @@ BEGIN
             WHERE t.device_id = device AND t.committed_at < until
         ) f
         GROUP BY f.day, f.agent, f.model;
+    PERFORM @schema.moorline_add_days(device, NULL::date, 1);
 END
 $$;
