@@ -24,14 +24,17 @@ from tests.turns.runtimes import execute, runtime, say
 
 LEASE_SECONDS = 2.0
 
-MESSAGES = 3
+MESSAGES = 5
 """Of each stream: `a` on the other device, `x` by a process on the device that is linked, and `y` by another one."""
 
 SLOW = """
+CREATE TABLE released (device_id text);
 CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM set_config('application_name', 'linking ' || NEW.device_id, false);
-    PERFORM pg_sleep(1);
+    WHILE NOT EXISTS (SELECT FROM released r WHERE r.device_id = NEW.device_id::text) LOOP
+        PERFORM pg_sleep(0.02);
+    END LOOP;
     PERFORM set_config('application_name', '', false);
     RETURN NEW;
 END
@@ -39,7 +42,7 @@ $$;
 CREATE TRIGGER dawdle BEFORE UPDATE OF leads_to ON conversation_states
     FOR EACH ROW WHEN (NEW.device_id LIKE 'slow-%') EXECUTE FUNCTION dawdle();
 """
-"""A link takes a second in the database."""
+"""In the database, a link lasts until it is released."""
 
 LINKING = "SELECT pid FROM pg_stat_activity WHERE application_name = 'linking ' || $1"
 END = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'linking ' || $1"
@@ -106,6 +109,7 @@ class Scene:
                 await execute(self._dsn, END, self.one)
             else:
                 await self.kill(talker if fault.hit == "carrier" else linker)
+            await execute(self._dsn, "INSERT INTO released VALUES ($1)", self.one)
         if fault.hit == "backend":
             await self.ended(linker, code=0)
         elif fault.hit == "carrier":

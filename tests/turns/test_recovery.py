@@ -16,9 +16,10 @@ from moorline.errors import AgentError, InternalError, StaleTurn, StateDamaged
 from moorline.testing import Script, error_reply
 from moorline_agents.graph_agent import GraphAgent
 from moorline_agents.transport import ModelReply, ModelRequest
+from moorline_checkpoint.queue import Waiting
 from moorline_checkpoint.turns import MAX_ATTEMPTS, Turns
 
-from .claims import Connection, claim, expire_lease, message, record, statuses
+from .claims import Connection, begin, claim, expire_lease, expire_waiter, ids, message, record, statuses
 from .conftest import Workers
 from .runtimes import Stall, crashed, execute, obedient, runtime, say
 
@@ -124,6 +125,23 @@ async def test_a_message_that_waited_in_a_crashed_process_is_recovered(
     async with runtime(dsn) as moorline:
         assert await moorline.recover() == 2
         assert [entry.texts for entry in await moorline.transcript("d1")] == [("m1",), ("m2",)]
+
+
+async def test_what_a_crashed_process_left_does_not_pass_a_message_that_somebody_waits_with(
+    connection: Connection, turns: Turns, worker: Workers
+) -> None:
+    running = await claim(turns, message("m1"))
+    for each in ("m2", "m3"):
+        assert await begin(worker(), message(each)) == Waiting()
+    await turns.commit(running, record(running))
+    await expire_waiter(connection, "m3")
+    assert await turns.begin_orphaned("d1") is None
+    await expire_waiter(connection, "m2")
+    for each in ("m2", "m3"):
+        left = await turns.begin_orphaned("d1")
+        assert left is not None
+        assert ids(left) == [each]
+        await turns.commit(left, record(left))
 
 
 async def test_nothing_of_a_crashed_turn_shows_and_no_call_is_left_without_its_result(

@@ -1105,7 +1105,7 @@ BEGIN
                 SELECT m.* INTO first
                     FROM @schema.conversation_messages m
                     WHERE m.device_id = device AND m.queued
-                        AND (message IS NULL AND m.waiter_until <= moment
+                        AND (message IS NULL AND m.waiter_until IS NOT NULL
                             OR message IS NOT NULL AND m.waiter_until > moment)
                         AND (held IS NULL OR coalesce(m.address, device) <> held)
                     ORDER BY coalesce(fair AND m.worker IS NOT DISTINCT FROM state.last_worker, false), m.arrival
@@ -1113,6 +1113,9 @@ BEGIN
             END IF;
             IF NOT FOUND THEN
                 EXIT WHEN held IS NOT NULL;
+                RETURN '{"outcome": "idle"}'::jsonb;
+            ELSIF message IS NULL AND first.waiter_until > moment THEN
+                -- Somebody waits with it and will run it; what a crashed process left does not pass it.
                 RETURN '{"outcome": "idle"}'::jsonb;
             ELSIF first.joins IS NOT NULL THEN
                 joined := CASE WHEN message IS NULL THEN 'gone' ELSE @schema.moorline_join(state, first, moment) END;
