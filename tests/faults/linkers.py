@@ -27,6 +27,11 @@ Place = Literal[
     "after_join",  # it is done, and nobody has been told
 ]
 
+STORED = """
+SELECT EXISTS (
+    SELECT 1 FROM conversation_messages
+    WHERE device_id = $1 AND message_id = $2 OR address = $1 AND message_id = $1 || chr(31) || $2)
+"""
 RUNNING = "SELECT EXISTS (SELECT 1 FROM conversation_messages WHERE device_id = $1 AND message_id = 'x0')"
 
 
@@ -69,7 +74,7 @@ async def _work(orders: Orders) -> None:
 
     async with runtime(orders.dsn, rules, statement_cache_size=orders.statement_cache_size) as moorline:
         if not orders.code:
-            await talk(moorline, orders.device, "x", orders.messages)
+            await talk(moorline, orders.dsn, orders.device, "x", orders.messages)
             return
         _watch(moorline, orders)
         while orders.waits and not await _fetchval(orders.dsn, RUNNING, orders.device):  # noqa: ASYNC110 - the server cannot call us
@@ -77,13 +82,15 @@ async def _work(orders: Orders) -> None:
         await moorline.link(orders.device, orders.code)
 
 
-async def talk(moorline: Moorline, device: str, stream: str, messages: int) -> list[str]:
-    """Sends messages without waiting for replies, and returns the notices that came with these."""
+async def talk(moorline: Moorline, dsn: str, device: str, stream: str, messages: int) -> list[str]:
+    """Sends messages, each once the one before has its place, without waiting for replies. Returns the notices that
+    came with these."""
     sent = []
     for number in range(messages):
         name = f"{stream}{number}"
         sent.append(asyncio.create_task(say(moorline, f"{device} {name}", name, device=device)))
-        await asyncio.sleep(0.03)
+        while not await _fetchval(dsn, STORED, device, name):  # noqa: ASYNC110 - the server cannot call us
+            await asyncio.sleep(0.02)
     replies = await asyncio.gather(*sent)
     for number, reply in enumerate(replies):
         assert reply.endswith(f"{device} {stream}{number}"), "it is somebody else's"

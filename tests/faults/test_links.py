@@ -102,7 +102,9 @@ class Scene:
         if fault.thinking is not None:
             talker = self.start(messages=MESSAGES, thinking=fault.thinking)
             await self.until(linkers.RUNNING, self.one)
-        talking = asyncio.gather(*(talk(self._moorline, device, s, MESSAGES) for s, device in self.streams("ya")))
+        talking = asyncio.gather(
+            *(talk(self._moorline, self._dsn, device, s, MESSAGES) for s, device in self.streams("ya"))
+        )
         if fault.at is None:
             await self.until(f"SELECT EXISTS ({LINKING})", self.one)
             if fault.hit == "backend":
@@ -126,7 +128,9 @@ class Scene:
         linker = self.start(code=await self._moorline.link_code(self.other), waits=True)
         talker = self.start(messages=MESSAGES, thinking=0.2 * chance.random())
         await self.until(linkers.RUNNING, self.one)
-        talking = asyncio.gather(*(talk(self._moorline, device, s, MESSAGES) for s, device in self.streams("ya")))
+        talking = asyncio.gather(
+            *(talk(self._moorline, self._dsn, device, s, MESSAGES) for s, device in self.streams("ya"))
+        )
         for process in chance.sample([linker, talker], 2):
             await asyncio.sleep(0.3 * chance.random())
             if chance.random() < 0.8:
