@@ -104,6 +104,39 @@ async def test_a_description_that_changed_disables_the_tool(tmp_path: Path) -> N
     assert notes.read_text().split() == ["listed", "change", "listed"]
 
 
+NEWER = """
+from mcp.server.mcpserver import Context, MCPServer
+
+server = MCPServer("newer")
+
+def extra() -> str:
+    "Is new."
+    return "new"
+
+@server.tool()
+async def add(context: Context) -> str:
+    "Adds a tool."
+    server.add_tool(extra)
+    await context.notify_tools_changed()
+    return "added"
+
+server.run()
+"""
+
+
+async def test_a_server_of_the_sdk_says_by_the_newer_protocol_what_changed(tmp_path: Path) -> None:
+    (tmp_path / "server.py").write_text(NEWER)
+    tools = MCPTools(name="new", command=[sys.executable, str(tmp_path / "server.py")])
+    try:
+        found = await named(tools)
+        await asyncio.sleep(0.2)  # until it is listened to
+        assert await found["new_add"].call("{}", CONTEXT) == {"result": "added"}
+        await asyncio.sleep(0.3)  # until it has said so
+        assert (await named(tools)).keys() == {"new_add", "new_extra"}
+    finally:
+        await tools.aclose()
+
+
 async def test_only_what_was_accepted_is_offered_in_whatever_process() -> None:
     async with opened() as tools:
         hashes = await tools.hashes()
