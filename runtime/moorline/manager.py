@@ -241,7 +241,8 @@ class _Host:
 
 
 def _may_be_asked_first(agent: AgentProtocol) -> bool:
-    return agent.routable and agent.hands_over and not agent.keeps_session
+    """One whose answers have a form has none for small talk."""
+    return agent.routable and agent.hands_over and not agent.keeps_session and getattr(agent, "output", None) is None
 
 
 def _info(agent: AgentProtocol) -> AgentInfo:

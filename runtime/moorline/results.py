@@ -13,6 +13,7 @@ from langgraph.types import Interrupt as GraphInterrupt
 from pydantic import BaseModel
 
 from moorline.errors import AgentError, ModelError, MoorlineError, StateDamaged, StoreUnavailable
+from moorline.origins import origin
 from moorline.reply import Interrupt, Reply
 from moorline_agents.agent import Agent
 from moorline_agents.messages import Usage
@@ -104,7 +105,7 @@ def failure_of(error: BaseException) -> BaseException:
         return error
     if isinstance(error, GraphRecursionError):
         return AgentError("The agents' graphs took too many steps without an answer.")
-    return AgentError(f"An agent failed ({type(error).__name__}); see its cause.")
+    return AgentError(f"An agent failed ({type(error).__name__}: {origin(error)}); see its cause.")
 
 
 def is_outer(error: BaseException) -> bool:

@@ -1,6 +1,8 @@
 """All errors are in one place, and each says whether trying again helps."""
 
+import json
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -108,3 +110,18 @@ def test_a_tool_that_could_never_work_says_what_to_write() -> None:
         tool()(wait)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="cannot name an agent"):
         Agent(name="a b", description="", instructions="")
+
+
+async def test_an_error_of_an_agents_code_says_where_it_was_raised_and_nothing_of_what_was_said(
+    open_moorline: Open,
+) -> None:
+    def broken(_: ToolContext) -> str:
+        return str(json.loads("hair secret"))
+
+    ours = replace(agent("hair"), briefing=broken)
+    async with open_moorline(agents=[ours]) as moorline:
+        with pytest.raises(
+            errors.AgentError, match=r"JSONDecodeError: test_errors.py, line \d+, in broken\)"
+        ) as failed:
+            await moorline.run("hair secret", {"device_id": "d1"})
+    assert "secret" not in str(failed.value)

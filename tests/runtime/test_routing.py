@@ -4,14 +4,19 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 from moorline import Agent, Moorline, Router, Settings
-from moorline.testing import ModelRequest, Script, rule_client
+from moorline.testing import Call, ModelReply, ModelRequest, Script, rule_client
 from moorline_agents.model import ChatModel
 
 from .conftest import Open, agent, counting
 
 CONTEXT = {"device_id": "d1"}
+
+
+class Size(BaseModel):
+    size: str
 
 
 def routings(script: Script) -> list[ModelRequest]:
@@ -133,3 +138,18 @@ async def test_an_agent_that_is_gone_or_whose_session_was_opened_elsewhere_is_no
     async with open_moorline(agents=[agent("hair"), agent("nails")], rules=script) as moorline:
         assert (await moorline.run("nails please", CONTEXT)).agent == "nails"
     assert len(routings(script)) == 1
+
+
+async def test_an_agent_whose_answers_have_a_form_is_not_asked_first(settings: Settings) -> None:
+    def rules(request: ModelRequest) -> ModelReply:
+        if "route" in request.functions:
+            return ModelReply(calls=(Call(name="route", arguments={"agent": request.said[-1]}),))
+        return ModelReply(text='{"size": "small"}' if request.system == "tailor" else "Hello!")
+
+    tailor = replace(agent("tailor", keeps_session=False), output=Size)
+    script = Script(rules=rules)
+    desk = agent("desk", keeps_session=False)
+    async with Moorline(settings, agents=[tailor, desk], client=lambda: rule_client(script)) as moorline:
+        assert (await moorline.run("tailor", CONTEXT)).output == Size(size="small")
+        assert await moorline.run("desk", CONTEXT) == "Hello!"
+    assert len(routings(script)) == 2
