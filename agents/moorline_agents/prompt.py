@@ -7,6 +7,7 @@ it has read finds it again. What changes from turn to turn is told in briefings 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from moorline_agents.briefing import briefed, of_hand_over
@@ -38,7 +39,8 @@ class Prompt:
 
     async def brief(self, messages: tuple[Message, ...], context: RunContext, *told: str) -> tuple[Message, ...]:
         """The messages, the first of them with what the agent is told now."""
-        briefing = "" if self._briefing is None else self._briefing(context.tools)
+        own = self._names[0]
+        briefing = "" if self._briefing is None else self._briefing(replace(context.tools, agent=own))
         now = briefing if isinstance(briefing, str) else await briefing
         parts = [part for part in (*told, now) if part]
         if not parts or not messages:

@@ -139,7 +139,7 @@ class ToolContext:
         """The facts that the agent keeps of the person: a LangGraph store without those of other agents and other
         persons. What the turn writes is kept if the turn is committed, and read in it before that. Its methods are the
         asynchronous ones: `await context.memory.aput(("people",), "name", {"name": "Ada"})`."""
-        return self.memory_of(self.agent)
+        return self.memory_of(self.agent) if self.agent else no_memory(self.agent)
 
 
 @dataclass(frozen=True, kw_only=True)

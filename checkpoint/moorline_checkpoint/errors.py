@@ -59,6 +59,10 @@ class StaleTurn(MoorlineError):
         )
 
 
+class TurnNotKept(MoorlineError, ValueError):
+    """A conversation cannot be rewound to this turn; the text says why. Nothing was changed."""
+
+
 class TransactionError(MoorlineError):
     """A tool used its transaction in a way that cannot be kept, or held it too long; what it did there was rolled back.
     The text says what to change in the tool."""

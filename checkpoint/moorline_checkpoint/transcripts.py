@@ -32,6 +32,8 @@ class TranscriptEntry:
     committed_at: datetime
     files: tuple[tuple[FileRef, ...], ...] = ()
     """The files of each message, in the order of `texts`; empty if none had any."""
+    rewound_at: datetime | None = None
+    """When the conversation was rewound to an earlier turn, so that it goes on as if this one had not been."""
 
     def messages(self) -> Iterator[str]:
         """What the person sent: the texts, each with its files in words."""
@@ -52,6 +54,7 @@ def entry_in(row: Mapping[str, Any]) -> TranscriptEntry:
         ),
         started_at=row["started_at"],
         committed_at=row["committed_at"],
+        rewound_at=row["rewound_at"],
     )
 
 
@@ -62,7 +65,7 @@ class Transcript(AsOf[TranscriptEntry]):
         rows = [
             (
                 str(entry.record.turn_no),
-                moment(entry.committed_at),
+                moment(entry.committed_at) + (" (rewound)" if entry.rewound_at else ""),
                 "\n".join(entry.messages()),
                 entry.record.agent or "manager",
                 entry.record.reply,

@@ -102,6 +102,9 @@ if TYPE_CHECKING:
         TurnCancelled as TurnCancelled,
     )
     from moorline.errors import (
+        TurnNotKept as TurnNotKept,
+    )
+    from moorline.errors import (
         TurnTimeout as TurnTimeout,
     )
     from moorline.errors import (
@@ -193,6 +196,7 @@ else:
                 "TransactionError",
                 "TransactionTooLong",
                 "TurnCancelled",
+                "TurnNotKept",
                 "TurnTimeout",
                 "UsageError",
             ),

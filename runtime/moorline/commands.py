@@ -12,6 +12,7 @@ from moorline.app_option import App, app_named, settings_and_components, setting
 from moorline.catalogue_commands import app as catalogue
 from moorline.doctor.commands import app as doctor
 from moorline.errors import ConfigurationError, InvalidDeviceID, InvalidMessage
+from moorline.graph_commands import app as graph
 from moorline.moving.commands import app as moving
 from moorline.people_commands import UNKNOWN
 from moorline.people_commands import app as people
@@ -43,6 +44,7 @@ app = typer.Typer(
 
 app.add_typer(catalogue)
 app.add_typer(doctor)
+app.add_typer(graph)
 app.add_typer(moving)
 app.add_typer(people)
 app.add_typer(upkeep)

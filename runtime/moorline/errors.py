@@ -12,6 +12,7 @@ from moorline_checkpoint.errors import (
     StaleTurn,
     TransactionError,
     TransactionTooLong,
+    TurnNotKept,
 )
 from moorline_migrations.errors import ConfigurationError, MoorlineError, SchemaMismatch, StateDamaged, StoreUnavailable
 
@@ -46,6 +47,7 @@ __all__ = [
     "TransactionError",
     "TransactionTooLong",
     "TurnCancelled",
+    "TurnNotKept",
     "TurnTimeout",
     "UsageError",
 ]

@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from langgraph.graph.state import CompiledStateGraph
     from langgraph.store.base import BaseStore
 
+    from moorline.settings import Settings
+    from moorline_agents.model import Model
     from moorline_checkpoint.turn import OpenTurn
     from moorline_migrations.components import Migrations
 
@@ -184,6 +186,25 @@ class Manager:
         """No agent learns of a message that was stopped before one began."""
         context.progress.reply = context.stop.text
         return Command(goto=END, update=update)
+
+
+def manager_of(
+    settings: Settings,
+    *,
+    agents: Sequence[AgentProtocol],
+    saver: DeviceCheckpointer,
+    model: Model,
+    start_over: StartOver,
+    router: Router,
+) -> Manager:
+    """The manager of these agents, as the settings say."""
+    deps = AgentDeps(
+        model=model,
+        tool_rounds=settings.tool_rounds,
+        tool_timeout=settings.tool_timeout,
+        history_chars=settings.history_chars,
+    )
+    return Manager(agents=agents, saver=saver, deps=deps, start_over=start_over, router=router)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from moorline.backend import Backend, open_backend
 from moorline.background import Background
 from moorline.execution import Execution
 from moorline.file_links import Fetcher
-from moorline.manager import AgentProtocol, Manager, StartOver
+from moorline.manager import AgentProtocol, StartOver, manager_of
 from moorline.observers import Observer, Observers
 from moorline.pool_watch import PoolWatch
 from moorline.receiving import Receiving
@@ -25,7 +25,6 @@ from moorline.texts import Texts
 from moorline.tracing import Tracing
 from moorline.turn_queue import TurnQueue
 from moorline_agents.model import Model
-from moorline_agents.run import AgentDeps
 from moorline_checkpoint.watching import SessionWatcher
 from moorline_migrations.components import Migrations
 
@@ -66,13 +65,9 @@ async def open_parts(
         settings, components=components, serde=serde, tracing=tracing, session_watchers=session_watchers
     )
     try:
-        deps = AgentDeps(
-            model=model,
-            tool_rounds=settings.tool_rounds,
-            tool_timeout=settings.tool_timeout,
-            history_chars=settings.history_chars,
+        manager = manager_of(
+            settings, agents=agents, saver=backend.saver, model=model, start_over=start_over, router=router
         )
-        manager = Manager(agents=agents, saver=backend.saver, deps=deps, start_over=start_over, router=router)
         execution = Execution(
             graph=manager.compile(),
             memory=manager.memory,

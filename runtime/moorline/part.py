@@ -5,15 +5,23 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from moorline.backend import Backend
+    from moorline.manager import AgentProtocol, StartOver
+    from moorline.router import Router
     from moorline.settings import Settings
     from moorline.turn_queue import TurnQueue
+    from moorline_agents.model import Model
 
 
 class Part:
     """What a part needs of the whole, which has it."""
 
     settings: Settings
+    _model: Model
+    _router: Router
+    _start_over: StartOver
 
     if TYPE_CHECKING:
 
@@ -22,5 +30,7 @@ class Part:
 
         @property
         def _queue(self) -> TurnQueue: ...
+
+        def _served(self) -> Sequence[AgentProtocol]: ...
 
         async def _device(self, device_id: str) -> str: ...

@@ -23,7 +23,7 @@ class PastTurns:
             return ()
         entries = await self._turns.transcript(self._turn.device_id, before=self._turn.turn_no, limit=turns)
         past: list[PastTurn] = []
-        for entry in reversed(entries):
+        for entry in reversed([entry for entry in entries if entry.rewound_at is None]):
             said = zip(entry.texts, entry.messages(), strict=True)
             texts = tuple(words for text, words in said if not self._start_over.meant_by(text))
             if texts:

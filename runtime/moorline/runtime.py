@@ -31,6 +31,7 @@ from moorline.settings import Settings, load_settings
 from moorline.stops import Stops
 from moorline.telling import Hear, TurnTelling, telling
 from moorline.texts import Texts
+from moorline.time_travel import TimeTravel
 from moorline.tracing import UNTRACED, Tracing
 from moorline.turn_queue import TurnQueue
 from moorline.upkeep import Upkeep
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
     from moorline_checkpoint.sessions import Session
 
 
-class Moorline(Locks, People, KeptFiles, Upkeep):
+class Moorline(Locks, People, KeptFiles, TimeTravel, Upkeep):
     """The explicit form of `run_manager`: `async with Moorline(settings, agents=[…]) as m: await m.run(…)`.
 
     One object serves any number of devices at once. Everything about a conversation is in the database: a second

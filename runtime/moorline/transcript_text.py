@@ -26,7 +26,8 @@ def as_markdown(device_id: str, transcript: Transcript) -> Iterator[str]:
     yield f"# Conversation with {_escaped(one_line(device_id))}"
     for entry in transcript:
         yield ""
-        yield f"## Turn {entry.record.turn_no}, {moment(entry.committed_at)}"
+        rewound = ", rewound later" if entry.rewound_at else ""
+        yield f"## Turn {entry.record.turn_no}, {moment(entry.committed_at)}{rewound}"
         for text in entry.messages():
             yield from _said("Person", text)
         yield from _said(entry.record.agent or "manager", entry.record.reply)
@@ -53,6 +54,7 @@ def _turn(entry: TranscriptEntry) -> dict[str, Any]:
         "usage": dict(record.usage),
         "started_at": entry.started_at.isoformat(),
         "committed_at": entry.committed_at.isoformat(),
+        "rewound_at": entry.rewound_at.isoformat() if entry.rewound_at else None,
     }
 
 

@@ -42,6 +42,7 @@ RETRYABLE = {
     "TransactionError": False,
     "TransactionTooLong": False,
     "TurnCancelled": True,
+    "TurnNotKept": False,
     "TurnTimeout": True,
     "UsageError": False,
 }

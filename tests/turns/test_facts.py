@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,14 @@ from moorline_agents.tools import ToolContext, ToolRefused, tool
 from moorline_agents.transport import Call, ModelReply, ModelRequest
 from moorline_checkpoint import FactStore
 from moorline_checkpoint.facts import TURN_FACTS
+from moorline_checkpoint.retention import remove_older
 from moorline_checkpoint.saver import DeviceCheckpointer
 from moorline_checkpoint.turns import Turns
 
 from .claims import Connection, claim, expire_lease, message, record
 from .conftest import Workers
-from .runtimes import Stall, Thing, execute, runtime, say
+from .runtimes import Stall, Thing, execute, obedient, runtime, say
+from .test_retention import age
 
 ROOM = ("people", "family")
 
@@ -334,3 +337,39 @@ async def test_the_page_on_memory_says_how(dsn: str) -> None:
     async with runtime(dsn, rules, agent=agent) as moorline:
         assert await say(moorline, "I am Ada") == '{"remembered": "Ada"}'
         assert await say(moorline, "Who am I?") == '{"name": "Ada"}'
+
+
+async def test_retention_forgets_a_device_that_nobody_uses_and_none_that_is_in_use(
+    dsn: str, saver: DeviceCheckpointer, connection: Connection
+) -> None:
+    async with runtime(dsn, agent=World().agent()) as moorline:
+        for device in ("d1", "d2"):
+            await say(moorline, "note a", device=device)
+            await age(connection, device=device)
+        await say(moorline, "hello", device="d2")
+    await remove_older(saver.database, days=30)
+    assert await stored(connection) == [("d2", "desk.people.family.", "a")]
+
+
+async def test_without_a_store_nothing_is_remembered_and_the_model_is_told_so() -> None:
+    nowhere = "postgresql://nobody@127.0.0.1:1/none"
+    async with runtime(nowhere, agent=World().agent(), on_store_down="stateless") as moorline:
+        reply = await say(moorline, "note a")
+    assert reply.degraded
+    assert "cannot be reached" in reply
+
+
+async def test_a_briefing_tells_the_facts(dsn: str) -> None:
+    async def known(context: ToolContext) -> str:
+        return ", ".join(sorted(item.key for item in await context.memory.asearch(())))
+
+    told: list[str] = []
+
+    def rules(request: ModelRequest) -> ModelReply:
+        told.append(request.briefing)
+        return obedient(request)
+
+    async with runtime(dsn, rules, agent=replace(World().agent(), briefing=known)) as moorline:
+        await say(moorline, "note a b")
+        await say(moorline, "hello")
+    assert told[-1] == "a, b"

@@ -132,7 +132,7 @@ async def test_an_agent_that_was_not_used_for_long_knows_all_it_knew(dsn: str) -
     pruned += await told_coldly(dsn, steps[-15:], keep_turns=2)
     steps = [Step("whole", text, 0) for text in said]
     assert list(differences(pruned, await told_warmly(dsn, steps, 1), steps)) == []
-    assert pruned[-1].startswith("diary, page 14, mood glad, has 29")
+    assert pruned[-1].startswith("diary, page 14, mood glad, has 31")
 
 
 async def test_a_question_keeps_all_that_its_answer_enters(dsn: str) -> None:

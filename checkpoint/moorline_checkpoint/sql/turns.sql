@@ -88,7 +88,8 @@ WITH conversation AS (
     SELECT $1::text
     WHERE $4::boolean AND NOT @schema.moorline_is_others($1::text)
 ), page AS (
-    SELECT t.turn_no, t.agent, t.reply, t.handoffs, t.usage, t.interrupt, t.started_at, t.committed_at
+    SELECT t.turn_no, t.agent, t.reply, t.handoffs, t.usage, t.interrupt, t.started_at, t.committed_at,
+        t.rewound_at
     FROM @schema.conversation_turns t
     WHERE t.device_id = (SELECT c.device_id FROM conversation c) AND ($2::bigint IS NULL OR t.turn_no < $2::bigint)
     ORDER BY t.turn_no DESC
@@ -103,7 +104,7 @@ WITH conversation AS (
         AND m.turn_no <= (SELECT pg_catalog.max(p.turn_no) FROM page p)
     GROUP BY m.turn_no
 )
-SELECT p.turn_no, p.agent, p.reply, p.handoffs, p.usage, p.interrupt, p.started_at, p.committed_at,
+SELECT p.turn_no, p.agent, p.reply, p.handoffs, p.usage, p.interrupt, p.started_at, p.committed_at, p.rewound_at,
     coalesce(s.message_ids, '{}'::text[]) AS message_ids, coalesce(s.texts, '{}'::text[]) AS texts
 FROM page p
 LEFT JOIN said s ON s.turn_no = p.turn_no
@@ -126,3 +127,20 @@ SELECT coalesce(m.address, m.device_id) AS device_id, @schema.moorline_given_id(
 FROM @schema.conversation_messages m
 WHERE m.status = 'dead'
 ORDER BY m.received_at DESC;
+
+-- name: conversation repeatable
+SELECT @schema.moorline_conversation($1::text);
+
+-- name: kept_turns repeatable
+-- The turns of a conversation whose state is kept, with the manager graph's checkpoint, newest first.
+SELECT DISTINCT ON (c.turn_no) c.turn_no, c.checkpoint_id
+FROM @schema.conversation_checkpoints c
+CROSS JOIN (
+    SELECT pg_catalog.max(t.turn_no) AS turn_no FROM @schema.conversation_turns t WHERE t.device_id = $1::text
+) l
+WHERE c.device_id = $1::text AND c.checkpoint_ns = ''::text AND c.turn_no > 0
+    AND c.turn_no > l.turn_no - l.turn_no % $2::bigint - $2::bigint
+ORDER BY c.turn_no DESC, c.checkpoint_id DESC;
+
+-- name: rewind repeatable
+SELECT @schema.moorline_rewind($1::text, $2::bigint, $3::integer);

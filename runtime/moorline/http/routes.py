@@ -292,4 +292,5 @@ def _turn(entry: TranscriptEntry) -> dict[str, Any]:
         "output": record.output,
         "started_at": entry.started_at,
         "committed_at": entry.committed_at,
+        "rewound_at": entry.rewound_at,
     }

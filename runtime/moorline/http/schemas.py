@@ -152,6 +152,7 @@ class TurnBody(BaseModel):
     output: dict[str, Any] | None = Field(description="The answer for programs, of an agent that gives one.")
     started_at: datetime
     committed_at: datetime
+    rewound_at: datetime | None = Field(description="When the conversation was rewound to an earlier turn.")
 
 
 class TranscriptBody(BaseModel):

@@ -1,0 +1,87 @@
+"""Rewinding: a conversation goes on as after an earlier turn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from moorline_checkpoint.ending import tell_ended
+from moorline_checkpoint.errors import TurnNotKept
+from moorline_checkpoint.packing import load_json, pack_json, pack_text, unpack_text
+
+if TYPE_CHECKING:
+    from moorline_checkpoint.database import Database
+
+_REFUSED = {
+    "unknown": "The conversation has no turn {turn_no}, or that turn was rewound itself: see the transcript.",
+    "asked": "Turn {turn_no} stopped to ask, and its question cannot be asked again: rewind to the turn before it.",
+    "gone": (
+        "What turn {turn_no} left is no longer kept: of each conversation the last turns are, at least as many as "
+        "MOORLINE_KEEP_TURNS says."
+    ),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaterEffect:
+    """What a tool did in a turn that came after the one to which a conversation was rewound."""
+
+    turn_no: int
+    agent: str | None
+    name: str
+    """The tool."""
+    intent: Any
+    """The arguments of the call."""
+    result: Any
+    """The result of the call; None if it is not known whether the effect happened."""
+    recorded_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rewound:
+    """A conversation was rewound."""
+
+    turn_no: int
+    """The turn after which it goes on; 0: it begins anew."""
+    effects: tuple[LaterEffect, ...]
+    """What tools did in later turns, in order. It stands: undo it where that is needed."""
+
+
+class KeptTurn(NamedTuple):
+    """A turn whose state is kept."""
+
+    turn_no: int
+    checkpoint_id: str
+    """The checkpoint that the turn left of the manager graph."""
+
+
+async def conversation_of(database: Database, device_id: str) -> str:
+    """The key of the conversation that the device leads to."""
+    return unpack_text(await database.fetchval("conversation", pack_text(device_id)))
+
+
+async def kept_turns(database: Database, conversation: str, *, keep_turns: int) -> Sequence[KeptTurn]:
+    """The turns of a conversation to which it can be rewound, if they did not stop to ask; newest first."""
+    rows = await database.fetch("kept_turns", pack_text(conversation), keep_turns)
+    return [KeptTurn(row["turn_no"], row["checkpoint_id"]) for row in rows]
+
+
+async def rewind(database: Database, conversation: str, turn_no: int, *, keep_turns: int) -> Rewound | None:
+    """Rewinds a conversation, see `moorline_rewind` in the schema. None: a turn is open or a message waits, ask again.
+    Raises `TurnNotKept`."""
+    found = load_json(await database.fetchval("rewind", pack_text(conversation), turn_no, keep_turns))
+    outcome = found["outcome"]
+    if outcome in _REFUSED:
+        raise TurnNotKept(_REFUSED[outcome].format(turn_no=turn_no))
+    if outcome != "rewound":
+        return None
+    database.lock_changed(conversation)
+    if found["ended"]:
+        tell_ended(database, pack_json(found["ended"]))
+    effects = (
+        LaterEffect(**{**effect, "recorded_at": datetime.fromisoformat(effect["recorded_at"])})
+        for effect in found["effects"]
+    )
+    return Rewound(turn_no=turn_no, effects=tuple(effects))

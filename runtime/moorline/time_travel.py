@@ -1,0 +1,106 @@
+"""Time travel: what a conversation's state is and was, as LangGraph shows it, and going back in it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from moorline.errors import SessionBusy, only_ours
+from moorline.manager import Manager, manager_of
+from moorline.part import Part
+from moorline_checkpoint.rewinding import Rewound, conversation_of, kept_turns, rewind
+
+if TYPE_CHECKING:
+    from langgraph.graph.state import CompiledStateGraph
+    from langgraph.types import StateSnapshot
+
+    from moorline_checkpoint.saver import DeviceCheckpointer
+
+PAUSE = 0.1
+"""Seconds after which a rewinding that has to wait is tried again."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TurnState:
+    """The state that a turn left."""
+
+    turn_no: int
+    state: StateSnapshot
+    """As LangGraph's `aget_state` gives it."""
+
+
+class TimeTravel(Part):
+    """Time travel of a `Moorline`."""
+
+    @property
+    def manager_graph(self) -> CompiledStateGraph[Any, Any, Any, Any]:
+        """The compiled manager graph, for what LangGraph's own tools show of it: pictures, schemas, and
+        `await m.manager_graph.aget_state({"configurable": {"thread_id": device_id}})` of a device that is not linked to
+        another. To run it, or to write into it, is none of theirs: that goes past the turns."""
+        return self._queue.execution.graph
+
+    def manager_on(self, saver: DeviceCheckpointer) -> Manager:
+        """The manager of its agents, whose sessions `saver` keeps; it need not be open."""
+        return manager_of(
+            self.settings,
+            agents=self._served(),
+            saver=saver,
+            model=self._model,
+            start_over=self._start_over,
+            router=self._router,
+        )
+
+    async def state(self, device_id: str) -> StateSnapshot:
+        """The state of the device's conversation after its last committed turn: LangGraph's `aget_state`."""
+        with only_ours():
+            conversation = await self._conversation(device_id)
+            return await self.manager_graph.aget_state({"configurable": {"thread_id": conversation}})
+
+    async def history(self, device_id: str) -> AsyncIterator[TurnState]:
+        """The states that the kept turns of the device's conversation left, newest first. At least the last
+        `MOORLINE_KEEP_TURNS` turns are kept; a turn from which nothing is remembered has no state."""
+        with only_ours():
+            conversation = await self._conversation(device_id)
+            kept = await kept_turns(self._backend.saver.database, conversation, keep_turns=self.settings.keep_turns)
+        for turn in kept:
+            with only_ours():
+                state = await self.manager_graph.aget_state(
+                    {
+                        "configurable": {
+                            "thread_id": conversation,
+                            "checkpoint_ns": "",
+                            "checkpoint_id": turn.checkpoint_id,
+                        }
+                    }
+                )
+            yield TurnState(turn_no=turn.turn_no, state=state)
+
+    async def rewind(self, device_id: str, turn_no: int, *, timeout: float = 60.0) -> Rewound:
+        """The device's conversation goes on as after the turn with this number; 0: as before its first.
+
+        What its agents remember, and who holds the session, is as it was then; a question that waits is closed. Later
+        turns stay in the transcript with `rewound_at`, and no agent and no router is told of them. What tools did in
+        them is named in the result and stands, and so do facts (`context.memory`). Turns that follow have new numbers.
+
+        It comes between turns, after those of messages that wait already; called again, it gives the same result.
+        Raises `TurnNotKept` for a turn that stopped to ask, that was rewound itself, or whose state is no longer kept,
+        and `SessionBusy` if turns have been open for `timeout` seconds; then nothing is changed.
+        """
+        with only_ours():
+            conversation = await self._conversation(device_id)
+            database, turns = self._backend.saver.database, self._backend.turns
+            try:
+                async with asyncio.timeout(timeout):
+                    while True:
+                        done = await rewind(database, conversation, turn_no, keep_turns=self.settings.keep_turns)
+                        if done is not None:
+                            turns.forget(conversation)
+                            return done
+                        await asyncio.sleep(PAUSE)
+            except TimeoutError:
+                raise SessionBusy(PAUSE) from None
+
+    async def _conversation(self, device_id: str) -> str:
+        return await conversation_of(self._backend.saver.database, await self._device(device_id))

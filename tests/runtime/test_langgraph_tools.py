@@ -1,0 +1,96 @@
+"""What LangGraph's own tools show of the manager graph: pictures without a network, and `langgraph dev`."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from typing import Any
+
+import pytest
+from langgraph.checkpoint.memory import InMemorySaver
+from typer.testing import CliRunner
+
+from moorline import Moorline, Settings
+from moorline.commands import app as commands
+from moorline.development import graph_of
+from moorline_agents.agent import Agent
+
+ROOT = Path(__file__).parents[2]
+PNG = b"\x89PNG\r\n\x1a\n"
+ALONE = """
+import socket, sys
+socket.getaddrinfo = socket.socket.connect = None
+from moorline.cli import main
+sys.argv[0] = "moorline"
+main()
+"""
+
+
+def run(*arguments: str, missing: str = "") -> subprocess.CompletedProcess[str]:
+    """Runs a command in a process that cannot connect to anything, and lacks the module that is missing."""
+    code = f"import sys\nsys.modules[{missing!r}] = None\n{ALONE}" if missing else ALONE
+    return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+
+
+def test_the_graph_is_printed_and_drawn_without_a_network(tmp_path: Path) -> None:
+    file = tmp_path / "manager.png"
+    printed, drawn = run("graph"), run("graph", "--png", str(file))
+    assert printed.returncode == drawn.returncode == 0, (printed.stderr, drawn.stderr)
+    assert printed.stdout.startswith("---\nconfig:")
+    assert "scheduling.think" in printed.stdout
+    assert "concierge.act" in printed.stdout
+    assert file.read_bytes().startswith(PNG)
+    assert file.stat().st_size > 10_000
+
+
+def test_a_picture_needs_an_extra_and_says_which(tmp_path: Path) -> None:
+    refused = run("graph", "--png", str(tmp_path / "manager.png"), missing="matplotlib")
+    assert refused.returncode == 1
+    assert "pip install 'moorline[graph]'" in refused.stderr
+    assert run("graph", missing="matplotlib").returncode == 0
+
+
+def test_the_picture_shows_every_node_of_the_graph(tmp_path: Path) -> None:
+    from moorline.graph_png import _places
+
+    agents = [Agent(name=f"a{n}", description="one", instructions="one") for n in range(9)]
+    graph = graph_of(Moorline(Settings(database_url="postgresql://none.invalid/none"), agents=agents)).get_graph()
+    places = _places(graph)
+    assert places.keys() == graph.nodes.keys()
+    assert len(set(places.values())) == len(graph.nodes)
+
+
+@pytest.fixture
+def named(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The graph that `langgraph.json` names, loaded from its file as LangGraph's server does it."""
+    monkeypatch.delenv("MOORLINE_APP", raising=False)
+    monkeypatch.delenv("DATABASE_URL", raising=False)
+    described = json.loads((ROOT / "langgraph.json").read_text())
+    path, _, attribute = described["graphs"]["manager"].partition(":")
+    spec = spec_from_file_location("langgraph_json_manager", ROOT / path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return getattr(module, attribute)
+
+
+async def test_langgraph_dev_runs_the_manager_graph_without_a_database(named: Any) -> None:
+    saver, config = InMemorySaver(), {"configurable": {"thread_id": "t1"}}
+    said = []
+    for text in ("hello", "I want to schedule a haircut"):
+        graph = named(config).copy({"checkpointer": saver})  # as the server gives it its own
+        await graph.ainvoke({"texts": [text]}, config, context={})
+        state = (await graph.aget_state(config)).values
+        said.append(state)
+    assert said[0]["concierge.history"][-1]["role"] == "assistant"
+    assert said[1]["scheduling.history"][-1]["role"] == "assistant"
+    assert {"route", "scheduling.think", "concierge.think"} <= named(config).get_graph().nodes.keys()
+    assert named(config).checkpointer is None
+
+
+def test_the_command_is_among_the_others() -> None:
+    assert "graph" in CliRunner().invoke(commands, ["--help"]).output
