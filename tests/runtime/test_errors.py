@@ -23,6 +23,7 @@ RETRYABLE = {
     "ContextOverflow": False,
     "ErasureFailed": False,
     "ExportBroken": True,
+    "FileUnavailable": True,
     "InternalError": False,
     "InvalidContext": False,
     "InvalidDeviceID": False,
