@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from hashlib import sha256
 from typing import Any
+from uuid import uuid4
 
 import asyncpg
 import pytest
@@ -16,7 +17,10 @@ from moorline import AgentError, File, Image, InvalidMessage, Moorline, Settings
 from moorline.testing import Script
 from moorline_agents.agent import Agent
 from moorline_agents.transport import Call, ModelReply, ModelRequest, RawReply, Reply, rule_client
+from moorline_checkpoint.files import FileContent, FileRef
+from moorline_checkpoint.messages import IncomingMessage
 from moorline_checkpoint.retention import remove_older
+from moorline_checkpoint.turn import OpenTurn
 from tests.pictures import JPEG, PDF, png
 from tests.runtime.conftest import Open
 
@@ -64,6 +68,12 @@ def parts_of(content: object) -> list[str]:
         part.get("text") or str(part.get("image_url", {}).get("url") or part.get("file", {}).get("file_data"))[:22]
         for part in content
     ]
+
+
+def message(message_id: str, *files: FileRef) -> IncomingMessage:
+    return IncomingMessage(
+        device_id="phone", message_id=message_id, text="see", resume=None, values={}, on_busy="wait", files=files
+    )
 
 
 async def seen(dsn: str, condition: str) -> None:
@@ -236,6 +246,32 @@ async def test_the_devices_of_a_person_have_one_file(moorline: Moorline, dsn: st
         for device in ("phone", "tablet"):
             await m.run(["see", PHOTO], {"device_id": device, "person_id": "p1"})
     assert len(await rows(dsn, "SELECT 1 FROM conversation_files")) == 1
+
+
+async def test_a_message_that_waits_takes_its_files_along_when_its_device_joins(moorline: Moorline, dsn: str) -> None:
+    async with moorline as m:
+        turns, files = m._backend.turns, m._backend.files
+        await m.run("hello", {"device_id": "laptop"})
+        running = await turns.begin(message("m1"), claim_id=uuid4())
+        assert isinstance(running, OpenTurn)
+        joining = asyncio.create_task(m.link("phone", await m.link_code("laptop")))
+        await seen(dsn, "SELECT count(*) = 1 FROM conversation_messages WHERE joins IS NOT NULL")
+        ref = FileRef(hash=sha256(png()).hexdigest(), type="image/png", name="", size=len(png()))
+        await files.keep("phone", [FileContent(ref, png())])
+        await turns.begin(message("m2", ref), claim_id=uuid4())
+        await turns.release(running, notify="m1", failure="Test", give_back=True, forget=True)
+        await joining
+    kept = await rows(dsn, "SELECT DISTINCT device_id FROM conversation_files ORDER BY 1")
+    assert [row["device_id"] for row in kept] == ["laptop", "phone"]
+    moved = await rows(dsn, "SELECT address FROM conversation_messages WHERE device_id = 'laptop' AND queued")
+    assert [row["address"] for row in moved] == ["phone"]
+
+
+async def test_a_copy_of_a_conversation_has_its_files(moorline: Moorline, dsn: str) -> None:
+    async with moorline as m:
+        await m.run(["Look", PHOTO], HERE)
+        await m._backend.saver.acopy_thread("d1", "d2")
+    assert len(await rows(dsn, "SELECT 1 FROM conversation_files WHERE device_id = 'd2'")) == 1
 
 
 async def test_retention_removes_old_files(moorline: Moorline, dsn: str) -> None:
