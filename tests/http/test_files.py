@@ -45,6 +45,8 @@ async def test_a_file_is_sent_listed_and_given_back_as_a_download(dsn: str) -> N
         assert got.headers["X-Content-Type-Options"] == "nosniff"
         assert "sandbox" in got.headers["Content-Security-Policy"]
         assert got.headers["Cache-Control"] == "no-store"
+        as_picture = await client.get(f"/v1/files/{HASH}", headers={**device("d1"), "Accept": "image/png"})
+        assert as_picture.status_code == 200
         for hashed, who in ((HASH, "d2"), ("0" * 64, "d1")):
             problem = await client.get(f"/v1/files/{hashed}", headers=device(who))
             assert (problem.status_code, problem.json()["error"]) == (404, "NotFound")

@@ -60,7 +60,7 @@ def files(moorline: Moorline, guard: Guard) -> APIRouter:
     routes = APIRouter(
         prefix="/v1",
         tags=["device"],
-        route_class=guard.route(guard.device, JSON, ANY, "image/*"),
+        route_class=guard.route(guard.device, JSON, ANY, *sorted(moorline.settings.file_types)),
         responses=problems(400, 401, 404, 406, 422, 429, 500, 503),
     )
 
