@@ -84,7 +84,7 @@ def test_json_has_all_of_a_turn() -> None:
         "device_id": "d1",
         "turns": [
             {
-                "turn_no": 1, "message_ids": ["m1"], "texts": ["hello"], "agent": "hair", "reply": "hello",
+                "turn_no": 1, "message_ids": ["m1"], "texts": ["hello"], "files": [], "agent": "hair", "reply": "hello",
                 "handoffs": [], "interrupt": None, "output": None, "usage": {},
                 "started_at": "2026-03-01T12:00:00+00:00", "committed_at": "2026-03-01T12:00:00+00:00",
                 "rewound_at": None,
