@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Checkpointer
@@ -40,12 +40,16 @@ class Agent:
     `name` (1 to 50 letters, digits, `_`, `-`) is what the lock holds; the router and the other agents see
     `description`. `instructions` may depend on the turn, but servers cache what they have read of a conversation only
     while these stay the same: what changes, such as the time, is for `briefing`. It is called when the agent's part of
-    a turn begins; what it returns is shown with the person's message, and kept with it.
+    a turn begins; what it returns is shown with the person's message, and kept with it. An agent that `sees` the
+    conversation is also told there what the person and other agents have said since it last answered.
 
     With `keeps_session`, the agent takes the lock for `session_ttl` seconds after each activity, unless a call or the
     person's TTL says otherwise (None: as the row or the default says). One that is not `routable` answers only what
     others hand over to it. `migrations` make the tables that its tools use; `moorline migrate` runs them. `aliases` are
     earlier names of the agent: it answers for locks that hold them, and keeps what it knew under them.
+
+    What no longer fits into a request is summed up: by the model `summary`, by the agent's own (None, unless a setting
+    says otherwise), or not at all ("off").
 
     `temperature`, `max_tokens`, `reasoning_effort` and `extra_body` say how its model is asked, as `ModelOptions` does.
     If the model fails before any text was shown, and not over the request itself, the first of `fallbacks` is asked,
@@ -60,10 +64,12 @@ class Agent:
     instructions: Instructions
     briefing: Briefing | None = None
     tools: Sequence[Tool | ToolSource] = ()
+    sees: Literal["own", "conversation"] = "own"
     model: Model | None = None
     session_ttl: int | None = None
     keeps_session: bool = True
     routable: bool = True
+    summary: Model | Literal["off"] | None = None
     migrations: Migrations | None = None
     aliases: Sequence[str] = ()
     temperature: float | None = None
@@ -83,6 +89,8 @@ class Agent:
             twice = sorted({name for name in names if names.count(name) > 1})
             raise ValueError(f"Agent {self.name}: the tool names {', '.join(twice)} are taken; rename them.")
         control.check_ttl(self.name, self.session_ttl)
+        if self.sees not in ("own", "conversation"):
+            raise ValueError(f"Agent {self.name}: sees must be own or conversation, not {self.sees!r}.")
         validate_checks((*self.input_checks, *self.output_checks), f"Agent {self.name}")
         try:
             _ = self.options

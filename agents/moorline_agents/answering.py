@@ -14,10 +14,10 @@ from moorline_agents.errors import AgentError
 from moorline_agents.messages import Message, ModelAnswer
 from moorline_agents.model_errors import AnswerCutOff, ContextOverflow, ModelError
 from moorline_agents.output_checks import OutputChecks
-from moorline_agents.prompt import Prompt
+from moorline_agents.prompt import Frame
 from moorline_agents.run import AgentDeps, RunContext
 from moorline_agents.structured import StructuredAnswer, StructuredAnswers
-from moorline_agents.toolbox import Toolbox
+from moorline_agents.summary import Past
 from moorline_agents.window import Window
 
 if TYPE_CHECKING:
@@ -34,15 +34,13 @@ _NO_ROOM = (
 class Answering:
     """Gets the answers of an agent's model."""
 
-    def __init__(self, agent: Agent, deps: AgentDeps, *, prompt: Prompt, tools: Toolbox) -> None:
+    def __init__(self, agent: Agent, deps: AgentDeps) -> None:
         self._name = agent.name
         self._names = (agent.name, *agent.aliases)
         self._model = agent.model or deps.model
         self._fallbacks = agent.fallbacks
         self._options = agent.options
         self._rounds = deps.tool_rounds
-        self._tools = tools
-        self._prompt = prompt
         self._checks = self._structured = None
         if agent.output is not None:
             self._structured = StructuredAnswers(
@@ -52,9 +50,14 @@ class Answering:
             self._checks = OutputChecks(agent.output_checks, agent=agent.name, seconds=deps.tool_timeout)
 
     async def answer(
-        self, history: Sequence[Message], context: RunContext, cleared: asyncio.Event | None = None
+        self,
+        history: Sequence[Message],
+        past: Past,
+        frame: Frame,
+        context: RunContext,
+        cleared: asyncio.Event | None = None,
     ) -> tuple[Message, Window | None]:
-        """The answer, and what the model was shown of the history; None if it was not asked. Nothing of the answer is
+        """The answer, and what the model was shown of the history if it had no room for more. Nothing of the answer is
         remembered before it is `cleared`. Raises `ModelError`, `CheckFailed`, `Stopped`, and `AgentError` if it calls
         tools again and again."""
         progress = context.progress
@@ -63,7 +66,8 @@ class Answering:
             progress.rounds += 1
             return recalled, None
         tired = progress.rounds >= self._rounds
-        answer, shown = await self._complete(self._prompt.window(history), context, tired=tired)
+        window = frame.window(history, past)
+        answer, shown = await self._complete(window, past, frame, context, tired=tired)
         message = checked(answer.message)
         calls = bool(message.get("tool_calls"))
         if tired and calls:
@@ -79,7 +83,7 @@ class Answering:
             progress.rounds += 1
             context.telling.withdraw()
             context.journal.note(self._name, message)
-        return message, shown
+        return message, None if shown is window else shown
 
     def text(self, answer: Message, context: RunContext) -> str:
         """What a person reads of an answer."""
@@ -87,23 +91,24 @@ class Answering:
             return self._structured.text(context.progress.output)
         return answer["content"] or ""
 
-    async def _complete(self, shown: Window, context: RunContext, *, tired: bool) -> tuple[ModelAnswer, Window]:
+    async def _complete(
+        self, shown: Window, past: Past, frame: Frame, context: RunContext, *, tired: bool
+    ) -> tuple[ModelAnswer, Window]:
         """The model's answer, and what it was shown in the end: less than at first if it had no room for that."""
         cut_off = False
-        schemas = await self._tools.schemas()
         while True:
             asking = partial(
                 ask,
                 self._model,
                 context=context,
                 agent=self._name,
-                tools=schemas,
-                tool_choice="none" if tired and schemas else None,
+                tools=frame.tools,
+                tool_choice="none" if tired and frame.tools else None,
                 options=self._options,
                 fallbacks=self._fallbacks,
             )
             try:
-                answer = await self._checked(asking, self._prompt.messages(shown, context), context)
+                answer = await self._checked(asking, frame.messages(shown, past), context)
             except ContextOverflow as overflow:
                 shorter = shown.shorter(overflow.limit)
                 if shorter is None:
@@ -117,7 +122,7 @@ class Answering:
             else:
                 return answer, shown
             logger.info(
-                "The model of agent %s has no room for %s characters; it is shown %s.",
+                "The model of agent %s has no room for %s tokens; it is shown %s.",
                 self._name,
                 shown.size,
                 shorter.size,

@@ -15,8 +15,9 @@ from moorline_agents.files import text_of
 from moorline_agents.messages import FileNote, Message, ToolCall
 from moorline_agents.stopping import STOPPED
 
-HISTORY_MESSAGES = 120
-"""How many messages of all kinds an agent keeps in its state, besides what belongs to the message being answered."""
+HISTORY_MESSAGES = 240
+"""How many messages of all kinds an agent keeps in its state, besides what belongs to the message being answered, if
+`window.outgrown` leaves so many."""
 
 SNAPSHOT_UPDATES = 30
 """A history is stored as deltas; after this many of them it is stored whole, so that reads stay short."""

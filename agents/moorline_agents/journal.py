@@ -34,8 +34,8 @@ class Journal(Protocol):
         """Whether the next that an earlier run of the turn left was noted under one of these names."""
 
     def note(self, asked: str, answer: Message) -> None:
-        """Remembers an answer that calls tools; it is durable before a tool with an effect runs. What is no answer of
-        the agent's model is noted under the agent's name, a dot, and what it is."""
+        """Remembers an answer, of an agent's model one that calls tools; it is durable before a tool with an effect
+        runs. What is no answer of the agent's model is noted under the agent's name, a dot, and what it is."""
 
     async def perform(self, tool: Tool, arguments: str, context: ToolContext, admit: Admit | None = None) -> Any:
         """Runs a tool of `context.agent`, or returns the result that an earlier run of the turn got from it. Raises

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 
@@ -20,6 +21,7 @@ from moorline_agents.messages import Message, ToolCall
 from moorline_agents.prompt import Prompt
 from moorline_agents.run import AgentDeps, AgentHost, Outcome, RunContext, TurnTexts
 from moorline_agents.stopping import Stopped
+from moorline_agents.summary import Past, Summaries, in_one
 from moorline_agents.together import together
 from moorline_agents.window import Window
 
@@ -35,48 +37,60 @@ class Loop:
         self._host = host
         others = [other for other in deps.others if other.name != agent.name]
         self._calling = Calling(agent, others=others, tool_timeout=deps.tool_timeout)
-        self._prompt = Prompt(agent, room=deps.history_chars)
-        self._answering = Answering(agent, deps, prompt=self._prompt, tools=self._calling.tools)
+        self._prompt = Prompt(agent, tools=self._calling.tools, tokens=deps.prompt_tokens)
+        self._summaries = Summaries(agent, deps)
+        self._answering = Answering(agent, deps)
         self._checks = None
         if agent.input_checks:
             names = (agent.name, *agent.aliases)
             self._checks = InputChecks(agent.input_checks, names=names, seconds=deps.tool_timeout)
         self.think_node, self.act_node = agent.entry, f"{agent.name}.act"
         self._history, *self._earlier = (f"{name}.history" for name in (agent.name, *agent.aliases))
+        self._past, *self._earlier_pasts = (f"{name}.past" for name in (agent.name, *agent.aliases))
         histories = {name: Annotated[list[Message], history_channel()] for name in (self._history, *self._earlier)}
+        pasts = dict.fromkeys((self._past, *self._earlier_pasts), Past | None)
         schema: Any = TypedDict  # type checkers accept literal names only
-        self.state: type[Any] = schema(f"{agent.name}.state", {"texts": TurnTexts, **histories}, total=False)
+        self.state: type[Any] = schema(f"{agent.name}.state", {"texts": TurnTexts, **histories, **pasts}, total=False)
 
     async def think(self, state: dict[str, Any], runtime: Runtime[RunContext]) -> Command[str]:
         context = runtime.context
-        known = state.get(self._history, ())
-        closed: tuple[Message, ...] = ()
-        asked: tuple[Message, ...] = ()
-        if await self._enters(context):
-            closed = closing(open_calls(known))
-            asked = await self._prompt.asked(state.get("texts", ()), context)
+        enters = await self._enters(context)
+        known, past = state.get(self._history, ()), self._past_in(state)
         carried = {channel: state[channel] for channel in self._earlier if state.get(channel)}
-        before = (*closed, *chain.from_iterable(carried.values()))
+        closed = closing(open_calls(known)) if enters else ()
+        new = (*closed, *chain.from_iterable(carried.values()))
+        asked = await self._prompt.asked(state.get("texts", ()), context) if enters else ()
+        before: Sequence[Message] = [*known, *new]
+        kept, settled, frame = before, past, await self._prompt.frame(context)
+        if enters:
+            with suppress(Stopped):  # which the answer meets as well
+                kept, settled = await self._summaries.settle(before, past, frame.room, context)
 
         async def respond(asked: tuple[Message, ...], cleared: asyncio.Event | None) -> tuple[Message, Window | None]:
             try:
-                return await self._answering.answer([*known, *before, *asked], context, cleared)
+                return await self._answering.answer([*kept, *asked], settled, frame, context, cleared)
             except Stopped:
                 return {"role": "assistant", "content": context.telling.said or context.stop.text}, None
 
         if asked and self._checks is not None:
-            asked, (answer, shown) = await self._checks.respond(asked, context, respond)
+            asked, (answer, shorter) = await self._checks.respond(asked, context, respond)
         else:
-            answer, shown = await respond(asked, None)
-        new = (*before, *asked)
+            answer, shorter = await respond(asked, None)
+        if shorter is not None:
+            settled = {**settled, "most": shorter.size}
         # One update per step, because each is stored as a row.
-        update: dict[str, Any] = {self._history: (*new, answer)}
-        if shown is not None and shown.cut:
-            update[self._history] = Overwrite([*shown.messages, answer])
+        update: dict[str, Any] = {self._history: (*new, *asked, answer)}
+        if kept is not before:
+            update[self._history] = Overwrite([*kept, *asked, answer])
         update |= dict.fromkeys(carried, Overwrite([]))
+        moved = [channel for channel in self._earlier_pasts if state.get(channel)]
+        update |= dict.fromkeys(moved)
+        if moved or settled is not past:
+            update[self._past] = settled
         if answer.get("tool_calls"):
             return Command(goto=self.act_node, update=update)
-        outcome = Outcome(text=self._answering.text(answer, context), released=self._ended([*known, *new]))
+        text = self._answering.text(answer, context)
+        outcome = Outcome(text=text, released=self._ended([*before, *asked]))
         following = await self._host.leave(outcome, context)
         return Command(goto=following.node, update={**update, **following.update})
 
@@ -112,6 +126,10 @@ class Loop:
         )
         following = await self._host.leave(outcome, context)
         return Command(goto=following.node, update={**update, **following.update})
+
+    def _past_in(self, state: dict[str, Any]) -> Past:
+        pasts = [state[channel] for channel in (*self._earlier_pasts, self._past) if state.get(channel)]
+        return pasts[0] if len(pasts) == 1 else in_one(pasts)
 
     async def _result(self, call: ToolCall, history: Sequence[Message], context: RunContext) -> Message:
         result = json.dumps(await self._calling.result(call, history, context), ensure_ascii=False)

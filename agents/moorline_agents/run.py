@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Annotated, Any, NamedTuple, Protocol, TypedDict
+from typing import Annotated, Any, Literal, NamedTuple, Protocol, TypedDict
 
 from langgraph.channels import UntrackedValue
 from pydantic import GetCoreSchemaHandler
@@ -21,7 +21,7 @@ from moorline_agents.telling import SILENCE, Telling
 from moorline_agents.tools import ToolContext
 from moorline_agents.tracing import UNTRACED, Tracing
 from moorline_agents.unfinished import UnfinishedCall
-from moorline_agents.window import HISTORY_CHARS
+from moorline_agents.window import PROMPT_TOKENS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,8 +133,10 @@ class AgentDeps:
     """How often an agent's model may call tools in its part of a turn before it has to answer."""
     tool_timeout: float | None = None
     """Seconds that a call of a tool may take that does not say so itself, and a check; None: any number."""
-    history_chars: int = HISTORY_CHARS
-    """How many characters of its history an agent's model is shown; see `window`."""
+    prompt_tokens: int = PROMPT_TOKENS
+    """How many tokens a request to an agent's model may have, by estimate."""
+    summary: Model | Literal["off"] | None = None
+    """What sums up what falls out of the agents' histories; None: each agent's own model."""
 
 
 TurnTexts = Annotated[list[str], UntrackedValue]

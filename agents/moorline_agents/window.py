@@ -1,7 +1,7 @@
 """The window: what a model is shown of a history, in a form that every chat-completions server takes.
 
-It is bounded in the number of messages and in size. The message that is being answered is always in it, every call in
-it has its result right behind it, and nothing else is a result.
+It is bounded in tokens, by estimate. The message that is being answered is always in it, every call in it has its
+result right behind it, and nothing else is a result.
 """
 
 from __future__ import annotations
@@ -9,22 +9,19 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 
 from moorline_agents.files import with_files, without_files
 from moorline_agents.history import being_answered, unanswered
 from moorline_agents.messages import Message
+from moorline_agents.tokens import CHARACTERS, tokens_of
 
-HISTORY_USER_MESSAGES = 40
-"""How many of the person's messages before the one that is being answered a model is shown, with the answers and calls
-that followed them; the whole conversation is in `conversation_turns`."""
+PROMPT_TOKENS = 60_000
+"""Tokens that a request may have, unless a setting says otherwise: instructions, tools and window."""
 
-HISTORY_CHARS = 250_000
-"""How many characters of texts and arguments a model is shown, unless a setting says otherwise: as many as the longest
-message has, with as long a one before it, and room to grow."""
+MOST_MESSAGES = 160
+"""Messages of all kinds with which a history is long enough to be cut to about `LEAST_MESSAGES`."""
 
-CHARS_OF_A_TOKEN = 3
-"""Characters that a token stands for, rather too few."""
+LEAST_MESSAGES = 80
 
 SHORTEST = 256
 """Characters below which no text is shortened."""
@@ -36,39 +33,69 @@ class Window:
 
     messages: Sequence[Message]
     size: int
-    """Characters of its texts and of the arguments of its calls."""
+    """Its tokens."""
     source: Sequence[Message]
     """What it would be if size did not matter."""
 
-    @property
-    def cut(self) -> bool:
-        """Whether anything is missing from it for its size, so that the history should be cut, too."""
-        return self.messages is not self.source
-
     def shorter(self, limit: int | None) -> Window | None:
-        """At most half of it, and at most what a model that takes `limit` tokens may have room for; at last with its
+        """At most half of it, and at most what a model that takes `limit` tokens surely has room for; at last with its
         files in words. None if it cannot be any shorter."""
-        room = self.size // 2 if limit is None else min(self.size // 2, limit * CHARS_OF_A_TOKEN)
+        room = self.size // 2 if limit is None else min(self.size // 2, limit * 3 // 4)
         other = _cut(self.source, room, room)
         if other.size < self.size:
             return other
         told = [without_files(message) for message in self.messages] if with_files(self.messages) else None
-        return None if told is None else Window(messages=told, size=_size(told), source=self.source)
+        return None if told is None else Window(messages=told, size=tokens_of(told), source=self.source)
 
 
-def window(history: Sequence[Message], room: int = HISTORY_CHARS) -> Window:
-    """The message that is being answered and the person's last `HISTORY_USER_MESSAGES` messages before it, with all
-    that followed them.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outgrown:
+    """A history that has become too long, in two parts."""
 
-    If they have more than `room` characters, only half as many are left, so that a history which is cut likewise grows
-    for a while before it has to be cut again. Older messages go first. If what belongs to the message being answered is
-    too large by itself, its texts are shortened, and at last the oldest of its calls left out.
+    fallen: Sequence[Message]
+    """Empty if only files of it had to go."""
+    kept: Sequence[Message]
+    """The newer part, which begins with a message of the person."""
+
+
+def window(history: Sequence[Message], room: int) -> Window:
+    """The message that is being answered and all before it, from the first of the person's messages on.
+
+    If they have more than `room` tokens, only half as many are left. Older messages go first. If what belongs to the
+    message being answered is too large by itself, its texts are shortened, and at last the oldest of its calls left
+    out.
     """
-    begin = being_answered(history)
-    before = [position for position, message in enumerate(history[:begin]) if message["role"] == "user"]
-    messages = paired(history[before[-HISTORY_USER_MESSAGES:][0] if before else begin :])
-    size = _size(messages)
+    begin = next((at for at, message in enumerate(history) if message["role"] == "user"), len(history))
+    messages = paired(history[begin:])
+    size = tokens_of(messages)
     return Window(messages=messages, size=size, source=messages) if size <= room else _cut(messages, room, room // 2)
+
+
+def outgrown(history: Sequence[Message], room: int, *, most: int | None = None) -> Outgrown | None:
+    """The history, before a message of the person joins it, in two parts if it has come near the bounds; None while it
+    has not, or cannot be shorter.
+
+    It is cut to about half of what it may be, so that this happens rarely and the window begins at the same message for
+    many turns. With `most`, it is cut to as many tokens, because a server had no room for more.
+    """
+    if len(history) < MOST_MESSAGES and most is None and tokens_of(history) <= room * 3 // 4:
+        return None
+    least = room * 3 // 8 if most is None else min(most, room * 3 // 8)
+    kept: list[Message] = []
+    size = 0
+    for exchange in _exchanges(history):
+        more = tokens_of(exchange)
+        if kept and (size + more > least or len(kept) >= LEAST_MESSAGES or len(kept) + len(exchange) > MOST_MESSAGES):
+            break
+        kept, size = [*exchange, *kept], size + more
+    fallen = history[: len(history) - len(kept)]
+    if size <= least:
+        return Outgrown(fallen=fallen, kept=kept) if fallen else None
+    told = [without_files(message) for message in kept]  # the last exchange, alone too long
+    shorter = _fitted(told, least)
+    if tokens_of(shorter) < tokens_of(told):
+        return Outgrown(fallen=history, kept=shorter)
+    return Outgrown(fallen=fallen, kept=told) if fallen or with_files(kept) else None
 
 
 def paired(messages: Sequence[Message]) -> Sequence[Message]:
@@ -118,20 +145,14 @@ def _results(following: Sequence[Message], ids: set[str]) -> Mapping[str, Messag
     return results
 
 
-def _size(messages: Sequence[Message]) -> int:
-    texts = "".join([message["content"] or "" for message in messages])
-    calls = chain.from_iterable([message["tool_calls"] or () for message in messages if "tool_calls" in message])
-    return len(texts) + sum([len(call["function"]["arguments"]) for call in calls])
-
-
 def _cut(messages: Sequence[Message], most: int, room: int) -> Window:
-    """The message that is being answered, with at most `most` characters, and of what was said before it as much as
+    """The message that is being answered, with at most `most` tokens, and of what was said before it as much as
     `room` leaves."""
     begin = being_answered(messages)
     kept = _fitted(messages[begin:], most)
-    size = _size(kept)
+    size = tokens_of(kept)
     for exchange in _exchanges(messages[:begin]):
-        more = _size(exchange)
+        more = tokens_of(exchange)
         if size + more > room:
             break
         kept, size = [*exchange, *kept], size + more
@@ -139,23 +160,22 @@ def _cut(messages: Sequence[Message], most: int, room: int) -> Window:
 
 
 def _exchanges(messages: Sequence[Message]) -> Iterator[Sequence[Message]]:
-    """Messages of the person in a row with what followed them, the latest first; the first message is theirs."""
-    while messages:
-        begin = being_answered(messages)
+    """Messages of the person in a row with what followed them, the latest first."""
+    while messages and (begin := being_answered(messages)) < len(messages):
         yield messages[begin:]
         messages = messages[:begin]
 
 
 def _fitted(present: Sequence[Message], most: int) -> list[Message]:
-    """What belongs to the message being answered, in at most so many characters if that is possible at all."""
-    whole, longest = list(present), max(most, 2 * SHORTEST)
-    while _size(whole) > most and longest > SHORTEST:
+    """What belongs to the message being answered, in at most so many tokens if that is possible at all."""
+    whole, longest = list(present), max(most * CHARACTERS, 2 * SHORTEST)
+    while tokens_of(whole) > most and longest > SHORTEST:
         longest = max(longest // 2, SHORTEST)
         whole = [_clipped(message, longest) for message in present]
     kept = whole
     answers = [position for position, message in enumerate(whole) if message["role"] == "assistant"]
     for position in answers[1:]:
-        if _size(kept) <= most:
+        if tokens_of(kept) <= most:
             break
         kept = [*whole[: answers[0]], *whole[position:]]
     return kept

@@ -15,9 +15,12 @@ class Closable(Protocol):
 
 
 def closables(agents: Sequence[object], *models: object) -> list[Closable]:
-    """Those of the models, of the agents' models and fallbacks, and of their sources of tools that can be closed, each
-    of them once."""
-    used = ((getattr(each, "model", None), *_of(each, "fallbacks"), *_of(each, "tools")) for each in agents)
+    """Those of the models, of the agents' models, their fallbacks and what makes their summaries, and of their sources
+    of tools that can be closed, each of them once."""
+    used = (
+        (getattr(each, "model", None), getattr(each, "summary", None), *_of(each, "fallbacks"), *_of(each, "tools"))
+        for each in agents
+    )
     found = {id(each): each for each in (*models, *chain.from_iterable(used))}
     return [each for each in found.values() if isinstance(each, Closable)]
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from moorline.settings import Settings
 from moorline_agents.agent import Agent
 from moorline_agents.concierge import concierge
-from moorline_agents.model import ChatModel
+from moorline_agents.model import ChatModel, Model
 from moorline_agents.responses_model import ResponsesModel
 from moorline_agents.scheduling.agent import scheduling
 from moorline_agents.scheduling.booking import Limits
@@ -30,13 +30,30 @@ def shipped_agents(settings: Settings) -> Sequence[Agent]:
 
 
 def server_model(
-    settings: Settings, *, client: AsyncOpenAI | Callable[[], AsyncOpenAI] | None = None
+    settings: Settings, *, client: AsyncOpenAI | Callable[[], AsyncOpenAI] | None = None, name: str | None = None
 ) -> ChatModel | ResponsesModel:
-    """The model for the agents and the router: behind the caller's client, the settings' server, or the rehearsal."""
+    """The model for the agents and the router, or the one of another `name`: behind the caller's client, the settings'
+    server, or the rehearsal."""
     api: type[ChatModel | ResponsesModel] = ResponsesModel if settings.model_api == "responses" else ChatModel
     if client is None and not settings.has_model:
         client, api = _rehearsal, ChatModel
-    return api(client=client or _server(settings), model=settings.openai_model, timeout=settings.model_timeout)
+    model = name or settings.openai_model
+    return api(client=client or _server(settings), model=model, timeout=settings.model_timeout)
+
+
+def summary_model(
+    settings: Settings,
+    *,
+    client: AsyncOpenAI | Callable[[], AsyncOpenAI] | None = None,
+    model: Model | None = None,
+) -> Model | Literal["off"] | None:
+    """What makes summaries, as `AgentDeps.summary` says, if the agents have this `model`; the rehearsal cannot."""
+    name = settings.summary_model
+    if (name or "").casefold() == "off":
+        return "off"
+    if client is None and not settings.has_model:
+        return "off" if model is None else None
+    return None if name is None else server_model(settings, client=client, name=name)
 
 
 def _rehearsal() -> AsyncOpenAI:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
@@ -196,13 +196,15 @@ def manager_of(
     model: Model,
     start_over: StartOver,
     router: Router,
+    summary: Model | Literal["off"] | None = None,
 ) -> Manager:
     """The manager of these agents, as the settings say."""
     deps = AgentDeps(
         model=model,
         tool_rounds=settings.tool_rounds,
         tool_timeout=settings.tool_timeout,
-        history_chars=settings.history_chars,
+        prompt_tokens=settings.prompt_tokens,
+        summary=summary,
     )
     return Manager(agents=agents, saver=saver, deps=deps, start_over=start_over, router=router)
 

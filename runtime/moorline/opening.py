@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from moorline.backend import Backend, open_backend
 from moorline.background import Background
@@ -49,6 +49,7 @@ async def open_parts(
     agents: Sequence[AgentProtocol],
     components: Sequence[Migrations],
     model: Model,
+    summary: Model | Literal["off"] | None,
     start_over: StartOver,
     router: Router,
     texts: Texts,
@@ -66,7 +67,13 @@ async def open_parts(
     )
     try:
         manager = manager_of(
-            settings, agents=agents, saver=backend.saver, model=model, start_over=start_over, router=router
+            settings,
+            agents=agents,
+            saver=backend.saver,
+            model=model,
+            summary=summary,
+            start_over=start_over,
+            router=router,
         )
         execution = Execution(
             graph=manager.compile(),

@@ -13,7 +13,7 @@ from moorline.backend import Backend
 from moorline.background import Background
 from moorline.closable import closables
 from moorline.context import Call, Resume, TurnContext, check_call, stored_device_id, stored_message_id
-from moorline.defaults import server_model, shipped_agents
+from moorline.defaults import server_model, shipped_agents, summary_model
 from moorline.errors import MoorlineError, StoreUnavailable, UsageError, only_ours
 from moorline.events import Event, TurnFailed, TurnFinished
 from moorline.files import Said
@@ -90,6 +90,7 @@ class Moorline(Locks, People, KeptFiles, TimeTravel, Upkeep):
         self.settings = settings or load_settings()
         self._agents = agents
         self._model = server_model(self.settings, client=client) if model is None else model
+        self._summary = summary_model(self.settings, client=client, model=model)
         self._on_recovered = on_recovered
         self._serde = serde
         self._observers = tuple(observers)
@@ -133,7 +134,7 @@ class Moorline(Locks, People, KeptFiles, TimeTravel, Upkeep):
             closing.push_async_callback(opened.backend.close)
             closing.push_async_callback(opened.pool_watch.close)
             closing.push_async_callback(opened.observers.close)
-            for each in closables(self._agents or (), self._model, self._router.model):
+            for each in closables(self._agents or (), self._model, self._summary, self._router.model):
                 closing.push_async_callback(each.aclose)
             await self._background.finish()
 
@@ -337,6 +338,7 @@ class Moorline(Locks, People, KeptFiles, TimeTravel, Upkeep):
             agents=self._served(),
             components=self.components,
             model=self._model,
+            summary=self._summary,
             start_over=self._start_over,
             router=self._router,
             texts=self._texts,

@@ -210,9 +210,12 @@ class Settings(EnvironmentSettings):
     tool_timeout: _Seconds = 30
     """Seconds that a call of a tool may take, unless the tool says so itself, and a check; then it is given up."""
 
-    history_chars: PositiveInt = 250_000
-    """How many characters of a conversation an agent's model is shown. The message that is being answered is always
-    shown; if it is longer than this, without its middle."""
+    prompt_tokens: PositiveInt = 60_000
+    """How many tokens a request to an agent's model may have, by estimate: instructions, tools and as much of the
+    conversation as fits. The message that is being answered is always shown; if it is too long, without its middle."""
+
+    summary_model: _Text | None = None
+    """The model that sums up what no longer fits into requests, or `off`. Unset: each agent's own."""
 
     default_session_ttl: int = Field(default=86400, ge=1, le=2**31 - 1, validation_alias="DEFAULT_SESSION_TTL")
     """Seconds without activity after which a session ends, unless its agent says otherwise."""

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from moorline.testing import ModelReply, ModelRequest
 from moorline_agents.history import HISTORY_MESSAGES, NOT_ANSWERED, being_answered, extend_history
 from moorline_agents.messages import Message
-from moorline_agents.window import HISTORY_USER_MESSAGES, SHORTEST, Window, clipped, paired, window
+from moorline_agents.tokens import tokens_of
+from moorline_agents.window import LEAST_MESSAGES, MOST_MESSAGES, Window, clipped, outgrown, paired, window
 from tests.strict_model import OPENAI, StrictModel
 
 from .test_history import BOOKING, BUSY, TALK, Roles, answer, flat, histories, numbered, result
@@ -39,37 +40,27 @@ async def taken(messages: Sequence[Message]) -> bool:
     return not model.refused
 
 
-@pytest.mark.parametrize(
-    ("roles", "length"),
-    [(TALK, 2 * HISTORY_USER_MESSAGES + 2), (BOOKING, HISTORY_MESSAGES), (BUSY, HISTORY_MESSAGES)],
-    ids=["talk", "booking", "busy"],
-)
-def test_a_model_is_shown_so_much(roles: Roles, length: int) -> None:
-    updates = flat(numbered([roles] * 100))
-    assert shown(updates) == updates[-length:]
+@pytest.mark.parametrize("roles", [TALK, BOOKING, BUSY], ids=["talk", "booking", "busy"])
+def test_a_model_is_shown_all_that_is_kept(roles: Roles) -> None:
+    updates = flat(numbered([roles] * 130))
+    assert shown(updates) == updates[-HISTORY_MESSAGES:]
     assert shown(updates[: 5 * len(roles)]) == updates[: 5 * len(roles)]
 
 
-def shown(history: list[Message], room: int = 10**6) -> list[Message]:
+def shown(history: list[Message], room: int = 10**9) -> list[Message]:
     kept = extend_history([], [tuple(history)])
     return list(window(kept, room).messages)
 
 
 @settings(max_examples=300, deadline=None)
 @given(said=histories.map(numbered))
-def test_it_is_the_end_of_what_was_said_within_both_bounds_and_begins_with_the_person(
-    said: list[tuple[Message, ...]],
-) -> None:
+def test_it_is_the_end_of_what_was_said_and_begins_with_the_person(said: list[tuple[Message, ...]]) -> None:
     every = flat(said)
     kept, seen = extend_history([], said), shown(every)
     roles = [message["role"] for message in seen]
     assert seen == every[len(every) - len(seen) :]
     assert roles[:1] in ([], ["user"])
-    earlier = roles[: being_answered(seen)].count("user")
-    assert earlier <= HISTORY_USER_MESSAGES
-    # Nothing is held back that fits: one more message of the person would be too many, or is not kept.
-    before = kept[: len(kept) - len(seen)]
-    assert earlier == HISTORY_USER_MESSAGES or all(message["role"] != "user" for message in before)
+    assert all(message["role"] != "user" for message in kept[: len(kept) - len(seen)]), "nothing is held back"
 
 
 # A history that is broken in every way in which one can be.
@@ -87,7 +78,7 @@ broken = st.lists(
 
 @settings(max_examples=400, deadline=None)
 @given(
-    history=broken, last=st.integers(0, 4000), room=st.integers(1, 6000), kept=st.lists(st.integers(0, 900), max_size=9)
+    history=broken, last=st.integers(0, 4000), room=st.integers(1, 2000), kept=st.lists(st.integers(0, 900), max_size=9)
 )
 async def test_whatever_a_history_is_like_a_strict_server_takes_what_is_shown_of_it(
     history: list[Message], last: int, room: int, kept: list[int]
@@ -107,7 +98,7 @@ async def test_whatever_a_history_is_like_a_strict_server_takes_what_is_shown_of
         seen = seen.shorter(None)
     assert bounds == sorted(set(bounds), reverse=True)
     asking = len(mine) - being_answered(mine) - len(paired(rounds))
-    least = (asking + 2 * bool(rounds)) * (SHORTEST + 60)
+    least = (asking + 3 * bool(rounds)) * 140  # a message that cannot be any shorter
     assert bounds[0] <= max(room, least)
 
 
@@ -131,45 +122,87 @@ def test_an_id_that_a_server_uses_again_means_the_later_call() -> None:
     assert [str(message["content"])[:2] for message in unsettled if message["role"] == "tool"] == ['{"', "2"]
 
 
-def test_a_history_that_has_outgrown_its_room_is_cut_to_half_of_it() -> None:
+def test_a_window_that_has_no_room_for_a_history_leaves_half_of_the_room_free() -> None:
     history = [message for number in range(20) for message in (asks(f"{number:04}" * 10), says("y" * 10))]
-    assert window(history, 1000) == Window(messages=history, size=1000, source=history)
-    cut = window(history, 999)
-    assert cut.cut
-    assert cut.messages == history[-18:]
-    assert cut.size == 450
+    size = tokens_of(history)
+    assert window(history, size) == Window(messages=history, size=size, source=history)
+    cut = window(history, size - 1)
+    assert cut.messages == history[len(history) - len(cut.messages) :]
+    assert cut.size <= size // 2 < cut.size + tokens_of(history[:2])
 
 
 def test_half_of_its_room_is_left_to_what_was_said_before_a_long_message() -> None:
     history = [asks("a" * 100), says("b" * 100), asks("c" * 900)]
-    assert window(history, 1000).messages == history[2:]
-    assert window(history, 1100).messages == history
+    size = tokens_of(history)
+    assert window(history, size - 1).messages == history[2:]
+    assert window(history, size).messages == history
+
+
+@settings(max_examples=300, deadline=None)
+@given(said=histories.map(numbered), room=st.integers(1, 4000), most=st.none() | st.integers(1, 1000))
+def test_a_history_is_cut_between_two_messages_of_the_person_and_then_not_again(
+    said: list[tuple[Message, ...]], room: int, most: int | None
+) -> None:
+    history = flat(said)
+    cut = outgrown(history, room, most=most)
+    if cut is None:
+        return
+    if len(cut.fallen) == len(history):  # what is left has been shortened, or nothing is
+        assert tokens_of(cut.kept) < tokens_of(history)
+    else:
+        assert [*cut.fallen, *cut.kept] == history
+    assert [message["role"] for message in cut.kept[:1]] in ([], ["user"])
+    once_more = outgrown(cut.kept, room)
+    assert once_more is None or len(once_more.kept) < len(cut.kept)
+
+
+def test_a_history_that_has_outgrown_its_bounds_is_cut_to_half_of_them() -> None:
+    talk = flat(numbered([TALK] * (MOST_MESSAGES // 2 - 1)))
+    assert outgrown(talk, 10**6) is None
+    cut = outgrown([*talk, *flat(numbered([TALK]))], 10**6)
+    assert cut is not None
+    assert len(cut.kept) == LEAST_MESSAGES
+    size = tokens_of(talk)
+    assert outgrown(talk, size * 4 // 3 + 1) is None
+    cut = outgrown(talk, size * 4 // 3 - 10)
+    assert cut is not None
+    assert size * 0.4 < tokens_of(cut.kept) <= size / 2
+
+
+def test_an_exchange_that_is_too_long_by_itself_is_kept_without_its_middle() -> None:
+    cut = outgrown([asks("hello"), says(), asks("a" * 9000 + "z"), says("b" * 9000)], 1000)
+    assert cut is not None
+    assert [message["role"] for message in cut.kept] == ["user", "assistant"]
+    assert tokens_of(cut.kept) <= 1000 * 3 / 8
+    assert outgrown(cut.kept, 1000) is None
+    assert cut.fallen[2] == asks("a" * 9000 + "z"), "the summary is made of all of it"
 
 
 def test_what_is_too_large_by_itself_is_shown_without_its_middle() -> None:
-    long = window([asks("a" * 5000 + "z" * 5000), answer("x"), gives("x", "r" * 30)], 4000)
+    long = window([asks("a" * 5000 + "z" * 5000), answer("x"), gives("x", "r" * 30)], 1000)
     text = str(long.messages[0]["content"])
     assert text.startswith("aaa")
     assert text.endswith("zzz")
     assert "characters left out" in text
     assert long.messages[2]["content"] == "r" * 30
-    assert long.cut
-    assert long.size <= 4000
+    assert long.messages is not long.source
+    assert long.size <= 1000
 
 
 def test_arguments_that_are_left_out_are_json_all_the_same() -> None:
     call: Any = answer("x")
     call["tool_calls"][0]["function"]["arguments"] = json.dumps({"text": "y" * 9000})
-    seen = window([asks(), call, result("x")], 1000).messages
+    seen = window([asks(), call, result("x")], 250).messages
     arguments = seen[1]["tool_calls"][0]["function"]["arguments"]
     assert json.loads(arguments) == {"left_out": "9,012 characters"}
 
 
 def test_of_too_many_calls_the_oldest_are_left_out_and_the_last_never() -> None:
     calls = [message for number in range(50) for message in (answer(f"c{number}"), gives(f"c{number}", "r" * 200))]
-    seen = window([says(), asks("now"), *calls], 2000)
+    seen = window([says(), asks("now"), *calls], 1000)
     assert seen.messages[0] == asks("now")
-    assert list(seen.messages[1:]) == calls[-18:]
+    assert list(seen.messages[1:]) == calls[-(len(seen.messages) - 1) :]
+    assert seen.size <= 1000 < seen.size + tokens_of(calls[:2])
     assert window([asks("now"), *calls], 10).messages == [asks("now"), *calls[-2:]]
 
 

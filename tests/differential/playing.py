@@ -109,7 +109,7 @@ class Before(Flat):
         manager = ReferenceManager(
             agents=self._served(),
             saver=opened.backend.saver,
-            deps=AgentDeps(model=self._model, tool_rounds=self.settings.tool_rounds),
+            deps=AgentDeps(model=self._model, tool_rounds=self.settings.tool_rounds, summary="off"),
             start_over=self._start_over,
         )
         execution = replace(opened.queue.execution, graph=manager.compile())

@@ -90,7 +90,9 @@ class AgentLoop(Loop):
         if turn.texts:
             said = (*closing(open_calls(known)), *await self._prompt.asked(turn.texts, runtime.context))
             runtime.context.progress.rounds = 0
-        answer, _ = await self._answering.answer([*known, *said], runtime.context)
+        answer, _ = await self._answering.answer(
+            [*known, *said], {}, await self._prompt.frame(runtime.context), runtime.context
+        )
         released = self._ended([*known, *said])
         update = {
             "history": (*said, answer),

@@ -112,6 +112,26 @@ async def test_a_run_that_goes_on_after_a_question_is_told_the_time_anew(dsn: st
     assert last.briefing > before
 
 
+async def test_a_briefing_may_tell_facts(dsn: str) -> None:
+    async def known(context: ToolContext) -> str:
+        item = await context.memory.aget(("person",), "name")
+        return "" if item is None else f"The person is {item.value['is']}."
+
+    @tool()
+    async def look(_: Nothing, context: ToolContext) -> str:
+        """Remembers."""
+        await context.memory.aput(("person",), "name", {"is": "Ana"})
+        return "seen"
+
+    script = Script(rules=talking)
+    agent = Agent(name="hair", description="hair", instructions="hair", briefing=known, tools=[look])
+    async with Moorline(Settings(database_url=dsn), agents=[agent], client=lambda: rule_client(script)) as moorline:
+        await moorline.run("look", CONTEXT)
+        assert script.requests[-1].briefing == ""
+        await moorline.run("hello", CONTEXT)
+    assert script.requests[-1].briefing == "The person is Ana."
+
+
 @pytest.mark.parametrize("server", SERVERS, ids=lambda server: server.name)
 async def test_the_next_agent_is_told_reason_and_note_and_still_knows_them_later(dsn: str, server: Server) -> None:
     model = StrictModel(rules=talking, server=server)

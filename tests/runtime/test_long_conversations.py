@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from moorline import Agent, Moorline, Reply, Settings, TextDelta, TextWithdrawn, TurnFinished, tool
 from moorline.errors import AgentError, AnswerCutOff, ContextOverflow, ModelError
 from moorline_agents.messages import Message, ModelAnswer
+from moorline_agents.tokens import tokens_of, tokens_of_tools
 from moorline_agents.tools import ToolContext
 from moorline_agents.transport import Call, ModelReply, ModelRequest, Rules, rule_client
 from tests.strict_model import SERVERS, Server, StrictModel
@@ -44,7 +45,7 @@ def desk(**options: Any) -> Agent:
 @asynccontextmanager
 async def talk(dsn: str, rules: Rules, *agents: Agent, **settings: Any) -> AsyncIterator[Callable[[str], Any]]:
     """Says something on one device to the agents, by default a desk."""
-    settings = {"database_url": dsn, "model_retries": 0, **settings}
+    settings = {"database_url": dsn, "model_retries": 0, "summary_model": "off", **settings}
     async with Moorline(
         Settings(**settings), agents=agents or (desk(),), client=lambda: rule_client(rules)
     ) as moorline:
@@ -61,6 +62,10 @@ def said(request: ModelRequest) -> list[str]:
 
 def size(request: ModelRequest) -> int:
     return sum(len(message["content"] or "") for message in request.messages if message["role"] != "system")
+
+
+def tokens(request: ModelRequest) -> int:
+    return tokens_of(request.messages) + tokens_of_tools(request.tools)
 
 
 def reading(request: ModelRequest) -> ModelReply:
@@ -195,20 +200,20 @@ async def test_what_a_stream_told_before_there_was_no_room_is_taken_back(dsn: st
     assert shown == [TextDelta, TextWithdrawn, TextDelta, TurnFinished]
 
 
-async def test_what_is_shown_is_bounded_in_characters(dsn: str) -> None:
+async def test_a_request_is_bounded_in_tokens(dsn: str) -> None:
     model = StrictModel(rules=reading, limit=10**9)
-    async with talk(dsn, model, history_chars=2000) as say:
+    async with talk(dsn, model, prompt_tokens=1000) as say:
         for number in range(40):
             await say(f"{number} " + "a" * 200)
         await say("x" * 9000)
         await say("read 4 5000")
-    assert max(map(size, model.requests)) <= 2000
+    assert max(map(tokens, model.requests)) <= 1000
     assert {said(request)[-1].split()[0] for request in model.requests[:40]} == {str(number) for number in range(40)}
     assert min(len(said(request)) for request in model.requests[10:40]) > 2
 
 
 async def test_what_is_stored_of_a_history_is_bounded_likewise(dsn: str) -> None:
-    async with talk(dsn, reading, history_chars=20_000, keep_turns=1) as say:
+    async with talk(dsn, reading, prompt_tokens=6_000, keep_turns=1) as say:
         for number in range(40):
             await say(f"{number} " + "a" * 5000)
     values, writes = (await execute(dsn, STORED))[0]
@@ -331,7 +336,7 @@ async def test_a_history_that_is_broken_already_is_put_right_for_the_server(dsn:
 async def test_long_conversations_with_strict_servers(dsn: str, server: Server, turns: int) -> None:
     chance = Random(f"{server.name} {turns}")  # noqa: S311 - repeatable, no secret
     model = StrictModel(rules=reading, server=server, limit=4000)
-    async with talk(dsn, model, history_chars=12_000, openai_model=server.name) as say:
+    async with talk(dsn, model, prompt_tokens=4_000, openai_model=server.name) as say:
         for number in range(turns):
             kind = chance.random()
             if kind < 0.005:

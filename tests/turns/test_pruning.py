@@ -153,16 +153,16 @@ async def test_a_question_keeps_all_that_its_answer_enters(dsn: str) -> None:
 
 
 async def test_only_messages_and_turns_become_more(dsn: str, connection: Connection) -> None:
-    """A history is stored whole every 30 updates, so its rows come and go with that."""
+    """A history is cut, and stored whole, every 40 turns here, so its rows come and go with that."""
     largest: list[Counter[str]] = []
     async with runtime(dsn, keep_turns=KEPT) as moorline:
-        for number in range(60 * 4):
-            if number % 60 == 0:
+        for number in range(40 * 6):
+            if number % 40 == 0:
                 largest.append(Counter())
             await say(moorline, "hello")
             largest[-1] |= await sizes(connection)
-    assert largest[2] == largest[3]
-    assert 0 < largest[3]["checkpoints"] < 60 + 2 * KEPT
+    assert largest[4] == largest[5]
+    assert 0 < largest[5]["checkpoints"] < 60 + 2 * KEPT
     for table in ("messages", "turns"):
         assert await connection.fetchval(f"SELECT count(*) FROM conversation_{table}") == 240  # noqa: S608
 

@@ -54,5 +54,7 @@ def echo_moorline(settings: Settings | None = None, *, latency: float = 0.0) -> 
     """A runtime with two agents that ask such a model. The first message of a device needs two of its answers, because
     it is routed. Its transcripts come from the primary: on a replica, the last turns may still be missing."""
     settings = (settings or load_settings()).model_copy(update={"replica_url": None, "model_api": "chat"})
-    agents = [Agent(name=name, description="load tests", instructions=name, session_ttl=TTL) for name in AGENTS]
+    agents = [
+        Agent(name=name, description="load tests", instructions=name, session_ttl=TTL, summary="off") for name in AGENTS
+    ]
     return Moorline(settings, agents=agents, client=partial(echo_client, latency=latency))

@@ -11,7 +11,7 @@ from moorline.load.conversations import marks_in
 from moorline.load.delivering import Delivery
 from moorline.load.echo import AGENTS, agent_of
 from moorline.load.targets import StoredTurn
-from moorline_agents.window import HISTORY_USER_MESSAGES
+from moorline_agents.window import LEAST_MESSAGES
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class _Verdict:
             if times > 1:
                 _note(self.duplicated, mark, f"shown to the model {times} times")
         # The messages that are being answered, and those before them that a model is always shown.
-        due = islice(reversed(places), HISTORY_USER_MESSAGES + len(turn.message_ids))
+        due = islice(reversed(places), LEAST_MESSAGES // 2 + len(turn.message_ids))
         for mark in set(due) - set(shown):
             _note(self.lost, mark, f"forgotten when {turn.message_ids[-1]} was answered")
         known = [places.get(mark, len(places)) for mark in shown]

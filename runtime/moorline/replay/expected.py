@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -15,7 +16,10 @@ from moorline_agents.history import extend_history
 from moorline_agents.messages import Message
 from moorline_agents.run import HandedOver
 from moorline_agents.transport import Call
-from moorline_agents.window import window
+from moorline_agents.window import outgrown, window
+
+UNBOUNDED = sys.maxsize
+"""The tokens of a request in a replay: how many there are in what, is no part of the record."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,10 +55,11 @@ def expectations(conversation: Conversation) -> list[Expected]:
         asked = said
         if holder is not None and holder != turn.agent:
             asked = {**said, "briefing": of_hand_over(HandedOver(by=holder, reason=REASON, note=""))}
-            due[holder] = _shown([*histories[holder], said])
+            before = _kept(histories[holder])
+            due[holder] = _shown([*before, said])
             handed: object = {"handed_over_to": turn.agent}
-            histories[holder] = extend_history(histories[holder], [[said, *_exchange([handing_over(turn)], [handed])]])
-        known = histories.get(turn.agent, [])
+            histories[holder] = extend_history(before, [[said, *_exchange([handing_over(turn)], [handed])]])
+        known = _kept(histories.get(turn.agent, []))
         due[turn.agent] = _shown([*known, asked])
         results = iter(map(result_of, turn.calls))
         exchanges = [_exchange(calls, islice(results, len(calls))) for calls in answers_of(turn)]
@@ -65,8 +70,14 @@ def expectations(conversation: Conversation) -> list[Expected]:
     return expected
 
 
+def _kept(history: list[Message]) -> list[Message]:
+    """What an agent keeps of its history when its part of a turn begins."""
+    cut = outgrown(history, UNBOUNDED)
+    return history if cut is None else list(cut.kept)
+
+
 def _shown(history: Sequence[Message]) -> list[Message]:
-    return without_ids(list(map(briefed, window(history).messages)))
+    return without_ids(list(map(briefed, window(history, UNBOUNDED).messages)))
 
 
 def mismatches(expected: Expected, observed: Observed) -> list[str]:

@@ -13,7 +13,7 @@ from uuid import uuid4
 
 from moorline.errors import MoorlineError
 from moorline.replay.conversations import Conversation
-from moorline.replay.expected import Expected, Observed, expectations, mismatches
+from moorline.replay.expected import UNBOUNDED, Expected, Observed, expectations, mismatches
 from moorline.replay.recorded import RecordedConversation
 from moorline.runtime import Moorline
 from moorline.settings import Settings
@@ -55,9 +55,15 @@ Open = Callable[[RecordedConversation], AbstractAsyncContextManager[Moorline]]
 def opener(settings: Settings) -> Open:
     """The real runtime with recorded agents and a recorded model.
 
-    A recorded message never starts over, and an agent may call tools as often as it did.
+    A recorded message never starts over, an agent may call tools as often as it did, and nothing is summed up.
     """
-    as_recorded = {"start_over": frozenset(), "tool_rounds": sys.maxsize, "model_api": "chat"}
+    as_recorded = {
+        "start_over": frozenset(),
+        "tool_rounds": sys.maxsize,
+        "prompt_tokens": UNBOUNDED,
+        "summary_model": "off",
+        "model_api": "chat",
+    }
     played = settings.model_copy(update=as_recorded)
 
     def open_moorline(recorded: RecordedConversation) -> Moorline:
