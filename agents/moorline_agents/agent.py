@@ -133,7 +133,8 @@ class Agent:
         loop = Loop(agent=self, deps=deps, host=host)
         graph.add_node(loop.think_node, loop.think, input_schema=loop.state, destinations=(loop.act_node, END))
         acting = (loop.act_node, loop.think_node, *host.handoffs)
-        graph.add_node(loop.act_node, loop.act, input_schema=loop.state, destinations=acting)
+        for node in (loop.act_node, *loop.earlier_act_nodes):
+            graph.add_node(node, loop.act, input_schema=loop.state, destinations=acting)
 
     def compile(self, deps: AgentDeps, checkpointer: Checkpointer = None) -> CompiledStateGraph[Any, Any, Any, Any]:
         """The agent as a LangGraph graph of its own, for use without a manager. Call it with a `TurnInput` and a

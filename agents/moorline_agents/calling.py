@@ -12,6 +12,7 @@ from moorline_agents import control
 from moorline_agents.asking import perform
 from moorline_agents.calls import check_made
 from moorline_agents.checks import Check, CheckFailed, Pass, Refuse, Replace, check_name, verdict_of
+from moorline_agents.confirming import check_asked, confirmed
 from moorline_agents.files import received
 from moorline_agents.history import last_files
 from moorline_agents.messages import Message, ToolCall
@@ -26,9 +27,12 @@ if TYPE_CHECKING:
 class Calling:
     """The tools of an agent, and the control tools of the kit."""
 
-    def __init__(self, agent: Agent, *, others: Sequence[AgentInfo], tool_timeout: float | None) -> None:
+    def __init__(
+        self, agent: Agent, *, others: Sequence[AgentInfo], tool_timeout: float | None, yes_no: tuple[str, str]
+    ) -> None:
         self._name = agent.name
         self._own_names = (agent.name, *agent.aliases)
+        self._yes_no = yes_no
         self._keeps_session = agent.keeps_session
         self._others = frozenset(other.name for other in others)
         schemas = []
@@ -38,13 +42,15 @@ class Calling:
             schemas.append(control.END_SESSION_SCHEMA)
         self.tools = Toolbox(agent.tools, control=schemas, timeout=tool_timeout)
 
-    async def result(self, call: ToolCall, history: Sequence[Message], context: RunContext) -> Any:
+    async def result(
+        self, call: ToolCall, history: Sequence[Message], context: RunContext, *, resumed: bool = False
+    ) -> Any:
         """The result of a call of the last answer in the history, as the model is shown it: that of the tool, or why
-        it was refused."""
+        it was refused. `resumed`: the call stopped to ask, and goes on with the answer."""
         name, arguments = call["function"]["name"], call["function"]["arguments"]
         context.telling.tool_started(name, call["id"], arguments)
         try:
-            result = await self._result(call, history, context)
+            result = await self._result(call, history, context, resumed=resumed)
         except ToolRefused as refusal:
             refused = refusal.shown()
             context.telling.tool_finished(name, call["id"], refused=refused)
@@ -52,7 +58,7 @@ class Calling:
         context.telling.tool_finished(name, call["id"], result=result)
         return result
 
-    async def _result(self, call: ToolCall, history: Sequence[Message], context: RunContext) -> Any:
+    async def _result(self, call: ToolCall, history: Sequence[Message], context: RunContext, *, resumed: bool) -> Any:
         name, arguments = call["function"]["name"], call["function"]["arguments"]
         check_made(call)
         if name == control.HAND_OVER:
@@ -60,15 +66,26 @@ class Calling:
         if name == control.END_SESSION and self._keeps_session:
             return {"ended": True}
         tool = await self.tools.find(name)
+        if resumed and context.given is not None:
+            check_asked(tool, context.given)
         files = received(last_files(history), context.read_files) or context.tools.files
-        tools = replace(context.tools, agent=self._name, files=files)
+        answers = [*context.tools.answers] if resumed else []
+        tools = replace(context.tools, agent=self._name, files=files, answers=answers)
         admit = None
-        if tool.check is not None:
-            admit = partial(self._admitted, tool, tool.check, context, tools)
+        if tool.check is not None or tool.confirm is not None:
+            admit = partial(self._admitted, tool, context, tools)
         return await perform(tool, call["id"], arguments, context=context, tools=tools, admit=admit)
 
-    async def _admitted(self, tool: Tool, check: Check, context: RunContext, tools: ToolContext, arguments: str) -> str:
+    async def _admitted(self, tool: Tool, context: RunContext, tools: ToolContext, arguments: str) -> str:
         """The arguments with which the call is made, as JSON. Raises `ToolRefused` if it is not to be made."""
+        if tool.check is not None:
+            arguments = await self._checked(tool, tool.check, context, tools, arguments)
+        if tool.confirm is not None:
+            yes = await confirmed(tool, tool.confirm, arguments, tools, words=self._yes_no)
+            tools.answers.extend(() if yes is None else (yes,))
+        return arguments
+
+    async def _checked(self, tool: Tool, check: Check, context: RunContext, tools: ToolContext, arguments: str) -> str:
         verdict = await verdict_of(check, tool.validated(arguments), tools, seconds=tool.timeout)
         match verdict:
             case Refuse():
@@ -87,7 +104,8 @@ class Calling:
 
     def _reads(self, call: ToolCall) -> bool:
         tool = self.tools.get(call["function"]["name"])
-        return tool is not None and tool.effect == "none" and "refused" not in call
+        alone = tool is None or tool.effect != "none" or tool.confirm is not None
+        return not alone and "refused" not in call
 
     def _hand_over(self, arguments: str, history: Sequence[Message]) -> dict[str, str]:
         earlier = control.handed_over(history)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 from langgraph.graph import END
 
-from moorline_agents.history import NOT_ANSWERED
+from moorline_agents.history import CLOSED, Closing
 from moorline_agents.stopping import STOPPED
 
 if TYPE_CHECKING:
@@ -21,10 +21,12 @@ if TYPE_CHECKING:
 logger = logging.getLogger("moorline.agents")
 
 
-async def close_question(graph: CompiledStateGraph[Any, Any, Any, Any], config: RunnableConfig) -> None:
+async def close_question(
+    graph: CompiledStateGraph[Any, Any, Any, Any], config: RunnableConfig, why: Closing = "not_answered"
+) -> None:
     """Ends the run that stopped to ask: what tasks have finished counts, the others are dropped, and each call of the
     last answer in `messages` that has no result yet gets one that says so."""
-    await _close(graph, config, {"error": NOT_ANSWERED, "code": "not_answered"})
+    await _close(graph, config, {"error": CLOSED[why], "code": why})
 
 
 async def close_stopped(graph: CompiledStateGraph[Any, Any, Any, Any], config: RunnableConfig, *, said: str) -> None:

@@ -6,8 +6,10 @@ What a model is shown of it is the business of `window`.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain, dropwhile, takewhile
+from types import MappingProxyType
+from typing import Literal
 
 from langgraph.channels.delta import DeltaChannel
 
@@ -22,7 +24,18 @@ HISTORY_MESSAGES = 240
 SNAPSHOT_UPDATES = 30
 """A history is stored as deltas; after this many of them it is stored whole, so that reads stay short."""
 
-NOT_ANSWERED = "not answered; the person wrote instead"
+Closing = Literal["not_answered", "expired", "outdated"]
+"""Why a question was closed: the person said something else, it expired, or what asked it has changed since."""
+
+NOT_ANSWERED = "not done; the person said something else instead of answering"
+
+CLOSED: Mapping[Closing, str] = MappingProxyType(
+    {
+        "not_answered": NOT_ANSWERED,
+        "expired": "not done; the question expired before it was answered",
+        "outdated": "not done; the question was closed, because what asked it has changed since",
+    }
+)
 """What a model is told of a call that will never have a result."""
 
 
@@ -79,9 +92,9 @@ def open_calls(history: Sequence[Message]) -> list[ToolCall]:
     return [call for call in history[-1 - len(results)].get("tool_calls", ()) if call["id"] not in made]
 
 
-def closing(calls: Sequence[ToolCall]) -> tuple[Message, ...]:
+def closing(calls: Sequence[ToolCall], why: Closing = "not_answered") -> tuple[Message, ...]:
     """The results of calls that will never have one of their own."""
-    return tuple(map(unanswered, calls))
+    return tuple(_closed(call, CLOSED[why], why) for call in calls)
 
 
 def stopped(calls: Sequence[ToolCall]) -> tuple[Message, ...]:
@@ -91,7 +104,7 @@ def stopped(calls: Sequence[ToolCall]) -> tuple[Message, ...]:
 
 def unanswered(call: ToolCall) -> Message:
     """The result of a call that will never have one of its own."""
-    return _closed(call, NOT_ANSWERED, "not_answered")
+    return _closed(call, CLOSED["not_answered"], "not_answered")
 
 
 def _closed(call: ToolCall, error: str, code: str) -> Message:

@@ -36,7 +36,7 @@ class Loop:
         self._agent = agent
         self._host = host
         others = [other for other in deps.others if other.name != agent.name]
-        self._calling = Calling(agent, others=others, tool_timeout=deps.tool_timeout)
+        self._calling = Calling(agent, others=others, tool_timeout=deps.tool_timeout, yes_no=deps.yes_no)
         self._prompt = Prompt(agent, tools=self._calling.tools, tokens=deps.prompt_tokens)
         self._summaries = Summaries(agent, deps)
         self._answering = Answering(agent, deps)
@@ -45,6 +45,8 @@ class Loop:
             names = (agent.name, *agent.aliases)
             self._checks = InputChecks(agent.input_checks, names=names, seconds=deps.tool_timeout)
         self.think_node, self.act_node = agent.entry, f"{agent.name}.act"
+        self.earlier_act_nodes = tuple(f"{name}.act" for name in agent.aliases)
+        """Where a run goes on that stopped to ask when the agent had an earlier name."""
         self._history, *self._earlier = (f"{name}.history" for name in (agent.name, *agent.aliases))
         self._past, *self._earlier_pasts = (f"{name}.past" for name in (agent.name, *agent.aliases))
         histories = {name: Annotated[list[Message], history_channel()] for name in (self._history, *self._earlier)}
@@ -56,8 +58,8 @@ class Loop:
         context = runtime.context
         enters = await self._enters(context)
         known, past = state.get(self._history, ()), self._past_in(state)
-        carried = {channel: state[channel] for channel in self._earlier if state.get(channel)}
-        closed = closing(open_calls(known)) if enters else ()
+        carried = self._carried(state)
+        closed = closing(open_calls(known), context.closed) if enters else ()
         new = (*closed, *chain.from_iterable(carried.values()))
         asked = await self._prompt.asked(state.get("texts", ()), context) if enters else ()
         before: Sequence[Message] = [*known, *new]
@@ -100,7 +102,9 @@ class Loop:
         that only read are made together with those right behind them that do."""
         context = runtime.context
         continues = await self._enters(context)  # as a run does that has stopped to ask
-        history = state[self._history]
+        carried = self._carried(state)
+        moved = tuple(chain.from_iterable(carried.values()))
+        history = [*state.get(self._history, ()), *moved]
         calls = open_calls(history)
         # LangGraph gives answers to a step by the order in which it asks: what asks has to run alone then.
         reads = () if continues else self._calling.reads(calls)
@@ -109,10 +113,10 @@ class Loop:
         elif len(reads) > 1:
             done = await together(reads, lambda call: self._result(call, history, context))
         else:
-            done = (await self._result(calls[0], history, context),)
+            done = (await self._result(calls[0], history, context, resumed=continues),)
         if continues:
             done = await self._prompt.brief(done, context)
-        update: dict[str, Any] = {self._history: done}
+        update: dict[str, Any] = {self._history: (*moved, *done), **dict.fromkeys(carried, Overwrite([]))}
         if len(done) < len(calls):
             return Command(goto=self.act_node, update=update)
         handover = control.handed_over([*history, *done])
@@ -131,9 +135,15 @@ class Loop:
         pasts = [state[channel] for channel in (*self._earlier_pasts, self._past) if state.get(channel)]
         return pasts[0] if len(pasts) == 1 else in_one(pasts)
 
-    async def _result(self, call: ToolCall, history: Sequence[Message], context: RunContext) -> Message:
-        result = json.dumps(await self._calling.result(call, history, context), ensure_ascii=False)
-        return {"role": "tool", "tool_call_id": call["id"], "content": result}
+    async def _result(
+        self, call: ToolCall, history: Sequence[Message], context: RunContext, *, resumed: bool = False
+    ) -> Message:
+        result = await self._calling.result(call, history, context, resumed=resumed)
+        return {"role": "tool", "tool_call_id": call["id"], "content": json.dumps(result, ensure_ascii=False)}
+
+    def _carried(self, state: dict[str, Any]) -> dict[str, list[Message]]:
+        """What the agent knows under its earlier names."""
+        return {channel: state[channel] for channel in self._earlier if state.get(channel)}
 
     def _ended(self, history: Sequence[Message]) -> bool:
         return self._agent.keeps_session and control.session_ended(history)

@@ -13,9 +13,11 @@ from pydantic_core import core_schema
 
 from moorline_agents.conversation import Conversation, NoConversation
 from moorline_agents.files import ReadFiles, no_files
+from moorline_agents.history import Closing
 from moorline_agents.journal import Journal, NoJournal
 from moorline_agents.messages import Usage
 from moorline_agents.model import Model
+from moorline_agents.questions import Given
 from moorline_agents.stopping import Stop
 from moorline_agents.telling import SILENCE, Telling
 from moorline_agents.tools import ToolContext
@@ -85,6 +87,10 @@ class RunContext:
     """What all agents' tools did for earlier messages that have not been answered, oldest first."""
     progress: Progress = field(default_factory=Progress)
     conversation: Conversation = NoConversation()
+    given: Given | None = None
+    """The answer with which the run goes on, if it answers a question of `ToolContext.ask` or a confirmation."""
+    closed: Closing = "not_answered"
+    """Why a question that waited before the turn was closed, if one did."""
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
@@ -137,6 +143,8 @@ class AgentDeps:
     """How many tokens a request to an agent's model may have, by estimate."""
     summary: Model | Literal["off"] | None = None
     """What sums up what falls out of the agents' histories; None: each agent's own model."""
+    yes_no: tuple[str, str] = ("yes", "no")
+    """The words with which a person answers when a call is to be confirmed."""
 
 
 TurnTexts = Annotated[list[str], UntrackedValue]

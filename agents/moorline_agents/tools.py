@@ -13,13 +13,16 @@ import math
 import re
 import typing
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, Never, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Never, Protocol, Self, TypeVar, overload
 
 from pydantic import BaseModel, ValidationError
 from pydantic.json_schema import GenerateJsonSchema
 
 from moorline_agents.checks import Check, validate_checks
+from moorline_agents.confirmation import Confirm, check_confirm
+from moorline_agents.questions import Given, Question, UnfitAnswer, ask
 from moorline_agents.values import settled
 
 if TYPE_CHECKING:
@@ -37,6 +40,8 @@ Effect = Literal["none", "database", "outside"]
 
 _ArgumentsT = TypeVar("_ArgumentsT", bound=BaseModel)
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")  # what chat-completions servers accept
+_AnswerT = TypeVar("_AnswerT", bound=BaseModel)
+_LONGEST_WAIT = 10 * 365 * 86_400  # seconds
 _PARAMETERS = 2  # arguments, context
 _PROBLEMS = 5  # named in one refusal
 _MESSAGE = 10_000  # characters of a refusal's message that are shown
@@ -133,6 +138,51 @@ class ToolContext:
     """What came with the message that is being answered."""
     idempotency_key: str = ""
     """For `outside` effects: the same in every run of a turn, so that the other side recognises a repeated call."""
+    answers: list[Given] = field(default_factory=list, repr=False)
+    """The answers that the call has been given so far."""
+
+    @property
+    def answered_by(self) -> str | None:
+        """Who gave the last answer that `ask` returned, or the yes to the call: the `by` of the `Resume`. None: the
+        person themselves."""
+        return self.answers[-1].by if self.answers else None
+
+    @overload
+    async def ask(self, question: str, /, *, options: Sequence[str], expires: float | None = None) -> str: ...
+
+    @overload
+    async def ask(self, question: str, /, *, schema: type[_AnswerT], expires: float | None = None) -> _AnswerT: ...
+
+    async def ask(
+        self,
+        question: str,
+        /,
+        *,
+        options: Sequence[str] = (),
+        schema: type[BaseModel] | None = None,
+        expires: float | None = None,
+    ) -> str | BaseModel:
+        """Asks the person, and returns one of `options`, or an instance of `schema`.
+
+        The turn ends here with the question; the turn that brings the answer, in whatever process and however much
+        later, runs the tool again from its beginning, and then this returns. So act after asking. The answer is a
+        `Resume`, or what the person writes next. It takes no other: whatever does not answer closes the question, and
+        so does any message once `expires` seconds have passed; then the tool does not go on, and the model is told.
+
+        Raises `ValueError` for a question that cannot be asked, `ToolRefused`, which need not be caught, if what the
+        person said does not fit the schema.
+        """
+        if expires is not None and not 0 < expires < _LONGEST_WAIT:
+            raise ValueError("A question expires after a positive number of seconds, of at most ten years.")
+        until = None if expires is None else (self.now + timedelta(seconds=expires)).isoformat()
+        form = None if schema is None else schema.model_json_schema()
+        asked = Question(text=question, options=tuple(options), schema=form, expires_at=until)
+        given = ask(asked)
+        if given.confirms is not None:  # the yes to the call, which an earlier run of the turn has had
+            given = ask(asked)
+        fitting = _fitting(given, asked, schema)
+        self.answers.append(given)
+        return fitting
 
     @property
     def memory(self) -> BaseStore:
@@ -159,6 +209,8 @@ class Tool:
     """Sees the validated arguments of a call before anything comes of it, and may refuse or replace them."""
     timeout: float | None = None
     """Seconds that a call may take; None: as the runtime says (`MOORLINE_TOOL_TIMEOUT`)."""
+    confirm: Confirm | None = None
+    """What the person is asked before a call: it runs only with a yes to exactly its arguments."""
     schema: dict[str, Any] = field(init=False, compare=False, repr=False)
     """Its entry in the `tools` list of a chat-completions request. It is shared and must not be changed."""
 
@@ -173,6 +225,8 @@ class Tool:
             raise ValueError(f"Tool {self.name}: timeout must be a positive number of seconds.")
         if self.check is not None:
             validate_checks([self.check], f"Tool {self.name}")
+        if self.confirm is not None:
+            check_confirm(self.confirm, self.arguments, self.name)
         parameters = self.arguments.model_json_schema(schema_generator=_ParameterSchema)
         if parameters.get("type") != "object":
             raise TypeError(f"Tool {self.name}: its arguments must be an object with named fields.")
@@ -223,13 +277,16 @@ def tool(
     effect: Effect = "none",
     idempotent: bool = False,
     check: Check | None = None,
+    confirm: Confirm | None = None,
     timeout: float | None = None,
 ) -> Callable[[Callable[[_ArgumentsT, ToolContext], Coroutine[Any, Any, Any]]], Tool]:
     """Makes a `Tool` of `async def f(arguments: SomeModel, context: ToolContext)`, which returns JSON, or
     what pydantic can make JSON of.
 
     Name and description default to the function's name and docstring. `check` sees the validated arguments first and
-    may refuse or replace them. A call that takes more than `timeout` seconds is given up. Raises `TypeError` or
+    may refuse or replace them. With `confirm` the person is then asked, with a template of the arguments
+    (`"Book {service} on {start}?"`) or what a function of arguments and context returns; the function runs only with a
+    yes to exactly these arguments. A call that takes more than `timeout` seconds is given up. Raises `TypeError` or
     `ValueError` at once for a definition that could never work, such as a function that is not async, and for `@tool`
     without parentheses.
     """
@@ -246,10 +303,38 @@ def tool(
             effect=effect,
             idempotent=idempotent,
             check=check,
+            confirm=confirm,
             timeout=timeout,
         )
 
     return decorate
+
+
+def _fitting(given: Given, asked: Question, schema: type[BaseModel] | None) -> str | BaseModel:
+    """The answer as the tool gets it, if it fits what the tool asks now. Raises `ToolRefused` if the question has
+    changed since, or the person's own words came to nothing, `UnfitAnswer` for any other that does not fit."""
+    problem = "it is none of the options"
+    if schema is None and given.confirms is None and given.answer in asked.options:
+        return str(given.answer)
+    if schema is not None and given.confirms is None:
+        try:
+            return schema.model_validate_json(json.dumps(given.answer))
+        except ValidationError as error:
+            problem = "; ".join(map(_problem, error.errors(include_url=False)[:_PROBLEMS]))
+    if given.asked not in (None, asked.form):
+        raise ToolRefused(
+            "The question has changed since the person answered it. Nothing was done; call this again to ask anew.",
+            code="question_changed",
+            answer=given.answer,
+        )
+    if given.said is None:
+        raise UnfitAnswer(f"The answer does not fit the question ({problem}).")
+    raise ToolRefused(
+        f"What the person answered does not fit ({problem}). Nothing was done; tell them, and call this again to ask "
+        "again.",
+        code="unfit_answer",
+        said=given.said,
+    )
 
 
 def _arguments_model(function: Callable[..., Any], name: str) -> type[BaseModel]:

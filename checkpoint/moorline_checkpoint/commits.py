@@ -46,6 +46,8 @@ def outcome_of(turn: OpenTurn, record: TurnRecord) -> str:
         "heads": turn.heads,
         "messages": [turn.stored_id(message.id) for message in turn.messages],
     }
+    if turn.changes:
+        outcome["changes"] = turn.changes
     if turn.ended:
         outcome["ended"] = [{"agent": agent, "why": why} for agent, why in turn.ended]
     if turn.call_ttl is not None or turn.session_until is not None:

@@ -38,10 +38,17 @@ POLICIES: Mapping[OnBusy, BusyPolicy] = MappingProxyType(
 
 @dataclass(frozen=True, kw_only=True)
 class Resume:
-    """A message that answers an interrupt: `value`, which is JSON, is what the interrupted node gets back."""
+    """A message that answers an interrupt: `value`, which is JSON, is what the interrupted node gets back. `by` is who
+    answers, if it is not the person whose conversation it is: `Resume(…, by="Eva")`."""
 
     interrupt_id: str
     value: Any
+    by: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As it is stored."""
+        answer = {"interrupt_id": self.interrupt_id, "value": self.value}
+        return answer if self.by is None else {**answer, "by": self.by}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -124,10 +124,13 @@ class SessionLocks:
             ended = await self.database.fetchval("set_person_ttl", pack_text(device_id), ttl, self.default_ttl)
         tell_ended(self.database, ended)
 
-    async def clear_session_lock(self, device_id: str, *, why: Ending = "cleared") -> bool:
-        """Drops the lock and nothing else. Returns whether there was a live one. The figures tell `why`."""
+    async def clear_session_lock(
+        self, device_id: str, *, why: Ending = "cleared", by: str = "", reason: str = "", note: str = ""
+    ) -> bool:
+        """Drops the lock and nothing else. Returns whether there was a live one. The figures tell `why`; a turn records
+        it, and by which agent, for what reason and with which note the session was handed over."""
         if turn := open_turn(device_id):
-            return turn.clear_lock(why)
+            return turn.clear_lock(why, by=by, reason=reason, note=note)
         with self._changing("clearing", device_id):
             ended = await self.database.fetchval("clear_lock", pack_text(device_id), why)
         tell_ended(self.database, ended)

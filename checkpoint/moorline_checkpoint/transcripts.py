@@ -11,7 +11,7 @@ from typing import Any
 from moorline_checkpoint import html
 from moorline_checkpoint.claims import record_in
 from moorline_checkpoint.files import FileRef, unpack_message
-from moorline_checkpoint.packing import unpack_text
+from moorline_checkpoint.packing import load_json, unpack_text
 from moorline_checkpoint.replica import AsOf
 from moorline_checkpoint.turn import TurnRecord
 from moorline_migrations.plain import moment
@@ -34,6 +34,10 @@ class TranscriptEntry:
     """The files of each message, in the order of `texts`; empty if none had any."""
     rewound_at: datetime | None = None
     """When the conversation was rewound to an earlier turn, so that it goes on as if this one had not been."""
+    changes: tuple[Mapping[str, Any], ...] = ()
+    """How the turn changed the lock, as `OpenTurn.changes` has it."""
+    by: str | None = None
+    """Who gave the answer that the turn began with, if it was somebody else than the person (`Resume(…, by="Eva")`)."""
 
     def messages(self) -> Iterator[str]:
         """What the person sent: the texts, each with its files in words."""
@@ -49,6 +53,8 @@ def entry_in(row: Mapping[str, Any]) -> TranscriptEntry:
         texts=tuple(text for text, _ in said),
         files=files if any(files) else (),
         message_ids=tuple(map(unpack_text, row["message_ids"])),
+        by=None if row["by"] is None else unpack_text(row["by"]),
+        changes=tuple(load_json(row["changes"] or "[]")),
         record=record_in(
             {**row, "usage": json.loads(row["usage"]), "interrupt": json.loads(row["interrupt"] or "null")}
         ),
@@ -66,7 +72,7 @@ class Transcript(AsOf[TranscriptEntry]):
             (
                 str(entry.record.turn_no),
                 moment(entry.committed_at) + (" (rewound)" if entry.rewound_at else ""),
-                "\n".join(entry.messages()),
+                "\n".join(entry.messages() if entry.by is None else (f"{entry.by}:", *entry.messages())),
                 entry.record.agent or "manager",
                 entry.record.reply,
             )

@@ -23,6 +23,9 @@ from moorline_checkpoint.messages import Resume, TurnMessage
 from moorline_checkpoint.packing import load_json, pack_json
 from moorline_checkpoint.rows import CheckpointRow, HeadRows, ValueRow, WriteRow, in_order
 
+_LONGEST = 1_000
+"""Characters that are recorded of a hand-over's reason, and of its note."""
+
 SEPARATOR = "\x1f"
 """Stands between an address and the ID of its message. Neither has it."""
 
@@ -36,6 +39,15 @@ class RunStart:
     """The first message of the run's first turn."""
     places: int
     """How many places of its journal are taken."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AskedQuestion:
+    """A question that waits for an answer."""
+
+    interrupt_id: str
+    run: RunStart | None
+    """The run that it stopped."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +145,8 @@ class OpenTurn:
     address: str | None = None
     """The device that sent its messages, if that is another."""
     notice: str | None = None
-    """What that device is told with the reply: `joined`, another device has joined the conversation."""
+    """What that device is told with the reply: `joined`, another device has joined the conversation; `closed`, a
+    question that waited could no longer be answered."""
     stopped: bool = False
     """Whether one of its messages was stopped before the claim."""
     session_ttl: int | None = None
@@ -144,6 +157,10 @@ class OpenTurn:
     """The moment that they asked for instead."""
     ended: list[tuple[str, Ending]] = field(default_factory=list)
     """The agents whose sessions ended in the turn, in order, and why."""
+    changes: list[dict[str, Any]] = field(default_factory=list)
+    """How the turn changed the lock, in order: the agent that holds it then (`lock`, null: none) and `why`; of one that
+    was taken, for how long if its agent or the call said so (`ttl`, `until`), and of a hand-over its `by`, `reason` and
+    `note`."""
     facts: TurnFacts = field(default_factory=TurnFacts)
     """The facts that it has written."""
     transactions: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -183,14 +200,30 @@ class OpenTurn:
     ) -> None:
         """The agent holds the session from this turn's commit on, for as long as `set_session_lock` says."""
         if agent != self.active_agent:
-            self.clear_lock("taken")
+            self._end("taken")
+            lasts = {
+                "ttl": ttl if ttl is not None else agent_ttl,
+                "until": None if until is None else until.isoformat(),
+            }
+            self._changed(agent, "taken", **lasts)
         self.active_agent = agent
         self.session_ttl = next((each for each in (ttl, agent_ttl) if each is not None), self.session_ttl)
         if ttl is not None or until is not None:
             self.call_ttl, self.session_until = ttl, until
 
-    def clear_lock(self, why: Ending = "cleared") -> bool:
-        """Nobody holds the session from this turn's commit on. Returns whether anybody did until now."""
+    def clear_lock(self, why: Ending = "cleared", *, by: str = "", reason: str = "", note: str = "") -> bool:
+        """Nobody holds the session from this turn's commit on. Returns whether anybody did until now. A hand-over is
+        recorded with its reason and note also if nobody did."""
+        ended = self._end(why)
+        if ended or why == "handed_over":
+            self._changed(None, why, by=by, reason=reason, note=note)
+        return ended
+
+    def _changed(self, lock: str | None, why: Ending, **told: str | int | None) -> None:
+        kept = {name: each[:_LONGEST] if isinstance(each, str) else each for name, each in told.items() if each}
+        self.changes.append({"lock": lock, "why": why, **kept})
+
+    def _end(self, why: Ending) -> bool:
         held, self.active_agent = self.active_agent, None
         self.call_ttl = self.session_until = None
         if held is not None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID, uuid4
 
@@ -37,7 +36,7 @@ from moorline_checkpoint.tags import DeviceTags
 from moorline_checkpoint.tool_transaction import ToolConnection, ToolTransaction, own_block, tool_transaction
 from moorline_checkpoint.transaction import TurnTransaction, stale, turn_transaction
 from moorline_checkpoint.transcripts import Transcript, entry_in
-from moorline_checkpoint.turn import OpenTurn, TurnRecord, stored_id
+from moorline_checkpoint.turn import AskedQuestion, OpenTurn, RunStart, TurnRecord, stored_id
 from moorline_migrations.errors import StateDamaged
 
 if TYPE_CHECKING:
@@ -106,7 +105,7 @@ class Turns:
             message_id=pack_text(message.message_id),
             claim_id=claim_id,
             text=pack_message(message.text, message.files),
-            resume=None if message.resume is None else pack_json(asdict(message.resume)),
+            resume=None if message.resume is None else pack_json(message.resume.to_json()),
             values=pack_json(message.values),
             on_busy=message.on_busy,
             known=json.dumps(cached.ids()),
@@ -290,6 +289,15 @@ class Turns:
         """`id` and `value` of the device's interrupt, if it waits for an answer."""
         found = await self._database.fetchval("pending", device_id)
         return None if found is None else cast("Mapping[str, Any]", load_json(found))
+
+    async def question(self, turn: OpenTurn) -> AskedQuestion | None:
+        """What the turn before this one asked, if it was not closed meanwhile."""
+        row = await self._database.fetchrow("question", turn.device_id, turn.turn_no - 1)
+        if row is None:
+            return None
+        run = load_json(row["run"] or "null")
+        interrupt_id = load_json(row["interrupt"])["id"]
+        return AskedQuestion(interrupt_id=interrupt_id, run=None if run is None else RunStart(**run))
 
     async def cancel(self, device_id: str) -> bool:
         """Closes the device's interrupt: nothing can answer it any more. Returns whether one was waiting, which one

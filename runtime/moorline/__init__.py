@@ -138,6 +138,7 @@ if TYPE_CHECKING:
     from moorline_agents.checks import Pass as Pass
     from moorline_agents.checks import Refuse as Refuse
     from moorline_agents.checks import Replace as Replace
+    from moorline_agents.confirmation import Confirmation as Confirmation
     from moorline_agents.files import ReceivedFile as ReceivedFile
     from moorline_agents.graph_agent import GraphAgent as GraphAgent
     from moorline_agents.handover import handover_tools as handover_tools
@@ -226,6 +227,7 @@ else:
             "moorline.texts": ("Texts",),
             "moorline_agents.agent": ("Agent",),
             "moorline_agents.checks": ("Pass", "Refuse", "Replace"),
+            "moorline_agents.confirmation": ("Confirmation",),
             "moorline_agents.files": ("ReceivedFile",),
             "moorline_agents.graph_agent": ("GraphAgent",),
             "moorline_agents.handover": ("handover_tools",),

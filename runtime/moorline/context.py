@@ -188,8 +188,9 @@ def _is_number(value: object) -> bool:
 def _checked(resume: Resume) -> Resume:
     if not isinstance(resume.interrupt_id, str) or len(resume.interrupt_id) > MAX_MESSAGE_ID:
         raise InvalidMessage("The interrupt_id of a Resume must be the `id` of a reply's interrupt.")
+    by = None if resume.by is None else _named("by", resume.by)
     try:
-        return replace(resume, value=plain_json(resume.value, largest=MAX_JSON)[0])
+        return replace(resume, by=by, value=plain_json(resume.value, largest=MAX_JSON)[0])
     except ValueError as error:
         raise InvalidMessage(f"The value of a Resume must be JSON ({error}).") from error
 

@@ -25,8 +25,13 @@ logger = logging.getLogger("moorline.model")
 def shipped_agents(settings: Settings) -> Sequence[Agent]:
     """Scheduling and the concierge."""
     zone = settings.time_zone or (TIME_ZONE if settings.database_url is None else "UTC")
-    limits = Limits(per_day=settings.bookings_per_day)
-    return (scheduling(schema=settings.schema_name, time_zone=zone, limits=limits), concierge())
+    books = scheduling(
+        schema=settings.schema_name,
+        time_zone=zone,
+        limits=Limits(per_day=settings.bookings_per_day),
+        confirm=settings.confirm_bookings,
+    )
+    return (books, concierge())
 
 
 def server_model(

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from langgraph.graph.state import CompiledStateGraph
 
     from moorline.runtime import Moorline
-    from moorline_checkpoint.ending import Ending
 
 _NO_DATABASE = "There is no database while the graph is developed: say so, and go on."
 
@@ -46,7 +45,7 @@ class _Locks(DeviceCheckpointer):
         self._holders[device_id] = agent_key
         return True
 
-    async def clear_session_lock(self, device_id: str, *, why: Ending = "cleared") -> bool:  # noqa: ARG002 - as there
+    async def clear_session_lock(self, device_id: str, **_: Any) -> bool:
         return self._holders.pop(device_id, None) is not None
 
 

@@ -9,23 +9,21 @@ from contextlib import AbstractAsyncContextManager, suppress
 from contextvars import Context
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from langgraph.types import Command
-
+from moorline.answers import Answers
 from moorline.background import Background
 from moorline.errors import InvalidMessage, NothingWaits, StaleTurn, StateDamaged, StoreUnavailable
-from moorline.files import NOTHING, Brought, notes_of, said_text
+from moorline.files import NOTHING, Brought, notes_of
 from moorline.journal import TurnJournal
-from moorline.manager import StartOver
 from moorline.past_turns import PastTurns
 from moorline.results import failure_of, is_outer, record_of
 from moorline.stops import Stops
 from moorline_agents.conversation import Conversation, NoConversation
 from moorline_agents.files import received
-from moorline_agents.graph_questions import close_question
 from moorline_agents.journal import Journal
 from moorline_agents.messages import Usage
+from moorline_agents.questions import Given
 from moorline_agents.run import Progress, RunContext
 from moorline_agents.stopping import Stop
 from moorline_agents.telling import SILENCE, Telling
@@ -38,7 +36,6 @@ from moorline_checkpoint.turn import OpenTurn, TurnRecord, running
 from moorline_checkpoint.turns import HEARTBEAT, Turns
 
 if TYPE_CHECKING:
-    from langchain_core.runnables import RunnableConfig
     from langgraph.graph.state import CompiledStateGraph
     from langgraph.store.base import BaseStore
 
@@ -86,7 +83,7 @@ class Execution:
     files: Files
     stops: Stops
     background: Background
-    start_over: StartOver
+    answers: Answers
     tune_gc: bool = False
 
     async def execute(
@@ -127,7 +124,7 @@ class Execution:
                         progress=progress,
                         stop=stop,
                         tracing=tracing,
-                        conversation=PastTurns(turn, turns=self.turns, start_over=self.start_over),
+                        conversation=PastTurns(turn, turns=self.turns, start_over=self.answers.start_over),
                         brought=brought,
                     )
             if record.interrupt is not None:
@@ -181,15 +178,19 @@ class Execution:
             conversation=conversation,
         )
         with running(turn):
+            begins = await self.answers.beginning(turn, context)
+            context.progress.reply = begins.reply
+            if turn.resume is not None and begins.given is None:
+                tools.answers.append(Given(answer=turn.resume.value, by=turn.resume.by))
             output = await self.graph.ainvoke(
-                await self._input(turn),
+                begins.input,
                 {"configurable": {"thread_id": turn.device_id}},
-                context=context,
+                context=begins.of(context),
                 # A rerun starts from the last commit and the journal, so no step in between has to be stored.
                 durability="exit",
                 version="v2",
             )
-        return record_of(turn, context.progress, output.interrupts)
+        return record_of(turn, context.progress, output.interrupts, choose=self.answers.texts.choose)
 
     async def _release(
         self, turn: OpenTurn, failure: BaseException, usage: Usage, *, notify: str | None, give_back: bool
@@ -210,18 +211,6 @@ class Execution:
         # An erasure removes the record of a turn's effects, not the effects themselves.
         return kept or (isinstance(failure, StaleTurn) and turn.journaled)
 
-    async def _input(self, turn: OpenTurn) -> Any:
-        if turn.resume is None:
-            texts = list(map(said_text, turn.messages))
-            if turn.follows_question:
-                await self._close_question(turn.device_id)
-            if self.start_over.in_any(texts):
-                turn.start_anew()
-            return {"texts": texts}
-        if not await self._waits(turn.device_id, turn.resume.interrupt_id):
-            raise stale_resume(turn.resume)
-        return Command(resume={turn.resume.interrupt_id: turn.resume.value})
-
     async def _read(
         self, conversation: str, at_hand: Sequence[FileContent], hashes: Sequence[str]
     ) -> Mapping[str, bytes]:
@@ -231,29 +220,6 @@ class Execution:
         if missing:
             found |= await self.files.read(conversation, missing)
         return found
-
-    async def _waits(self, device_id: str, interrupt_id: str) -> bool:
-        """Whether the question waits for its answer, in the manager graph and in the agent's own: one that has changed
-        since would take itself for finished."""
-        for task in (await self.graph.aget_state({"configurable": {"thread_id": device_id}})).tasks:
-            asking: Any = task
-            if task.state:
-                ns = {"thread_id": device_id, "checkpoint_ns": task.name}
-                inside = await self.graph.aget_state({"configurable": ns})
-                # At a static breakpoint nothing inside has asked; the agent's node asks for it.
-                at_breakpoint = inside.next and not inside.interrupts
-                asking = task if at_breakpoint else inside
-            if any(interrupt.id == interrupt_id for interrupt in asking.interrupts):
-                return True
-        return False
-
-    async def _close_question(self, device_id: str) -> None:
-        """Closes what the run before has left open in a graph; an agent of the kit closes its own calls."""
-        asked = await self.graph.aget_state({"configurable": {"thread_id": device_id}})
-        for task in asked.tasks:
-            if task.state:
-                inside = {"configurable": {"thread_id": device_id, "checkpoint_ns": task.name}}
-                await close_question(self.graph, cast("RunnableConfig", inside))
 
     async def _heartbeats(self, turn: OpenTurn) -> None:
         """Renews the lease again and again."""

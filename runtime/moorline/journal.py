@@ -18,8 +18,10 @@ from typing import Any, cast
 from langgraph.errors import GraphInterrupt
 
 from moorline.errors import AgentError
+from moorline_agents.interpreting import READ
 from moorline_agents.journal import Admit
 from moorline_agents.messages import Message
+from moorline_agents.questions import UnfitAnswer
 from moorline_agents.tools import Tool, ToolContext, ToolRefused, ToolTimedOut
 from moorline_checkpoint.errors import TransactionTooLong
 from moorline_checkpoint.turn import JournalEntry, OpenTurn, RunStart
@@ -38,14 +40,19 @@ class TurnJournal:
         self._left = list(turn.journal)
         self._durable = len(turn.journal)
         self._pending: list[JournalEntry] = []
-        self._run = turn.run or RunStart(message_id=turn.stored_id(turn.messages[0].id), places=0)
+        self._read = 0
+        """How many entries say what the person's words answer. They are none of the run that goes on."""
         self._asked_at: int | None = None
         """The place of the outside call that stopped to ask."""
+
+    @property
+    def _run(self) -> RunStart:
+        return self._turn.run or RunStart(message_id=self._turn.stored_id(self._turn.messages[0].id), places=0)
 
     def run_so_far(self) -> RunStart:
         """What the turn that brings the answer to this turn's question has to know."""
         places = self._durable + len(self._pending) if self._asked_at is None else self._asked_at
-        return replace(self._run, places=self._run.places + places)
+        return replace(self._run, places=self._run.places + places - self._read)
 
     @property
     def rerunning(self) -> bool:
@@ -56,6 +63,7 @@ class TurnJournal:
 
     def recall(self, *asked: str) -> Message | None:
         entry = self._next("answer", *asked)
+        self._read += entry is not None and READ in asked
         return None if entry is None else cast("Message", entry.intent)
 
     def recalls(self, *asked: str) -> bool:
@@ -63,6 +71,7 @@ class TurnJournal:
 
     def note(self, asked: str, answer: Message) -> None:
         agent = asked.partition(".")[0]
+        self._read += asked == READ
         self._pending.append(JournalEntry(kind="answer", agent=agent, name=asked, intent=answer))
 
     async def perform(self, tool: Tool, arguments: str, context: ToolContext, admit: Admit | None = None) -> Any:
@@ -124,7 +133,7 @@ class TurnJournal:
         return self._durable - 1
 
     async def _outside(self, tool: Tool, arguments: str, context: ToolContext, place: int) -> Any:
-        named = f"{self._turn.device_id}\n{self._run.message_id}\n{self._run.places + place}"
+        named = f"{self._turn.device_id}\n{self._run.message_id}\n{self._run.places + place - self._read}"
         key = sha256(named.encode()).hexdigest()[:32]
         before = len(self._turn.facts.changes)
         try:
@@ -134,6 +143,11 @@ class TurnJournal:
             result = {"refused": _unknown(tool, f"it was given up after {refusal.seconds:g} s")}
         except ToolRefused as refusal:
             result = {"refused": refusal.shown()}
+        except UnfitAnswer:
+            # The message will be as if it had never come, so nothing of it may stay.
+            async with self._turns.transaction(self._turn) as transaction:
+                await transaction.take_back(place)
+            raise
         except GraphInterrupt:
             # If the process dies now, the outcome is known all the same: it only asked.
             await self._note_result(place, _ASKED)

@@ -158,7 +158,8 @@ class Manager:
             update = {"texts": texts, "begun": []}
             if not texts:
                 context.progress.reply = self._start_over.reply
-                return Command(goto=END, update=update)
+        if not texts:
+            return Command(goto=END, update=update)
         if context.stop.requested and not context.journal.rerunning:
             return self._stopped(context, update)
         # A rerun takes the same way as the first run, even if the session has changed hands since.
@@ -197,6 +198,7 @@ def manager_of(
     start_over: StartOver,
     router: Router,
     summary: Model | Literal["off"] | None = None,
+    texts: Texts = Texts(),  # noqa: B008 - frozen
 ) -> Manager:
     """The manager of these agents, as the settings say."""
     deps = AgentDeps(
@@ -205,6 +207,7 @@ def manager_of(
         tool_timeout=settings.tool_timeout,
         prompt_tokens=settings.prompt_tokens,
         summary=summary,
+        yes_no=(texts.yes, texts.no),
     )
     return Manager(agents=agents, saver=saver, deps=deps, start_over=start_over, router=router)
 
@@ -240,9 +243,10 @@ class _Host:
         progress = context.progress
         if outcome.handoff:
             context.telling.handed_over(outcome.handoff, outcome.reason)
-        if self.agent.keeps_session and (outcome.released or outcome.handoff):
+        if outcome.handoff or (self.agent.keeps_session and outcome.released):
             why: Why = "handed_over" if outcome.handoff else "released"
-            if await self.saver.clear_session_lock(context.tools.device_id, why=why):
+            told = {"by": self.agent.name, "reason": outcome.reason, "note": outcome.note}
+            if await self.saver.clear_session_lock(context.tools.device_id, why=why, **told):
                 context.telling.session_changed(None, why)
         if outcome.handoff is None:
             progress.reply = outcome.text

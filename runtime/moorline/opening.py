@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
+from moorline.answers import Answers
 from moorline.backend import Backend, open_backend
 from moorline.background import Background
 from moorline.execution import Execution
@@ -74,15 +75,25 @@ async def open_parts(
             summary=summary,
             start_over=start_over,
             router=router,
+            texts=texts,
+        )
+        graph = manager.compile()
+        answers = Answers(
+            graph=graph,
+            turns=backend.turns,
+            agents={name: agent for agent in agents for name in (*agent.aliases, agent.name)},
+            model=model,
+            start_over=start_over,
+            texts=texts,
         )
         execution = Execution(
-            graph=manager.compile(),
+            graph=graph,
             memory=manager.memory,
             turns=backend.turns,
             files=backend.files,
             stops=Stops(backend.turns, background, text=texts.stopped),
             background=background,
-            start_over=start_over,
+            answers=answers,
             tune_gc=settings.tune_gc,
         )
     except BaseException:
@@ -98,7 +109,7 @@ async def open_parts(
         on_store_down=settings.on_store_down,
         queue_max=settings.queue_max,
         turn_timeout=settings.turn_timeout,
-        notices={"joined": texts.joined},
+        notices={"joined": texts.joined, "closed": texts.closed},
         outputs=outputs_of(agents),
         tracing=tracing,
     )

@@ -2,21 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Self
 
 from pydantic import BaseModel
 
 from moorline_agents.messages import Usage
+from moorline_agents.questions import Question
 from moorline_checkpoint import html
 
 
 @dataclass(frozen=True, kw_only=True)
 class Interrupt:
-    """An agent's question, which is answered with `Resume(interrupt_id=id, value=…)`."""
+    """An agent's question, which is answered with `Resume(interrupt_id=id, value=…)`, or, if it has options or a
+    schema, with what the person writes next."""
 
     id: str
     value: Any
+    """What was asked, as JSON: of `ToolContext.ask` and of a confirmation `{"question": …, "options": […],
+    "expires_at": …}`, or `schema` for `options`."""
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """The answers that it takes, for buttons; empty if it takes others."""
+        return () if self._own is None else self._own.options
+
+    @property
+    def schema(self) -> Mapping[str, Any] | None:
+        """The JSON schema of its answer, if it has one."""
+        return None if self._own is None else self._own.schema
+
+    @property
+    def expires_at(self) -> datetime | None:
+        """The moment on the database's clock from which nothing answers it."""
+        until = None if self._own is None else self._own.expires_at
+        return None if until is None else datetime.fromisoformat(until)
+
+    @property
+    def _own(self) -> Question | None:
+        return Question.of(self.value)
 
     def to_json(self) -> dict[str, Any]:
         return {"id": self.id, "value": self.value}

@@ -12,11 +12,13 @@ from langgraph.errors import GraphRecursionError
 from langgraph.types import Interrupt as GraphInterrupt
 from pydantic import BaseModel
 
-from moorline.errors import AgentError, ModelError, MoorlineError, StateDamaged, StoreUnavailable
+from moorline.errors import AgentError, InvalidMessage, ModelError, MoorlineError, StateDamaged, StoreUnavailable
 from moorline.origins import origin
 from moorline.reply import Interrupt, Reply
+from moorline.texts import Texts
 from moorline_agents.agent import Agent
 from moorline_agents.messages import Usage
+from moorline_agents.questions import Question, UnfitAnswer
 from moorline_agents.run import Progress
 from moorline_agents.structured import fitted
 from moorline_agents.values import exact
@@ -33,11 +35,13 @@ MAX_REPLY = 262_144
 """Characters that a reply may have."""
 
 
-def record_of(turn: OpenTurn, progress: Progress, interrupts: Sequence[GraphInterrupt]) -> TurnRecord:
-    """The record of a run, to be committed. Raises `AgentError` if the agent said nothing or far too much, or asked
-    what is no JSON."""
+def record_of(
+    turn: OpenTurn, progress: Progress, interrupts: Sequence[GraphInterrupt], *, choose: str = Texts.choose
+) -> TurnRecord:
+    """The record of a run, to be committed; `choose` shows a question with its options. Raises `AgentError` if the
+    agent said nothing or far too much, or asked what is no JSON."""
     interrupt = _interrupt(interrupts[0], progress) if interrupts else None
-    reply = progress.reply if interrupt is None else question(interrupt.value)
+    reply = progress.reply if interrupt is None else question(interrupt.value, choose=choose)
     if interrupt is None and not reply:
         raise AgentError(f"Agent {progress.agent} gave an empty answer.")
     if len(reply) > MAX_REPLY:
@@ -103,6 +107,8 @@ def failure_of(error: BaseException) -> BaseException:
     """The error to raise for a run that raised `error`. Our own errors and cancellations stay as they are."""
     if isinstance(error, MoorlineError) or not isinstance(error, Exception):
         return error
+    if isinstance(error, UnfitAnswer):
+        return InvalidMessage(f"{error} The question waits on.")
     if isinstance(error, GraphRecursionError):
         return AgentError("The agents' graphs took too many steps without an answer.")
     return AgentError(f"An agent failed ({type(error).__name__}: {origin(error)}); see its cause.")
@@ -120,9 +126,12 @@ def usage_of(record: TurnRecord) -> Usage:
     return Usage.of_json(record.usage, record.agent)
 
 
-def question(value: Any) -> str:
-    """An interrupt's value, which is JSON, as a person is asked: its `message` or `question`, or all of it in lines of
-    text."""
+def question(value: Any, *, choose: str) -> str:
+    """An interrupt's value, which is JSON, as a person is asked: a question of the kit with its options, any other's
+    `message` or `question`, or all of it in lines of text."""
+    own = Question.of(value)
+    if own is not None:
+        return choose.format(question=own.text, options=" / ".join(own.options)) if own.options else own.text
     if isinstance(value, dict):
         asked = next((value[key] for key in ("message", "question") if isinstance(value.get(key), str)), None)
         return asked if asked is not None else "\n".join(f"{name}: {_in_line(item)}" for name, item in value.items())

@@ -273,6 +273,9 @@ class Settings(EnvironmentSettings):
     bookings_per_day: PositiveInt = 10
     """How many appointments a device may make in 24 hours with the scheduling agent that ships."""
 
+    confirm_bookings: bool = True
+    """Whether the scheduling agent that ships asks for a yes before it books, moves or cancels."""
+
     on_store_down: Literal["fail", "stateless"] = "fail"
     """What happens to a message while the database cannot be reached: it fails with `StoreUnavailable`, so that it is
     delivered again, or it is answered without memory and without effects."""

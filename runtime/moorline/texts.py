@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, fields
 
+from moorline_agents.questions import folded
+
 
 @dataclass(frozen=True, kw_only=True)
 class Texts:
@@ -19,7 +21,27 @@ class Texts:
     joined: str = "Another device has joined this conversation."
     """What a device is told with its next reply after another one has joined its conversation (`Reply.notice`)."""
 
+    yes: str = "yes"
+    """The option that agrees when a call is to be confirmed (`@tool(confirm=…)`)."""
+    no: str = "no"
+    """The other one."""
+    choose: str = "{question} ({options})"
+    """How a question with options is asked in words; `" / "` stands between the options."""
+    closed: str = "That question could no longer be answered, so it was closed."
+    """What a person is told who answers a question that an agent or tool asked which is gone since: the reply to a
+    `Resume`, and beside the reply to what they wrote (`Reply.notice`)."""
+
     def __post_init__(self) -> None:
         blank = [field.name for field in fields(self) if not getattr(self, field.name).strip()]
         if blank:
             raise ValueError(f"Texts: {', '.join(blank)} must say something.")
+        if folded(self.yes) == folded(self.no):
+            raise ValueError("Texts: yes and no must be different words.")
+        if "?" not in self._chosen():
+            raise ValueError("Texts: choose must show the {question}.")
+
+    def _chosen(self) -> str:
+        try:
+            return self.choose.format(question="?", options="")
+        except (AttributeError, LookupError, ValueError) as error:
+            raise ValueError("Texts: choose may name {question} and {options} only.") from error

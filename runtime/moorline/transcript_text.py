@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -29,8 +29,11 @@ def as_markdown(device_id: str, transcript: Transcript) -> Iterator[str]:
         rewound = ", rewound later" if entry.rewound_at else ""
         yield f"## Turn {entry.record.turn_no}, {moment(entry.committed_at)}{rewound}"
         for text in entry.messages():
-            yield from _said("Person", text)
+            yield from _said(entry.by or "Person", text)
         yield from _said(entry.record.agent or "manager", entry.record.reply)
+        if entry.changes:
+            yield ""
+            yield f"Session: {_escaped(one_line('; '.join(map(_change, entry.changes))))}"
 
 
 def as_json(device_id: str, transcript: Transcript) -> str:
@@ -46,16 +49,26 @@ def _turn(entry: TranscriptEntry) -> dict[str, Any]:
         "message_ids": entry.message_ids,
         "texts": entry.texts,
         "files": [[asdict(file) for file in files] for files in entry.files],
+        "by": entry.by,
         "agent": record.agent,
         "reply": record.reply,
         "handoffs": record.handoffs,
         "interrupt": record.interrupt,
+        "changes": entry.changes,
         "output": record.output,
         "usage": dict(record.usage),
         "started_at": entry.started_at.isoformat(),
         "committed_at": entry.committed_at.isoformat(),
         "rewound_at": entry.rewound_at.isoformat() if entry.rewound_at else None,
     }
+
+
+def _change(change: Mapping[str, Any]) -> str:
+    """How the lock changed, in words."""
+    words = str(change["why"]).replace("_", " ")
+    told = [f"{name} {change[name]}" for name in ("by", "ttl", "until", "reason", "note") if name in change]
+    who = f" by {change['lock']}" if change.get("lock") else ""
+    return f"{words}{who} ({', '.join(told)})" if told else f"{words}{who}"
 
 
 def _said(who: str, text: str) -> Iterator[str]:

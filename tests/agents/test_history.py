@@ -114,4 +114,7 @@ def test_open_calls_are_those_of_the_last_answer_that_have_no_result(history: li
     assert [call["id"] for call in open_calls(history)] == left
     whole = [*history, *closing(open_calls(history))]
     assert open_calls(whole) == []
-    assert all("not answered; the person wrote instead" in str(each["content"]) for each in whole[len(history) :])
+    assert all(
+        "not done; the person said something else instead of answering" in str(each["content"])
+        for each in whole[len(history) :]
+    )

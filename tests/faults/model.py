@@ -127,7 +127,7 @@ def agents(*, outside: Callable[[str, str, str, bool], None]) -> Sequence[Agent]
         return {"status": "chimed"}
 
     echo = Agent(name=ECHO, description="everything else", instructions="Echo.", tools=(ring, chime))
-    return echo, scheduling(limits=Limits(per_day=100_000))
+    return echo, scheduling(limits=Limits(per_day=100_000), confirm=False)
 
 
 def _told(request: ModelRequest) -> str:

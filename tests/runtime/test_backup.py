@@ -46,7 +46,7 @@ def test_a_backup_is_made_in_use_and_restored_by_using_it(space: Path) -> None:
     data, copy = space / "data", space / "backups" / "monday"
     with using(data) as user:
         assert dsn_of(user)
-        in_a_process("chat", said="I want to book a haircut\nthe first one\n", MOORLINE_DATA=str(data))
+        in_a_process("chat", said="I want to book a haircut\nthe first one\nyes\n", MOORLINE_DATA=str(data))
         done = in_a_process("backup", str(copy), MOORLINE_DATA=str(data))
         assert done.status == 0, done
         assert done.out == f"Backed up. To use the backup: MOORLINE_DATA={copy}\n"
@@ -56,7 +56,7 @@ def test_a_backup_is_made_in_use_and_restored_by_using_it(space: Path) -> None:
 
     assert goes_on.out.startswith("[scheduling]"), goes_on
     texts = [turn[2] for turn in turns(copy, (data / "device").read_text().strip())]
-    assert texts == ["I want to book a haircut", "the first one", "when is my appointment?"]
+    assert texts == ["I want to book a haircut", "the first one", "yes", "when is my appointment?"]
 
 
 @pytest.mark.laboratory

@@ -30,7 +30,7 @@ async def say(dsn: str, text: str) -> str:
     return answer.decode().strip()
 
 
-async def test_found_in_one_process_booked_in_the_next_cancelled_in_a_third(dsn: str) -> None:
+async def test_found_in_one_process_asked_in_the_next_booked_in_a_third_and_cancelled_after_a_yes(dsn: str) -> None:
     connection = await asyncpg.connect(dsn)
     try:
         await seed_demo(connection)
@@ -41,17 +41,23 @@ async def test_found_in_one_process_booked_in_the_next_cancelled_in_a_third(dsn:
         )
         assert await connection.fetchval("SELECT count(*) FROM appointments") == 0
 
-        booked = await say(dsn, "The first one, please")
+        question = await say(dsn, "The first one, please")
+        assert question.startswith("[scheduling] Shall I book Haircut with ")
+        assert await connection.fetchval("SELECT count(*) FROM appointments") == 0
+
+        booked = await say(dsn, "yes")
         assert "booked" in booked.lower()
         rows = await connection.fetch("SELECT device_id, status FROM appointments")
         assert [tuple(row) for row in rows] == [("d1", "booked")]
 
-        cancelled = await say(dsn, "Please cancel my appointment")
+        await say(dsn, "Please cancel my appointment")
+        assert await connection.fetchval("SELECT status FROM appointments") == "booked"
+        cancelled = await say(dsn, "Yes, please")
         assert "cancel" in cancelled.lower()
         assert await connection.fetchval("SELECT status FROM appointments") == "cancelled"
 
         await say(dsn, "Thanks, that's all")
         assert await connection.fetchval("SELECT active_agent FROM conversation_states") is None
-        assert await connection.fetchval("SELECT last_turn_no FROM conversation_states") == 4
+        assert await connection.fetchval("SELECT last_turn_no FROM conversation_states") == 6
     finally:
         await connection.close()

@@ -152,7 +152,9 @@ def test_a_conversation_goes_on_in_the_next_process_on_a_database_of_its_own(dat
     assert (data / "device").read_text().strip() not in first.err
 
     second = in_a_process("chat", said="the first one\n\n  \n", MOORLINE_DATA=str(data))
-    assert re.fullmatch(r"\[scheduling\] .*Booked: Haircut.*\n", second.out), second.err
+    assert re.fullmatch(r"\[scheduling\] Shall I book Haircut .*\? \(yes / no\)\n", second.out), second.err
+    third = in_a_process("chat", said="yes\n", MOORLINE_DATA=str(data))
+    assert re.fullmatch(r"\[scheduling\] Booked: Haircut.* The reference is \w{8}\..*\n", third.out), third.err
 
 
 def test_a_reply_is_one_line_in_utf8_whatever_the_locale(tmp_path: Path, dsn: str) -> None:

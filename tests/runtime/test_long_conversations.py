@@ -323,7 +323,11 @@ async def test_a_history_that_is_broken_already_is_put_right_for_the_server(dsn:
         for message in model.requests[-1].messages
         if "tool_call_id" in message
     }
-    assert {own for own, content in found.items() if "not answered; the person wrote instead" in str(content)} == {
+    assert {
+        own
+        for own, content in found.items()
+        if "not done; the person said something else instead of answering" in str(content)
+    } == {
         "c",
         "e",
     }

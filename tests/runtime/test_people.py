@@ -46,15 +46,18 @@ async def test_a_linked_device_sees_moves_and_cancels_the_same_appointments(dsn:
 
         await say("laptop", "When can I get a haircut?")
         await moorline.link("phone", await moorline.link_code("laptop"))
-        assert "booked" in (await say("phone", "The first one, please")).lower()
+        assert (await say("phone", "The first one, please")).startswith("Shall I book ")
+        assert "booked" in (await say("laptop", "yes")).lower()
         assert await connection.fetchval("SELECT active_agent FROM conversation_states WHERE device_id = 'laptop'")
         assert (await moorline.session("phone")) is not None
         booked = await connection.fetchval("SELECT lower(during) FROM appointments")
         await say("laptop", "Please move my appointment to next Wednesday")
         await say("laptop", "The first one, please")
+        await say("phone", "yes")
         moved = await connection.fetchval("SELECT lower(during) FROM appointments WHERE status = 'booked'")
         assert moved != booked
-        assert "cancel" in (await say("phone", "Please cancel my appointment")).lower()
+        await say("phone", "Please cancel my appointment")
+        assert "cancelled" in (await say("laptop", "yes")).lower()
         rows = await connection.fetch("SELECT DISTINCT device_id, status FROM appointments")
         assert [tuple(row) for row in rows] == [("laptop", "cancelled")]
         assert await moorline.get_session_lock("phone") == await moorline.get_session_lock("laptop")

@@ -22,7 +22,7 @@ CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\u
 def hostile(request: ModelRequest) -> ModelReply:
     if "route" in request.functions:
         return ModelReply(calls=(ModelCall(name="route", arguments={"agent": "scheduling"}),))
-    if request.messages[-1]["content"] == "die":
+    if "die" in (request.messages[-1]["content"] or ""):
         raise LookupError
     return ModelReply(text=f"reply {HOSTILE}")
 

@@ -84,8 +84,8 @@ def test_json_has_all_of_a_turn() -> None:
         "device_id": "d1",
         "turns": [
             {
-                "turn_no": 1, "message_ids": ["m1"], "texts": ["hello"], "files": [], "agent": "hair", "reply": "hello",
-                "handoffs": [], "interrupt": None, "output": None, "usage": {},
+                "turn_no": 1, "message_ids": ["m1"], "texts": ["hello"], "files": [], "by": None, "agent": "hair",
+                "reply": "hello", "handoffs": [], "interrupt": None, "changes": [], "output": None, "usage": {},
                 "started_at": "2026-03-01T12:00:00+00:00", "committed_at": "2026-03-01T12:00:00+00:00",
                 "rewound_at": None,
             }

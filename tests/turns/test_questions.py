@@ -382,7 +382,7 @@ def paying(shown: list[list[str]], asks: Callable[[str], Any]) -> GraphAgent:
     return GraphAgent(name="shop", description="sells", graph=graph.compile())
 
 
-CLOSED = '{"error": "not answered; the person wrote instead", "code": "not_answered"}'
+CLOSED = '{"error": "not done; the person said something else instead of answering", "code": "not_answered"}'
 
 
 @pytest.mark.parametrize("cancelled", [False, True])

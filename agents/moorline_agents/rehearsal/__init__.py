@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from moorline_agents.rehearsal import concierge, echo, router, scheduling
+from moorline_agents.rehearsal import answers, concierge, echo, router, scheduling
 from moorline_agents.rehearsal.agents import CONCIERGE, HAND_OVER, ROUTE
 from moorline_agents.rehearsal.conversation import has_files
 from moorline_agents.transport import ModelReply, ModelRequest, rule_client
@@ -30,6 +30,8 @@ def rehearse(request: ModelRequest) -> ModelReply:
 
 def _in_role(request: ModelRequest) -> ModelReply:
     offered = request.functions.keys()
+    if offered == {answers.ANSWER}:
+        return answers.reply(request)
     if ROUTE in offered:
         return router.reply(request)
     if offered >= scheduling.TOOLS:

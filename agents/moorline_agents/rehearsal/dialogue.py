@@ -28,6 +28,9 @@ _T = TypeVar("_T")
 UNSURE = "I am not sure that I understood all of that."
 """How the agent begins when it asks before it acts."""
 
+NOT_CONFIRMED = "not_confirmed"
+"""The code of a change to which the person said no when they were asked."""
+
 _ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth")
 _ORDINAL = re.compile(
     rf"\b(?:(?P<word>{'|'.join(_ORDINALS)}|last|latest|earlier|earliest|later)(?! (?:available|free|possible))"
@@ -276,6 +279,8 @@ class Dialogue:
         return self.offers[0] if wish.agreed and not when and len(self.offers) == 1 else None
 
     def _refused(self, result: Result) -> Dialogue:
+        if result.code == NOT_CONFIRMED and result.tool != "book":
+            return replace(self, wish=None, offers=(), visits=None)
         offers = offers_of(result.content)
         wish = self.wish
         if wish is not None:

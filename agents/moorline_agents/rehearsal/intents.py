@@ -10,7 +10,8 @@ from enum import Enum
 from moorline_agents.rehearsal.dates import find_when
 from moorline_agents.rehearsal.words import plain
 
-_ANY_DAY = datetime(2000, 1, 3)  # any day will do: it does not affect whether a text names a time
+ANY_DAY = datetime(2000, 1, 3)
+"""Any day will do: it does not affect whether a text names a time."""
 
 
 class Intent(Enum):
@@ -143,7 +144,7 @@ def read(message: str) -> Said:
         intent=next(found, None),
         visit=_MENTIONED_VISIT.search(text) is not None,
         treatment=_MENTIONED_TREATMENT.search(text) is not None,
-        speaks_of_time=bool(find_when(text, _ANY_DAY)),
+        speaks_of_time=bool(find_when(text, ANY_DAY)),
         question=text.endswith("?") or _QUESTION.match(text) is not None,
         tones=frozenset(tone for tone, pattern in _TONES if pattern.search(text)),
         off_topic=_OFF_TOPIC.search(text) is not None,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from moorline_agents.rehearsal.agents import END_SESSION, HAND_OVER, agents_of, hand_over, picked
 from moorline_agents.rehearsal.conversation import events_of, latest_results, now_of
-from moorline_agents.rehearsal.dialogue import UNSURE, dialogue_of
+from moorline_agents.rehearsal.dialogue import NOT_CONFIRMED, UNSURE, dialogue_of
 from moorline_agents.rehearsal.intents import Intent, Tone, about_appointments
 from moorline_agents.rehearsal.visits import visit_of
 from moorline_agents.transport import Call, ModelReply
@@ -256,6 +256,9 @@ def _sorry(refused: Result, dialogue: Dialogue) -> str:
         return _OTHER_WORDS
     if refused.code == "no_appointment":
         return _listed(())
+    if refused.code == NOT_CONFIRMED:
+        instead = "Which other day or time would suit you?" if refused.tool == "book" else _ANYTHING_ELSE
+        return f"All right, I leave it as it is. {instead}"
     return f"I am sorry. {refused.error} {_instead(refused, dialogue)}"
 
 

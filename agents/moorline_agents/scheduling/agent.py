@@ -10,6 +10,7 @@ from moorline_agents.agent import Agent
 from moorline_agents.scheduling.booking import Limits, Rules
 from moorline_agents.scheduling.calendar import HORIZON, spoken
 from moorline_agents.scheduling.tools import scheduling_tools
+from moorline_agents.scheduling.wording import Wording, wording_in
 from moorline_migrations.components import SCHEDULING
 from moorline_migrations.errors import ConfigurationError
 
@@ -38,6 +39,9 @@ now: count "today", "tomorrow" and weekdays from that."""
 
 BRIEFING = "Now it is {now}, time zone {zone}."
 
+ASKS = """
+Calling book, move or cancel asks the person for their yes, and does nothing without it: do not ask for it yourself."""
+
 
 def scheduling(
     *,
@@ -50,18 +54,23 @@ def scheduling(
     lead_time: timedelta = timedelta(),
     horizon: timedelta = HORIZON,
     limits: Limits = Limits(),  # noqa: B008 - frozen
+    confirm: bool | Wording = True,
 ) -> Agent:
     """The agent that books in the tables of `schema`; it keeps the session until the person is done.
 
     The agent is told the time in `time_zone` (an IANA name); appointments are in the provider's own zone. They begin
     between `lead_time` and `horizon` from now, and a device makes no more of them than `limits` allow, whatever a model
     asks for. `instructions` are added to the agent's own, for what is special about the business. It answers in
-    `language` (`"German"`), or without one in the person's.
+    `language` (`"German"`), or without one in the person's. Before it books, moves or cancels, the person is asked and
+    has to say yes, in `language` if there is a wording in it, else in English; `confirm` turns that off, or is the
+    wording.
     Raises `ConfigurationError` for a schema name or time zone that is not valid, or if nothing could be booked.
     """
     zone = _zone(time_zone)
+    wording = (wording_in(language) if confirm else None) if isinstance(confirm, bool) else confirm
     rules = Rules(limits=limits, lead_time=lead_time, horizon=horizon)
     own = INSTRUCTIONS.format(language=f"in {language}" if language else "in the person's language")
+    own = own if wording is None else f"{own}\n{ASKS}"
 
     def briefing(context: ToolContext) -> str:
         return BRIEFING.format(now=spoken(context.now, zone), zone=zone.key)
@@ -71,7 +80,7 @@ def scheduling(
         description="appointments: what can be booked, free times, booking, listing, moving and cancelling",
         instructions=f"{own}\n\n{instructions}" if instructions else own,
         briefing=briefing,
-        tools=scheduling_tools(schema=schema, rules=rules),
+        tools=scheduling_tools(schema=schema, rules=rules, wording=wording),
         model=model,
         session_ttl=session_ttl,
         migrations=SCHEDULING,

@@ -1,5 +1,6 @@
 """The five tools of the scheduling agent. Each sees only the appointments of the device that asks."""
 
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from datetime import date, datetime, time
 from typing import Any
@@ -8,29 +9,43 @@ from moorline_agents.scheduling.arguments import Book, Cancel, FindSlots, ListAp
 from moorline_agents.scheduling.booking import BookingRequest, BookingService, Rules
 from moorline_agents.scheduling.calendar import Bookable, ProviderCalendar, Unbookable, day_name, first_instant, spoken
 from moorline_agents.scheduling.catalogue import named_service, offering
-from moorline_agents.scheduling.repository import About, AppointmentRepository, Service
+from moorline_agents.scheduling.confirming import Change, asking
+from moorline_agents.scheduling.repository import About, Appointment, AppointmentRepository, Service
 from moorline_agents.scheduling.slots import SEARCH, PartOfDay, Slot, next_slots, slots_on
+from moorline_agents.scheduling.wording import ENGLISH, Wording
 from moorline_agents.tools import Connection, Tool, ToolContext, ToolRefused, tool
 
 
-def scheduling_tools(*, schema: str = "public", rules: Rules = Rules()) -> tuple[Tool, ...]:  # noqa: B008 - frozen
-    """find_slots, book, list_appointments, move and cancel, on the tables of `schema`.
+def scheduling_tools(
+    *,
+    schema: str = "public",
+    rules: Rules = Rules(),  # noqa: B008 - frozen
+    wording: Wording | None = ENGLISH,
+) -> tuple[Tool, ...]:
+    """find_slots, book, list_appointments, move and cancel, on the tables of `schema`. `book`, `move` and `cancel` ask
+    the person first, as `wording` says; None: they do not.
 
     Raises `ConfigurationError` if `schema` is not a valid name.
     """
     tools = _Tools(AppointmentRepository(schema), rules)
-    reads, changes = tool(idempotent=True), tool(effect="database", idempotent=True)
+
+    def changes(change: Change[Any], question: str) -> Callable[[Callable[..., Coroutine[Any, Any, Any]]], Tool]:
+        asks = None if wording is None else asking(change, question, wording)
+        return tool(effect="database", idempotent=True, confirm=asks)
+
+    reads, words = tool(idempotent=True), wording or ENGLISH
     return (
         reads(tools.find_slots),
-        changes(tools.book),
+        changes(tools.to_book, words.book)(tools.book),
         reads(tools.list_appointments),
-        changes(tools.move),
-        changes(tools.cancel),
+        changes(tools.to_move, words.move)(tools.move),
+        changes(tools.to_cancel, words.cancel)(tools.cancel),
     )
 
 
 class _Tools:
-    """Their docstrings are what a model is told about them."""
+    """Their docstrings are what a model is told about them. The changes that `book`, `move` and `cancel` make are
+    methods of their own, which the question before them uses, too."""
 
     def __init__(self, repository: AppointmentRepository, rules: Rules) -> None:
         self._repository = repository
@@ -65,6 +80,10 @@ class _Tools:
     async def book(self, arguments: Book, context: ToolContext) -> dict[str, Any]:
         """Book an appointment at a free time, once the person has agreed to service, day and time. If it returns an
         error, nothing was booked: say why, and offer its `slots`."""
+        before, after = await self.to_book(arguments, context)
+        return {"status": "booked" if before is None else "already booked", "appointment": after.shown()}
+
+    async def to_book(self, arguments: Book, context: ToolContext) -> tuple[Appointment | None, Appointment]:
         async with context.transaction() as connection:
             service = named_service(await self._repository.services(connection), arguments.service)
             providers = offering(service, arguments.provider)
@@ -72,8 +91,8 @@ class _Tools:
             request = BookingRequest(service=service, providers=providers, wanted=arguments.start, about=about)
             bookings = self._service(connection, context)
             if appointment := await bookings.same(request):
-                return {"status": "already booked", "appointment": appointment.shown()}
-            return {"status": "booked", "appointment": (await bookings.place(request)).shown()}
+                return appointment, appointment
+            return None, await bookings.place(request)
 
     async def list_appointments(self, arguments: ListAppointments, context: ToolContext) -> dict[str, Any]:  # noqa: ARG002  # a tool's shape
         """List this person's upcoming appointments, the next one first, with their references."""
@@ -84,6 +103,10 @@ class _Tools:
     async def move(self, arguments: Move, context: ToolContext) -> dict[str, Any]:
         """Move an upcoming appointment of this person to another free time; it keeps its reference. If this returns an
         error, the appointment stays where it was: say why, and offer its `slots`."""
+        before, after = await self.to_move(arguments, context)
+        return {"status": "already at that time" if before == after else "moved", "appointment": after.shown()}
+
+    async def to_move(self, arguments: Move, context: ToolContext) -> tuple[Appointment | None, Appointment]:
         async with context.transaction() as connection:
             bookings = self._service(connection, context)
             appointment = await bookings.changeable(arguments.reference)
@@ -103,18 +126,21 @@ class _Tools:
                 moved=appointment,
             )
             if request.changes_nothing:
-                return {"status": "already at that time", "appointment": appointment.shown()}
+                return appointment, appointment
             # Taken out first, then placed: two that swap times each find the other's time taken, and neither waits.
             await self._repository.take_out(connection, context.device_id, appointment.appointment_id)
-            return {"status": "moved", "appointment": (await bookings.place(request)).shown()}
+            return appointment, await bookings.place(request)
 
     async def cancel(self, arguments: Cancel, context: ToolContext) -> dict[str, Any]:
         """Cancel an upcoming appointment of this person, once they have said that they want that."""
+        before, after = await self.to_cancel(arguments, context)
+        return {"status": "cancelled" if before is None else "already cancelled", "appointment": after.shown()}
+
+    async def to_cancel(self, arguments: Cancel, context: ToolContext) -> tuple[Appointment | None, Appointment]:
         async with context.transaction() as connection:
             appointment = await self._service(connection, context).changeable(arguments.reference)
             cancelled = await self._repository.cancel(connection, context.device_id, appointment.appointment_id)
-        status = "cancelled" if cancelled else "already cancelled"
-        return {"status": status, "appointment": appointment.shown()}
+        return None if cancelled else appointment, appointment
 
     def _service(self, connection: Connection, context: ToolContext) -> BookingService:
         return BookingService(

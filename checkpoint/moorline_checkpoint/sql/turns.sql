@@ -58,8 +58,18 @@ FROM unnest($5::integer[], $6::text[], $7::text[], $8::text[], $9::text[], $10::
 UPDATE @schema.conversation_effects SET result = $4::jsonb
 WHERE device_id = $1::text AND message_id = $2::text AND position = $3::integer;
 
+-- name: journal_take_back
+DELETE FROM @schema.conversation_effects
+WHERE device_id = $1::text AND message_id = $2::text AND position = $3::integer;
+
 -- name: pending repeatable
 SELECT @schema.moorline_pending(@schema.moorline_conversation($1::text));
+
+-- name: question repeatable
+SELECT t.interrupt, t.run
+FROM @schema.conversation_turns t
+WHERE t.device_id = $1::text AND t.turn_no = $2::bigint AND t.status = 'interrupted'
+    AND t.rewound_at IS NULL;
 
 -- name: cancel
 SELECT @schema.moorline_cancel(@schema.moorline_conversation($1::text));
@@ -88,7 +98,7 @@ WITH conversation AS (
     SELECT $1::text
     WHERE $4::boolean AND NOT @schema.moorline_is_others($1::text)
 ), page AS (
-    SELECT t.turn_no, t.agent, t.reply, t.handoffs, t.usage, t.interrupt, t.started_at, t.committed_at,
+    SELECT t.turn_no, t.agent, t.reply, t.handoffs, t.usage, t.interrupt, t.changes, t.started_at, t.committed_at,
         t.rewound_at
     FROM @schema.conversation_turns t
     WHERE t.device_id = (SELECT c.device_id FROM conversation c) AND ($2::bigint IS NULL OR t.turn_no < $2::bigint)
@@ -97,15 +107,17 @@ WITH conversation AS (
 ), said AS (
     SELECT m.turn_no,
         pg_catalog.array_agg(@schema.moorline_given_id(m.address, m.message_id) ORDER BY m.arrival) AS message_ids,
-        pg_catalog.array_agg(m.text ORDER BY m.arrival) AS texts
+        pg_catalog.array_agg(m.text ORDER BY m.arrival) AS texts,
+        pg_catalog.max(m.resume->>'by'::text) AS by
     FROM @schema.conversation_messages m
     WHERE m.device_id = (SELECT c.device_id FROM conversation c)
         AND m.turn_no >= (SELECT pg_catalog.min(p.turn_no) FROM page p)
         AND m.turn_no <= (SELECT pg_catalog.max(p.turn_no) FROM page p)
     GROUP BY m.turn_no
 )
-SELECT p.turn_no, p.agent, p.reply, p.handoffs, p.usage, p.interrupt, p.started_at, p.committed_at, p.rewound_at,
-    coalesce(s.message_ids, '{}'::text[]) AS message_ids, coalesce(s.texts, '{}'::text[]) AS texts
+SELECT p.turn_no, p.agent, p.reply, p.handoffs, p.usage, p.interrupt, p.changes, p.started_at, p.committed_at,
+    p.rewound_at,
+    coalesce(s.message_ids, '{}'::text[]) AS message_ids, coalesce(s.texts, '{}'::text[]) AS texts, s.by
 FROM page p
 LEFT JOIN said s ON s.turn_no = p.turn_no
 ORDER BY p.turn_no;

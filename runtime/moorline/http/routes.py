@@ -285,6 +285,7 @@ def _turn(entry: TranscriptEntry) -> dict[str, Any]:
         "message_ids": entry.message_ids,
         "texts": entry.texts,
         "files": [[asdict(file) for file in each] for each in entry.files],
+        "by": entry.by,
         "reply": record.reply,
         "agent": record.agent,
         "handoffs": record.handoffs,

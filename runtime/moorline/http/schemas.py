@@ -121,7 +121,7 @@ class ReplyBody(BaseModel):
     handoffs: list[str]
     interrupt: Question | None
     usage: dict[str, Any] = Field(description="The tokens that the turn cost.")
-    notice: str | None = Field(description="What the person is told beside it: that another device has joined.")
+    notice: str | None = Field(description="What the person is told beside it, such as that another device has joined.")
     recovered: list[dict[str, Any]] = Field(description="Replies of earlier turns that had been cut off by a crash.")
     degraded: bool = Field(description="Whether it was answered without memory and without effects.")
     output: dict[str, Any] | None = Field(description="The answer for programs, of an agent that gives one.")
@@ -145,6 +145,7 @@ class TurnBody(BaseModel):
     files: list[list[KeptFile]] = Field(
         description="The files of each message, in the order of `texts`; empty if none had any."
     )
+    by: str | None = Field(description="Who gave the answer in `texts`, if it was not the person.")
     reply: str
     agent: str | None
     handoffs: list[str]

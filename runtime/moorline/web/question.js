@@ -30,8 +30,8 @@ function optionOf(option) {
 }
 
 /**
- * What a person says while a question waits. The label of an option is that option, and without options any text is an
- * answer. Anything else is a new message, which closes the question.
+ * What a person says while a question waits. The label of an option is that option. If the question has neither options
+ * nor a schema, any text is an answer. Anything else is a message, of which the server finds out whether it answers.
  * @param {string} text
  * @param {Interrupt | null} interrupt
  * @returns {Said}
@@ -39,6 +39,7 @@ function optionOf(option) {
 export function saidTo(text, interrupt) {
   if (interrupt === null) return text;
   const options = optionsOf(interrupt);
+  if (/** @type {any} */ (interrupt.value)?.schema) return text;
   if (options.length === 0) return { interrupt_id: interrupt.id, value: text };
   const meant = options.find((option) => folded(option.label) === folded(text));
   return meant ? { interrupt_id: interrupt.id, value: meant.value } : text;

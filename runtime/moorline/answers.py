@@ -1,0 +1,185 @@
+"""Answers: what a message is to the question that waits, and with what its run begins."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+from langgraph.types import Command
+
+from moorline.errors import InvalidMessage, NothingWaits
+from moorline.files import said_text
+from moorline.manager import AgentProtocol, StartOver
+from moorline.texts import Texts
+from moorline_agents.graph_questions import close_question
+from moorline_agents.history import Closing, open_calls
+from moorline_agents.interpreting import interpreted
+from moorline_agents.model import Model
+from moorline_agents.questions import Given, Question
+from moorline_agents.run import RunContext
+from moorline_agents.tools import Tool
+from moorline_checkpoint.messages import Resume
+from moorline_checkpoint.turn import OpenTurn
+from moorline_checkpoint.turns import Turns
+
+if TYPE_CHECKING:
+    from langchain_core.runnables import RunnableConfig
+    from langgraph.graph.state import CompiledStateGraph
+
+
+@dataclass(frozen=True, kw_only=True)
+class Beginning:
+    """What a run of the manager graph begins with."""
+
+    input: Any
+    given: Given | None = None
+    """The answer with which it goes on, if that answers one of the kit's questions."""
+    closed: Closing = "not_answered"
+    """Why the question that waited was closed, if one was."""
+    reply: str = ""
+    """What is said if nobody is asked."""
+
+    def of(self, context: RunContext) -> RunContext:
+        """The context of the run."""
+        if self.given is None and self.closed == context.closed:
+            return context
+        return replace(context, given=self.given, closed=self.closed)
+
+
+class _Asking(NamedTuple):
+    """A question that waits in the graph."""
+
+    agent: AgentProtocol
+    value: Any
+    tool: str | None
+    """The tool that asked, if an agent of the kit did."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answers:
+    """Decides what answers a question, and closes those that are not answered."""
+
+    graph: CompiledStateGraph[Any, Any, Any, Any]
+    turns: Turns
+    agents: Mapping[str, AgentProtocol]
+    """By their names and earlier names."""
+    model: Model
+    """For agents that have none of their own."""
+    start_over: StartOver
+    texts: Texts
+
+    async def beginning(self, turn: OpenTurn, context: RunContext) -> Beginning:
+        """What the turn's run begins with: the answer to the question that waits, or what the person says.
+
+        Raises `NothingWaits` for a `Resume` whose question is closed or has expired, `InvalidMessage` for one that does
+        not fit it, and `ModelError` if a model cannot be asked what the person means; the question then waits on.
+        """
+        if turn.resume is not None:
+            return await self._resumed(turn, turn.resume)
+        texts = list(map(said_text, turn.messages))
+        begins = Beginning(input={"texts": texts})
+        if turn.follows_question:
+            begins = await self._answered(turn, texts, context) or begins
+        if begins.given is None:
+            begins = await self._closed(turn, begins)
+            if self.start_over.in_any(texts):
+                turn.start_anew()
+        return begins
+
+    async def _resumed(self, turn: OpenTurn, resume: Resume) -> Beginning:
+        asking = await self._asking(turn.device_id, resume.interrupt_id)
+        if asking is None or _lacks(asking):
+            # Whoever asked is gone since. The answer is no message that anybody else could make sense of.
+            begins = Beginning(input={"texts": []}, closed="outdated", reply=self.texts.closed)
+            return await self._closed(turn, begins)
+        question = Question.of(asking.value)
+        if question is None:
+            return Beginning(input=Command(resume={resume.interrupt_id: resume.value}))
+        if _expired(question, turn):
+            raise NothingWaits(
+                f"The question expired at {question.expires_at}, so nothing can answer it any more. Send a message "
+                "instead."
+            )
+        value = resume.value
+        if question.options:
+            value = question.option(value) if isinstance(value, str) else None
+            if value is None:
+                raise InvalidMessage(
+                    f"The answer must be one of the question's options: {', '.join(question.options)}. The question "
+                    "waits on."
+                )
+        return _goes_on(resume.interrupt_id, Given.to(question, value, by=resume.by))
+
+    async def _answered(self, turn: OpenTurn, texts: list[str], context: RunContext) -> Beginning | None:
+        """The beginning of a run that goes on with what was said, or is told why the question is closed. None if that
+        is just something else, as whatever has files is."""
+        found = await self.turns.question(turn)
+        if found is None or self.start_over.in_any(texts):
+            return None
+        asking = await self._asking(turn.device_id, found.interrupt_id)
+        if asking is None or _lacks(asking):
+            turn.notice = turn.notice or "closed"
+            return Beginning(input={"texts": texts}, closed="outdated")
+        question, agent = Question.of(asking.value), asking.agent
+        has_files = any(message.files for message in turn.messages)
+        if question is None or has_files or (turn.holder is not None and self.agents.get(turn.holder) is not agent):
+            return None
+        if _expired(question, turn):
+            return Beginning(input={"texts": texts}, closed="expired")
+        text = "\n".join(texts)
+        answer = question.bare(text)
+        if answer is None:
+            models = [getattr(agent, "model", None) or self.model, *getattr(agent, "fallbacks", ())]
+            answer = await interpreted(question, text, models=models, agent=agent.name, context=context)
+        if answer is None:
+            return None
+        turn.run = found.run
+        return _goes_on(found.interrupt_id, Given.to(question, answer, said=text))
+
+    async def _asking(self, device_id: str, interrupt_id: str) -> _Asking | None:
+        """The question, if it waits for its answer in the manager graph and in the agent's own: one that has changed
+        since would take itself for finished."""
+        state = await self.graph.aget_state({"configurable": {"thread_id": device_id}})
+        for task in state.tasks:
+            asked: Any = task
+            if task.state:
+                ns = {"thread_id": device_id, "checkpoint_ns": task.name}
+                inside = await self.graph.aget_state({"configurable": ns})
+                # At a static breakpoint nothing inside has asked; the agent's node asks for it.
+                at_breakpoint = inside.next and not inside.interrupts
+                asked = task if at_breakpoint else inside
+            name = task.name.partition(".")[0]
+            agent = self.agents.get(name)
+            for interrupt in asked.interrupts:
+                if interrupt.id == interrupt_id and agent is not None:
+                    calls = () if task.state else open_calls(state.values.get(f"{name}.history", ()))
+                    tool = calls[0]["function"]["name"] if calls else None
+                    return _Asking(agent, interrupt.value, tool)
+        return None
+
+    async def _closed(self, turn: OpenTurn, begins: Beginning) -> Beginning:
+        """Closes what the run before has left open in a graph; an agent of the kit closes its own calls."""
+        if turn.follows_question:
+            asked = await self.graph.aget_state({"configurable": {"thread_id": turn.device_id}})
+            for task in asked.tasks:
+                if task.state:
+                    inside = {"configurable": {"thread_id": turn.device_id, "checkpoint_ns": task.name}}
+                    await close_question(self.graph, cast("RunnableConfig", inside), begins.closed)
+        return begins
+
+
+def _lacks(asking: _Asking) -> bool:
+    """Whether the agent does not have the tool any more that asked."""
+    tools: Sequence[object] = getattr(asking.agent, "tools", ())
+    known = all(isinstance(tool, Tool) for tool in tools)  # others may still have to say which they are
+    return asking.tool is not None and known and asking.tool not in {getattr(tool, "name", None) for tool in tools}
+
+
+def _expired(question: Question, turn: OpenTurn) -> bool:
+    return question.expires_at is not None and datetime.fromisoformat(question.expires_at) <= turn.now
+
+
+def _goes_on(interrupt_id: str, given: Given) -> Beginning:
+    return Beginning(input=Command(resume={interrupt_id: given.value}), given=given)
