@@ -15,10 +15,12 @@ from moorline.errors import NothingWaits, SessionBusy, TurnNotKept
 from moorline.manager import AgentProtocol, StartOver
 from moorline.past_turns import PastTurns
 from moorline_agents.transport import rule_client
+from moorline_checkpoint.database import Database
+from moorline_checkpoint.rewinding import rewind
 from moorline_checkpoint.turns import Turns
 
 from ..runtime.conftest import agent, counting
-from .claims import Connection, claim, expire_lease, message
+from .claims import Connection, answer, begin, claim, expire_lease, message, record
 from .runtimes import Stall, World, execute, in_queue, runtime, say
 
 SCRIPT = [
@@ -61,6 +63,13 @@ async def holder(moorline: Moorline, device: str) -> str | None:
     return session.active_agent if session else None
 
 
+async def histories(moorline: Moorline, device: str) -> dict[str, Any]:
+    """What each agent remembers, without the IDs of calls."""
+    values = (await moorline.state(device)).values
+    shown = {name: known for name, known in values.items() if name.endswith(".history") and known}
+    return {name: [(each["role"], each["content"]) for each in known] for name, known in shown.items()}
+
+
 async def test_a_rewound_conversation_goes_on_as_one_that_went_no_further(dsn: str) -> None:
     async with open_moorline(dsn, keep_turns=4) as moorline:
         for text in SCRIPT:
@@ -82,6 +91,7 @@ async def test_a_rewound_conversation_goes_on_as_one_that_went_no_further(dsn: s
             for text in ("probe", "hand over to graph"):
                 replies = [await say(moorline, text, device=device) for device in (rewound, control)]
                 assert (replies[0], replies[0].agent) == (replies[1], replies[1].agent)
+                assert await histories(moorline, rewound) == await histories(moorline, control)
 
 
 async def test_a_conversation_that_was_never_pruned_can_begin_anew(dsn: str) -> None:
@@ -143,6 +153,17 @@ async def test_it_comes_between_turns_after_the_messages_that_wait(dsn: str) -> 
         await rewinding
         assert [entry.record.turn_no for entry in await moorline.transcript("d1") if entry.rewound_at is None] == [1]
         assert await say(moorline, "four") == "2: four"
+
+
+async def test_a_message_that_waits_is_answered_first(dsn: str, turns: Turns) -> None:
+    first = await claim(turns, message("m1"))
+    await begin(turns, message("m2"))
+    await turns.commit(first, record(first))
+    database = Database(dsn)
+    assert await rewind(database, "d1", 0, keep_turns=20) is None
+    await answer(turns, message("m2"))
+    assert await rewind(database, "d1", 0, keep_turns=20) is not None
+    await database.close()
 
 
 async def test_a_turn_that_is_not_there_or_was_rewound_is_refused_and_nothing_changes(dsn: str) -> None:
