@@ -78,7 +78,7 @@ def scripted(request: ModelRequest) -> ModelReply:
 
 def app(dsn: str) -> Moorline:
     agents: list[AgentProtocol] = [
-        scheduling(),
+        scheduling(confirm=False),
         Agent(name="ring", description="rings", instructions="ring", tools=[ring], keeps_session=False),
         asking(),
     ]
