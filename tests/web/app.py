@@ -81,7 +81,7 @@ async def rules(request: ModelRequest) -> Reply:
     if "route" in request.functions:
         return ModelReply(calls=(Call(name="route", arguments={"agent": "front_desk"}),))
     asked = max(at for at, message in enumerate(request.messages) if message["role"] == "user")
-    said = str(request.messages[asked]["content"])
+    said = request.said[-1]
     results = [str(message["content"]) for message in request.messages[asked:] if message["role"] == "tool"]
     note(said)
     if "hand over" in said and "know orders" not in request.system:
