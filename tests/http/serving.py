@@ -46,14 +46,16 @@ class Served:
 
 
 @contextmanager
-def serving(dsn: str, *arguments: str, app: str | None = APP, **settings: str) -> Iterator[Served]:
+def serving(
+    dsn: str, *arguments: str, app: str | None = APP, folder: str = str(ROOT), **settings: str
+) -> Iterator[Served]:
     """A server on this database. Its address is known when the block begins, and its workers may still be starting."""
     kept = {name: value for name, value in os.environ.items() if not re.match("MOORLINE_|OPENAI_|DATABASE_URL", name)}
     named = [] if app is None else ["--app", app]
     process = subprocess.Popen(
         [PROGRAM, "serve", "--port", "0", *named, *arguments],
         env=kept | {"DATABASE_URL": dsn} | settings,
-        cwd=ROOT,
+        cwd=folder,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,  # so that a test can press Ctrl-C
