@@ -52,7 +52,7 @@ def test_it_brings_the_command_and_the_extras(unpacked: Path) -> None:
     distribution = PathDistribution(info)
     assert [(entry.name, entry.value) for entry in distribution.entry_points] == [("moorline", "moorline.cli:main")]
     assert set(distribution.metadata.get_all("Provides-Extra") or ()) == {
-        *("cli", "embedded", "http", "mcp", "notebooks", "redis", "telemetry")
+        *("cli", "embedded", "graph", "http", "mcp", "notebooks", "redis", "telemetry")
     }
 
 
