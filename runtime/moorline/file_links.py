@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 REDIRECTS = 3
 """How often an address may lead to another."""
 
-_NAT64 = (IPv6Network("64:ff9b::/96"), IPv6Network("64:ff9b:1::/48"))
+_NAT64 = IPv6Network("64:ff9b::/96")
+_LOCAL_NAT64 = IPv6Network("64:ff9b:1::/48")
+"""Where in these an IPv4 address is, each network decides for itself."""
+
 _NOT_HTTPS = "A file is fetched from an address like https://host/photo.jpg only."
 _NOT_PUBLIC = "A file is fetched from public addresses only, and this one is not."
 _FAILED = "A file could not be fetched; try again, or send its bytes."
@@ -39,12 +42,12 @@ def is_public(address: str) -> bool:
     if inner is not None:
         return is_public(str(inner))
     local = ip.is_private or ip.is_loopback or ip.is_link_local or ip.is_reserved or ip.is_unspecified
-    site_local = isinstance(ip, IPv6Address) and (ip.is_site_local or ip.teredo is not None)
+    site_local = isinstance(ip, IPv6Address) and (ip.is_site_local or ip.teredo is not None or ip in _LOCAL_NAT64)
     return ip.is_global and not (local or site_local or ip.is_multicast)
 
 
 def _inside(ip: IPv6Address) -> IPv4Address | None:
-    if any(ip in network for network in _NAT64):
+    if ip in _NAT64:
         return IPv4Address(int(ip) & 0xFFFFFFFF)
     return ip.ipv4_mapped or ip.sixtofour
 
@@ -87,7 +90,7 @@ class Fetcher:
         async with httpx2.AsyncClient(verify=verify, trust_env=False, timeout=self.seconds) as client:
             for _ in range(1 + REDIRECTS):
                 async with self._asked(client, url) as response:
-                    if not response.is_redirect:
+                    if not response.has_redirect_location:
                         return await self._body(response)
                     url = url.join(response.headers["Location"])
         raise InvalidMessage(f"The address of a file leads on more than {REDIRECTS} times.")

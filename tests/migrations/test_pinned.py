@@ -22,6 +22,7 @@ PINNED = {
     "moorline/0009_files.sql": "33c8133fc6cecc8b8c4946c09328998dbf35d32f887917dbeb9387b3872a590b",
     "moorline/0010_daily_totals.sql": "4e2ad4931190037a82bf43755df326175186c971fb3d9bda34fa069352ed73af",
     "moorline/0011_order_of_recovery.sql": "ad1ea68b8ce7126817ebe3e2e33d5de0d65cf4286fbb7b12933e36902f312af8",
+    "moorline/0012_rewinding_to_an_answer.sql": "19a760536106566bb6f239175b48b9436f6608716496c3805ea9ff89cda3ad77",
     "scheduling/0001_appointments.sql": "12a48e5184aee44c1511be5a2ba2f40e88820c6c179bcb3d3633a9ce90daf76c",
     "scheduling/0002_places_and_nights.sql": "1c462b508c3a427f40b9c6e1614b2d3e66f335809b5a00ba1385214c72171c29",
     "scheduling/0003_erased_again.sql": "3b9d04c47152b30162fc56b26cb04e48870a73865e8e24d0342f706654384818",

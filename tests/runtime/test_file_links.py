@@ -31,6 +31,7 @@ PUBLIC = "93.184.215.14"
         *("239.1.1.1", "240.0.0.1", "255.255.255.255", "::", "::1", "fe80::1", "fe80::1%eth0", "fec0::1", "fc00::1"),
         *("fd12::1", "ff02::1", "ff0e::1", "2001:db8::1", "::ffff:127.0.0.1", "::ffff:10.0.0.1", "64:ff9b::7f00:1"),
         *("64:ff9b::a9fe:a9fe", "64:ff9b:1::a00:1", "2002:7f00:1::1", "2002:a00:1::", "2001::1", "::7f00:1"),
+        "64:ff9b:1:a00:0:100:808:808",  # 10.0.0.1, where a prefix of 48 bits has it
     ],
 )
 def test_addresses_that_are_not_public(address: str) -> None:
@@ -147,6 +148,8 @@ async def test_what_cannot_be_had_now_may_be_had_later(names: dict[str, list[lis
             (429, FileUnavailable),
             (404, InvalidMessage),
             (204, InvalidMessage),
+            (302, InvalidMessage),  # to nowhere
+            (304, InvalidMessage),
         ):
             page.respond(status)
             with pytest.raises(error) as caught:

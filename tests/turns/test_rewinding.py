@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import interrupt
+from pydantic import BaseModel
 
-from moorline import GraphAgent, Moorline, Reply, Resume, Settings
+from moorline import Agent, GraphAgent, Moorline, Reply, Resume, Settings
 from moorline.errors import NothingWaits, SessionBusy, TurnNotKept
 from moorline.manager import AgentProtocol, StartOver
 from moorline.past_turns import PastTurns
+from moorline.testing import Script
 from moorline_agents.transport import rule_client
 from moorline_checkpoint.database import Database
 from moorline_checkpoint.rewinding import rewind
@@ -209,6 +211,21 @@ async def test_a_question_that_waits_is_closed_and_one_that_was_asked_is_not_ask
         again = await say(moorline, "four")
         assert again.interrupt is not None
         assert await resumed(moorline, again, "no") == "heard no"
+
+
+class Heard(BaseModel):
+    text: str
+
+
+async def test_an_answer_for_programs_is_no_question(dsn: str) -> None:
+    desk = Agent(name="desk", description="desk", instructions="desk", output=Heard)
+    answers = [Heard(text=text).model_dump_json() for text in ("one", "two", "three")]
+    async with Moorline(Settings(database_url=dsn), agents=[desk], client=lambda: rule_client(Script(*answers))) as m:
+        for text in ("one", "two"):
+            await say(m, text)
+        assert (await m.rewind("d1", 1)).turn_no == 1
+        assert (await say(m, "three")).output == Heard(text="three")
+        assert [entry.rewound_at is None for entry in await m.transcript("d1")] == [True, False, True]
 
 
 async def test_states_are_those_of_the_kept_turns_newest_first(dsn: str) -> None:

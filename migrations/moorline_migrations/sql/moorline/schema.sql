@@ -3209,7 +3209,7 @@ BEGIN
     SELECT t.* INTO turn FROM @schema.conversation_turns t WHERE t.device_id = device AND t.turn_no = last_turn;
     IF last_turn <> 0 AND (turn.turn_no IS NULL OR turn.rewound_at IS NOT NULL) THEN
         RETURN '{"outcome": "unknown"}'::jsonb;
-    ELSIF turn.interrupt IS NOT NULL AND last_turn < state.last_turn_no THEN
+    ELSIF turn.interrupt ? 'id'::text AND last_turn < state.last_turn_no THEN
         RETURN '{"outcome": "asked"}'::jsonb;
     ELSIF last_turn <= state.last_turn_no - state.last_turn_no % keep_turns::bigint - keep_turns::bigint THEN
         RETURN '{"outcome": "gone"}'::jsonb;
