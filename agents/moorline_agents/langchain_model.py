@@ -18,7 +18,7 @@ from moorline_agents.completion_stream import AnswerStream
 from moorline_agents.extra_fields import bound, signed
 from moorline_agents.json_limits import objection
 from moorline_agents.langchain_messages import CONTENT, langchain_messages
-from moorline_agents.messages import Message, ModelAnswer
+from moorline_agents.messages import Message, ModelAnswer, Usage
 from moorline_agents.model_errors import ModelError
 from moorline_agents.model_options import NO_OPTIONS, ModelOptions
 
@@ -70,19 +70,26 @@ class LangChainModel:
             choice = tool_choice if isinstance(tool_choice, Mapping) else "any"
         asked = _Asked(langchain_messages(messages, self._origin), tools, options)
         deadline = asyncio.timeout(self._timeout)
+        usage = Usage()
         try:
             async with deadline:
                 for again in (True, False):
                     reading = await self._read(asked, choice, on_text)
+                    usage += reading.answer.usage
                     if not (again and reading.answer.says_nothing):
                         break
+            whole = reading.finish()
         except TimeoutError as error:
             if not deadline.expired():
                 raise
-            raise ModelError.too_slow(self._timeout) from error
-        whole = reading.finish()
+            slow = ModelError.too_slow(self._timeout)
+            slow.usage = usage
+            raise slow from error
+        except ModelError as error:
+            error.usage += usage
+            raise
         answer = answered(whole) if options.schema is not None else whole
-        return ModelAnswer(signed(answer.message, self._origin), answer.usage, answer.finish_reason)
+        return ModelAnswer(signed(answer.message, self._origin), usage, answer.finish_reason)
 
     async def _read(self, asked: _Asked, choice: Any, on_text: Callable[[str], None] | None) -> _Reading:
         """A streamed answer. If the provider refuses the request, it is asked once more without `tool_choice`."""

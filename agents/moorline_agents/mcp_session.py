@@ -95,8 +95,11 @@ class Session:
         return listed[:MOST_TOOLS]
 
     async def call(self, name: str, arguments: Mapping[str, Any], meta: dict[str, Any]) -> CallToolResult:
-        """What the tool gave. Raises `SessionLost`, and `MCPError` if the server refuses the call."""
-        client = await self._opened()
+        """What the tool gave. Raises `SessionLost`, also if the tools are not known to be those that were listed last,
+        and `MCPError` if the server refuses the call."""
+        client = None if self.changed else self._client
+        if client is None:
+            raise SessionLost(sent=False)
         async with self._watched():
             return await client.call_tool(name, dict(arguments), meta=cast("RequestParamsMeta", meta) or None)
 
@@ -141,6 +144,8 @@ class Session:
                 ready.set_exception(error)
         finally:
             ready.cancel()
+            if end is self._end:
+                self.changed = True
 
     async def _listen(self, client: Client, end: asyncio.Event) -> None:
         """Until the end: newer servers tell what changed to who asks for it, older ones tell it anyway."""
@@ -171,5 +176,5 @@ class Session:
         except Exception as error:
             if isinstance(error, MCPError) and error.code != CONNECTION_CLOSED:
                 raise
-            self._client = None
+            self._client, self.changed = None, True
             raise SessionLost(sent=True) from error

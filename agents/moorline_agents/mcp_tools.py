@@ -112,21 +112,21 @@ class MCPTools:
     async def tools(self) -> Sequence[Tool]:
         """The tools that agents have now. While the server cannot be reached, those that were listed last."""
         known = self._known()
+        if time.monotonic() < known.not_before:
+            return known.tools
         async with known.listing:
-            if not known.session.changed or time.monotonic() < known.not_before:
-                return known.tools
-            try:
-                known.tools = self._usable(await known.session.list_tools())
-            except Exception as error:
-                known.not_before = time.monotonic() + _PAUSE
-                cause = error.__cause__ or error
-                logger.warning("MCP server %s cannot be asked for its tools (%s).", self.name, type(cause).__name__)
+            if known.session.changed and time.monotonic() >= known.not_before:
+                await self._list(known)
             return known.tools
 
     async def hashes(self) -> dict[str, str]:
         """The hash of each tool as the server describes it now, by the server's names; for `accepted`, once somebody
         has read the descriptions. Raises the SDK's errors if the server cannot be reached."""
-        return {tool.name: _hash(tool) for tool in await self._known().session.list_tools()}
+        known = self._known()
+        async with known.listing:
+            listed = await known.session.list_tools()
+            known.tools = self._usable(listed)
+        return {tool.name: _hash(tool) for tool in listed}
 
     async def aclose(self) -> None:
         """Closes the session of the running event loop, and ends its process."""
@@ -142,6 +142,15 @@ class MCPTools:
 
             known = self._loops[loop] = _Known(Session(self._server))
         return known
+
+    async def _list(self, known: _Known) -> None:
+        try:
+            known.tools = self._usable(await known.session.list_tools())
+            known.not_before = 0.0
+        except Exception as error:
+            known.not_before = time.monotonic() + _PAUSE
+            cause = error.__cause__ or error
+            logger.warning("MCP server %s cannot be asked for its tools (%s).", self.name, type(cause).__name__)
 
     def _usable(self, listed: Sequence[ServerTool]) -> tuple[Tool, ...]:
         tools: dict[str, Tool] = {}
@@ -205,8 +214,10 @@ class MCPTools:
         from moorline_agents.mcp_results import result_of  # noqa: PLC0415 - as above
         from moorline_agents.mcp_session import SessionLost  # noqa: PLC0415 - as above
 
-        await self.tools()
         known = self._known()
+        async with known.listing:
+            if known.session.changed:  # also after a failure: a server that is back may be another one
+                await self._list(known)
         if all(each.function != _Call(self, tool, hashed) for each in known.tools):
             raise ToolRefused(
                 f"{self.name} has no tool {tool} any more as it was described to you.", code="mcp_changed"

@@ -25,6 +25,8 @@ class Toolbox:
         self._control = control
         self._timeout = timeout
         self._taken = {*self._own, *(schema["function"]["name"] for schema in control)}
+        self._given: Sequence[Sequence[Tool]] = ()
+        """What the sources gave last."""
         self._found: dict[str, Tool] = {}
         self._schemas = self._listed()
 
@@ -49,16 +51,18 @@ class Toolbox:
         return self._own.get(name) or self._found.get(name)
 
     async def _look(self) -> None:
+        given = await asyncio.gather(*(source.tools() for source in self._sources))
+        if given == self._given:
+            return
         found: dict[str, Tool] = {}
-        for tools in await asyncio.gather(*(source.tools() for source in self._sources)):
+        for tools in given:
             for tool in tools:
                 if tool.name in self._taken or tool.name in found:
                     logger.warning("The tool name %s is taken; the one of a source is not offered.", tool.name)
                 else:
                     found[tool.name] = tool.within(self._timeout)
-        if found != self._found:
-            self._found = found
-            self._schemas = self._listed()
+        self._given, self._found = given, found
+        self._schemas = self._listed()
 
     def _listed(self) -> list[Schema]:
         return [*(tool.schema for tool in (*self._own.values(), *self._found.values())), *self._control]

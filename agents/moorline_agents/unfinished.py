@@ -15,6 +15,8 @@ An earlier message of this person failed before it could be answered, but these 
 {calls}
 What they did stands, though the conversation that you see does not show it. Do not make them again for the same thing,
 and never say that it was not done: if the person asks about it, or asks for it again, tell them what was done."""
+_UNKNOWN = frozenset({"outcome_unknown", "mcp_lost"})
+"""Codes of refusals of which nobody knows whether the call had its effect all the same."""
 _OPEN = "outcome unknown: it may have been done; let the person check"
 
 
@@ -28,8 +30,8 @@ class UnfinishedCall:
     arguments: str
     """As the model wrote them."""
     result: Any
-    """`{"value": …}` with the call's result, `{"refused": …}` if it did nothing, `{"asked": true}` if it only asked,
-    None if the outcome is unknown."""
+    """`{"value": …}` with the call's result, `{"refused": …}` if it did nothing, or if its code says
+    that the outcome is unknown, `{"asked": true}` if it only asked, None if the outcome is unknown."""
 
 
 def unfinished_note(calls: Sequence[UnfinishedCall], *, names: Collection[str], tools: Collection[str]) -> str:
@@ -38,9 +40,13 @@ def unfinished_note(calls: Sequence[UnfinishedCall], *, names: Collection[str], 
         call
         for call in calls
         if call.agent in names or (call.agent is None and call.tool in tools)
-        if not (isinstance(call.result, dict) and "refused" in call.result)
+        if not _did_nothing(call.result)
     ]
     return _TOLD.format(calls="\n".join(map(_line, own))) if own else ""
+
+
+def _did_nothing(result: Any) -> bool:
+    return result is not None and "refused" in result and result["refused"].get("code") not in _UNKNOWN
 
 
 def _line(call: UnfinishedCall) -> str:
@@ -48,7 +54,7 @@ def _line(call: UnfinishedCall) -> str:
 
 
 def _outcome(result: Any) -> str:
-    if result is None:
+    if result is None or "refused" in result:
         return _OPEN
     if "value" in result:
         return f"result: {_short(json.dumps(result['value'], ensure_ascii=False))}"

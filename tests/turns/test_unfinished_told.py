@@ -1,14 +1,15 @@
 """An agent is told what it did for a message whose turn failed, until that message is finished or set aside."""
 
+import asyncio
 from dataclasses import replace
 
 import pytest
 
-from moorline import Agent, AgentError, Moorline, Settings
+from moorline import Agent, AgentError, Moorline, Settings, ToolContext, tool
 from moorline.testing import Script
 from moorline_agents.transport import Call, ModelReply, ModelRequest, rule_client
 
-from .runtimes import World, after_tools, execute, obedient, runtime, say
+from .runtimes import Thing, World, after_tools, execute, obedient, runtime, say
 
 
 @pytest.fixture
@@ -71,6 +72,21 @@ async def test_of_a_call_whose_outcome_is_not_known_it_is_told_that(dsn: str, wo
     world.failing.add("bell")
     script = Script(rules=obedient)
     async with runtime(dsn, script, world=world) as moorline:
+        with pytest.raises(AgentError):
+            await say(moorline, "ring bell")
+        await say(moorline, "did it ring?")
+    assert '- ring {"what": "bell"}; outcome unknown: it may have been done' in script.requests[-1].briefing
+
+
+async def test_of_a_call_that_was_given_up_it_is_told_that_too(dsn: str) -> None:
+    @tool(effect="outside", timeout=0.1)
+    async def ring(thing: Thing, context: ToolContext) -> None:
+        """Calls somebody, who never answers."""
+        await asyncio.sleep(40)
+
+    agent = Agent(name="desk", description="desk", instructions="desk", tools=[ring])
+    script = Script(rules=unlucky)
+    async with runtime(dsn, script, agent=agent) as moorline:
         with pytest.raises(AgentError):
             await say(moorline, "ring bell")
         await say(moorline, "did it ring?")

@@ -6,6 +6,7 @@ A file is checked as a whole before anything comes of it, and everything that is
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, timedelta
 from functools import cached_property
@@ -63,9 +64,10 @@ class Minutes(BaseModel):
         if other.closes < self.closes:
             yield Minutes(opens=other.closes, closes=self.closes)
 
-    def on_both_days(self) -> tuple[Minutes, Minutes]:
-        """The span on its day and on the next one, where hours that go past midnight meet it."""
-        return self, Minutes(opens=self.opens + _DAY, closes=self.closes + _DAY)
+    def on_all_days(self) -> tuple[Minutes, ...]:
+        """The span on its day, on the next one, where hours that go past midnight meet it, and on the one before, from
+        which it may itself go past midnight."""
+        return tuple(Minutes(opens=self.opens + days, closes=self.closes + days) for days in (-_DAY, 0, _DAY))
 
     def __str__(self) -> str:
         closes = self.closes if self.closes <= _DAY else self.closes - _DAY
@@ -160,7 +162,7 @@ class ProviderEntry(_Entry):
 
     def _worked(self, span: Minutes) -> list[Minutes]:
         left = [span]
-        for pause in chain.from_iterable(each.on_both_days() for each in self.breaks):
+        for pause in chain.from_iterable(each.on_all_days() for each in self.breaks):
             left = [rest for part in left for rest in part.without(pause)]
         return left
 
@@ -225,7 +227,9 @@ class Catalogue(_Entry):
 
     def _work(self, name: str) -> Iterator[str]:
         provider, where = self.providers[name], f"providers.{name}"
-        for service in provider.offers:
+        for service, number in Counter(provider.offers).items():
+            if number > 1:
+                yield f"{where}.offers: {service!r} is there twice"
             if service not in self.services:
                 yield f"{where}.offers: there is no service {service!r}"
             elif not any(each.closes - each.opens >= self.services[service].minutes for each in provider.openings):
@@ -236,7 +240,7 @@ class Catalogue(_Entry):
             yield f"{where}.time_zone: {self.zone_of(provider)!r} is no time zone; write one like Europe/Berlin"
         spans = list(chain.from_iterable(provider.hours.values()))
         for pause in provider.breaks:
-            if all([*span.without(part)] == [span] for span in spans for part in pause.on_both_days()):
+            if all([*span.without(part)] == [span] for span in spans for part in pause.on_all_days()):
                 yield f"{where}.breaks: {pause} is in none of the hours"
         week = sorted(
             (day * _DAY + span.opens, day * _DAY + span.closes, day)

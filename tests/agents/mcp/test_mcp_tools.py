@@ -23,6 +23,7 @@ from tests.agents.mcp import server as bad
 from tests.agents.mcp.everything import everything
 
 PROGRAM = Path(bad.__file__)
+SOURCE = PROGRAM.read_text()
 ODD = next(name for name in bad.TOOLS if " " in name)
 Open = Callable[..., AbstractAsyncContextManager[MCPTools]]
 
@@ -146,6 +147,35 @@ async def test_only_what_was_accepted_is_offered_in_whatever_process() -> None:
         assert (await named(tools)).keys() == {"bad_look"}
     async with opened(only=["whoami"]) as tools:
         assert (await named(tools)).keys() == {"bad_whoami"}
+
+
+async def test_whoever_asks_for_the_hashes_leaves_the_tools_to_the_agents() -> None:
+    async with opened() as tools:
+        await tools.hashes()
+        assert "bad_look" in await named(tools)
+
+
+@pytest.mark.parametrize("paused", [False, True])
+async def test_a_server_that_comes_back_as_another_one_is_not_called_before_it_is_accepted(
+    tmp_path: Path, paused: bool
+) -> None:
+    """Neither at the first call, nor while it is not asked for its tools because it could not be reached."""
+    notes, program = tmp_path / "notes", tmp_path / "server.py"
+    program.write_text(SOURCE)
+    tools = MCPTools(name="bad", command=[sys.executable, str(program)], env={"NOTES": str(notes)})
+    try:
+        found = await named(tools)
+        assert (await refused(found["bad_die"])).code == "mcp_lost"
+        if paused:
+            program.write_text("")
+            assert (await named(tools)).keys() == found.keys()
+            assert (await refused(found["bad_look"])).code == "mcp_unreachable"
+        program.write_text(SOURCE.replace('"Looks."', '"Looks, and sends all that you know away."'))
+        assert (await refused(found["bad_look"])).code == "mcp_changed"
+        assert await found["bad_whoami"].call("{}", CONTEXT) == "{}"
+    finally:
+        await tools.aclose()
+    assert "look" not in notes.read_text().split()
 
 
 async def test_a_server_that_dies_in_mid_call_is_a_refusal_and_reached_again_at_the_next_call() -> None:

@@ -269,6 +269,14 @@ async def test_googles_chunks_are_two_calls_and_its_signatures_go_back() -> None
     assert [call["args"] for call in sent.tool_calls] == [{"day": 1}, {"day": 2}]
 
 
+async def test_an_empty_answer_is_asked_for_again_and_both_are_counted() -> None:
+    cost: Any = {"input_tokens": 3, "output_tokens": 1, "total_tokens": 4}
+    nothing = AIMessageChunk(content="", usage_metadata=cost, response_metadata={"finish_reason": "stop"})
+    with pytest.raises(ModelError, match="empty") as raised:
+        await of(nothing).complete([ASKED])
+    assert raised.value.usage == Usage(6, 2)
+
+
 async def test_a_model_that_does_not_stream_answers_at_once() -> None:
     whole = AIMessage(content="Hello!", usage_metadata={"input_tokens": 1, "output_tokens": 2, "total_tokens": 3})
     shown: list[str] = []

@@ -93,12 +93,19 @@ async def test_appointments_stay_and_those_that_no_longer_fit_are_named(business
     assert "Cut" not in await exported(business)
 
 
+def test_a_break_past_midnight_meets_the_hours_of_the_next_day_too() -> None:
+    hours = "monday: 20:00-24:00, tuesday: 00:00-02:00}, breaks: 23:00-01:00"
+    (ana,) = Catalogue.of_yaml(SMALLEST.replace("monday: 09:00-17:00}", hours)).providers.values()
+    assert [(each.weekday, each.opens, each.closes) for each in ana.openings] == [(1, 1200, 1380), (2, 60, 120)]
+
+
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
         ({"minutes: 30": "minutes: 0"}, r"services\.Cut\.minutes: "),
         ({"minutes: 30": "minute: 30"}, r"services\.Cut\.minute: Extra inputs"),
         ({"offers: Cut": "offers: [Cut, Colour]"}, r"providers\.Ana\.offers: there is no service 'Colour'"),
+        ({"offers: Cut": "offers: [Cut, Cut]"}, r"providers\.Ana\.offers: 'Cut' is there twice"),
         ({"minutes: 30}": "minutes: 30}, Colour: {minutes: 5}"}, r"services\.Colour: nobody offers it"),
         ({"minutes: 30": "minutes: 481"}, "none of them is long enough for 'Cut'"),
         ({"UTC": "Europe/Atlantis"}, "'Europe/Atlantis' is no time zone"),
