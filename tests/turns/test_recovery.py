@@ -11,7 +11,7 @@ import pytest
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import interrupt
 
-from moorline import Moorline, Reply, Resume, Settings, execution
+from moorline import Moorline, Reply, Resume, Settings, Texts, execution
 from moorline.errors import AgentError, InternalError, StaleTurn, StateDamaged
 from moorline.testing import Script, error_reply
 from moorline_agents.graph_agent import GraphAgent
@@ -203,7 +203,7 @@ async def test_a_recovery_that_meets_a_failing_model_costs_no_attempt_and_does_n
         assert await moorline.recover() == 1
 
 
-async def test_an_answer_to_nothing_that_crashed_is_no_error_of_the_next_message(
+async def test_an_answer_that_crashed_and_that_nobody_waits_for_any_more_is_told_so_before_the_next_message(
     dsn: str, connection: Connection, worker: Workers
 ) -> None:
     """The last turn asked, but its agent has changed since and no longer waits."""
@@ -212,8 +212,9 @@ async def test_an_answer_to_nothing_that_crashed_is_no_error_of_the_next_message
     await claim(worker(), message(resume=Resume(interrupt_id="gone", value=1)))
     await expire_lease(connection)
     async with runtime(dsn) as moorline:
-        assert await say(moorline, "next", "m2") == "1: next"
-    assert list(await statuses(connection)) == ["m0", "m2"]
+        reply = await say(moorline, "next", "m2")
+        assert (reply, [str(earlier) for earlier in reply.recovered]) == ("1: next", [Texts().closed])
+    assert list(await statuses(connection)) == ["m0", "m1", "m2"]
 
 
 async def test_a_recovery_whose_caller_goes_away_is_left_to_the_next_one(
