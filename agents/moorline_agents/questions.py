@@ -13,8 +13,6 @@ from dataclasses import asdict, dataclass
 from hashlib import sha256
 from typing import Any, Self
 
-from langgraph.types import interrupt
-
 MOST_OPTIONS = 100
 """Options that a question may have."""
 
@@ -145,6 +143,8 @@ class Given:
 
 def ask(question: Question) -> Given:
     """Stops the run to ask; when it goes on, the answer."""
+    from langgraph.types import interrupt  # noqa: PLC0415 - slow to import, and tools that ask nothing need it not
+
     return Given.of(interrupt(question.value))
 
 

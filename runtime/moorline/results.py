@@ -42,7 +42,7 @@ def record_of(
     agent said nothing or far too much, or asked what is no JSON."""
     interrupt = _interrupt(interrupts[0], progress) if interrupts else None
     reply = progress.reply if interrupt is None else question(interrupt.value, choose=choose)
-    if interrupt is None and not reply:
+    if interrupt is None and not reply.strip():
         raise AgentError(f"Agent {progress.agent} gave an empty answer.")
     if len(reply) > MAX_REPLY:
         raise AgentError(

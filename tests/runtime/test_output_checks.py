@@ -202,9 +202,10 @@ async def test_a_check_that_hangs_is_bounded(opened: Open, checked: Checked) -> 
             await moorline.run("hello", CONTEXT)
 
 
-async def test_an_answer_of_which_nothing_is_left_is_an_error(opened: Open, checked: Checked) -> None:
-    checked.verdicts = {"One.": Replace("")}
-    async with opened("One.") as moorline:
+@pytest.mark.parametrize("answer", ["One.", "One. Two."])
+async def test_an_answer_of_which_nothing_is_left_is_an_error(opened: Open, checked: Checked, answer: str) -> None:
+    checked.verdicts = {"One.": Replace(""), "Two.": Replace("")}
+    async with opened(answer) as moorline:
         with pytest.raises(AgentError, match="empty answer"):
             await moorline.run("hello", CONTEXT)
 

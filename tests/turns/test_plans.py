@@ -90,8 +90,8 @@ async def test_a_turn_reads_by_the_keys_of_its_device(dsn: str) -> None:
             await saver.aget_tuple({"configurable": {"thread_id": "d1", "checkpoint_ns": ""}})
     await gone(dsn)
     counted = {row["name"]: row for row in await execute(dsn, READ)}
-    # A turn that keeps its session does not look at those that have ended, and one without facts not at facts.
-    unused = ("conversation_sessions", "conversation_days", "conversation_facts")
+    # A turn that keeps its session does not look at those that have ended, and one without facts or files at neither.
+    unused = ("conversation_sessions", "conversation_days", "conversation_facts", "conversation_files")
     assert {row["by_index"] for row in map(counted.pop, unused)} == {0}
     assert set(counted) == {f"conversation_{table}" for table in TABLES}
     for name, row in counted.items():
