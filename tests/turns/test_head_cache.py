@@ -66,12 +66,13 @@ async def test_a_process_with_a_cache_is_shown_what_a_fresh_one_is_shown(dsn: st
 
 
 async def test_a_history_that_is_stored_whole_now_and_then_is_known_whole(dsn: str) -> None:
-    """The agents of the kit show 40 earlier messages of the person, and store their history whole every 30 updates."""
+    """The agents of the kit cut a history of 160 messages to half, and store theirs whole every 30 updates."""
     async with runtime(dsn) as moorline:
         for number in range(1, 101):
-            assert await say(moorline, "hello") == f"{min(number, 41)}: hello"
+            shown = number if number <= 80 else number - 40
+            assert await say(moorline, "hello") == f"{shown}: hello"
     async with runtime(dsn) as moorline:
-        assert await say(moorline, "hello") == "41: hello"
+        assert await say(moorline, "hello") == "61: hello"
 
 
 async def left(turns: Turns, device: str, size: int) -> OpenTurn:

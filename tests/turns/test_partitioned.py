@@ -40,7 +40,7 @@ def partitioned(found: re.Match[str]) -> str:
 async def dsn(empty_dsn: str) -> str:
     """A database whose tables of conversations are partitioned."""
     sql, tables = TABLE.subn(partitioned, SCHEMA)
-    assert tables == 9
+    assert tables == 11
     connection = await asyncpg.connect(empty_dsn)
     await connection.execute(in_schema(sql, "public"))
     await connection.close()
