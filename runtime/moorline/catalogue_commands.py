@@ -73,7 +73,11 @@ async def _replace(settings: Settings, wanted: Catalogue) -> Replaced:
 async def _read_catalogue(settings: Settings) -> Catalogue:
     from moorline_agents.scheduling.catalogue_store import CatalogueStore
 
-    async with _connection(settings) as connection:
+    # Of one moment, also while somebody imports another.
+    async with (
+        _connection(settings) as connection,
+        connection.transaction(isolation="repeatable_read", readonly=True),
+    ):
         return await CatalogueStore(connection, schema=settings.schema_name).read()
 
 
