@@ -9,7 +9,10 @@ import pytest
 from moorline_checkpoint.saver import DeviceCheckpointer
 from tests.checkpoint.checkpoints import config, put
 
-TABLES = ("states", "messages", "turns", "checkpoints", "values", "writes", "effects", "sessions", "days", "facts")
+TABLES = (
+    *("states", "messages", "turns", "checkpoints", "values", "writes"),
+    *("effects", "sessions", "days", "facts", "files"),
+)
 
 FILL = """
 INSERT INTO conversation_states (device_id, active_agent, locked_at) VALUES ($1, 'scheduling', now());
@@ -24,6 +27,8 @@ INSERT INTO conversation_days (device_id, day, agent, model, turns, input_tokens
     VALUES ($1, now(), '', '', 1, 0, 0);
 INSERT INTO conversation_facts (device_id, namespace, key, value, created_at, updated_at)
     VALUES ($1, 'scheduling.people.', 'name', '{"name": "Ada"}', now(), now());
+INSERT INTO conversation_files (device_id, hash, type, size, data, stored_at)
+    VALUES ($1, 'hash', 'image/png', 1, 'x', now());
 INSERT INTO appointments (device_id, provider_id, service_id, during)
     SELECT $1, provider_id, service_id, tstzrange(now() + $1::text::interval, now() + $1::text::interval + '1 minute')
     FROM appointment_providers, appointment_services;

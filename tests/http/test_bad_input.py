@@ -24,7 +24,8 @@ CLASS = re.compile("`([A-Z][A-Za-z]+)`")
 
 @pytest.fixture(scope="module")
 def served(module_dsn: str) -> Iterator[Served]:
-    with serving(module_dsn, MOORLINE_BODY_TIMEOUT="1", MOORLINE_TURN_TIMEOUT="5", MOORLINE_CHANNELS="whatsapp") as it:
+    bounds = {"MOORLINE_BODY_MAX": "1048576", "MOORLINE_BODY_TIMEOUT": "1", "MOORLINE_TURN_TIMEOUT": "5"}
+    with serving(module_dsn, MOORLINE_CHANNELS="whatsapp", **bounds) as it:
         yield it
 
 

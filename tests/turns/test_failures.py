@@ -114,7 +114,7 @@ async def test_a_turn_that_is_too_slow_says_what_stands(dsn: str, world: World) 
 
 
 async def test_a_message_that_waited_in_vain_did_nothing_unless_it_had_run_before(dsn: str, world: World) -> None:
-    stall = Stall(lambda request: request.messages[-1]["content"] == "hello")
+    stall = Stall(lambda request: request.said[-1] == "hello")
     async with runtime(dsn, forgetful, world=world) as moorline:
         with pytest.raises(AgentError):
             await say(moorline, "book table", "m1")
