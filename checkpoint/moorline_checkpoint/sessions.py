@@ -139,6 +139,11 @@ class SessionLocks:
             await log_lock(self.database, device_id, None)
         return live
 
+    def record_hand_over(self, device_id: str, *, by: str, reason: str, note: str) -> None:
+        """Has the device's open turn record that an agent handed over which holds no session."""
+        if turn := open_turn(device_id):
+            turn.record_hand_over(by=by, reason=reason, note=note)
+
     async def cleanup_expired_sessions(self) -> int:
         """Drops the expired locks and nothing else; one whose row is locked or whose device has an open turn is left
         for the next time. Returns how many it dropped."""

@@ -219,6 +219,10 @@ class OpenTurn:
             self._changed(None, why, by=by, reason=reason, note=note)
         return ended
 
+    def record_hand_over(self, *, by: str, reason: str, note: str) -> None:
+        """An agent that holds no session hands over; whoever holds it stays."""
+        self._changed(self.active_agent, "handed_over", by=by, reason=reason, note=note)
+
     def _changed(self, lock: str | None, why: Ending, **told: str | int | None) -> None:
         kept = {name: each[:_LONGEST] if isinstance(each, str) else each for name, each in told.items() if each}
         self.changes.append({"lock": lock, "why": why, **kept})

@@ -243,11 +243,13 @@ class _Host:
         progress = context.progress
         if outcome.handoff:
             context.telling.handed_over(outcome.handoff, outcome.reason)
-        if outcome.handoff or (self.agent.keeps_session and outcome.released):
+        told = {"by": self.agent.name, "reason": outcome.reason, "note": outcome.note}
+        if self.agent.keeps_session and (outcome.released or outcome.handoff):
             why: Why = "handed_over" if outcome.handoff else "released"
-            told = {"by": self.agent.name, "reason": outcome.reason, "note": outcome.note}
             if await self.saver.clear_session_lock(context.tools.device_id, why=why, **told):
                 context.telling.session_changed(None, why)
+        elif outcome.handoff:
+            self.saver.record_hand_over(context.tools.device_id, **told)
         if outcome.handoff is None:
             progress.reply = outcome.text
             return Next(END, self._remembered(progress))
