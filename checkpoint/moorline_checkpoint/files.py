@@ -50,6 +50,10 @@ class StoredFile:
     data: bytes
 
 
+SWEPT = 100
+"""Files that one statement of a sweep removes at most."""
+
+
 def pack_message(text: str, files: Sequence[FileRef]) -> str:
     """A message as it is stored: its text, and what refers to its files."""
     return pack_said(text, [asdict(file) for file in files]) if files else pack_text(text)
@@ -92,6 +96,13 @@ class Files:
         """The file with this hash in the conversation that the device leads to; None if there is none."""
         row = await self._database.fetchrow("find_file", device_id, hashed)
         return None if row is None else StoredFile(type=row["type"], data=row["data"])
+
+    async def forget_lost(self) -> None:
+        """Removes the files that were kept over an hour ago for devices of which nothing else is stored: their message
+        never came, or the device was erased while they were kept."""
+        removed = SWEPT
+        while removed == SWEPT:
+            removed = await self._database.fetchval("expire_files", SWEPT)
 
     async def of_message(self, device_id: str, message_id: str) -> tuple[FileRef, ...] | None:
         """The files of a message that the device has sent before; None if it is not known."""

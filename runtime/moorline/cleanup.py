@@ -24,9 +24,9 @@ class CleanedUp:
 
 
 async def clean_up(backend: Backend, *, retention_days: int | None, pause: float = 0.0) -> CleanedUp | None:
-    """Drops expired locks, forgets revocations, link codes and facts that have expired, counts turns for the figures,
-    and removes what is older than so many days, each in small steps. None if another process cleans up, or if the last
-    cleanup began less than `pause` seconds ago. What was done until an error stays done."""
+    """Drops expired locks, forgets revocations, link codes and facts that have expired and files of nobody, counts
+    turns for the figures, and removes what is older than so many days, each in small steps. None if another process
+    cleans up, or if the last cleanup began less than `pause` seconds ago. What was done until an error stays done."""
     database = backend.saver.database
 
     async def work() -> CleanedUp:
@@ -34,6 +34,7 @@ async def clean_up(backend: Backend, *, retention_days: int | None, pause: float
         await backend.revocations.forget_old()
         await backend.people.forget_old()
         await remove_expired(database)
+        await backend.files.forget_lost()
         await roll_up(database)
         removed = 0 if retention_days is None else await remove_older(database, days=retention_days)
         return CleanedUp(expired=expired, removed=removed)

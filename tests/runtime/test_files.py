@@ -5,6 +5,7 @@ import json
 from base64 import b64encode
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from hashlib import sha256
 from typing import Any
 from uuid import uuid4
@@ -265,6 +266,37 @@ async def test_a_message_that_waits_takes_its_files_along_when_its_device_joins(
     assert [row["device_id"] for row in kept] == ["laptop", "phone"]
     moved = await rows(dsn, "SELECT address FROM conversation_messages WHERE device_id = 'laptop' AND queued")
     assert [row["address"] for row in moved] == ["phone"]
+
+
+@pytest.mark.parametrize("shared", [True, False])
+async def test_what_an_erased_device_sent_in_vain_goes_with_its_files(
+    moorline: Moorline, dsn: str, shared: bool
+) -> None:
+    photo, other = png(), JPEG
+    async with moorline as m:
+        turns, files = m._backend.turns, m._backend.files
+        await m.run(["Look", Image(photo if shared else other)], HERE)
+        await m.link("phone", await m.link_code("d1"))
+        assert isinstance(await turns.begin(replace(message("m1"), device_id="d1"), claim_id=uuid4()), OpenTurn)
+        ref = FileRef(hash=sha256(photo).hexdigest(), type="image/png", name="", size=len(photo))
+        await files.keep("d1", [FileContent(ref, photo)])
+        await turns.begin(message("m2", ref), claim_id=uuid4())
+        await m.erase("phone", scope="device")
+    kept = await rows(dsn, "SELECT type FROM conversation_files WHERE device_id = 'd1'")
+    assert [row["type"] for row in kept] == ["image/png" if shared else "image/jpeg"]
+
+
+async def test_a_cleanup_removes_files_whose_message_never_came(moorline: Moorline, dsn: str) -> None:
+    ref = FileRef(hash=sha256(png()).hexdigest(), type="image/png", name="", size=len(png()))
+    async with moorline as m:
+        await m.run(["Look", PHOTO], HERE)
+        for device in ("gone", "young"):
+            await m._backend.files.keep(device, [FileContent(ref, png())])
+        late = "stored_at = stored_at - interval '2 hours'"
+        await rows(dsn, f"UPDATE conversation_files SET {late} WHERE device_id <> 'young'")  # noqa: S608
+        await m.clean_up()
+    kept = await rows(dsn, "SELECT device_id FROM conversation_files ORDER BY 1")
+    assert [row["device_id"] for row in kept] == ["d1", "young"]
 
 
 async def test_a_copy_of_a_conversation_has_its_files(moorline: Moorline, dsn: str) -> None:

@@ -19,6 +19,9 @@ SELECT f.type, f.data
 FROM @schema.conversation_files f
 WHERE f.device_id = @schema.moorline_conversation($1::text) AND f.hash = $2::text;
 
+-- name: expire_files
+SELECT @schema.moorline_expire_files($1::integer);
+
 -- name: message_text repeatable
 -- The text of a message that the device has sent, as it is stored.
 SELECT m.text

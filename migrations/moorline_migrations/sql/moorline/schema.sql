@@ -134,11 +134,11 @@ CREATE TABLE @schema.conversation_states (
     leads_to       text,
     linked_at      timestamptz,
     earlier        text[],
-    given_away     boolean,
     notices        jsonb,
     call_ttl       integer CHECK (call_ttl > 0),
     person_ttl     integer CHECK (person_ttl > 0),
     session_until  timestamptz,
+    given_away     boolean,
     earlier_marks  bytea
 ) WITH (fillfactor = 70);
 
@@ -2395,6 +2395,25 @@ BEGIN
 END
 $$;
 
+-- Drop messages: removes these messages of a conversation, with the files that no other message there names.
+CREATE FUNCTION @schema.moorline_drop_messages(conversation text, doomed text[]) RETURNS void
+LANGUAGE plpgsql VOLATILE
+AS $$
+BEGIN
+    DELETE FROM @schema.conversation_files f
+        WHERE f.device_id = conversation
+            AND EXISTS (
+                SELECT 1 FROM @schema.conversation_messages m
+                WHERE m.device_id = conversation AND m.message_id = ANY (doomed)
+                    AND pg_catalog.strpos(m.text, f.hash) > 0)
+            AND NOT EXISTS (
+                SELECT 1 FROM @schema.conversation_messages m
+                WHERE m.device_id = conversation AND m.message_id <> ALL (doomed)
+                    AND pg_catalog.strpos(m.text, f.hash) > 0);
+    DELETE FROM @schema.conversation_messages m WHERE m.device_id = conversation AND m.message_id = ANY (doomed);
+END
+$$;
+
 -- Depart: removes what a shared conversation has of a device's address. What it said and what was done for it stays; its
 -- messages that were not answered are removed, and a turn that answers one becomes stale.
 CREATE FUNCTION @schema.moorline_depart(conversation text, device text) RETURNS void
@@ -2419,8 +2438,9 @@ BEGIN
             SELECT 1 FROM @schema.conversation_messages m
             WHERE m.device_id = conversation AND m.message_id = e.message_id AND m.address = device
                 AND m.status NOT IN ('done', 'interrupted'));
-    DELETE FROM @schema.conversation_messages m
-        WHERE m.device_id = conversation AND m.address = device AND m.status NOT IN ('done', 'interrupted');
+    PERFORM @schema.moorline_drop_messages(conversation, ARRAY(
+        SELECT m.message_id FROM @schema.conversation_messages m
+        WHERE m.device_id = conversation AND m.address = device AND m.status NOT IN ('done', 'interrupted')));
     FOR one IN
         SELECT m.message_id
         FROM @schema.conversation_messages m
@@ -2502,8 +2522,9 @@ BEGIN
     END IF;
     place := @schema.moorline_new_conversation(default_ttl);
     DELETE FROM @schema.moorline_codes c WHERE c.device_id = device;
-    DELETE FROM @schema.conversation_messages m
-        WHERE m.device_id = device AND m.address IS NULL AND m.queued AND m.attempts = 0;
+    PERFORM @schema.moorline_drop_messages(device, ARRAY(
+        SELECT m.message_id FROM @schema.conversation_messages m
+        WHERE m.device_id = device AND m.address IS NULL AND m.queued AND m.attempts = 0));
     UPDATE @schema.conversation_states l
         SET leads_to = place,
             linked_at = moment,
@@ -3115,6 +3136,29 @@ BEGIN
     IF outdated IS NOT NULL THEN
         DELETE FROM @schema.conversation_files f WHERE f.device_id = conversation AND f.hash = ANY (outdated);
     END IF;
+END
+$$;
+
+-- Expire files: removes at most so many of the files that were kept over an hour ago for a device of which nothing else
+-- is stored: their message never came, or the device was erased while they were kept. Returns how many.
+CREATE FUNCTION @schema.moorline_expire_files(most integer) RETURNS integer
+LANGUAGE plpgsql VOLATILE
+AS $$
+DECLARE
+    number integer;
+BEGIN
+    DELETE FROM @schema.conversation_files f
+        USING (
+            SELECT n.device_id, n.hash
+            FROM @schema.conversation_files n
+            WHERE n.stored_at < pg_catalog.clock_timestamp() - interval '1 hour'
+                AND NOT EXISTS (
+                    SELECT 1 FROM @schema.conversation_states s WHERE s.device_id::text = n.device_id)
+            LIMIT most
+        ) o
+        WHERE f.device_id = o.device_id AND f.hash = o.hash;
+    GET DIAGNOSTICS number = ROW_COUNT;
+    RETURN number;
 END
 $$;
 

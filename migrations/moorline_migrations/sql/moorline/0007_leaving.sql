@@ -1,4 +1,36 @@
--- A message that a crashed process left is recovered in its order: it does not pass one with which somebody waits.
+-- A device that has left a conversation knows which of its messages may be there, so that a new one is looked up in one
+-- conversation only; and whether its own was left to others, so that it never leads there again. Nothing passes a device
+-- that waits to join, and what a crashed process left is recovered in its order. The head of schema.sql explains the
+-- columns.
+
+ALTER TABLE @schema.conversation_states
+    ADD COLUMN given_away boolean,
+    ADD COLUMN earlier_marks bytea;
+
+COMMENT ON COLUMN @schema.conversation_states.given_away IS 'Added by Moorline: whether its own conversation was left to others';
+COMMENT ON COLUMN @schema.conversation_states.earlier_marks IS 'Added by Moorline: marks of its messages in those';
+
+CREATE INDEX conversation_messages_address ON @schema.conversation_messages (address) WHERE address IS NOT NULL;
+
+-- Marked: the marks with those of one message more, which are four bits of its hash. If nothing changes, the message may
+-- be one that is marked already; otherwise it is none of them. (It is a Bloom filter: with 500 messages in 8,192 bits it
+-- takes 1 in 500 others for marked, with 1,000 messages 1 in 50.)
+CREATE FUNCTION @schema.moorline_marked(marks bytea, message text) RETURNS bytea
+LANGUAGE plpgsql IMMUTABLE STRICT
+AS $$
+DECLARE
+    hash bytea := pg_catalog.sha256(pg_catalog.convert_to(message, 'UTF8'));
+    bits integer;
+    at integer;
+BEGIN
+    FOR place IN 0..3 LOOP
+        bits := pg_catalog.get_byte(hash, 2 * place) * 256 + pg_catalog.get_byte(hash, 2 * place + 1);
+        at := bits / 8 % 1024;
+        marks := pg_catalog.set_byte(marks, at, pg_catalog.get_byte(marks, at) | (1 << (bits % 8)));
+    END LOOP;
+    RETURN marks;
+END
+$$;
 
 -- Claim: claims the device for its next turn, or says why not. It never waits for the device's row. Idempotent in
 -- claim: called again with the same claim it returns the same turn. A message that has to wait keeps its place in the
@@ -418,5 +450,105 @@ BEGIN
     END IF;
     RETURN @schema.moorline_answer(device, state, first, messages, '[]'::jsonb, moment)
         || @schema.moorline_whose(asked, device, first);
+END
+$$;
+
+-- Is others': whether the conversation of the device's own key is somebody else's by now: others lead there, or were
+-- left in it once, or it is that of a person and the device leads elsewhere.
+CREATE FUNCTION @schema.moorline_is_others(device text) RETURNS boolean
+LANGUAGE plpgsql STABLE
+AS $$
+DECLARE
+    key @schema.conversation_states.device_id%TYPE := @schema.moorline_key(device);
+    s @schema.conversation_states;
+BEGIN
+    SELECT l.* INTO s FROM @schema.conversation_states l WHERE l.device_id OPERATOR(pg_catalog.=) key;
+    RETURN coalesce(s.given_away, false)
+        OR EXISTS (SELECT 1 FROM @schema.conversation_states o WHERE o.leads_to = device)
+        OR s.leads_to IS NOT NULL AND EXISTS (SELECT 1 FROM @schema.moorline_people p WHERE p.device_id = device);
+END
+$$;
+
+-- Leaving: the conversation to which a device leads after it has left the one that it shares: its own, or a new one if
+-- that is somebody else's by now. NULL: it shares none.
+CREATE OR REPLACE FUNCTION @schema.moorline_leaving(device text, default_ttl integer) RETURNS text
+LANGUAGE plpgsql VOLATILE
+AS $$
+DECLARE
+    conversation text := @schema.moorline_conversation(device);
+BEGIN
+    IF conversation = device AND NOT EXISTS (
+        SELECT 1 FROM @schema.conversation_states s WHERE s.leads_to = device)
+    THEN
+        RETURN NULL;
+    ELSIF @schema.moorline_is_others(device) THEN
+        RETURN @schema.moorline_new_conversation(default_ttl);
+    END IF;
+    RETURN device;
+END
+$$;
+
+-- Erase conversation: removes what every component has of a conversation to which nobody leads any more. If the address
+-- of its name leads elsewhere, that stays so. Returns whether there was anything.
+CREATE FUNCTION @schema.moorline_erase_conversation(conversation text) RETURNS boolean
+LANGUAGE plpgsql VOLATILE
+AS $$
+DECLARE
+    key @schema.conversation_states.device_id%TYPE := @schema.moorline_key(conversation);
+    s @schema.conversation_states;
+    known boolean;
+BEGIN
+    SELECT l.* INTO s FROM @schema.conversation_states l WHERE l.device_id OPERATOR(pg_catalog.=) key;
+    known := @schema.moorline_erase_everywhere(conversation);
+    IF s.linked_at IS NOT NULL THEN
+        INSERT INTO @schema.conversation_states AS l (device_id, session_ttl, leads_to, linked_at, earlier)
+            VALUES (key, s.session_ttl, s.leads_to, s.linked_at,
+                    pg_catalog.array_remove(s.earlier, conversation))
+            ON CONFLICT (device_id) DO UPDATE
+            SET leads_to = excluded.leads_to, linked_at = excluded.linked_at, earlier = excluded.earlier;
+    END IF;
+    RETURN known;
+END
+$$;
+
+-- Erase person: removes the conversation that the device leads to, in every component, with all devices that lead there:
+-- each as moorline_erase_device removes it. Returns these devices, or none if there was nothing.
+CREATE OR REPLACE FUNCTION @schema.moorline_erase_person(device text, default_ttl integer) RETURNS text[]
+LANGUAGE plpgsql VOLATILE
+AS $$
+DECLARE
+    conversation text;
+    key @schema.conversation_states.device_id%TYPE;
+    leads_on text;
+    erased text[];
+    again text[];
+    known boolean;
+    one text;
+BEGIN
+    -- A device may join or leave while a row is waited for. None can once all rows are held.
+    LOOP
+        conversation := @schema.moorline_conversation(device);
+        PERFORM @schema.moorline_hold(conversation);
+        erased := ARRAY(SELECT d.device_id FROM @schema.moorline_devices(device) d ORDER BY d.device_id);
+        FOREACH one IN ARRAY erased LOOP
+            PERFORM @schema.moorline_hold(one);
+        END LOOP;
+        again := ARRAY(SELECT d.device_id FROM @schema.moorline_devices(device) d ORDER BY d.device_id);
+        EXIT WHEN again OPERATOR(pg_catalog.=) erased AND conversation = @schema.moorline_conversation(device);
+    END LOOP;
+    known := pg_catalog.cardinality(erased) > 0;
+    FOREACH one IN ARRAY erased LOOP
+        CONTINUE WHEN one = conversation;
+        PERFORM @schema.moorline_erase_device(one, default_ttl);
+    END LOOP;
+    key := @schema.moorline_key(conversation);
+    SELECT l.leads_to INTO leads_on FROM @schema.conversation_states l WHERE l.device_id OPERATOR(pg_catalog.=) key;
+    IF leads_on IS NULL THEN
+        known := @schema.moorline_erase_device(conversation, default_ttl) OR known;
+    ELSE
+        known := @schema.moorline_erase_conversation(conversation) OR known;
+    END IF;
+    RETURN CASE WHEN known THEN pg_catalog.array_append(pg_catalog.array_remove(erased, device), device)
+        ELSE '{}'::text[] END;
 END
 $$;
