@@ -76,7 +76,6 @@ class _Later:
 class Execution:
     """Executes turns on one manager graph."""
 
-    graph: CompiledStateGraph[Any, Any, Any, Any]
     memory: Callable[[OpenTurn, str], BaseStore]
     """The facts that an agent keeps of the person whose turn it is."""
     turns: Turns
@@ -85,6 +84,11 @@ class Execution:
     background: Background
     answers: Answers
     tune_gc: bool = False
+
+    @property
+    def graph(self) -> CompiledStateGraph[Any, Any, Any, Any]:
+        """The manager graph."""
+        return self.answers.graph
 
     async def execute(
         self,

@@ -87,7 +87,6 @@ async def open_parts(
             texts=texts,
         )
         execution = Execution(
-            graph=graph,
             memory=manager.memory,
             turns=backend.turns,
             files=backend.files,

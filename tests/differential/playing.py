@@ -112,7 +112,8 @@ class Before(Flat):
             deps=AgentDeps(model=self._model, tool_rounds=self.settings.tool_rounds, summary="off"),
             start_over=self._start_over,
         )
-        execution = replace(opened.queue.execution, graph=manager.compile())
+        made = opened.queue.execution
+        execution = replace(made, answers=replace(made.answers, graph=manager.compile()))
         return replace(opened, queue=replace(opened.queue, execution=execution))
 
 

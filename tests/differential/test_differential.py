@@ -70,8 +70,7 @@ async def compare_all(dsn: str, plans: Iterable[tuple[int, int, int]]) -> Counte
 
 
 async def test_short_conversations_go_as_before(dsn: str) -> None:
-    # Without 4, where a null answer to a question is given here and closed in the reference; still to be explained.
-    tally = await compare_all(dsn, [(0, 10, 40), *((seed, 12, 0) for seed in (1, 2, 3, 5, *COVERING))])
+    tally = await compare_all(dsn, [(0, 10, 40), *((seed, 12, 0) for seed in (*range(1, 6), *COVERING))])
     assert tally.keys() >= HAPPENS
 
 
