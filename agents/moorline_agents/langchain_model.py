@@ -6,7 +6,6 @@ such as thinking and its signature, is kept with the message and goes back to th
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -18,8 +17,8 @@ from moorline_agents.completion_stream import AnswerStream
 from moorline_agents.extra_fields import bound, signed
 from moorline_agents.json_limits import objection
 from moorline_agents.langchain_messages import CONTENT, langchain_messages
-from moorline_agents.messages import Message, ModelAnswer, Usage
-from moorline_agents.model_errors import ModelError
+from moorline_agents.messages import Message, ModelAnswer
+from moorline_agents.model_errors import InTime, ModelError
 from moorline_agents.model_options import NO_OPTIONS, ModelOptions
 
 if TYPE_CHECKING:
@@ -69,27 +68,15 @@ class LangChainModel:
             tools = [*(() if tool_choice == "none" else tools), answer_tool(options.schema)]
             choice = tool_choice if isinstance(tool_choice, Mapping) else "any"
         asked = _Asked(langchain_messages(messages, self._origin), tools, options)
-        deadline = asyncio.timeout(self._timeout)
-        usage = Usage()
-        try:
-            async with deadline:
-                for again in (True, False):
-                    reading = await self._read(asked, choice, on_text)
-                    usage += reading.answer.usage
-                    if not (again and reading.answer.says_nothing):
-                        break
+        async with InTime(self._timeout) as spent:
+            for again in (True, False):
+                reading = await self._read(asked, choice, on_text)
+                spent.usage += reading.answer.usage
+                if not (again and reading.answer.says_nothing):
+                    break
             whole = reading.finish()
-        except TimeoutError as error:
-            if not deadline.expired():
-                raise
-            slow = ModelError.too_slow(self._timeout)
-            slow.usage = usage
-            raise slow from error
-        except ModelError as error:
-            error.usage += usage
-            raise
         answer = answered(whole) if options.schema is not None else whole
-        return ModelAnswer(signed(answer.message, self._origin), usage, answer.finish_reason)
+        return ModelAnswer(signed(answer.message, self._origin), spent.usage, answer.finish_reason)
 
     async def _read(self, asked: _Asked, choice: Any, on_text: Callable[[str], None] | None) -> _Reading:
         """A streamed answer. If the provider refuses the request, it is asked once more without `tool_choice`."""
@@ -180,7 +167,7 @@ class _Reading:
         """The whole answer, with what only its provider understands of it. Raises `ModelError`."""
         answer = self.answer.finish(ended=True)
         extra = _extra(self._whole, answer.message)
-        message: Message = {**answer.message, **({"extra": extra} if extra else {})}  # type: ignore[typeddict-item]
+        message: Message = {**answer.message, "extra": extra} if extra else answer.message
         return ModelAnswer(message, answer.usage, answer.finish_reason)
 
     def _tell(self, text: str) -> None:

@@ -6,11 +6,13 @@ words stay in `__cause__`.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http import HTTPStatus
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from moorline_agents.errors import AgentError
@@ -146,6 +148,33 @@ class AnswerCutOff(ModelError):
 
     def __init__(self) -> None:
         super().__init__(_CUT_OFF, retryable=False, about_request=True)
+
+
+class InTime:
+    """A block in which a model answers. It has so many seconds, and a `ModelError` out of it has the usage of all that
+    was asked in it."""
+
+    def __init__(self, seconds: float) -> None:
+        self.usage = Usage()
+        """What was spent so far; the block adds to it."""
+        self._seconds = seconds
+        self._deadline = asyncio.timeout(seconds)
+
+    async def __aenter__(self) -> Self:
+        await self._deadline.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, ModelError):
+            error.usage += self.usage
+        try:
+            await self._deadline.__aexit__(kind, error, trace)
+        except TimeoutError as late:
+            slow = ModelError.too_slow(self._seconds)
+            slow.usage = self.usage
+            raise slow from late
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from moorline_agents.answer_schema import answered
 from moorline_agents.dialect import Body, Request
 from moorline_agents.extra_fields import signed
 from moorline_agents.messages import ModelAnswer, Usage
-from moorline_agents.model_errors import ModelError, model_errors
+from moorline_agents.model_errors import InTime, ModelError, model_errors
 from moorline_agents.model_options import NO_OPTIONS, ModelOptions
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ DialectT = TypeVar("DialectT", bound=ServerDialect)
 BuilderT = TypeVar("BuilderT", bound=AnswerBuilder)
 
 
-class ServerModel(Generic[DialectT, BuilderT]):
+class ServerModel(ABC, Generic[DialectT, BuilderT]):
     """A model behind the OpenAI client: one streamed answer, whole or a `ModelError`."""
 
     provider = "openai"
@@ -119,33 +120,21 @@ class ServerModel(Generic[DialectT, BuilderT]):
             self._prepare(client)
         dialects, origin = self._dialects(client)
         request = Request(model=self.name, messages=messages, tools=tools, tool_choice=tool_choice, options=options)
-        deadline = asyncio.timeout(self._timeout)
-        usage = Usage()
-        try:
-            async with deadline:
-                for again in (True, False):
-                    known = dialects.get(origin) or self._dialect(origin)
-                    reading = await self._read(client, known, request, on_text)
-                    if reading.dialect is not known:
-                        dialects[origin] = reading.dialect
-                        for name in sorted(reading.dialect.lost - known.lost):
-                            logger.warning("The server of model %s does not take %s; it does without.", self.name, name)
-                    usage += reading.answer.usage
-                    if not (again and reading.answer.says_nothing):  # an empty answer is often followed by a full one
-                        break
+        async with InTime(self._timeout) as spent:
+            for again in (True, False):
+                known = dialects.get(origin) or self._dialect(origin)
+                reading = await self._read(client, known, request, on_text)
+                if reading.dialect is not known:
+                    dialects[origin] = reading.dialect
+                    for name in sorted(reading.dialect.lost - known.lost):
+                        logger.warning("The server of model %s does not take %s; it does without.", self.name, name)
+                spent.usage += reading.answer.usage
+                if not (again and reading.answer.says_nothing):  # an empty answer is often followed by a full one
+                    break
             whole = reading.answer.finish(ended=reading.ended)
             if options.schema is not None:
                 whole = answered(whole)
-        except TimeoutError as error:
-            if not deadline.expired():
-                raise
-            slow = ModelError.too_slow(self._timeout)
-            slow.usage = usage
-            raise slow from error
-        except ModelError as error:
-            error.usage += usage
-            raise
-        return ModelAnswer(signed(whole.message, origin), usage, whole.finish_reason)
+        return ModelAnswer(signed(whole.message, origin), spent.usage, whole.finish_reason)
 
     async def aclose(self) -> None:
         """Closes the client that was made for the running event loop, if there is one."""
@@ -153,24 +142,25 @@ class ServerModel(Generic[DialectT, BuilderT]):
         if client is not None:
             await client.close()
 
+    @abstractmethod
     def _prepare(self, client: AsyncOpenAI) -> None:
         """Imports what the first request would."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _dialect(self, origin: str) -> DialectT:
         """What a server takes of which nothing is known. `origin` names it and the model."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _builder(self, dialect: DialectT, tools: AbstractSet[str]) -> BuilderT:
         """For an answer to a request that offers tools of these names."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def _send(self, client: AsyncOpenAI, body: Body, timeout: float) -> AsyncStream[Any]:
-        raise NotImplementedError
+        """Sends a request, and returns the stream of its answer as the client gives it."""
 
+    @abstractmethod
     def _shown(self, dialect: DialectT, answer: BuilderT) -> DialectT:
         """The dialect with what an answer shows of how others are to be read."""
-        raise NotImplementedError
 
     async def _read(
         self, client: AsyncOpenAI, dialect: DialectT, request: Request, on_text: Callable[[str], None] | None

@@ -19,7 +19,7 @@ PINNED = {
     "moorline/0006_sessions.sql": "408daf42543203eb7e484cb93ce2412e4b3afcad63dad57642ff076d4541c248",
     "moorline/0007_leaving.sql": "ed4a5779f23795dfeeb7ab9a062343f0d63f62b37327e7ff40fdabcf3d67afc0",
     "moorline/0008_memory.sql": "12244efd379db36fd096ac8c86706e57fe1bd23d78bebd260862f0d561650a5f",
-    "moorline/0009_files.sql": "c4708675791995e0cbb6150737b216077e283d462d82bd22dac76c901ca41549",
+    "moorline/0009_files.sql": "ebe8c86945b926d59836ba8eb2e8425ffb18b624e8a702a2ab34f733d683c712",
     "moorline/0010_daily_totals.sql": "4e2ad4931190037a82bf43755df326175186c971fb3d9bda34fa069352ed73af",
     "scheduling/0001_appointments.sql": "12a48e5184aee44c1511be5a2ba2f40e88820c6c179bcb3d3633a9ce90daf76c",
     "scheduling/0002_places_and_nights.sql": "1c462b508c3a427f40b9c6e1614b2d3e66f335809b5a00ba1385214c72171c29",

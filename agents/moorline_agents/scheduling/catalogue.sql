@@ -1,7 +1,13 @@
 -- The statements of catalogue_store.py.
 
+-- name: one_at_a_time
+-- The first statement of an import: the next one waits here until this one is done.
+SELECT v.version
+FROM @schema.moorline_schema v
+WHERE v.component = 'scheduling'
+FOR UPDATE;
+
 -- name: put_services
--- The first statement of an import: a second one waits here if it has a service in common.
 INSERT INTO @schema.appointment_services (name, minutes, buffer_before, buffer_after)
 SELECT n.name, n.minutes, n.buffer_before, n.buffer_after
 FROM unnest($1::text[], $2::integer[], $3::integer[], $4::integer[])

@@ -71,6 +71,7 @@ class CatalogueStore:
         and is not in it any more stays for them, but nobody can book it. Appointments stay as they are."""
         providers = catalogue.providers
         services = catalogue.services
+        await self._run("one_at_a_time")
         await self._run(
             "put_services",
             list(services),

@@ -14,10 +14,8 @@ from tests.agents.model.responses_server import Event, ResponsesServer, call, me
 
 SYSTEM: Message = {"role": "system", "content": "Be kind."}
 ASKED: Message = {"role": "user", "content": "How much is it?"}
-TOOL = {
-    "type": "function",
-    "function": {"name": "calculator", "description": "Calculates.", "parameters": {"type": "object"}},
-}
+FUNCTION = {"name": "calculator", "description": "Calculates.", "parameters": {"type": "object"}}
+TOOL = {"type": "function", "function": FUNCTION}
 FINE = stream(message("fine"))
 ARGUMENTS = '{"a":12,"b":7,"op":"add"}'
 
@@ -50,7 +48,7 @@ async def test_a_request_has_instructions_first_and_leaves_nothing_at_the_server
             "stream": True,
             "instructions": "Be kind.",
             "input": [{"role": "user", "content": "How much is it?"}],
-            "tools": [{"type": "function", "strict": False, **TOOL["function"]}],  # type: ignore[dict-item]
+            "tools": [{"type": "function", "strict": False, **FUNCTION}],
             "tool_choice": "none",
             "include": ["reasoning.encrypted_content"],
             "temperature": 0.5,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import date, datetime
 from typing import TYPE_CHECKING
 
@@ -97,6 +98,16 @@ def test_a_break_past_midnight_meets_the_hours_of_the_next_day_too() -> None:
     hours = "monday: 20:00-24:00, tuesday: 00:00-02:00}, breaks: 23:00-01:00"
     (ana,) = Catalogue.of_yaml(SMALLEST.replace("monday: 09:00-17:00}", hours)).providers.values()
     assert [(each.weekday, each.opens, each.closes) for each in ana.openings] == [(1, 1200, 1380), (2, 60, 120)]
+
+
+async def test_of_two_imports_at_once_one_is_what_is_offered(business: Business) -> None:
+    other = SMALLEST.replace("Cut", "Colour").replace("Ana", "Marc")
+    async with business.pool.acquire() as connection, connection.transaction():
+        await CatalogueStore(connection).replace(Catalogue.of_yaml(SMALLEST), now=business.now)
+        second = asyncio.create_task(offered(business, other))
+        await business.until_it_waits(second)
+    await second
+    assert await exported(business) == Catalogue.of_yaml(other).to_yaml()
 
 
 @pytest.mark.parametrize(

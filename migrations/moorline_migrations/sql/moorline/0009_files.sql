@@ -184,8 +184,8 @@ END
 $$;
 
 -- Join: carries out a row of the queue with `joins`: its device leads to that conversation from now on, its messages
--- that wait and never ran go along in their order with their files, and the other devices there are told. `state` is the row of the
--- queue's device, which the caller has locked. Never waits for a row. Returns
+-- that wait and never ran go along in their order with their files, and the other devices there are told. `state` is
+-- the row of the queue's device, which the caller has locked. Never waits for a row. Returns
 --   joined   it leads there.
 --   gone     the conversation is gone, or the device has been erased or has moved elsewhere: nothing was done.
 --   locked   another transaction has one of the rows: nothing was done.
