@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
@@ -41,8 +41,6 @@ if TYPE_CHECKING:
     from langgraph.graph.state import CompiledStateGraph
     from langgraph.store.base import BaseStore
 
-    from moorline.settings import Settings
-    from moorline_agents.model import Model
     from moorline_checkpoint.turn import OpenTurn
     from moorline_migrations.components import Migrations
 
@@ -187,29 +185,6 @@ class Manager:
         """No agent learns of a message that was stopped before one began."""
         context.progress.reply = context.stop.text
         return Command(goto=END, update=update)
-
-
-def manager_of(
-    settings: Settings,
-    *,
-    agents: Sequence[AgentProtocol],
-    saver: DeviceCheckpointer,
-    model: Model,
-    start_over: StartOver,
-    router: Router,
-    summary: Model | Literal["off"] | None = None,
-    texts: Texts = Texts(),  # noqa: B008 - frozen
-) -> Manager:
-    """The manager of these agents, as the settings say."""
-    deps = AgentDeps(
-        model=model,
-        tool_rounds=settings.tool_rounds,
-        tool_timeout=settings.tool_timeout,
-        prompt_tokens=settings.prompt_tokens,
-        summary=summary,
-        yes_no=(texts.yes, texts.no),
-    )
-    return Manager(agents=agents, saver=saver, deps=deps, start_over=start_over, router=router)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,20 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from moorline.answers import Answers
 from moorline.backend import Backend, open_backend
 from moorline.background import Background
 from moorline.execution import Execution
 from moorline.file_links import Fetcher
-from moorline.manager import AgentProtocol, StartOver, manager_of
+from moorline.manager import AgentProtocol, Manager, StartOver
 from moorline.observers import Observer, Observers
 from moorline.pool_watch import PoolWatch
 from moorline.receiving import Receiving
 from moorline.reply import Reply
 from moorline.results import outputs_of
-from moorline.router import Router
 from moorline.settings import Settings
 from moorline.stops import Stops
 from moorline.telling import telling
@@ -26,6 +25,7 @@ from moorline.texts import Texts
 from moorline.tracing import Tracing
 from moorline.turn_queue import TurnQueue
 from moorline_agents.model import Model
+from moorline_checkpoint.saver import DeviceCheckpointer
 from moorline_checkpoint.watching import SessionWatcher
 from moorline_migrations.components import Migrations
 
@@ -50,9 +50,8 @@ async def open_parts(
     agents: Sequence[AgentProtocol],
     components: Sequence[Migrations],
     model: Model,
-    summary: Model | Literal["off"] | None,
     start_over: StartOver,
-    router: Router,
+    manager_on: Callable[[DeviceCheckpointer], Manager],
     texts: Texts,
     serde: SerializerProtocol | None,
     observers: Sequence[Observer],
@@ -67,16 +66,7 @@ async def open_parts(
         settings, components=components, serde=serde, tracing=tracing, session_watchers=session_watchers
     )
     try:
-        manager = manager_of(
-            settings,
-            agents=agents,
-            saver=backend.saver,
-            model=model,
-            summary=summary,
-            start_over=start_over,
-            router=router,
-            texts=texts,
-        )
+        manager = manager_on(backend.saver)
         graph = manager.compile()
         answers = Answers(
             graph=graph,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from moorline.manager import AgentProtocol, StartOver
     from moorline.router import Router
     from moorline.settings import Settings
+    from moorline.texts import Texts
     from moorline.turn_queue import TurnQueue
     from moorline_agents.model import Model
 
@@ -20,8 +21,10 @@ class Part:
 
     settings: Settings
     _model: Model
+    _summary: Model | Literal["off"] | None
     _router: Router
     _start_over: StartOver
+    _texts: Texts
 
     if TYPE_CHECKING:
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from moorline.errors import SessionBusy, only_ours
-from moorline.manager import Manager, manager_of
+from moorline.manager import Manager
 from moorline.part import Part
+from moorline_agents.run import AgentDeps
 from moorline_checkpoint.rewinding import Rewound, conversation_of, kept_turns, rewind
 
 if TYPE_CHECKING:
@@ -42,15 +43,17 @@ class TimeTravel(Part):
         return self._queue.execution.graph
 
     def manager_on(self, saver: DeviceCheckpointer) -> Manager:
-        """The manager of its agents, whose sessions `saver` keeps; it need not be open."""
-        return manager_of(
-            self.settings,
-            agents=self._served(),
-            saver=saver,
+        """The manager of its agents, whose sessions `saver` keeps. It need not be open."""
+        settings, texts = self.settings, self._texts
+        deps = AgentDeps(
             model=self._model,
-            start_over=self._start_over,
-            router=self._router,
+            tool_rounds=settings.tool_rounds,
+            tool_timeout=settings.tool_timeout,
+            prompt_tokens=settings.prompt_tokens,
+            summary=self._summary,
+            yes_no=(texts.yes, texts.no),
         )
+        return Manager(agents=self._served(), saver=saver, deps=deps, start_over=self._start_over, router=self._router)
 
     async def state(self, device_id: str) -> StateSnapshot:
         """The state of the device's conversation after its last committed turn: LangGraph's `aget_state`."""

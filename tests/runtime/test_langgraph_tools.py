@@ -5,18 +5,23 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from datetime import UTC, datetime
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
 import pytest
+from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.memory import InMemorySaver
+from pydantic import BaseModel
 from typer.testing import CliRunner
 
-from moorline import Moorline, Settings
+from moorline import Moorline, Settings, Texts, ToolContext, tool
 from moorline.commands import app as commands
-from moorline.development import graph_of
+from moorline.development import _no_transaction, graph_of
+from moorline.testing import Call, ModelReply, ModelRequest, rule_client
 from moorline_agents.agent import Agent
+from moorline_agents.run import RunContext
 
 ROOT = Path(__file__).parents[2]
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -27,6 +32,10 @@ from moorline.cli import main
 sys.argv[0] = "moorline"
 main()
 """
+
+
+class Nothing(BaseModel):
+    pass
 
 
 def run(*arguments: str, missing: str = "") -> subprocess.CompletedProcess[str]:
@@ -90,6 +99,38 @@ async def test_langgraph_dev_runs_the_manager_graph_without_a_database(named: An
     assert said[1]["scheduling.history"][-1]["role"] == "assistant"
     assert {"route", "scheduling.think", "concierge.think"} <= named(config).get_graph().nodes.keys()
     assert named(config).checkpointer is None
+
+
+async def test_the_manager_graph_of_development_is_put_together_as_the_app_s_own() -> None:
+    models: list[str] = []
+
+    def model(request: ModelRequest) -> ModelReply:
+        models.append(request.model)
+        if request.said[-1] == "pay":
+            return ModelReply(calls=(Call(name="pay"),))
+        return ModelReply(text="I see. " + "and so on " * 30)
+
+    @tool(effect="outside", confirm="Pay?")
+    async def pay(_: Nothing, context: ToolContext) -> str:
+        """Pays."""
+        return "paid"
+
+    settings = Settings(database_url="postgresql://none.invalid/none", summary_model="small", prompt_tokens=2_000)
+    desk = Agent(name="desk", description="a desk", instructions="You are at the desk.", tools=[pay])
+    texts = Texts(yes="ja", no="nein")
+    app = Moorline(settings, agents=[desk], client=lambda: rule_client(model), texts=texts)
+    graph = graph_of(app).copy({"checkpointer": InMemorySaver()})
+    config: RunnableConfig = {"configurable": {"thread_id": "t1"}}
+    for text in ("hello " * 50,) * 20:
+        await graph.ainvoke({"texts": [text]}, config, context=context())
+    assert "small" in models
+    asked = await graph.ainvoke({"texts": ["pay"]}, config, context=context(), version="v2")
+    assert asked.interrupts[0].value["options"] == ["ja", "nein"]
+
+
+def context() -> RunContext:
+    """What a run of development gets."""
+    return RunContext(tools=ToolContext(device_id="t1", now=datetime.now(UTC), values={}, transaction=_no_transaction))
 
 
 def test_the_command_is_among_the_others() -> None:
