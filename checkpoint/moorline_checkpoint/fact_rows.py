@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from moorline_checkpoint.batcher import Batcher
-from moorline_checkpoint.facts import Change, Name, last
+from moorline_checkpoint.facts import Change, Name, in_order
 from moorline_checkpoint.packing import load_json, pack_json, pack_text
 
 if TYPE_CHECKING:
@@ -55,8 +55,7 @@ class FactRows:
 
     async def keep(self, changes: Sequence[Change], *, live_only: bool) -> None:
         """Stores what was read and written, all of it or nothing; the last write of a fact counts."""
-        facts = [*(change for change in changes if "read" in change), *last(changes)]
-        await self.database.execute("keep_facts", self._device, pack_json(facts), live_only)
+        await self.database.execute("keep_facts", self._device, pack_json(in_order(changes)), live_only)
 
 
 class _Get(NamedTuple):

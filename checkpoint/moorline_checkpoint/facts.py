@@ -67,9 +67,14 @@ def read(namespace: str, key: str) -> Change:
 
 
 def last(changes: Iterable[Change]) -> list[Change]:
-    """The last write of each fact, in the order of their names: so that two statements that write the same facts at the
-    same time never wait for each other."""
-    by_name = {(change["namespace"], change["key"]): change for change in changes if "read" not in change}
+    """The last write of each fact."""
+    return [change for change in in_order(changes) if "read" not in change]
+
+
+def in_order(changes: Iterable[Change]) -> list[Change]:
+    """That each fact was read, if it was, and the last write of it, in the order of their names: so that two statements
+    about the same facts never wait for each other."""
+    by_name = {(change["namespace"], change["key"], "read" not in change): change for change in changes}
     return [by_name[name] for name in sorted(by_name)]
 
 

@@ -13,6 +13,8 @@ from langgraph.store.base import BaseStore, GetOp, PutOp, SearchOp
 from moorline_checkpoint import FactStore
 from moorline_checkpoint.facts import KEY_BYTES, VALUE_BYTES
 
+from .test_removal import waiting_for_a_lock
+
 HOSTILE = "'\"; DROP TABLE conversation_facts; --"
 
 
@@ -158,6 +160,26 @@ async def test_writers_of_the_same_facts_never_wait_for_each_other_in_a_circle(s
 
     await asyncio.gather(*(put(names if n % 2 else names[::-1]) for n in range(20)))
     assert len(await store.asearch(("a",), limit=100)) == 20
+
+
+async def test_readers_that_let_facts_live_longer_never_wait_for_each_other_in_a_circle(
+    dsn: str, store: FactStore, connection: asyncpg.Connection[asyncpg.Record]
+) -> None:
+    await store.abatch([PutOp(("a",), key, {"n": 1}, ttl=5) for key in "abc"])
+    watching = await asyncpg.connect(dsn)
+    async with FactStore.from_conn_string(dsn) as other:
+        async with connection.transaction():
+            await connection.execute("SELECT FROM conversation_facts WHERE key = 'b' FOR UPDATE")
+            reads = [
+                asyncio.create_task(each.abatch([GetOp(("a",), key) for key in order]))
+                for each, order in ((store, "abc"), (other, "cba"))
+            ]
+            await waiting_for_a_lock(watching, 2)
+            # Neither has what comes after the one for which they wait.
+            await watching.execute("SELECT FROM conversation_facts WHERE key = 'c' FOR UPDATE NOWAIT")
+        for found in await asyncio.gather(*reads):
+            assert None not in found
+    await watching.close()
 
 
 async def test_expired_facts_are_removed_and_others_stay(
