@@ -30,6 +30,14 @@ INSERT INTO conversation_files (device_id, hash, type, size, data, stored_at)
 VALUES ($1, encode(sha256('\\x00ff'), 'hex'), 'image/png', 2, '\\x00ff', now())
 """
 
+IN_A_WEEK = """
+UPDATE appointments
+SET during = tstzrange(lower(during) + interval '1 week', upper(during) + interval '1 week'),
+    occupies = CASE WHEN occupies IS NOT NULL THEN
+        tstzrange(lower(occupies) + interval '1 week', upper(occupies) + interval '1 week') END
+"""
+"""They must not begin before the tests end: an erasure removes those that have begun."""
+
 
 @pytest.fixture
 def talked(templates: Templates, server_dsn: str) -> Iterator[str]:
@@ -44,6 +52,7 @@ def talked(templates: Templates, server_dsn: str) -> Iterator[str]:
             await connection.execute(ENDED, device)
             await connection.execute(FACT, device)
             await connection.execute(FILE, device)
+        await connection.execute(IN_A_WEEK)
         await connection.close()
 
     with fresh_database(server_dsn, templates("moorline_talked", fill)) as fresh:
