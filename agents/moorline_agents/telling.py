@@ -59,7 +59,8 @@ class Telling(Protocol):
         """What an answer cost."""
 
     def tool_started(self, name: str, call_id: str, arguments: str | Mapping[str, Any]) -> None:
-        """A call begins, or is told again because an earlier run of the turn made it. Text is a JSON object."""
+        """A call begins, or is told again because an earlier run of the turn made it, or because it asked beside other
+        calls and is made again alone. Text is a JSON object."""
 
     def tool_finished(
         self, name: str, call_id: str, *, result: Any = None, refused: Mapping[str, Any] | None = None

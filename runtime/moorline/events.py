@@ -104,7 +104,8 @@ class UsageReported(Told):
 
 @dataclass(frozen=True, kw_only=True)
 class ToolStarted(Told):
-    """A tool is called. A rerun tells the calls of the run before it again, without making those that had an effect."""
+    """A tool is called, which is told once in a turn. A call that stops to ask is told again in the turn that brings
+    the answer. A rerun tells the calls of the run before it again, without making those that had an effect."""
 
     name: str
     call_id: str

@@ -171,6 +171,8 @@ class Heard:
             self._tell(UsageReported, model=model, usage=usage)
 
     def tool_started(self, name: str, call_id: str, arguments: str | Mapping[str, Any]) -> None:
+        if call_id in self._calls:  # it asked beside other calls, and is made again alone
+            return
         self._calls[call_id] = time.monotonic()
         given = json.loads(arguments) if isinstance(arguments, str) else arguments
         self._tell(ToolStarted, name=name, call_id=call_id, arguments=given or {})

@@ -169,6 +169,18 @@ async def test_a_question_is_told_when_it_can_be_answered(open_moorline: Open) -
         assert of(TurnFinished, events)[0].reply == "Done."
 
 
+async def test_a_call_is_told_once_in_each_turn_also_if_it_asks_beside_others(open_moorline: Open) -> None:
+    async with open_moorline(agents=desk(), rules=calling) as moorline:
+        events = await told(moorline, "ask:one look:it ask:two")
+        one, _, two = [each.call_id for each in of(ToolStarted, events)]
+        for given, started in (("this", [one, two]), ("that", [two])):
+            [asked] = of(Asked, events)
+            events = await told(moorline, Resume(interrupt_id=asked.interrupt.id, value=given))
+            assert [each.call_id for each in of(ToolStarted, events)] == started
+            assert [each.call_id for each in of(ToolFinished, events)] == started[:1]
+        assert of(TurnFinished, events)[0].reply == "Done."
+
+
 async def test_what_a_graph_does_is_told(open_moorline: Open) -> None:
     @langchain_tool
     def paint(what: str) -> str:
