@@ -301,7 +301,7 @@ class Turns:
 
     async def cancel(self, device_id: str) -> bool:
         """Closes the device's interrupt: nothing can answer it any more. Returns whether one was waiting, which one
-        that is being answered right now is not."""
+        that an open turn is about to answer, or to close, is not."""
         return bool(await self._database.fetchval("cancel", device_id))
 
     async def stop(self, device_id: str, message_id: str) -> tuple[str, str] | None:

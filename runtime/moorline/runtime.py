@@ -262,8 +262,8 @@ class Moorline(Locks, People, KeptFiles, TimeTravel, Upkeep):
 
     async def cancel(self, device_id: str) -> bool:
         """Closes the question that waits, as the person's next message would: the agent is told that it was not
-        answered, and a `Resume` for it gets `InvalidMessage`. Returns False if there is none, or if it is being
-        answered right now."""
+        answered, and a `Resume` for it gets `InvalidMessage`. Returns False if there is none, or if a turn is open,
+        which answers it or closes it unless it fails."""
         with only_ours():
             return await self._backend.turns.cancel(await self._device(device_id))
 

@@ -21,6 +21,7 @@ PINNED = {
     "moorline/0008_memory.sql": "12244efd379db36fd096ac8c86706e57fe1bd23d78bebd260862f0d561650a5f",
     "moorline/0009_files.sql": "ebe8c86945b926d59836ba8eb2e8425ffb18b624e8a702a2ab34f733d683c712",
     "moorline/0010_daily_totals.sql": "4e2ad4931190037a82bf43755df326175186c971fb3d9bda34fa069352ed73af",
+    "moorline/0011_words_and_files.sql": "4428e3e50b859a3b7d2e9e74876f03d5c66673b2bc332405674dc496421dea4e",
     "scheduling/0001_appointments.sql": "12a48e5184aee44c1511be5a2ba2f40e88820c6c179bcb3d3633a9ce90daf76c",
     "scheduling/0002_places_and_nights.sql": "1c462b508c3a427f40b9c6e1614b2d3e66f335809b5a00ba1385214c72171c29",
     "scheduling/0003_erased_again.sql": "3b9d04c47152b30162fc56b26cb04e48870a73865e8e24d0342f706654384818",

@@ -268,6 +268,34 @@ async def test_a_message_that_waits_takes_its_files_along_when_its_device_joins(
     assert [row["address"] for row in moved] == ["phone"]
 
 
+async def test_what_a_device_that_joins_brings_counts_in_the_bound_by_when_it_came_last(
+    settings: Settings, dsn: str
+) -> None:
+    bounded = settings.model_copy(update={"files_kept_max": 250})
+    async with opened(bounded, Script(rules=looking)) as m:
+        turns = m._backend.turns
+
+        async def keep(conversation: str, *names: str) -> list[FileRef]:
+            """Keeps files of 80 bytes each."""
+            contents = [name.encode() * 80 for name in names]
+            refs = [FileRef(hash=sha256(each).hexdigest(), type="text/plain", name="", size=80) for each in contents]
+            await m._backend.files.keep(conversation, list(map(FileContent, refs, contents)))
+            return refs
+
+        await m.run("hello", {"device_id": "laptop"})
+        running = await turns.begin(message("m1"), claim_id=uuid4())
+        assert isinstance(running, OpenTurn)
+        joining = asyncio.create_task(m.link("phone", await m.link_code("laptop")))
+        await seen(dsn, "SELECT count(*) = 1 FROM conversation_messages WHERE joins IS NOT NULL")
+        await keep("laptop", "a", "b", "c")
+        await turns.begin(message("m2", *await keep("phone", "p", "a")), claim_id=uuid4())
+        await turns.release(running, notify="m1", failure="Test", give_back=True, forget=True)
+        await joining
+        await keep("laptop", "n")
+    kept = await rows(dsn, "SELECT data FROM conversation_files WHERE device_id = 'laptop' ORDER BY stored_at")
+    assert [row["data"][:1] for row in kept] == [b"p", b"a", b"n"]
+
+
 @pytest.mark.parametrize("shared", [True, False])
 async def test_what_an_erased_device_sent_in_vain_goes_with_its_files(
     moorline: Moorline, dsn: str, shared: bool

@@ -199,6 +199,28 @@ async def test_a_question_that_was_cancelled_or_that_the_person_starts_over_from
     assert (done, await booked(bookings)) == ([], 0)
 
 
+@pytest.mark.parametrize(("said", "times"), [("yes", 1), ("what for?", 0)])
+async def test_a_question_that_words_answer_or_close_right_now_cannot_be_cancelled(
+    bookings: str, said: str, times: int
+) -> None:
+    stall = Stall(lambda request: request.messages[-1]["role"] == "tool" or request.said[-1] == said)
+
+    async def rules(request: ModelRequest) -> ModelReply:
+        await stall(request)
+        return calling(request)
+
+    done = list[Any]()
+    async with runtime(bookings, rules, agent=desk(done)) as moorline:
+        await say(moorline, "book")
+        answering = asyncio.create_task(say(moorline, said))
+        await stall.reached.wait()
+        cancelled = await moorline.cancel("d1")
+        stall.go_on.set()
+        reply = await answering
+        assert (cancelled, reply.interrupt, await moorline.pending("d1")) == (False, None, None)
+    assert (len(done), await booked(bookings)) == (times, times)
+
+
 async def test_a_graph_may_ask_in_the_same_way(dsn: str) -> None:
     async def node(state: MessagesState, runtime: Runtime[RunContext]) -> dict[str, Any]:
         chosen = await runtime.context.tools.ask("Which?", options=("a", "b"))

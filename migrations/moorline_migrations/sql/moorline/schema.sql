@@ -699,7 +699,7 @@ $$;
 
 -- Join: carries out a row of the queue with `joins`: its device leads to that conversation from now on, its messages
 -- that wait and never ran go along in their order with their files, and the other devices there are told. `state` is
--- the row of the queue's device, which the caller has locked. Never waits for a row. Returns
+-- the row of the queue's device, which the caller has locked. Waits for no row but a file's. Returns
 --   joined   it leads there.
 --   gone     the conversation is gone, or the device has been erased or has moved elsewhere: nothing was done.
 --   locked   another transaction has one of the rows: nothing was done.
@@ -768,11 +768,11 @@ BEGIN
                 arrival = arrived
             WHERE m.device_id = here AND m.message_id = one;
         IF pg_catalog.strpos(said, pg_catalog.concat(pg_catalog.chr(26), '[')) > 0 THEN
-            INSERT INTO @schema.conversation_files (device_id, hash, type, size, data, stored_at)
+            INSERT INTO @schema.conversation_files AS o (device_id, hash, type, size, data, stored_at)
                 SELECT request.joins, f.hash, f.type, f.size, f.data, f.stored_at
                 FROM @schema.conversation_files f
                 WHERE f.device_id = here AND pg_catalog.strpos(said, f.hash) > 0
-                ON CONFLICT (device_id, hash) DO NOTHING;
+                ON CONFLICT (device_id, hash) DO UPDATE SET stored_at = greatest(o.stored_at, excluded.stored_at);
         END IF;
     END LOOP;
 
@@ -2611,7 +2611,7 @@ END
 $$;
 
 -- Cancel: closes the device's question, so that nothing can answer it any more. Returns whether one was waiting; one
--- that is being answered right now is not.
+-- that an open turn is about to answer, or to close, is not.
 CREATE FUNCTION @schema.moorline_cancel(device text) RETURNS boolean
 LANGUAGE plpgsql VOLATILE
 AS $$
@@ -2625,8 +2625,7 @@ BEGIN
         FOR UPDATE;
     IF NOT FOUND OR EXISTS (
         SELECT 1 FROM @schema.conversation_messages m
-        WHERE m.device_id = device AND m.message_id = ANY (s.open_messages) AND m.status = 'running'
-            AND m.resume IS NOT NULL)
+        WHERE m.device_id = device AND m.message_id = ANY (s.open_messages) AND m.status = 'running')
     THEN
         RETURN false;
     END IF;
