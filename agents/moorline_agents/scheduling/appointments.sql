@@ -1,9 +1,9 @@
 -- The statements of repository.py. A statement about one device takes it as $1.
 
 -- name: offers
--- The whole catalogue: every service with every provider who offers it.
+-- The whole catalogue: every service with every provider who offers it. An import writes each provider's row anew.
 SELECT s.service_id, s.name AS service, s.minutes, s.buffer_before, s.buffer_after, p.provider_id, p.name AS provider,
-       p.time_zone, p.capacity
+       p.time_zone, p.capacity, p.xmin::text AS version
 FROM @schema.appointment_offers o
 JOIN @schema.appointment_services s ON s.service_id = o.service_id
 JOIN @schema.appointment_providers p ON p.provider_id = o.provider_id
@@ -115,6 +115,10 @@ VALUES ($1, coalesce($2::uuid, pg_catalog.gen_random_uuid()), coalesce($3::times
         $4, $5, pg_catalog.tstzrange($6, $7), 'booked', pg_catalog.tstzrange($8, $9), $10, $11, $12)
 ON CONFLICT DO NOTHING
 RETURNING appointment_id, created_at;
+
+-- name: version
+-- Of a provider, as `offers` tells it.
+SELECT p.xmin::text FROM @schema.appointment_providers p WHERE p.provider_id = $1;
 
 -- name: cancel
 UPDATE @schema.appointments SET status = 'cancelled'

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from moorline_agents.tools import Connection
 
 _DAY = timedelta(days=1)
+_GONE = "23503"
+"""PostgreSQL's code for a row that refers to one that is not there any more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,16 +160,7 @@ class BookingService:
                 objections.append(objection)
                 continue
             for seat in calendar.free_seats(request.service.visit.occupied(start)):
-                appointment = await self.repository.book(
-                    self.connection,
-                    self.device_id,
-                    service=request.service,
-                    provider=provider,
-                    start=start,
-                    seat=seat,
-                    about=request.about,
-                    moved=request.moved,
-                )
+                appointment = await self._book(request, provider, start, seat)
                 if appointment is not None:
                     return appointment
             span = Span(start=start, end=start + request.service.visit.length)
@@ -175,6 +168,34 @@ class BookingService:
         # Read anew: others may have booked since.
         calendars = await self.open_to_device(request.providers, request.wanted)
         raise self._refusal(request, objections, calendars)
+
+    async def _book(
+        self, request: BookingRequest, provider: Provider, start: datetime, seat: int
+    ) -> Appointment | None:
+        """The appointment; None if the seat or the device is busy then. Raises `ToolRefused` if a catalogue has been
+        imported since this one was read."""
+        try:
+            appointment = await self.repository.book(
+                self.connection,
+                self.device_id,
+                service=request.service,
+                provider=provider,
+                start=start,
+                seat=seat,
+                about=request.about,
+                moved=request.moved,
+            )
+            as_it_was = appointment is None or await self.repository.is_as_it_was(self.connection, provider)
+        except Exception as error:
+            if getattr(error, "sqlstate", None) != _GONE:
+                raise
+            as_it_was = False
+        if not as_it_was:
+            raise ToolRefused(
+                "What is offered, and when, has changed just now, so nothing was changed. Look for free times again.",
+                code="catalogue_changed",
+            )
+        return appointment
 
     async def _check_number(self) -> None:
         # The transaction holds the device's row, so no other booking of the device is on its way.

@@ -7,6 +7,11 @@ FROM @schema.moorline_schema v
 WHERE v.component = 'scheduling'
 FOR UPDATE;
 
+-- name: after_bookings
+-- What is being booked now is booked before the import goes on, and what is booked from now on waits for its end. In the
+-- order of a booking's foreign keys.
+SELECT p.provider_id FROM @schema.appointment_providers p ORDER BY p.provider_id FOR UPDATE;
+
 -- name: put_services
 INSERT INTO @schema.appointment_services (name, minutes, buffer_before, buffer_after)
 SELECT n.name, n.minutes, n.buffer_before, n.buffer_after

@@ -6,8 +6,9 @@ A file is checked as a whole before anything comes of it, and everything that is
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from datetime import date, timedelta
 from functools import cached_property
 from itertools import chain, pairwise
@@ -15,11 +16,20 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Annotated, Any, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from moorline_agents.scheduling.calendar import Opening
 from moorline_agents.scheduling.catalogue import folded
 from moorline_migrations.errors import ConfigurationError
+from moorline_migrations.plain import one_line
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -29,8 +39,12 @@ LARGEST = 1_000_000
 """Characters that a file may have."""
 
 _DAY = 1440  # minutes
-_MOST_DAYS = 3660  # of one closure
+_MOST_DAYS = 3660  # of one list of closures
+_MOST_SPANS = 24  # of a day's hours, and breaks
+_MOST_NAMED = 1_000  # services, and providers
 _MOST_TOLD = 20  # problems
+_UNREADABLE = ("Cc", "Cf", "Cs", "Zl", "Zp")
+_JOINERS = "\u200c\u200d"  # of letters and emojis
 _SPAN = re.compile(r"(\d{1,2}):(\d\d)\s*-\s*(\d{1,2}):(\d\d)")
 
 
@@ -74,24 +88,44 @@ class Minutes(BaseModel):
         return "-".join(f"{each // 60:02}:{each % 60:02}" for each in (self.opens, closes))
 
 
-def _listed(value: Any) -> Any:
-    """One text stands for a list of it."""
-    return [value] if isinstance(value, str) else value
+def _offers(value: Any) -> Any:
+    return _items(value, str, _MOST_NAMED)
 
 
 def _spans(value: Any) -> Any:
-    return [Minutes.of(each) if isinstance(each, str) else each for each in _items(value)]
+    return [Minutes.of(each) if isinstance(each, str) else each for each in _items(value, Minutes, _MOST_SPANS)]
 
 
 def _days(value: Any) -> Any:
-    return [day for each in _items(value) for day in (_days_of(each) if isinstance(each, str) else [each])]
+    days: list[date] = []
+    for each in _items(value, date, _MOST_DAYS):
+        days += _days_of(each) if isinstance(each, str) else [each]
+        if len(days) > _MOST_DAYS:
+            raise ValueError(f"there are more than {_MOST_DAYS:,} days")
+    return days
 
 
-def _items(value: Any) -> Sequence[Any]:
-    listed = _listed(value)
-    if not isinstance(listed, list | tuple):
-        raise ValueError("write one text, or a list of them")  # noqa: TRY004 - pydantic tells ValueErrors only
+def _items(value: Any, kind: type, most: int) -> Sequence[Any]:
+    """A list of texts, for which one text may stand, or of what is of that kind already. It is bounded before anything
+    is made of it: in YAML, a few letters may stand for very many."""
+    listed = [value] if isinstance(value, str) else value
+    if not isinstance(listed, list | tuple) or not all(isinstance(each, str | kind) for each in listed):
+        raise ValueError("write one text, or a list of them")
+    _few(listed, most)
     return listed
+
+
+def _few(value: Any, most: int = _MOST_NAMED) -> Any:
+    if isinstance(value, Sized) and len(value) > most:
+        raise ValueError(f"there are {len(value):,}, and at most {most:,} are allowed")
+    return value
+
+
+def _name(name: str) -> str:
+    """People and models read it, and name it again."""
+    if any(unicodedata.category(each) in _UNREADABLE and each not in _JOINERS for each in name) or not folded(name):
+        raise ValueError(f"{name!r} is no name: write words on one line")
+    return name
 
 
 def _days_of(text: str) -> list[date]:
@@ -125,11 +159,12 @@ def _by_weekday(value: Any) -> Any:
     return hours
 
 
-Name = Annotated[str, Field(min_length=1, max_length=200)]
+Name = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_name)]
 Spans = Annotated[tuple[Minutes, ...], BeforeValidator(_spans)]
 Days = Annotated[tuple[date, ...], BeforeValidator(_days)]
 Hours = Annotated[dict[int, Spans], BeforeValidator(_by_weekday)]
 Buffer = Annotated[int, Field(ge=0, le=_DAY)]
+Few = BeforeValidator(_few)
 
 
 class _Entry(BaseModel):
@@ -147,7 +182,7 @@ class ServiceEntry(_Entry):
 class ProviderEntry(_Entry):
     """Who provides services, for how many people at the same time, and when."""
 
-    offers: Annotated[tuple[Name, ...], BeforeValidator(_listed)]
+    offers: Annotated[tuple[Name, ...], BeforeValidator(_offers)]
     hours: Hours
     time_zone: str | None = None
     capacity: Annotated[int, Field(gt=0, le=1_000)] = 1
@@ -171,8 +206,8 @@ class Catalogue(_Entry):
     """Everything that a business offers. `time_zone` is that of the providers who name none, `closures` are the days on
     which all of them are closed."""
 
-    services: dict[Name, ServiceEntry]
-    providers: dict[Name, ProviderEntry]
+    services: Annotated[dict[Name, ServiceEntry], Few]
+    providers: Annotated[dict[Name, ProviderEntry], Few]
     time_zone: str | None = None
     closures: Days = ()
 
@@ -227,6 +262,8 @@ class Catalogue(_Entry):
 
     def _work(self, name: str) -> Iterator[str]:
         provider, where = self.providers[name], f"providers.{name}"
+        if not provider.offers:
+            yield f"{where}.offers: nothing is offered"
         for service, number in Counter(provider.offers).items():
             if number > 1:
                 yield f"{where}.offers: {service!r} is there twice"
@@ -238,6 +275,9 @@ class Catalogue(_Entry):
             ZoneInfo(self.zone_of(provider))
         except (ZoneInfoNotFoundError, ValueError, OSError):
             yield f"{where}.time_zone: {self.zone_of(provider)!r} is no time zone; write one like Europe/Berlin"
+        for day, parts in Counter(each.weekday for each in provider.openings).items():
+            if parts > _MOST_SPANS:
+                yield f"{where}.breaks: they leave {parts} parts of {DAYS[day - 1]}, at most {_MOST_SPANS} are allowed"
         spans = list(chain.from_iterable(provider.hours.values()))
         for pause in provider.breaks:
             if all([*span.without(part)] == [span] for span in spans for part in pause.on_all_days()):
@@ -301,8 +341,8 @@ def _loaded(text: str) -> Any:
         """Refuses a mapping that names something twice, of which YAML would keep the last."""
 
         def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-            names = [key.value for key, _ in node.value]
-            if twice := sorted({str(name) for name in names if names.count(name) > 1}):
+            names = Counter(str(key.value) for key, _ in node.value)
+            if twice := sorted(name for name, number in names.items() if number > 1):
                 raise yaml.YAMLError(f"{', '.join(twice)} is there twice, line {node.start_mark.line + 1}")
             return super().construct_mapping(node, deep=deep)
 
@@ -319,4 +359,4 @@ def _loaded(text: str) -> Any:
 def _told(error: ErrorDetails) -> Iterator[str]:
     where = ".".join(str(part) for part in error["loc"])
     for line in error["msg"].removeprefix("Value error, ").splitlines():
-        yield f"{where}: {line}" if where else line
+        yield one_line(f"{where}: {line}" if where else line)

@@ -72,6 +72,7 @@ class CatalogueStore:
         providers = catalogue.providers
         services = catalogue.services
         await self._run("one_at_a_time")
+        await self._run("after_bookings")
         await self._run(
             "put_services",
             list(services),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -40,6 +40,8 @@ class Provider:
     zone: ZoneInfo
     capacity: int = field(default=1, compare=False)
     """How many visits they can have at the same time, if the catalogue was asked."""
+    version: str = field(default="", compare=False)
+    """Another one after each import of a catalogue, if the catalogue was asked."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +138,7 @@ class AppointmentRepository:
                 service_id=service_id,
                 name=rows[0]["service"],
                 visit=Visit(*(timedelta(minutes=rows[0][n]) for n in ("minutes", "buffer_before", "buffer_after"))),
-                providers=tuple(map(_provider, rows)),
+                providers=tuple(replace(_provider(row), version=row["version"]) for row in rows),
             )
             for service_id, rows in offers.items()
         )
@@ -246,6 +248,12 @@ class AppointmentRepository:
         """What everybody has booked that begins between the two instants, by time and provider."""
         rows = await connection.fetch(self._sql("on"), since, until)
         return [StaffAppointment(device_id=row["device_id"], appointment=_appointment(row)) for row in rows]
+
+    async def is_as_it_was(self, connection: Connection, provider: Provider) -> bool:
+        """Whether no catalogue has been imported since the provider was read from it. Asked after a booking, it also
+        holds until that is committed: an import waits for it."""
+        version: str | None = await connection.fetchval(self._sql("version"), provider.provider_id)
+        return version == provider.version
 
     async def cancel(self, connection: Connection, device_id: str, appointment_id: UUID) -> bool:
         """Cancels the appointment, and returns whether it was booked until now."""

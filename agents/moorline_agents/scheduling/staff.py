@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 
 _DAY = timedelta(days=1)  # wider than any UTC offset
+_FIRST, _LAST = date.min + _DAY, date.max - 2 * _DAY
 
 
 class Calendar:
@@ -27,7 +28,10 @@ class Calendar:
 
     async def appointments(self, day: date) -> list[StaffAppointment]:
         """The appointments that begin on the day, each in its provider's time zone, by time: booked ones, and cancelled
-        ones (`appointment.booked` is false), which have an empty `device_id` if the person was erased since."""
-        midnight = datetime.combine(day, time.min, UTC)
+        ones (`appointment.booked` is false), which have an empty `device_id` if the person was erased since. Raises
+        `ValueError` for a moment instead of a day, which would be another day elsewhere."""
+        if isinstance(day, datetime):
+            raise ValueError(f"Appointments are listed by day, such as {day.date()!r}, not by moment.")  # noqa: TRY004
+        midnight = datetime.combine(min(max(day, _FIRST), _LAST), time.min, UTC)
         found = await self._repository.on(self._connection, midnight - _DAY, midnight + 2 * _DAY)
         return [each for each in found if each.appointment.day == day]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime
@@ -93,6 +94,7 @@ _NAMES = {"english": "en", "german": "de", "deutsch": "de"}
 
 
 def wording_in(language: str | None) -> Wording:
-    """The wording in a language, by its name or code; the English one if there is none."""
-    name = (language or "").casefold()
+    """The wording in a language, by its name or its code, which may name a region (`de-AT`); the English one if there
+    is none."""
+    name = re.split(r"[^\w]|_", (language or "").strip().casefold())[0]
     return WORDINGS.get(_NAMES.get(name, name), ENGLISH)

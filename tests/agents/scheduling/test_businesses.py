@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -132,6 +132,41 @@ async def test_the_staff_see_a_day_of_everybody(salon: Business) -> None:
     seen = [(each.device_id, each.appointment.provider.name, each.appointment.booked) for each in day]
     assert seen == [("d2", "Marc", False), ("d1", "Ana", True), ("d3", "Nina", True)]
     assert day[1].appointment.about.name == "Zoë"
+
+
+async def test_a_day_is_each_providers_own_also_when_clocks_change(salon: Business) -> None:
+    zones = {"Ana": "Europe/Berlin", "Nick": "Pacific/Kiritimati", "Paz": "Pacific/Pago_Pago"}
+    for name in ("Nick", "Paz"):
+        await salon.employs(name, zone=zones[name])
+    await salon.pool.execute("DELETE FROM appointment_hours")
+    await salon.pool.execute(
+        "INSERT INTO appointment_hours SELECT p.provider_id, d, '00:00', '24:00' FROM appointment_providers p,"
+        " generate_series(1, 7) d"
+    )
+    await salon.offers("Night cut", 30, *zones)
+    for forward, repeated in (("2026-03-29", ()), ("2026-10-25", ("02:30+02:00", "02:30+01:00"))):
+        day = date.fromisoformat(forward)
+        salon.now = datetime.combine(day - timedelta(days=3), time(12), UTC)
+        wanted: set[tuple[str, str]] = set()
+        for name in zones:
+            for hour in ("00:00", "03:00", "23:30", *(repeated if name == "Ana" else ())):
+                start = f"{day}T{hour}"
+                await salon.call(f"{name}{start}", "book", service="Night cut", provider=name, start=start)
+                wanted.add((f"{name}{start}", name))
+            for hour, other in (("23:30", day - timedelta(days=1)), ("00:00", day + timedelta(days=1))):
+                start = f"{other}T{hour}"
+                await salon.call(f"{name}{start}", "book", service="Night cut", provider=name, start=start)
+        async with salon.pool.acquire() as connection:
+            seen = await Calendar(connection).appointments(day)
+        assert {(each.device_id, each.appointment.provider.name) for each in seen} == wanted
+        assert [each.appointment.span.start for each in seen] == sorted(e.appointment.span.start for e in seen)
+
+
+async def test_a_day_has_no_time_and_the_first_and_the_last_one_are_days_too(salon: Business) -> None:
+    async with salon.pool.acquire() as connection:
+        with pytest.raises(ValueError, match="by day"):
+            await Calendar(connection).appointments(salon.now)
+        assert [await Calendar(connection).appointments(day) for day in (date.min, date.max)] == [[], []]
 
 
 @pytest.mark.parametrize("days", [-1, 7, 8])

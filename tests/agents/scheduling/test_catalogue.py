@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from contextlib import nullcontext
+from dataclasses import replace
 from datetime import date, datetime
 from typing import TYPE_CHECKING
 
@@ -47,6 +50,9 @@ time_zone: UTC
 services: {Cut: {minutes: 30}}
 providers: {Ana: {offers: Cut, hours: {monday: 09:00-17:00}}}
 """
+
+
+SHORT_BREAKS = ", ".join(f"{9 + n // 4:02}:{n % 4}5-{9 + n // 4:02}:{n % 4}6" for n in range(24))
 
 
 async def offered(business: Business, text: str) -> Replaced:
@@ -110,6 +116,36 @@ async def test_of_two_imports_at_once_one_is_what_is_offered(business: Business)
     assert await exported(business) == Catalogue.of_yaml(other).to_yaml()
 
 
+async def test_an_import_waits_for_a_booking_and_names_it(business: Business) -> None:
+    await offered(business, SMALLEST)
+    other = SMALLEST.replace("Cut", "Colour").replace("Ana", "Marc")
+    async with business.pool.acquire() as connection, connection.transaction():
+        within = replace(business.context("d1"), transaction=lambda: nullcontext(connection))
+        await business.tools["book"].call('{"service": "Cut", "start": "2026-06-01T10:00"}', within)
+        importing = asyncio.create_task(offered(business, other))
+        await business.until_it_waits(importing)
+    assert [each.device_id for each in (await importing).misfits] == ["d1"]
+    assert await exported(business) == Catalogue.of_yaml(other).to_yaml()
+
+
+@pytest.mark.parametrize(
+    "instead",
+    [{"Cut": "Colour", "Ana": "Marc"}, {"09:00-": "13:00-"}, {}],
+    ids=["offers nothing of it", "other hours", "the same"],
+)
+async def test_a_booking_that_an_import_overtakes_is_refused(business: Business, instead: Mapping[str, str]) -> None:
+    await offered(business, SMALLEST)
+    text = SMALLEST
+    for old, new in instead.items():
+        text = text.replace(old, new)
+    async with business.pool.acquire() as connection, connection.transaction():
+        await CatalogueStore(connection).replace(Catalogue.of_yaml(text), now=business.now)
+        booking = asyncio.create_task(business.refused("d1", "book", service="Cut", start="2026-06-01T10:00"))
+        await business.until_it_waits(booking)
+    assert (await booking)["code"] == "catalogue_changed"
+    assert await business.booked() == []
+
+
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
@@ -137,6 +173,20 @@ async def test_of_two_imports_at_once_one_is_what_is_offered(business: Business)
         ({"}}}\n": "}}, ANA: {offers: Cut, hours: {monday: 09:00-17:00}}}\n"}, "'Ana' and 'ANA' are the same name"),
         ({"{Cut: {minutes: 30}}": "{Cut: {minutes: 30}, Cut: {minutes: 45}}"}, "Cut is there twice, line 3"),
         ({"services: ": "services: ["}, "is no YAML"),
+        ({"Cut": '"C\\0t"'}, r"services\.C\\x00t"),
+        ({"Cut": '"  "'}, "'  ' is no name"),
+        ({"Ana": '"Ana\\nIgnore"'}, "is no name: write words on one line"),
+        ({"Ana": '"\\u202eanA"'}, "is no name: write words on one line"),
+        ({"}}}\n": "}}, Bea: {offers: [], hours: {monday: 09:00-17:00}}}\n"}, r"Bea\.offers: nothing is offered"),
+        (
+            {"{Ana": "{" + ", ".join(f"P{n}: {{}}" for n in range(1_000)) + ", Ana"},
+            "there are 1,001, and at most 1,000",
+        ),
+        ({"09:00-17:00": f"[{', '.join(['09:00-09:01'] * 25)}]"}, "there are 25, and at most 24"),
+        ({"17:00}": f"17:00}}, breaks: [{SHORT_BREAKS}]"}, "they leave 25 parts of monday"),
+        ({"17:00}": "17:00}, closures: [&ten 2026-01-01/2035-12-31, *ten]"}, "more than 3,660 days"),
+        ({"17:00}": "17:00}, closures: [[2026-01-01]]"}, "write one text, or a list of them"),
+        ({SMALLEST: SMALLEST + "closures: &all [*all]\n"}, "is no YAML"),
         ({SMALLEST: "- a list"}, "Input should be a valid dictionary"),
         ({SMALLEST: ""}, "Input should be a valid dictionary"),
         ({SMALLEST: "x" * 1_000_001}, "1,000,001 characters"),
@@ -152,6 +202,16 @@ async def test_a_catalogue_that_contradicts_itself_changes_nothing(
         text = text.replace(right, instead)
     with pytest.raises(ConfigurationError, match=said):
         Catalogue.of_yaml(text)
+
+
+def test_a_file_that_stands_for_far_more_than_it_says_is_refused_at_once() -> None:
+    lists = "\n".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 30))
+    keys = ", ".join(f"k{n}: 1" for n in range(50_000))
+    began = time.process_time()
+    for text in (f"a0: &a0 [2026-01-01]\n{lists}\n{SMALLEST}closures: *a29\n", f"{SMALLEST}more: {{{keys}}}\n"):
+        with pytest.raises(ConfigurationError):
+            Catalogue.of_yaml(text)
+    assert time.process_time() - began < 20, "by the square of its length it would take minutes"
 
 
 def test_everything_that_is_wrong_is_said_at_once() -> None:

@@ -11,7 +11,7 @@ from moorline import Moorline, Settings
 from moorline.testing import Call, ModelReply, Script, rule_client
 from moorline_agents.scheduling.agent import scheduling
 from moorline_agents.scheduling.demo import seed_demo
-from moorline_agents.scheduling.wording import ENGLISH, Wording
+from moorline_agents.scheduling.wording import ENGLISH, Wording, wording_in
 from moorline_agents.tools import Tool
 
 if TYPE_CHECKING:
@@ -95,6 +95,22 @@ def test_without_confirmations_no_tool_asks() -> None:
 
     assert asking(confirm=True) == ["book", "move", "cancel"]
     assert asking(confirm=False) == []
+
+
+@pytest.mark.parametrize(
+    ("language", "yes"),
+    [
+        ("German", "ja"),
+        ("de-AT", "ja"),
+        ("de_CH", "ja"),
+        (" Deutsch (Sie)", "ja"),
+        ("en-GB", "yes"),
+        (None, "yes"),
+        ("Danish", "yes"),
+    ],
+)
+def test_a_language_may_name_a_region(language: str | None, yes: str) -> None:
+    assert wording_in(language).yes == yes
 
 
 @pytest.mark.parametrize(
