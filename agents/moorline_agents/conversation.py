@@ -13,10 +13,11 @@ class PastTurn:
     """What was said in one turn."""
 
     texts: Sequence[str]
-    """The person's."""
+    """The person's, or the answer of whoever gave it instead (`by`)."""
     agent: str | None
     """Who answered; None if no agent did."""
     reply: str
+    by: str | None = None
 
 
 class Conversation(Protocol):

@@ -29,8 +29,9 @@ async def said_since(names: Collection[str], conversation: Conversation) -> str:
 
 
 def _lines(turn: PastTurn) -> Iterator[str]:
+    who = "person" if turn.by is None else quoted(turn.by)
     for text in turn.texts:
-        yield f"person: {quoted(clipped(text, LONGEST))}"
+        yield f"{who}: {quoted(clipped(text, LONGEST))}"
     yield f"{turn.agent or 'system'}: {quoted(clipped(turn.reply, LONGEST))}"
 
 

@@ -14,6 +14,8 @@ from moorline_checkpoint.packing import load_json, pack_json, pack_text, unpack_
 if TYPE_CHECKING:
     from moorline_checkpoint.database import Database
 
+_MOST = 2**63  # what the database can count to
+
 _REFUSED = {
     "unknown": "The conversation has no turn {turn_no}, or that turn was rewound itself: see the transcript.",
     "asked": "Turn {turn_no} stopped to ask, and its question cannot be asked again: rewind to the turn before it.",
@@ -71,6 +73,8 @@ async def kept_turns(database: Database, conversation: str, *, keep_turns: int) 
 async def rewind(database: Database, conversation: str, turn_no: int, *, keep_turns: int) -> Rewound | None:
     """Rewinds a conversation, see `moorline_rewind` in the schema. None: a turn is open or a message waits, ask again.
     Raises `TurnNotKept`."""
+    if isinstance(turn_no, bool) or not isinstance(turn_no, int) or not 0 <= turn_no < _MOST:
+        raise TurnNotKept(_REFUSED["unknown"].format(turn_no=turn_no))
     found = load_json(await database.fetchval("rewind", pack_text(conversation), turn_no, keep_turns))
     outcome = found["outcome"]
     if outcome in _REFUSED:

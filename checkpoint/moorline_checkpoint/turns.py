@@ -322,11 +322,18 @@ class Turns:
         return bool(await self._database.fetchval("known", device_id))
 
     async def transcript(
-        self, device_id: str, *, before: int | None = None, limit: int | None = None, own: bool = False
+        self,
+        device_id: str,
+        *,
+        before: int | None = None,
+        limit: int | None = None,
+        own: bool = False,
+        rewound: bool = True,
     ) -> Transcript:
         """The committed turns of the device's conversation, oldest first: all of them, or the last `limit` of those
-        before the turn `before`. With `own` those of its own conversation, unless that is somebody else's by now."""
-        rows = await self._database.fetch("transcript", device_id, before, limit, own)
+        before the turn `before`. With `own` those of its own conversation, unless that is somebody else's by now.
+        Without `rewound`, turns that were rewound do not count."""
+        rows = await self._database.fetch("transcript", device_id, before, limit, own, rewound)
         with readable():
             return Transcript(entry_in(dict(row)) for row in rows)
 

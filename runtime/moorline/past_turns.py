@@ -21,13 +21,14 @@ class PastTurns:
     async def last(self, turns: int) -> Sequence[PastTurn]:
         if self._turn.turn_no == 1 or self._start_over.in_any([message.text for message in self._turn.messages]):
             return ()
-        entries = await self._turns.transcript(self._turn.device_id, before=self._turn.turn_no, limit=turns)
+        turn = self._turn
+        entries = await self._turns.transcript(turn.device_id, before=turn.turn_no, limit=turns, rewound=False)
         past: list[PastTurn] = []
-        for entry in reversed([entry for entry in entries if entry.rewound_at is None]):
+        for entry in reversed(entries):
             said = zip(entry.texts, entry.messages(), strict=True)
             texts = tuple(words for text, words in said if not self._start_over.meant_by(text))
             if texts:
-                past.append(PastTurn(texts=texts, agent=entry.record.agent, reply=entry.record.reply))
+                past.append(PastTurn(texts=texts, agent=entry.record.agent, reply=entry.record.reply, by=entry.by))
             if len(texts) < len(entry.texts):
                 break
         return past[::-1]

@@ -23,7 +23,7 @@ logger = logging.getLogger("moorline.router")
 INSTRUCTIONS = "You route a person's message to the agent that shall answer it. Call the tool `route`; do not answer."
 
 LONGEST = 4_000
-"""Characters of a message that the router model is shown; of a longer one its beginning and its end."""
+"""Characters of what is said now that the router model is shown; of more its beginning and its end."""
 
 LONGEST_PAST = 500
 """The same for what was said before."""
@@ -89,7 +89,7 @@ class Routing:
             message = checked(answer.message)
             context.journal.note(ROUTE, message)
             return self._named(message)
-        logger.warning("The router model has no room for a message of %s characters.", len(texts[-1]))
+        logger.warning("The router model has no room for a message of %s characters.", sum(map(len, texts)))
         return self._fallback
 
     def _messages(self, texts: Sequence[str], past: Sequence[PastTurn]) -> list[Message]:
@@ -99,9 +99,9 @@ class Routing:
             instructions += f"\n\nThe agent that held the session last is {held}."
         # A conversation begins with the person, or some servers refuse it.
         said = dropwhile(lambda message: message["role"] != "user", [*_said(past)][-self._router.history :])
-        said_now = (words(text, files_of(text)) for text in texts[-1:])
-        asked = (Message(role="user", content=clipped(text, LONGEST)) for text in said_now)
-        return [{"role": "system", "content": instructions}, *said, *asked]
+        said_now = "\n".join(words(text, files_of(text)) for text in texts)
+        asked = Message(role="user", content=clipped(said_now, LONGEST))
+        return [{"role": "system", "content": instructions}, *said, asked]
 
     def _named(self, answer: Message) -> str:
         for call in answer.get("tool_calls", ()):
@@ -115,6 +115,7 @@ class Routing:
 def _said(past: Sequence[PastTurn]) -> Iterator[Message]:
     for turn in past:
         for text in turn.texts:
-            yield {"role": "user", "content": clipped(text, LONGEST_PAST)}
+            said = clipped(text, LONGEST_PAST)
+            yield {"role": "user", "content": said if turn.by is None else f"[{turn.by}] {said}"}
         reply = clipped(turn.reply, LONGEST_PAST)
         yield {"role": "assistant", "content": reply if turn.agent is None else f"[{turn.agent}] {reply}"}

@@ -1,5 +1,6 @@
 """Who answers when nobody holds the session: what the router is shown, and when no router is needed."""
 
+import asyncio
 from dataclasses import replace
 from typing import Any
 
@@ -9,6 +10,7 @@ from pydantic import BaseModel
 from moorline import Agent, Moorline, Router, Settings
 from moorline.testing import Call, ModelReply, ModelRequest, Script, rule_client
 from moorline_agents.model import ChatModel
+from tests.turns.runtimes import in_queue
 
 from .conftest import Open, agent, counting
 
@@ -55,6 +57,26 @@ async def test_the_router_is_shown_nothing_from_before_the_person_started_over(o
     assert len(shown) == 3
     assert not any("secret" in each for each in shown[1:])
     assert "nails please" in shown[2]
+
+
+async def test_the_router_is_shown_all_that_was_said_at_once(open_moorline: Open, dsn: str) -> None:
+    script, running, go_on = Script(rules=counting), asyncio.Event(), asyncio.Event()
+
+    async def rules(request: ModelRequest) -> Any:
+        if request.said[-1] == "hair slow":
+            running.set()
+            await go_on.wait()
+        return script(request)
+
+    async with open_moorline(rules=rules) as moorline:
+        calls = [asyncio.create_task(moorline.run("hair slow", CONTEXT))]
+        await running.wait()
+        for number, text in enumerate(("start over", "nails are broken", "thanks"), 1):
+            calls.append(asyncio.create_task(moorline.run(text, {**CONTEXT, "on_busy": "merge"})))
+            await in_queue(dsn, number)
+        go_on.set()
+        assert {reply.agent for reply in (await asyncio.gather(*calls))[1:]} == {"nails"}
+    assert routings(script)[-1].said == ("nails are broken\nthanks",)
 
 
 async def test_a_router_of_ones_own(settings: Settings) -> None:

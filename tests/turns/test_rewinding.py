@@ -117,7 +117,7 @@ async def test_what_was_rewound_is_said_to_no_agent_and_no_router(dsn: str, turn
         await moorline.rewind("d1", 1)
         await say(moorline, "four")
     turn = await claim(turns, message("m9"))
-    past = await PastTurns(turn, turns=turns, start_over=StartOver(words=frozenset())).last(9)
+    past = await PastTurns(turn, turns=turns, start_over=StartOver(words=frozenset())).last(2)
     assert [each.texts for each in past] == [("hair one",), ("four",)]
 
 
@@ -175,8 +175,10 @@ async def test_a_turn_that_is_not_there_or_was_rewound_is_refused_and_nothing_ch
                 await moorline.rewind(device, 7)
             await say(moorline, "hair one")
         await moorline.rewind("d1", 1)
-        with pytest.raises(TurnNotKept, match="no turn 2"):
-            await moorline.rewind("d1", 2)
+        not_a_turn: Any
+        for not_a_turn in (2, -1, 2**70, None, True, 1.5, "1"):
+            with pytest.raises(TurnNotKept, match=f"no turn {not_a_turn}"):
+                await moorline.rewind("d1", not_a_turn)
         assert await say(moorline, "two") == "hair 2: two"
 
 

@@ -91,7 +91,7 @@ SELECT @schema.moorline_known($1::text);
 
 -- name: transcript repeatable
 -- The last $3 turns before the turn $2, oldest first; null: all of them. With $4 those of the device's own conversation,
--- unless it is somebody else's by now.
+-- unless it is somebody else's by now; with $5 also those that were rewound.
 WITH conversation AS (
     SELECT @schema.moorline_conversation($1::text) AS device_id WHERE NOT $4::boolean
     UNION ALL
@@ -102,6 +102,7 @@ WITH conversation AS (
         t.rewound_at
     FROM @schema.conversation_turns t
     WHERE t.device_id = (SELECT c.device_id FROM conversation c) AND ($2::bigint IS NULL OR t.turn_no < $2::bigint)
+        AND ($5::boolean OR t.rewound_at IS NULL)
     ORDER BY t.turn_no DESC
     LIMIT $3::integer
 ), said AS (
