@@ -16,6 +16,7 @@ from moorline_agents.confirming import check_asked, confirmed
 from moorline_agents.files import received
 from moorline_agents.history import last_files
 from moorline_agents.messages import Message, ToolCall
+from moorline_agents.questions import Given
 from moorline_agents.run import AgentInfo, RunContext
 from moorline_agents.toolbox import Toolbox
 from moorline_agents.tools import Tool, ToolContext, ToolRefused
@@ -66,18 +67,21 @@ class Calling:
         if name == control.END_SESSION and self._keeps_session:
             return {"ended": True}
         tool = await self.tools.find(name)
-        if resumed and context.given is not None:
-            check_asked(tool, context.given)
         files = received(last_files(history), context.read_files) or context.tools.files
         answers = [*context.tools.answers] if resumed else []
         tools = replace(context.tools, agent=self._name, files=files, answers=answers)
-        admit = None
-        if tool.check is not None or tool.confirm is not None:
-            admit = partial(self._admitted, tool, context, tools)
+        given, admit = context.given if resumed else None, None
+        if tool.check is not None or tool.confirm is not None or given is not None:
+            admit = partial(self._admitted, tool, given, context, tools)
         return await perform(tool, call["id"], arguments, context=context, tools=tools, admit=admit)
 
-    async def _admitted(self, tool: Tool, context: RunContext, tools: ToolContext, arguments: str) -> str:
-        """The arguments with which the call is made, as JSON. Raises `ToolRefused` if it is not to be made."""
+    async def _admitted(
+        self, tool: Tool, given: Given | None, context: RunContext, tools: ToolContext, arguments: str
+    ) -> str:
+        """The arguments with which the call is made, as JSON; `given` is the answer with which it goes on. Raises
+        `ToolRefused` if it is not to be made."""
+        if given is not None:
+            check_asked(tool, given)
         if tool.check is not None:
             arguments = await self._checked(tool, tool.check, context, tools, arguments)
         if tool.confirm is not None:

@@ -30,7 +30,7 @@ async def confirmed(
     options = (told.yes or words[0], told.no or words[1])
     question = Question(text=told.question, options=options, confirms=call)
     given = ask(question)
-    if given.asked is not None and given.confirms != call:
+    while given.asked is not None and given.confirms != call:
         given = ask(question)  # that was the answer to another question
     if not _agrees(given, yes=options[0]):
         raise _not_confirmed(tool, given)

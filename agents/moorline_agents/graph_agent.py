@@ -89,7 +89,7 @@ class GraphAgent:
             context.progress.agent = self.name
             context.telling.agent_started(self.name)
             await host.enter(context)
-            inside = replace(context, tools=replace(context.tools, agent=self.name))
+            inside = replace(context, tools=replace(context.tools, agent=self.name, asks_again=True))
             run = GraphRun(own, inside, Part(agent=self.name, others=others, listener=Listener(context.telling)))
             texts, begun = state.get("texts", []), state.get("begun")
             anew = begun is not None and self.name not in begun

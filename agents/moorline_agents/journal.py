@@ -33,6 +33,9 @@ class Journal(Protocol):
     def recalls(self, *asked: str) -> bool:
         """Whether the next that an earlier run of the turn left was noted under one of these names."""
 
+    def forget(self) -> None:
+        """Drops what an earlier run has left: it cannot be done again, because the conversation has gone on since."""
+
     def note(self, asked: str, answer: Message) -> None:
         """Remembers an answer, of an agent's model one that calls tools; it is durable before a tool with an effect
         runs. What is no answer of the agent's model is noted under the agent's name, a dot, and what it is."""
@@ -58,6 +61,9 @@ class NoJournal:
 
     def recalls(self, *asked: str) -> bool:  # noqa: ARG002 - nothing was left
         return False
+
+    def forget(self) -> None:
+        pass
 
     def note(self, asked: str, answer: Message) -> None:
         pass

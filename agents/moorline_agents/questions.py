@@ -10,6 +10,7 @@ import re
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from hashlib import sha256
 from typing import Any, Self
 
@@ -19,11 +20,13 @@ MOST_OPTIONS = 100
 _FORMS = (frozenset({"question", "options", "expires_at"}), frozenset({"question", "schema", "expires_at"}))
 _CONFIRMS = "confirms"
 _GIVEN = frozenset({"answer", "by", "said", "asked", "agrees", _CONFIRMS})
-_ASKS = "?\N{ARABIC QUESTION MARK}\N{GREEK QUESTION MARK}"
-_PLACE = re.compile(r"[(#]?([0-9]{1,3})[.)]?")
+_MARKS = "?\N{ARABIC QUESTION MARK}\N{ARMENIAN QUESTION MARK}\N{ETHIOPIC QUESTION MARK}\N{INTERROBANG}"
+"""What says that something is asked, once a text is normalised (NFKC)."""
+_GREEK_MARK = re.compile(r"[\u0370-\u03ff\u1f00-\u1fff]\s*;")
+_PLACE = re.compile(r"[(#]?(\d{1,3})[\ufe0f\u20e3]*[.)]?")  # or as an emoji of a key
 _WHOLE = re.compile(r"[+-]?\d{1,18}")
 _DECIMAL = re.compile(r"[+-]?\d{1,18}(\.\d{1,18})?")
-_DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
+_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
 class UnfitAnswer(Exception):
@@ -38,7 +41,7 @@ class Question:
     options: tuple[str, ...] = ()
     schema: Mapping[str, Any] | None = None
     expires_at: str | None = None
-    """A moment as in ISO 8601."""
+    """A moment as in ISO 8601, with a time zone."""
     confirms: str | None = None
     """The digest of the call that a yes, the first option, lets run."""
 
@@ -51,6 +54,8 @@ class Question:
             raise ValueError(f"The options of a question must differ, and there may be {MOST_OPTIONS} of them.")
         if not all(map(folded, self.options)):
             raise ValueError("Each option of a question must have a letter or a digit.")
+        if self.expires_at is not None and datetime.fromisoformat(self.expires_at).tzinfo is None:
+            raise ValueError("A question expires at a moment with a time zone.")
 
     @property
     def value(self) -> dict[str, Any]:
@@ -64,10 +69,13 @@ class Question:
         """The question whose `value` this is; None if it is anything else that a graph may ask."""
         if not isinstance(value, Mapping) or value.keys() - {_CONFIRMS} not in _FORMS:
             return None
+        options, schema = value.get("options", []), value.get("schema", {})
+        if not (isinstance(options, list | tuple) and isinstance(schema, Mapping)):
+            return None
         try:
             return cls(
                 text=value["question"],
-                options=tuple(value.get("options", ())),
+                options=tuple(options),
                 schema=value.get("schema"),
                 expires_at=value["expires_at"],
                 confirms=value.get(_CONFIRMS),
@@ -82,14 +90,14 @@ class Question:
 
     def option(self, text: str) -> str | None:
         """The option that the text is, whatever its case and the punctuation around it; or whose number it is, unless
-        options have numbers in them."""
+        numbers mean something else here: the question or an option has some, or a yes to a call is to be said."""
         said = folded(text)
         for option in self.options:
             if folded(option) == said:
                 return option
-        number = _PLACE.fullmatch(text.strip())
-        numbered = not any(any(map(str.isdecimal, option)) for option in self.options)
-        if number and numbered and 0 < int(number[1]) <= len(self.options):
+        number = _PLACE.fullmatch(unicodedata.normalize("NFKC", text).strip())
+        numbers = self.confirms is not None or any(any(map(str.isdecimal, each)) for each in (self.text, *self.options))
+        if number and not numbers and 0 < int(number[1]) <= len(self.options):
             return self.options[int(number[1]) - 1]
         return None
 
@@ -98,8 +106,8 @@ class Question:
         number, a day or one of some words. None if it takes more to know that."""
         if self.schema is None:
             return self.option(text)
-        fields = self.schema.get("properties", {})
-        if len(fields) != 1:
+        fields = self.schema.get("properties")
+        if not isinstance(fields, Mapping) or len(fields) != 1:
             return None
         ((name, field),) = fields.items()
         value = _bare_value(field, text.strip())
@@ -165,20 +173,26 @@ def folded(text: str) -> str:
     return plain[begin:end]
 
 
+def asks_back(text: str) -> bool:
+    """Whether a text has a question mark, in whatever script."""
+    plain = unicodedata.normalize("NFKC", text)
+    return any(mark in plain for mark in _MARKS) or _GREEK_MARK.search(plain) is not None
+
+
 def _counts(character: str) -> bool:
-    """Whether it says something, as letters, digits and symbols do, and question marks."""
-    return unicodedata.category(character)[0] in "LMNS" or character in _ASKS
+    """Whether it says something, as letters, digits and symbols do, and question marks, of which Greek's is `;`."""
+    return unicodedata.category(character)[0] in "LMNS" or character in _MARKS or character == ";"
 
 
-def _bare_value(field: Mapping[str, Any], text: str) -> Any:
-    words = field.get("enum", ())
-    if words:
-        return next((word for word in words if isinstance(word, str) and folded(word) == folded(text)), None)
-    match field.get("type"), field.get("format"):
-        case "integer", _ if _WHOLE.fullmatch(text):
+def _bare_value(field: object, text: str) -> Any:
+    match field:
+        case {"enum": [*words]}:
+            meant = [word for word in words if isinstance(word, str) and folded(word) == (folded(text) or None)]
+            return meant[0] if len(meant) == 1 else None
+        case {"type": "integer"} if _WHOLE.fullmatch(text):
             return int(text)
-        case "number", _ if _DECIMAL.fullmatch(text):
+        case {"type": "number"} if _DECIMAL.fullmatch(text):
             return float(text)
-        case "string", "date" if _DAY.fullmatch(text):
+        case {"type": "string", "format": "date"} if _DAY.fullmatch(text):
             return text
     return None

@@ -140,6 +140,8 @@ class ToolContext:
     """For `outside` effects: the same in every run of a turn, so that the other side recognises a repeated call."""
     answers: list[Given] = field(default_factory=list, repr=False)
     """The answers that the call has been given so far."""
+    asks_again: bool = field(default=False, repr=False)
+    """Whether `ask` asks again if words come to nothing: in a graph, no model is told of a refusal."""
 
     @property
     def answered_by(self) -> str | None:
@@ -170,19 +172,25 @@ class ToolContext:
         so does any message once `expires` seconds have passed; then the tool does not go on, and the model is told.
 
         Raises `ValueError` for a question that cannot be asked, `ToolRefused`, which need not be caught, if what the
-        person said does not fit the schema.
+        person said does not fit the schema; a graph asks again instead.
         """
         if expires is not None and not 0 < expires < _LONGEST_WAIT:
             raise ValueError("A question expires after a positive number of seconds, of at most ten years.")
         until = None if expires is None else (self.now + timedelta(seconds=expires)).isoformat()
         form = None if schema is None else schema.model_json_schema()
         asked = Question(text=question, options=tuple(options), schema=form, expires_at=until)
-        given = ask(asked)
-        if given.confirms is not None:  # the yes to the call, which an earlier run of the turn has had
+        while True:
             given = ask(asked)
-        fitting = _fitting(given, asked, schema)
-        self.answers.append(given)
-        return fitting
+            if given.confirms is not None:  # a yes to the call, which an earlier run of the turn has had
+                continue
+            try:
+                fitting = _fitting(given, asked, schema)
+            except ToolRefused:
+                if not self.asks_again:
+                    raise
+                continue
+            self.answers.append(given)
+            return fitting
 
     @property
     def memory(self) -> BaseStore:

@@ -34,19 +34,20 @@ class UnfinishedCall:
     that the outcome is unknown, `{"asked": true}` if it only asked, None if the outcome is unknown."""
 
 
+def did_nothing(result: Any) -> bool:
+    """Whether a call with this result certainly had no effect."""
+    return result is not None and "refused" in result and result["refused"].get("code") not in _UNKNOWN
+
+
 def unfinished_note(calls: Sequence[UnfinishedCall], *, names: Collection[str], tools: Collection[str]) -> str:
     """The note for an agent's model about the agent's own calls, under any of its `names`; empty if there are none."""
     own = [
         call
         for call in calls
         if call.agent in names or (call.agent is None and call.tool in tools)
-        if not _did_nothing(call.result)
+        if not did_nothing(call.result)
     ]
     return _TOLD.format(calls="\n".join(map(_line, own))) if own else ""
-
-
-def _did_nothing(result: Any) -> bool:
-    return result is not None and "refused" in result and result["refused"].get("code") not in _UNKNOWN
 
 
 def _line(call: UnfinishedCall) -> str:

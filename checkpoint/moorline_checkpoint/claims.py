@@ -7,16 +7,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, NamedTuple
+from itertools import groupby
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
 from moorline_checkpoint.errors import InvalidDeviceID
 from moorline_checkpoint.files import unpack_message
 from moorline_checkpoint.messages import Resume, TurnMessage
-from moorline_checkpoint.packing import parse_json, unpack_json, unpack_text
+from moorline_checkpoint.packing import load_json, parse_json, unpack_json, unpack_text
 from moorline_checkpoint.queue import Busy, Dead, Gone, Joined, QueueAnswer, Replayed, StaleResume, Waiting
 from moorline_checkpoint.rows import HeadRows
-from moorline_checkpoint.turn import SEPARATOR, JournalEntry, OpenTurn, RunStart, TurnRecord, UnfinishedEffect
+from moorline_checkpoint.turn import (
+    SEPARATOR,
+    AskedQuestion,
+    JournalEntry,
+    OpenTurn,
+    RunStart,
+    TurnRecord,
+    UnfinishedEffect,
+)
+
+if TYPE_CHECKING:
+    from asyncpg import Record
 
 
 class Claim(NamedTuple):
@@ -116,6 +129,19 @@ def parsed(answer: str | None) -> dict[str, Any]:
         return {"outcome": "claimed"} if answer is None else dict(parse_json(answer))
     except RecursionError:
         return {"outcome": "claimed"}
+
+
+def question_in(row: Record) -> AskedQuestion:
+    """The question that a row of `question` is."""
+    run = load_json(row["run"] or "null")
+    attempts = groupby(load_json(row["attempts"] or "[]"), itemgetter("message_id"))
+    return AskedQuestion(
+        interrupt_id=load_json(row["interrupt"])["id"],
+        run=None if run is None else RunStart(**run),
+        attempts=tuple(
+            tuple(JournalEntry(**unpack_json(each["entry"])) for each in entries) for _, entries in attempts
+        ),
+    )
 
 
 def resume_in(stored: Mapping[str, Any] | None) -> Resume | None:

@@ -55,13 +55,12 @@ class TurnTransaction:
             pack_json(result),
         )
 
-    async def take_back(self, position: int) -> None:
-        """Removes the entry at `position`, the last one: what it says has not begun."""
+    async def take_back(self) -> None:
+        """Removes all entries, of a turn in which nothing has begun."""
         await self.connection.execute(
             self._database.sql("journal_take_back"),
             self._turn.device_id,
             pack_text(self._turn.stored_id(self._turn.messages[0].id)),
-            position,
         )
 
 

@@ -42,15 +42,6 @@ class RunStart:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AskedQuestion:
-    """A question that waits for an answer."""
-
-    interrupt_id: str
-    run: RunStart | None
-    """The run that it stopped."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class TurnRecord:
     """The result of a turn, as the transcript keeps it."""
 
@@ -81,6 +72,17 @@ class JournalEntry:
     """The result of the call; None while it is not known."""
     agent: str | None = None
     """The agent (or the router) whose answer or tool it was; None if that is not known."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AskedQuestion:
+    """A question that waits for an answer."""
+
+    interrupt_id: str
+    run: RunStart | None
+    """The run that it stopped."""
+    attempts: tuple[tuple[JournalEntry, ...], ...] = ()
+    """The first two entries that each turn has journaled which came after it and failed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +138,8 @@ class OpenTurn:
     """Whether the turn has a journal, which its commit then cleans up."""
     run: RunStart | None = None
     """The run that goes on in this turn, which brings an answer; None if one begins."""
+    made: JournalEntry | None = None
+    """What the call that goes on did for an earlier answer, whose turn failed: it is not made again."""
     unfinished: tuple[UnfinishedEffect, ...] = ()
     """The effects, in order, of the device's other messages whose turns failed and are not finished."""
     spent: Mapping[str, Any] = field(default_factory=dict)

@@ -18,6 +18,7 @@ from moorline_checkpoint.claims import (
     answer_to,
     conversation_in,
     parsed,
+    question_in,
     resume_in,
     turn_in,
 )
@@ -36,7 +37,7 @@ from moorline_checkpoint.tags import DeviceTags
 from moorline_checkpoint.tool_transaction import ToolConnection, ToolTransaction, own_block, tool_transaction
 from moorline_checkpoint.transaction import TurnTransaction, stale, turn_transaction
 from moorline_checkpoint.transcripts import Transcript, entry_in
-from moorline_checkpoint.turn import AskedQuestion, OpenTurn, RunStart, TurnRecord, stored_id
+from moorline_checkpoint.turn import AskedQuestion, OpenTurn, TurnRecord, stored_id
 from moorline_migrations.errors import StateDamaged
 
 if TYPE_CHECKING:
@@ -292,12 +293,9 @@ class Turns:
 
     async def question(self, turn: OpenTurn) -> AskedQuestion | None:
         """What the turn before this one asked, if it was not closed meanwhile."""
-        row = await self._database.fetchrow("question", turn.device_id, turn.turn_no - 1)
-        if row is None:
-            return None
-        run = load_json(row["run"] or "null")
-        interrupt_id = load_json(row["interrupt"])["id"]
-        return AskedQuestion(interrupt_id=interrupt_id, run=None if run is None else RunStart(**run))
+        own = pack_text(turn.stored_id(turn.messages[0].id))
+        row = await self._database.fetchrow("question", turn.device_id, turn.turn_no - 1, own)
+        return None if row is None else question_in(row)
 
     async def cancel(self, device_id: str) -> bool:
         """Closes the device's interrupt: nothing can answer it any more. Returns whether one was waiting, which one

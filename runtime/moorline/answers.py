@@ -9,19 +9,23 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from langgraph.types import Command
 
+from moorline.decisions import Decision, made_for, recalled
 from moorline.errors import InvalidMessage, NothingWaits
 from moorline.files import said_text
 from moorline.manager import AgentProtocol, StartOver
 from moorline.texts import Texts
+from moorline_agents.checks import Check, checked_text
 from moorline_agents.graph_questions import close_question
 from moorline_agents.history import Closing, open_calls
 from moorline_agents.interpreting import interpreted
 from moorline_agents.model import Model
 from moorline_agents.questions import Given, Question
 from moorline_agents.run import RunContext
+from moorline_agents.stopping import Stopped
 from moorline_agents.tools import Tool
+from moorline_agents.unfinished import UnfinishedCall
 from moorline_checkpoint.messages import Resume
-from moorline_checkpoint.turn import OpenTurn
+from moorline_checkpoint.turn import AskedQuestion, OpenTurn
 from moorline_checkpoint.turns import Turns
 
 if TYPE_CHECKING:
@@ -40,12 +44,15 @@ class Beginning:
     """Why the question that waited was closed, if one was."""
     reply: str = ""
     """What is said if nobody is asked."""
+    left: tuple[UnfinishedCall, ...] = ()
+    """What the message did before, as the answer that it can no longer be."""
 
     def of(self, context: RunContext) -> RunContext:
         """The context of the run."""
-        if self.given is None and self.closed == context.closed:
+        if self.given is None and self.closed == context.closed and not self.left:
             return context
-        return replace(context, given=self.given, closed=self.closed)
+        unfinished = (*context.unfinished, *self.left)
+        return replace(context, given=self.given, closed=self.closed, unfinished=unfinished)
 
 
 class _Asking(NamedTuple):
@@ -69,6 +76,8 @@ class Answers:
     """For agents that have none of their own."""
     start_over: StartOver
     texts: Texts
+    check_timeout: float | None
+    """Seconds that an input check may take."""
 
     async def beginning(self, turn: OpenTurn, context: RunContext) -> Beginning:
         """What the turn's run begins with: the answer to the question that waits, or what the person says.
@@ -76,67 +85,92 @@ class Answers:
         Raises `NothingWaits` for a `Resume` whose question is closed or has expired, `InvalidMessage` for one that does
         not fit it, and `ModelError` if a model cannot be asked what the person means; the question then waits on.
         """
+        decided = recalled(context.journal)
         if turn.resume is not None:
-            return await self._resumed(turn, turn.resume)
+            return await self._resumed(turn, turn.resume, decided, context)
         texts = list(map(said_text, turn.messages))
         begins = Beginning(input={"texts": texts})
-        if turn.follows_question:
-            begins = await self._answered(turn, texts, context) or begins
+        if turn.follows_question or decided is not None:
+            begins = await self._answered(turn, texts, decided, context) or begins
         if begins.given is None:
             begins = await self._closed(turn, begins)
             if self.start_over.in_any(texts):
                 turn.start_anew()
         return begins
 
-    async def _resumed(self, turn: OpenTurn, resume: Resume) -> Beginning:
+    async def _resumed(
+        self, turn: OpenTurn, resume: Resume, decided: Decision | None, context: RunContext
+    ) -> Beginning:
         asking = await self._asking(turn.device_id, resume.interrupt_id)
         if asking is None or _lacks(asking):
             # Whoever asked is gone since. The answer is no message that anybody else could make sense of.
+            context.journal.forget()
             begins = Beginning(input={"texts": []}, closed="outdated", reply=self.texts.closed)
             return await self._closed(turn, begins)
         question = Question.of(asking.value)
         if question is None:
             return Beginning(input=Command(resume={resume.interrupt_id: resume.value}))
-        if _expired(question, turn):
-            raise NothingWaits(
-                f"The question expired at {question.expires_at}, so nothing can answer it any more. Send a message "
-                "instead."
-            )
-        value = resume.value
-        if question.options:
-            value = question.option(value) if isinstance(value, str) else None
-            if value is None:
-                raise InvalidMessage(
-                    f"The answer must be one of the question's options: {', '.join(question.options)}. The question "
-                    "waits on."
-                )
-        return _goes_on(resume.interrupt_id, Given.to(question, value, by=resume.by))
-
-    async def _answered(self, turn: OpenTurn, texts: list[str], context: RunContext) -> Beginning | None:
-        """The beginning of a run that goes on with what was said, or is told why the question is closed. None if that
-        is just something else, as whatever has files is."""
+        if decided is None:
+            decided = Decision(resume.interrupt_id, _fitting(question, resume, turn))
+            decided.note(context.journal)
         found = await self.turns.question(turn)
-        if found is None or self.start_over.in_any(texts):
-            return None
-        asking = await self._asking(turn.device_id, found.interrupt_id)
-        if asking is None or _lacks(asking):
+        return _goes_on(turn, decided, found)
+
+    async def _answered(
+        self, turn: OpenTurn, texts: list[str], decided: Decision | None, context: RunContext
+    ) -> Beginning | None:
+        """The beginning of a run that goes on with what was said, or is told why the question is closed. None if that
+        is just something else."""
+        found = await self.turns.question(turn) if turn.follows_question else None
+        asking = None if found is None else await self._asking(turn.device_id, found.interrupt_id)
+        if decided is None:
+            if found is None or self.start_over.in_any(texts):
+                return None
+            decided = await self._decided(found.interrupt_id, asking, turn, texts, context)
+            decided.note(context.journal)
+        elif decided.given is not None and (
+            found is None or found.interrupt_id != decided.interrupt_id or asking is None or _lacks(asking)
+        ):
+            # An earlier run answered the question, and failed; meanwhile it was answered otherwise, or closed.
+            context.journal.forget()
+            return Beginning(input={"texts": texts}, left=_made(turn))
+        if decided.given is not None:
+            return _goes_on(turn, decided, found)
+        if decided.closed == "outdated":
             turn.notice = turn.notice or "closed"
-            return Beginning(input={"texts": texts}, closed="outdated")
+        return Beginning(input={"texts": texts}, closed=decided.closed)
+
+    async def _decided(
+        self, interrupt_id: str, asking: _Asking | None, turn: OpenTurn, texts: list[str], context: RunContext
+    ) -> Decision:
+        """What was said is to the question. Whatever has files is no answer."""
+        if asking is None or _lacks(asking):
+            return Decision(interrupt_id, closed="outdated")
         question, agent = Question.of(asking.value), asking.agent
         has_files = any(message.files for message in turn.messages)
         if question is None or has_files or (turn.holder is not None and self.agents.get(turn.holder) is not agent):
-            return None
+            return Decision(interrupt_id)
         if _expired(question, turn):
-            return Beginning(input={"texts": texts}, closed="expired")
+            return Decision(interrupt_id, closed="expired")
         text = "\n".join(texts)
         answer = question.bare(text)
-        if answer is None:
+        if answer is None and await self._passes(text, agent, context):
             models = [getattr(agent, "model", None) or self.model, *getattr(agent, "fallbacks", ())]
             answer = await interpreted(question, text, models=models, agent=agent.name, context=context)
-        if answer is None:
-            return None
-        turn.run = found.run
-        return _goes_on(found.interrupt_id, Given.to(question, answer, said=text))
+        return Decision(interrupt_id, None if answer is None else Given.to(question, answer, said=text))
+
+    async def _passes(self, text: str, agent: AgentProtocol, context: RunContext) -> bool:
+        """Whether the agent's input checks let the text pass as it is, before any model sees it; what they do not is
+        no answer. Raises `CheckFailed`."""
+        checks: Sequence[Check] = getattr(agent, "input_checks", ())
+        if not checks:
+            return True
+        tools = replace(context.tools, agent=agent.name)
+        try:
+            async with context.stop.ends():
+                return await checked_text(checks, text, tools, seconds=self.check_timeout) == text
+        except Stopped:
+            return False
 
     async def _asking(self, device_id: str, interrupt_id: str) -> _Asking | None:
         """The question, if it waits for its answer in the manager graph and in the agent's own: one that has changed
@@ -181,5 +215,36 @@ def _expired(question: Question, turn: OpenTurn) -> bool:
     return question.expires_at is not None and datetime.fromisoformat(question.expires_at) <= turn.now
 
 
-def _goes_on(interrupt_id: str, given: Given) -> Beginning:
-    return Beginning(input=Command(resume={interrupt_id: given.value}), given=given)
+def _fitting(question: Question, resume: Resume, turn: OpenTurn) -> Given:
+    """The answer that a `Resume` gives. Raises `NothingWaits` and `InvalidMessage`."""
+    if _expired(question, turn):
+        raise NothingWaits(
+            f"The question expired at {question.expires_at}, so nothing can answer it any more. Send a message instead."
+        )
+    value = resume.value
+    if question.options:
+        value = question.option(value) if isinstance(value, str) else None
+        if value is None:
+            raise InvalidMessage(
+                f"The answer must be one of the question's options: {', '.join(question.options)}. The question waits "
+                "on."
+            )
+    return Given.to(question, value, by=resume.by)
+
+
+def _goes_on(turn: OpenTurn, decided: Decision, found: AskedQuestion | None) -> Beginning:
+    """The beginning of a run that goes on with an answer."""
+    if found is not None:
+        turn.run = found.run
+        turn.made = made_for(decided.interrupt_id, found.attempts)
+    assert decided.given is not None  # noqa: S101 - it is an answer
+    return Beginning(input=Command(resume={decided.interrupt_id: decided.given.value}), given=decided.given)
+
+
+def _made(turn: OpenTurn) -> tuple[UnfinishedCall, ...]:
+    """What the turn's own journal says was done."""
+    return tuple(
+        UnfinishedCall(agent=entry.agent, tool=entry.name, arguments=entry.intent, result=entry.result)
+        for entry in turn.journal
+        if entry.kind != "answer"
+    )

@@ -17,12 +17,13 @@ from typing import Any, cast
 
 from langgraph.errors import GraphInterrupt
 
+from moorline.decisions import DECIDED
 from moorline.errors import AgentError
-from moorline_agents.interpreting import READ
 from moorline_agents.journal import Admit
 from moorline_agents.messages import Message
 from moorline_agents.questions import UnfitAnswer
 from moorline_agents.tools import Tool, ToolContext, ToolRefused, ToolTimedOut
+from moorline_agents.unfinished import did_nothing
 from moorline_checkpoint.errors import TransactionTooLong
 from moorline_checkpoint.turn import JournalEntry, OpenTurn, RunStart
 from moorline_checkpoint.turns import Turns
@@ -41,7 +42,7 @@ class TurnJournal:
         self._durable = len(turn.journal)
         self._pending: list[JournalEntry] = []
         self._read = 0
-        """How many entries say what the person's words answer. They are none of the run that goes on."""
+        """How many entries say what the message is to the question before it. They are none of the run that goes on."""
         self._asked_at: int | None = None
         """The place of the outside call that stopped to ask."""
 
@@ -63,15 +64,18 @@ class TurnJournal:
 
     def recall(self, *asked: str) -> Message | None:
         entry = self._next("answer", *asked)
-        self._read += entry is not None and READ in asked
+        self._read += entry is not None and DECIDED in asked
         return None if entry is None else cast("Message", entry.intent)
 
     def recalls(self, *asked: str) -> bool:
         return bool(self._left) and self._left[0].kind == "answer" and self._left[0].name in asked
 
+    def forget(self) -> None:
+        self._left.clear()
+
     def note(self, asked: str, answer: Message) -> None:
         agent = asked.partition(".")[0]
-        self._read += asked == READ
+        self._read += asked == DECIDED
         self._pending.append(JournalEntry(kind="answer", agent=agent, name=asked, intent=answer))
 
     async def perform(self, tool: Tool, arguments: str, context: ToolContext, admit: Admit | None = None) -> Any:
@@ -80,7 +84,7 @@ class TurnJournal:
             with _in_time(tool):
                 return await tool.call(arguments, context)
         place = self._durable - len(self._left)
-        earlier = self._next(tool.effect, tool.name)
+        earlier = self._next(tool.effect, tool.name) or self._made_before(tool)
         if earlier is not None and earlier.result is not None and earlier.result != _ASKED:
             self._turn.facts.add(earlier.result.get("facts", ()))
             return _given(earlier.result)
@@ -115,6 +119,9 @@ class TurnJournal:
                     result = {"value": await tool.call(arguments, given)}
                     result |= self._facts(before)
                     await transaction.commit(self._durable, [*self._pending, _entry(tool, arguments, context, result)])
+        except GraphInterrupt:
+            del self._turn.facts.changes[before:]
+            raise
         except ToolRefused as refusal:
             del self._turn.facts.changes[before:]
             # Rolled back, but remembered: a rerun must not succeed after the model was told that the call failed.
@@ -146,7 +153,7 @@ class TurnJournal:
         except UnfitAnswer:
             # The message will be as if it had never come, so nothing of it may stay.
             async with self._turns.transaction(self._turn) as transaction:
-                await transaction.take_back(place)
+                await transaction.take_back()
             raise
         except GraphInterrupt:
             # If the process dies now, the outcome is known all the same: it only asked.
@@ -178,6 +185,18 @@ class TurnJournal:
                 "its agents have changed since. Nothing more was done; see conversation_effects for what was."
             )
         return entry
+
+    def _made_before(self, tool: Tool) -> JournalEntry | None:
+        """What this call did for an earlier answer to the question, as an entry of this turn."""
+        made, self._turn.made = self._turn.made, None
+        if made is None or (made.kind, made.name) != (tool.effect, tool.name) or did_nothing(made.result):
+            return None
+        if (made.result is None and tool.idempotent) or made.result == _ASKED:
+            return None
+        if made.result is None:
+            made = replace(made, result={"refused": _unknown(tool, "that failed before its outcome was known")})
+        self._pending.append(made)
+        return made
 
     def _noted(self) -> None:
         self._durable += len(self._pending)

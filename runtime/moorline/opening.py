@@ -75,6 +75,7 @@ async def open_parts(
             model=model,
             start_over=start_over,
             texts=texts,
+            check_timeout=settings.tool_timeout,
         )
         execution = Execution(
             memory=manager.memory,

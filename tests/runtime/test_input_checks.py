@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import Any
 
 import asyncpg
@@ -273,6 +274,42 @@ async def test_a_turn_that_is_stopped_during_a_check_keeps_nothing_unchecked(ope
         assert await running == "Stopped."
         checked.waits = False
         assert await moorline.run("go on", CONTEXT) == f"{REFUSED} | go on"
+
+
+async def test_what_may_answer_a_question_is_checked_before_a_model_reads_it(
+    settings: Settings, checked: Checked
+) -> None:
+    @tool()
+    async def ask(thing: Thing, context: ToolContext) -> str:
+        """Asks."""
+        return await context.ask("Which?", options=("soup", "fish"))
+
+    def rules(request: ModelRequest) -> ModelReply:
+        if "answer" in request.functions:
+            assert "secret" not in str(request.messages)
+            return ModelReply(
+                calls=(Call(name="answer", arguments={"answers": True, "more": False, "answer": "fish"}),)
+            )
+        if request.messages[-1]["content"] == "ask":
+            return ModelReply(calls=(Call(name="ask", arguments={"what": "x"}),))
+        return ModelReply(text=request.messages[-1]["content"] or "")
+
+    model = StrictModel(rules=rules)
+    checked.verdicts = {"my secret is fish": Refuse("No."), "fish for 4111": Replace("fish for [removed]")}
+    agent = replace(checked.agent, tools=[ask])
+    async with Moorline(settings, agents=[agent], client=lambda: rule_client(model)) as moorline:
+        for said, told in (("my secret is fish", "No."), ("fish for 4111", "fish for [removed]"), ("fishy", '"fish"')):
+            assert await moorline.run("ask", CONTEXT) == "Which? (soup / fish)"
+            assert await moorline.run(said, CONTEXT) == told
+        # What is an option is one, whatever a check would say.
+        checked.verdicts = {"fish": Refuse("No."), "hm": LookupError()}
+        await moorline.run("ask", CONTEXT)
+        assert await moorline.run("Fish!", CONTEXT) == '"fish"'
+        await moorline.run("ask", CONTEXT)
+        with pytest.raises(CheckFailed):
+            await moorline.run("hm", CONTEXT)
+        assert (await moorline.pending("d1")) is not None
+    assert not any("secret" in str(request.messages) or "4111" in str(request.messages) for request in model.requests)
 
 
 async def test_each_agent_checks_what_it_is_handed(settings: Settings, checked: Checked) -> None:

@@ -17,7 +17,7 @@ from moorline_agents.history import CLOSED
 from moorline_agents.run import RunContext
 from moorline_agents.transport import Call, ModelReply, ModelRequest, rule_client
 
-from .asking import Meaning, calling, desk, plainly, resumed
+from .asking import Guests, Meaning, calling, desk, plainly, resumed
 from .runtimes import Stall, execute, in_queue, runtime, say
 
 
@@ -236,6 +236,46 @@ async def test_a_graph_may_ask_in_the_same_way(dsn: str) -> None:
         assert await say(moorline, "neither") == "Which? (a / b)"
         with pytest.raises(NothingWaits):
             await resumed(moorline, question, "a")
+
+
+async def test_a_graph_asks_again_if_words_come_to_nothing(dsn: str) -> None:
+    async def node(state: MessagesState, runtime: Runtime[RunContext]) -> dict[str, Any]:
+        guests = await runtime.context.tools.ask("How many?", schema=Guests)
+        return {"messages": [("assistant", f"{guests.count} guests")]}
+
+    graph = StateGraph(MessagesState, context_schema=RunContext).add_node("node", node).add_edge(START, "node")
+    agents = [GraphAgent(name="form", description="asks", graph=graph.compile())]
+    model = Meaning({"thirteen": plainly({"count": 13}), "four": plainly({"count": 4})})
+    async with Moorline(Settings(database_url=dsn), agents=agents, client=lambda: rule_client(model)) as moorline:
+        first = await say(moorline, "hello")
+        again = await say(moorline, "thirteen")
+        assert first == again == "How many?"
+        with pytest.raises(InvalidMessage, match="waits on"):
+            await resumed(moorline, again, {"count": 13})
+        assert await say(moorline, "four") == "4 guests"
+
+
+LIKE_OURS: list[dict[str, Any]] = [
+    {"question": "x", "options": ["a"], "expires_at": "tomorrow"},
+    {"question": "x", "options": ["a"], "expires_at": "2026-01-01T00:00:00"},
+    {"question": "x", "options": ["a"], "expires_at": 5},
+    {"question": "x", "options": "ab", "expires_at": None},
+    {"question": "x", "schema": "s", "expires_at": None},
+    {"question": "x", "schema": {"properties": []}, "expires_at": None},
+    {"question": "x", "schema": {"properties": {"a": 3}}, "expires_at": None},
+    {"question": "x", "schema": {"properties": {"a": {"enum": 3}}}, "expires_at": None},
+]
+
+
+async def test_whatever_a_graph_asks_that_looks_like_a_question_of_the_kit_a_message_closes_it(dsn: str) -> None:
+    def node(state: MessagesState) -> dict[str, Any]:
+        return {"messages": [("assistant", str(interrupt(LIKE_OURS[int(str(state["messages"][-1].content))])))]}
+
+    graph = StateGraph(MessagesState).add_node("node", node).add_edge(START, "node")
+    agents = [GraphAgent(name="form", description="asks", graph=graph.compile())]
+    async with Moorline(Settings(database_url=dsn), agents=agents, client=lambda: rule_client(Meaning())) as moorline:
+        for number in (*range(len(LIKE_OURS)), 0):  # each of them is the answer to the one before
+            assert (await say(moorline, str(number))).interrupt is not None
 
 
 async def test_another_agent_that_holds_the_session_meanwhile_gets_the_message(dsn: str) -> None:

@@ -132,6 +132,41 @@ async def test_a_question_may_be_made_by_looking_things_up_and_a_yes_is_to_what_
         assert await say(moorline, "book") == 'book | {"error": "The table is taken.", "code": "taken"}'
 
 
+async def test_what_the_person_says_to_the_tool_is_no_yes_to_what_the_call_has_become(bookings: str) -> None:
+    price, done = 3, list[Any]()
+
+    async def sure(booking: Booking, context: ToolContext) -> str:
+        return f"Book it for {price}?"
+
+    @tool(effect="outside", confirm=sure)
+    async def book(booking: Booking, context: ToolContext) -> dict[str, Any]:
+        """Asks once more, then books."""
+        side = await context.ask("Window or door?", options=("window", "door"))
+        done.append((price, side))
+        return {"booked": side}
+
+    agent = Agent(name="desk", description="books", instructions="desk", tools=[book])
+    async with runtime(bookings, calling, agent=agent) as moorline:
+        assert await say(moorline, "book") == "Book it for 3? (yes / no)"
+        assert await say(moorline, "yes") == "Window or door? (window / door)"
+        price = 4
+        assert await say(moorline, "window") == "Book it for 4? (yes / no)"
+        assert done == []
+        assert await say(moorline, "yes") == "Window or door? (window / door)"
+        assert await say(moorline, "door") == 'book | {"booked": "door"}'
+    assert done == [(4, "door")]
+
+
+async def test_a_number_is_no_yes(bookings: str) -> None:
+    """Nobody knows whether it is the first option, or one o'clock."""
+    done = list[Any]()
+    async with runtime(bookings, Meaning({"1": plainly("yes")}), agent=desk(done)) as moorline:
+        for said in ("1", "yes;", "yes\N{ARMENIAN QUESTION MARK}"):
+            await say(moorline, "book at 9")
+            assert "not_answered" in await say(moorline, said)
+    assert (done, await booked(bookings)) == ([], 0)
+
+
 async def test_the_words_are_those_of_the_app(bookings: str) -> None:
     done = list[Any]()
     texts = Texts(yes="oui", no="non", choose="{question} Répondez par {options}.")

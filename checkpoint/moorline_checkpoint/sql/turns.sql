@@ -60,13 +60,23 @@ WHERE device_id = $1::text AND message_id = $2::text AND position = $3::integer;
 
 -- name: journal_take_back
 DELETE FROM @schema.conversation_effects
-WHERE device_id = $1::text AND message_id = $2::text AND position = $3::integer;
+WHERE device_id = $1::text AND message_id = $2::text;
 
 -- name: pending repeatable
 SELECT @schema.moorline_pending(@schema.moorline_conversation($1::text));
 
 -- name: question repeatable
-SELECT t.interrupt, t.run
+SELECT t.interrupt, t.run, (
+    -- How turns began that failed after this one.
+    SELECT pg_catalog.jsonb_agg(
+        pg_catalog.jsonb_build_object(
+            'message_id', e.message_id,
+            'entry', pg_catalog.jsonb_build_object(
+                'kind', e.kind, 'agent', e.agent, 'name', e.name, 'intent', e.intent, 'result', e.result))
+        ORDER BY e.message_id, e.position)
+    FROM @schema.conversation_effects e
+    WHERE e.device_id = $1::text AND e.turn_no = $2::bigint + 1 AND e.position < 2 AND e.message_id <> $3::text
+) AS attempts
 FROM @schema.conversation_turns t
 WHERE t.device_id = $1::text AND t.turn_no = $2::bigint AND t.status = 'interrupted'
     AND t.rewound_at IS NULL;
