@@ -56,7 +56,7 @@ class KeptTurn(NamedTuple):
 
     turn_no: int
     checkpoint_id: str
-    """The checkpoint that the turn left of the manager graph."""
+    """The checkpoint that stood after the turn, in the namespace that was asked for."""
 
 
 async def conversation_of(database: Database, device_id: str) -> str:
@@ -64,9 +64,12 @@ async def conversation_of(database: Database, device_id: str) -> str:
     return unpack_text(await database.fetchval("conversation", pack_text(device_id)))
 
 
-async def kept_turns(database: Database, conversation: str, *, keep_turns: int) -> Sequence[KeptTurn]:
-    """The turns of a conversation to which it can be rewound, if they did not stop to ask; newest first."""
-    rows = await database.fetch("kept_turns", pack_text(conversation), keep_turns)
+async def kept_turns(
+    database: Database, conversation: str, *, keep_turns: int, namespace: str = ""
+) -> Sequence[KeptTurn]:
+    """The turns of a conversation to which it can be rewound, if they did not stop to ask, newest first; of the manager
+    graph, or of the namespace of an agent's own graph, without those before it was first asked."""
+    rows = await database.fetch("kept_turns", pack_text(conversation), keep_turns, pack_text(namespace))
     return [KeptTurn(row["turn_no"], row["checkpoint_id"]) for row in rows]
 
 

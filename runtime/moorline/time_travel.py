@@ -7,13 +7,14 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from moorline.errors import SessionBusy, only_ours
+from moorline.errors import SessionBusy, UsageError, only_ours
 from moorline.manager import Manager
 from moorline.part import Part
 from moorline_agents.run import AgentDeps
 from moorline_checkpoint.rewinding import Rewound, conversation_of, kept_turns, rewind
 
 if TYPE_CHECKING:
+    from langchain_core.runnables import RunnableConfig
     from langgraph.graph.state import CompiledStateGraph
     from langgraph.types import StateSnapshot
 
@@ -55,29 +56,33 @@ class TimeTravel(Part):
         )
         return Manager(agents=self._served(), saver=saver, deps=deps, start_over=self._start_over, router=self._router)
 
-    async def state(self, device_id: str) -> StateSnapshot:
-        """The state of the device's conversation after its last committed turn: LangGraph's `aget_state`."""
+    async def state(self, device_id: str, *, agent: str | None = None) -> StateSnapshot:
+        """The state of the device's conversation after its last committed turn: LangGraph's `aget_state`. With the name
+        of a `GraphAgent`, the state of its own graph. Raises `UsageError` for any other agent."""
         with only_ours():
+            namespace = self._namespace(agent)
             conversation = await self._conversation(device_id)
-            return await self.manager_graph.aget_state({"configurable": {"thread_id": conversation}})
+            return await self.manager_graph.aget_state(_state_of(conversation, namespace))
 
-    async def history(self, device_id: str) -> AsyncIterator[TurnState]:
+    async def history(self, device_id: str, *, agent: str | None = None) -> AsyncIterator[TurnState]:
         """The states that the kept turns of the device's conversation left, newest first. At least the last
-        `MOORLINE_KEEP_TURNS` turns are kept; a turn from which nothing is remembered has no state."""
+        `MOORLINE_KEEP_TURNS` turns are kept; a turn from which nothing is remembered has no state.
+
+        With the name of a `GraphAgent`, the states of its own graph, which are as before after turns that others
+        answered; none of turns before it was first asked. Raises `UsageError` for any other agent.
+        """
         with only_ours():
+            namespace = self._namespace(agent)
             conversation = await self._conversation(device_id)
-            kept = await kept_turns(self._backend.saver.database, conversation, keep_turns=self.settings.keep_turns)
+            kept = await kept_turns(
+                self._backend.saver.database,
+                conversation,
+                keep_turns=self.settings.keep_turns,
+                namespace=namespace,
+            )
         for turn in kept:
             with only_ours():
-                state = await self.manager_graph.aget_state(
-                    {
-                        "configurable": {
-                            "thread_id": conversation,
-                            "checkpoint_ns": "",
-                            "checkpoint_id": turn.checkpoint_id,
-                        }
-                    }
-                )
+                state = await self.manager_graph.aget_state(_state_of(conversation, namespace, turn.checkpoint_id))
             yield TurnState(turn_no=turn.turn_no, state=state)
 
     async def rewind(self, device_id: str, turn_no: int, *, timeout: float = 60.0) -> Rewound:
@@ -107,3 +112,19 @@ class TimeTravel(Part):
 
     async def _conversation(self, device_id: str) -> str:
         return await conversation_of(self._backend.saver.database, await self._device(device_id))
+
+    def _namespace(self, agent: str | None) -> str:
+        """Where the state of an agent's own graph is; that of the manager graph if none is named."""
+        graphs = [each.name for each in self._served() if each.entry == each.name]
+        if agent is not None and agent not in graphs:
+            raise UsageError(
+                f"No agent named {agent!r} has a graph of its own; there are: {', '.join(graphs) or 'none'}. What any "
+                "other agent remembers is in the channel NAME.history of the manager graph's state."
+            )
+        return agent or ""
+
+
+def _state_of(conversation: str, namespace: str, checkpoint_id: str | None = None) -> RunnableConfig:
+    """What LangGraph is asked for: the state at a checkpoint, by default the last one."""
+    asked = {"thread_id": conversation, "checkpoint_ns": namespace}
+    return {"configurable": asked if checkpoint_id is None else {**asked, "checkpoint_id": checkpoint_id}}

@@ -12,7 +12,7 @@ from langgraph.types import interrupt
 from pydantic import BaseModel
 
 from moorline import Agent, GraphAgent, Moorline, Reply, Resume, Settings
-from moorline.errors import NothingWaits, SessionBusy, TurnNotKept
+from moorline.errors import NothingWaits, SessionBusy, TurnNotKept, UsageError
 from moorline.manager import AgentProtocol, StartOver
 from moorline.past_turns import PastTurns
 from moorline.testing import Script
@@ -245,6 +245,36 @@ async def test_states_are_those_of_the_kept_turns_newest_first(dsn: str) -> None
         await moorline.rewind("d2", 6)
         assert (await moorline.state("d1")).values == history[4].state.values
         assert [each.turn_no async for each in moorline.history("d1")] == [6, 5]
+
+
+async def test_states_of_an_agent_s_own_graph_are_those_that_stood_after_the_kept_turns(dsn: str) -> None:
+    said = [f"{'graph' if n in (1, 4, 8) else 'desk'} {n}" for n in range(10)]
+    async with open_moorline(dsn, keep_turns=4) as moorline:
+        for text in said:
+            await say(moorline, text)
+
+        async def shown() -> dict[int, list[str]]:
+            """What the graph knew of the person's messages after each turn."""
+            states = [each async for each in moorline.history("d1", agent="graph")]
+            return {
+                each.turn_no: [m.content for m in each.state.values["messages"] if m.content in said] for each in states
+            }
+
+        stood = {n: [text for text in said[:n] if text.startswith("graph")] for n in range(1, 11)}
+        assert await shown() == {n: stood[n] for n in (10, 9, 8, 7, 6, 5)}
+        latest, *_ = [each async for each in moorline.history("d1", agent="graph")]
+        assert (await moorline.state("d1", agent="graph")).values == latest.state.values
+        await moorline.rewind("d1", 7)
+        assert await shown() == {n: stood[n] for n in (7, 6, 5)}
+
+        for text in ("desk", "graph", "desk"):
+            await say(moorline, text, device="d2")
+        assert [each.turn_no async for each in moorline.history("d2", agent="graph")] == [3, 2]
+        for agent in ("desk", "nobody"):
+            with pytest.raises(UsageError, match="there are: graph"):
+                await moorline.state("d1", agent=agent)
+            with pytest.raises(UsageError, match="there are: graph"):
+                await anext(moorline.history("d1", agent=agent))
 
 
 async def test_another_process_goes_on_from_where_it_was_rewound(dsn: str, connection: Connection) -> None:

@@ -155,15 +155,26 @@ ORDER BY m.received_at DESC;
 SELECT @schema.moorline_conversation($1::text);
 
 -- name: kept_turns repeatable
--- The turns of a conversation whose state is kept, with the manager graph's checkpoint, newest first.
-SELECT DISTINCT ON (c.turn_no) c.turn_no, c.checkpoint_id
-FROM @schema.conversation_checkpoints c
-CROSS JOIN (
-    SELECT pg_catalog.max(t.turn_no) AS turn_no FROM @schema.conversation_turns t WHERE t.device_id = $1::text
-) l
-WHERE c.device_id = $1::text AND c.checkpoint_ns = ''::text AND c.turn_no > 0
-    AND c.turn_no > l.turn_no - l.turn_no % $2::bigint - $2::bigint
-ORDER BY c.turn_no DESC, c.checkpoint_id DESC;
+-- The turns of a conversation whose state is kept, newest first, with the checkpoint that stood after each in a namespace;
+-- none before the first in it.
+SELECT k.turn_no, o.checkpoint_id
+FROM (
+    SELECT DISTINCT c.turn_no
+    FROM @schema.conversation_checkpoints c
+    CROSS JOIN (
+        SELECT pg_catalog.max(t.turn_no) AS turn_no FROM @schema.conversation_turns t WHERE t.device_id = $1::text
+    ) l
+    WHERE c.device_id = $1::text AND c.checkpoint_ns = ''::text AND c.turn_no > 0
+        AND c.turn_no > l.turn_no - l.turn_no % $2::bigint - $2::bigint
+) k
+CROSS JOIN LATERAL (
+    SELECT c.checkpoint_id
+    FROM @schema.conversation_checkpoints c
+    WHERE c.device_id = $1::text AND c.checkpoint_ns = $3::text AND c.turn_no > 0 AND c.turn_no <= k.turn_no
+    ORDER BY c.turn_no DESC, c.checkpoint_id DESC
+    LIMIT 1
+) o
+ORDER BY k.turn_no DESC;
 
 -- name: rewind repeatable
 SELECT @schema.moorline_rewind($1::text, $2::bigint, $3::integer);
