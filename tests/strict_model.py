@@ -13,6 +13,8 @@ from moorline_agents.transport import ModelReply, ModelRequest, RawReply, Reply,
 
 NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 LONGEST_ID = 40
+PICTURE = re.compile("data:image/(png|jpeg|gif|webp);base64,[A-Za-z0-9+/]+=*")
+DOCUMENT = re.compile("data:application/pdf;base64,[A-Za-z0-9+/]+=*")
 FIELDS = {
     "system": {"role", "content"},
     "user": {"role", "content"},
@@ -152,11 +154,29 @@ def _shapes(request: ModelRequest) -> None:
         calls = message.get("tool_calls")
         if calls is not None and not calls:
             raise Refusal("[] is too short", f"messages[{at}].tool_calls")
-        content = message.get("content")
-        if not isinstance(content, str) and not (content is None and calls):
+        content: Any = message.get("content")
+        if isinstance(content, list) and message["role"] == "user":
+            _parts(content, f"messages[{at}].content")
+        elif not isinstance(content, str) and not (content is None and calls):
             raise Refusal(f"Invalid 'content': expected a string, got {content!r}.", f"messages[{at}].content")
         if message["role"] == "assistant" and not content and not calls:
             raise Refusal("Assistant message must contain either 'content' or 'tool_calls'!")
+
+
+def _parts(parts: Sequence[Mapping[str, Any]], where: str) -> None:
+    """What a person says beside text: pictures and documents, in base64."""
+    if not parts:
+        raise Refusal("Expected a non-empty array.", where)
+    for part in parts:
+        match part:
+            case {"type": "text", "text": str(text)} if text:
+                continue
+            case {"type": "image_url", "image_url": {"url": str(url)}} if PICTURE.fullmatch(url):
+                continue
+            case {"type": "file", "file": {"filename": str(), "file_data": str(data)}} if DOCUMENT.fullmatch(data):
+                continue
+            case _:
+                raise Refusal(f"Invalid part: {str(part)[:200]}", where)
 
 
 def _pairs(request: ModelRequest) -> None:

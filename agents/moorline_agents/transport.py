@@ -50,18 +50,26 @@ class ModelRequest:
 
     @property
     def said(self) -> tuple[str, ...]:
-        """What the person said, without briefings."""
-        return tuple(parted(m["content"] or "")[1] for m in self.messages if m["role"] == "user")
+        """What the person said, without briefings and files."""
+        return tuple(parted(_text(m))[1] for m in self.messages if m["role"] == "user")
 
     @property
     def briefing(self) -> str:
         """The last briefing in it: what an agent was told with the message that is being answered; "" if nothing."""
-        return next(filter(None, (parted(m["content"] or "")[0] for m in reversed(self.messages))), "")
+        return next(filter(None, (parted(_text(m))[0] for m in reversed(self.messages))), "")
 
     @property
     def functions(self) -> dict[str, Mapping[str, Any]]:
         """The offered functions by name: description and JSON schema of the parameters."""
         return {tool["function"]["name"]: tool["function"] for tool in self.tools}
+
+
+def _text(message: Message) -> str:
+    """Its text, which is one part of it if it has files."""
+    content: object = message["content"]
+    if isinstance(content, list):
+        return "\n".join(part["text"] for part in content if part["type"] == "text")
+    return str(content or "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

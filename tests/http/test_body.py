@@ -1,12 +1,14 @@
-"""How much of a body that is too large is read: all that a sender may already have sent, but not without end."""
+"""How much of a body that is too large is read: all that a sender may already have sent, but not without end; and for
+how long one is waited for: as long as it comes."""
 
+import asyncio
 from itertools import count
 from typing import Any
 
 import pytest
 
-from moorline.http.body import DISCARDED, BoundedBody
-from moorline.http.errors import BodyTooLarge
+from moorline.http.body import DISCARDED, SLOWEST, BoundedBody
+from moorline.http.errors import BodyTooLarge, BodyTooSlow
 
 LARGEST = 1_000
 
@@ -37,3 +39,21 @@ async def test_the_rest_is_read_so_that_its_sender_learns_why_it_is_refused() ->
 
 async def test_a_body_without_end_is_given_up() -> None:
     assert await read_of(None) == 10 * DISCARDED + 1
+
+
+@pytest.mark.parametrize(("piece", "in_time"), [(SLOWEST // 10, True), (SLOWEST // 100, False)])
+async def test_a_body_is_waited_for_as_long_as_it_comes(piece: int, in_time: bool) -> None:
+    async def receive() -> dict[str, Any]:
+        await asyncio.sleep(0.05)
+        return {"type": "http.request", "body": b"x" * piece, "more_body": True}
+
+    body = BoundedBody(receive, largest=SLOWEST, seconds=0.2)
+    begun = asyncio.get_running_loop().time()
+    try:
+        for _ in range(8):
+            await body()
+    except BodyTooSlow:
+        assert not in_time
+    else:
+        assert in_time
+    assert asyncio.get_running_loop().time() - begun > 0.2

@@ -90,3 +90,14 @@ async def test_a_body_has_room_for_the_files_that_are_allowed_and_no_more(dsn: s
     async with asking(moorline_on(dsn, files_max=0)) as client:
         answer = await client.post("/v1/messages", json={"files": [file(png())]}, headers=device("d1"))
         assert "MOORLINE_FILES_MAX" in answer.json()["detail"]
+
+
+async def test_a_client_is_told_what_is_accepted_before_it_sends_anything(dsn: str) -> None:
+    bounds = {"file_max": 3_000_000, "files_max": 2, "files_total_max": 4_000_000}
+    async with asking(moorline_on(dsn, file_types="image/jpeg,text/plain", **bounds)) as client:
+        told = (await client.get("/v1/limits", headers=device("d1"))).json()
+        assert told == bounds | {"file_types": ["image/jpeg", "text/plain"]}
+        assert (await client.get("/v1/limits")).status_code == 400
+    async with asking(moorline_on(dsn, **bounds), body_max=3_000) as client:
+        told = (await client.get("/v1/limits", headers=device("d1"))).json()
+        assert (told["file_max"], told["files_total_max"]) == (2_250, 2_250)

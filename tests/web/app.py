@@ -91,8 +91,15 @@ async def rules(request: ModelRequest) -> Reply:
         return ModelReply(text="Let me see …", calls=tuple(Call(name=each) for each in used))
     if said.startswith("fail") and times(said) <= FAILURES:
         return RawReply(status=500, headers={"retry-after-ms": "1"}, pieces=(b"{}",))
-    answer = ModelReply(text=" ".join(results) or f"You said: {said}")
+    pictures = len(pictures_of(request.messages[asked]["content"]))
+    seen = f" I see {pictures}." if pictures else ""
+    answer = ModelReply(text=" ".join(results) or f"You said: {said}{seen}")
     return await slowly(request, answer) if "slowly" in said else answer
+
+
+def pictures_of(content: object) -> list[object]:
+    """The pictures that the model is shown with a message."""
+    return [part for part in content if part["type"] == "image_url"] if isinstance(content, list) else []
 
 
 async def slowly(request: ModelRequest, answer: ModelReply) -> Reply:
@@ -102,4 +109,4 @@ async def slowly(request: ModelRequest, answer: ModelReply) -> Reply:
     return replace(raw, pause=float(pause[1]) if pause else 0.4)
 
 
-moorline = Moorline(agents=[desk, orders], client=lambda: rule_client(StrictModel(rules=rules)))
+moorline = Moorline(agents=[desk, orders], client=lambda: rule_client(StrictModel(rules=rules, limit=1_000_000)))

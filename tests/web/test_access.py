@@ -116,7 +116,8 @@ async def test_it_is_used_with_the_keyboard_alone(chat: Chat) -> None:
     await keyboard.press("Enter")
     assert await chat.reply() == "Shall I book Tuesday, 10:00?"
     await expect(chat.page.locator("#text")).to_be_focused()
-    for name in ("Another person", "Another time"):
+    await expect(chat.page.get_by_role("button", name="Attach files")).to_be_visible()
+    for name in ("Attach files", "Another person", "Another time"):
         await keyboard.press("Shift+Tab")
         await expect(chat.page.get_by_role("button", name=name)).to_be_focused()
     assert await chat.page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"

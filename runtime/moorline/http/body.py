@@ -13,15 +13,18 @@ if TYPE_CHECKING:
 DISCARDED = 16
 """How many times the largest body is read and thrown away, so that a client that is still sending gets the answer."""
 
+SLOWEST = 50_000
+"""Bytes for which a sender gets another second: a phone with a slow line needs minutes for its pictures."""
+
 
 class BoundedBody:
     """An ASGI `receive` that raises `BodyTooLarge` after so many bytes, and `BodyTooSlow` if the body is not there in
-    so many seconds."""
+    so many seconds, and what its bytes take at the slowest."""
 
     def __init__(self, receive: Receive, *, largest: int, seconds: float) -> None:
         self._receive = receive
         self._largest, self._seconds = largest, seconds
-        self._until: float | None = None
+        self._begun: float | None = None
         self._received = 0
         self._complete = False
 
@@ -36,13 +39,14 @@ class BoundedBody:
         return message
 
     async def _in_time(self) -> Message:
-        if self._until is None:
-            self._until = asyncio.get_running_loop().time() + self._seconds
+        if self._begun is None:
+            self._begun = asyncio.get_running_loop().time()
+        seconds = self._seconds + self._received / SLOWEST
         try:
-            async with asyncio.timeout_at(self._until):
+            async with asyncio.timeout_at(self._begun + seconds):
                 message = await self._receive()
         except TimeoutError:
-            raise BodyTooSlow(f"The body was not complete within {self._seconds:g} s; send it again.") from None
+            raise BodyTooSlow(f"The body was not complete within {seconds:.0f} s; send it again.") from None
         self._received += len(message.get("body", b""))
         self._complete = not message.get("more_body", False)
         return message

@@ -5,7 +5,7 @@ from __future__ import annotations
 from base64 import b64decode
 from collections.abc import Sequence
 from mimetypes import guess_extension
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Depends, Path
 from starlette.responses import Response
@@ -15,7 +15,7 @@ from moorline.http.device_auth import Caller
 from moorline.http.errors import InvalidRequest, NotFound
 from moorline.http.guard import JSON, Guard, caller_of
 from moorline.http.openapi import problems
-from moorline.http.schemas import FileBody, FileData, FilesMessage
+from moorline.http.schemas import FileBody, FileData, FilesMessage, LimitsBody
 
 if TYPE_CHECKING:
     from moorline.runtime import Moorline
@@ -56,13 +56,27 @@ def _files(bodies: Sequence[FileBody]) -> list[File]:
 
 
 def files(moorline: Moorline, guard: Guard) -> APIRouter:
-    """The route that gives files back."""
+    """The routes that say which files are accepted, and give them back."""
     routes = APIRouter(
         prefix="/v1",
         tags=["device"],
         route_class=guard.route(guard.device, JSON, ANY, *sorted(moorline.settings.file_types)),
         responses=problems(400, 401, 404, 406, 422, 429, 500, 503),
     )
+
+    @routes.get("/limits", response_model=LimitsBody)
+    async def limits() -> dict[str, Any]:
+        """What the files of a message may be, so that a client can say so before it sends them."""
+        settings = moorline.settings
+        total = settings.files_total_max
+        if guard.settings.body_max is not None:
+            total = min(total, guard.settings.body_max * 3 // 4)  # in base64
+        return {
+            "file_types": sorted(settings.file_types),
+            "file_max": min(settings.file_max, total),
+            "files_max": settings.files_max,
+            "files_total_max": total,
+        }
 
     @routes.get("/files/{file_hash}", response_class=Response, responses={200: CONTENT})
     async def download(

@@ -32,11 +32,11 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     ),
 }
-"""The page runs its own scripts only, and nobody may frame it."""
+"""The page runs its own scripts only, shows pictures that it has fetched as its device, and nobody may frame it."""
 
 
 @dataclass(frozen=True)

@@ -127,6 +127,15 @@ class ReplyBody(BaseModel):
     output: dict[str, Any] | None = Field(description="The answer for programs, of an agent that gives one.")
 
 
+class LimitsBody(BaseModel):
+    """What the files of a message may be."""
+
+    file_types: list[str] = Field(description="Their media types; all kinds of text are text/plain.")
+    file_max: int = Field(description="Bytes of a file.")
+    files_max: int = Field(description="Files of a message; 0: none are accepted.")
+    files_total_max: int = Field(description="Bytes of all files of a message.")
+
+
 class KeptFile(BaseModel):
     """A file that came with a message."""
 

@@ -78,7 +78,7 @@ class HttpSettings(EnvironmentSettings):
     """The most bytes of a request's body. Unset: 1 MiB, and for a message as much more as its files take in base64."""
 
     body_timeout: float = Field(default=10, gt=0, le=600)
-    """Seconds in which a request's body must be there."""
+    """Seconds in which a request's body must be there, and one more for each 50 kB that have come."""
 
     proxies: Networks = ()
     """The addresses and networks of proxies, separated by commas, whose `X-Forwarded-For` and `X-Forwarded-Proto`

@@ -1,7 +1,8 @@
 /** The chat page: its composer, its buttons, and what it says about itself. */
 
+import { Attachments } from "./attachments.js";
 import { Conversation } from "./conversation.js";
-import { canBeSigned, MoorlineError, signsIn } from "./device.js";
+import { canBeSigned, limits, MoorlineError, signsIn } from "./device.js";
 import { Log } from "./log.js";
 import { inWords, isRefused, NOT_SIGNED_IN } from "./problems.js";
 import { titled } from "./text.js";
@@ -34,15 +35,24 @@ const log = new Log({
   latest: part("latest", HTMLButtonElement),
 });
 
-const conversation = new Conversation(log, {
-  announce(words) {
-    const said = document.createElement("p");
-    said.textContent = words;
-    announcer.append(said);
-    setTimeout(() => said.remove(), ANNOUNCED);
+const attachments = new Attachments(
+  {
+    button: part("attach", HTMLButtonElement),
+    input: part("files", HTMLInputElement),
+    list: part("attached", HTMLElement),
+    problem: part("attach-problem", HTMLElement),
   },
-  draft(words) {
-    text.value = text.value.trim() ? `${words}\n${text.value}` : words;
+  (words) => {
+    if (words) announce(words);
+    showButtons();
+  },
+);
+
+const conversation = new Conversation(log, {
+  announce,
+  draft(words, files) {
+    text.value = [words, text.value].filter((each) => each.trim()).join("\n");
+    attachments.restore(files);
     text.focus();
     composed();
   },
@@ -53,8 +63,16 @@ const conversation = new Conversation(log, {
   },
 });
 
+/** @param {string} words */
+function announce(words) {
+  const said = document.createElement("p");
+  said.textContent = words;
+  announcer.append(said);
+  setTimeout(() => said.remove(), ANNOUNCED);
+}
+
 function showButtons() {
-  const written = text.value.trim() !== "";
+  const written = text.value.trim() !== "" || attachments.any;
   const focused = document.activeElement === stop;
   stop.hidden = !conversation.running;
   send.hidden = conversation.running && !written;
@@ -75,10 +93,10 @@ function composed() {
 part("composer", HTMLFormElement).addEventListener("submit", (event) => {
   event.preventDefault();
   const words = text.value.trim();
-  if (!words) return;
+  if (!words && !attachments.any) return;
   text.value = "";
+  conversation.say(words, attachments.take());
   composed();
-  conversation.say(words);
   text.focus();
 });
 
@@ -90,6 +108,28 @@ text.addEventListener("keydown", (event) => {
   event.preventDefault();
   text.form?.requestSubmit();
 });
+
+text.addEventListener("paste", (event) => {
+  const pasted = event.clipboardData;
+  // What is copied from a document is its text, and a picture of that.
+  const written = pasted?.types.includes("text/plain") && pasted.types.includes("text/html");
+  if (!pasted?.files.length || written) return;
+  event.preventDefault();
+  attachments.add([...pasted.files]);
+});
+
+// Files may be dropped anywhere: the browser would leave the page for one that misses the text.
+for (const name of /** @type {const} */ (["dragenter", "dragover", "drop", "dragleave"])) {
+  addEventListener(name, (event) => {
+    const over = name === "dragenter" || name === "dragover";
+    if (!event.dataTransfer?.types.includes("Files")) return;
+    if (name !== "dragleave") event.preventDefault();
+    document.body.classList.toggle("dropping", over || (name === "dragleave" && event.relatedTarget !== null));
+    if (name !== "drop") return;
+    attachments.add([...event.dataTransfer.files]);
+    text.focus();
+  });
+}
 
 stop.addEventListener("click", () => conversation.stop());
 
@@ -161,6 +201,7 @@ async function load(begin) {
   showConnection();
   try {
     await begin();
+    limits().then((found) => attachments.limit(found), () => {}); // without them nothing can be attached
   } catch (error) {
     if (!(error instanceof MoorlineError)) throw error;
     if (isRefused(error)) await refused(error);

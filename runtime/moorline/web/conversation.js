@@ -2,6 +2,7 @@
 
 import * as device from "./device.js";
 import { Exchange } from "./exchange.js";
+import { ofPerson, ofServer } from "./files.js";
 import { inWords, isRefused } from "./problems.js";
 import { optionsOf, saidTo, textOf } from "./question.js";
 import * as tabs from "./tabs.js";
@@ -19,7 +20,7 @@ import { titled } from "./text.js";
  * What the page does when something changes.
  * @typedef {object} Page
  * @property {(text: string) => void} announce says something to people who hear the page
- * @property {(text: string) => void} draft puts a text back into the composer
+ * @property {(text: string, files: File[]) => void} draft puts a text and files back into the composer
  * @property {() => void} changed something is running, or no longer
  * @property {(agent: string | null) => void} held another agent holds the conversation
  * @property {() => void} anew the person wants a new conversation, because this browser lost the old one
@@ -35,7 +36,7 @@ export class Conversation {
   #loaded = false;
   /** Where the next page of the transcript begins. @type {number | string | null} */
   #before = null;
-  /** Exchanges whose messages have no reply yet. @type {Map<string, {message: Message, exchange: Exchange}>} */
+  /** Exchanges whose messages have no reply yet. @type {Map<string, {message: Message, files: File[], exchange: Exchange}>} */
   #open = new Map();
   /** The messages that have replies: another tab may still tell of one, or a person answer a question twice. */
   #answered = /** @type {Set<string>} */ (new Set());
@@ -77,8 +78,9 @@ export class Conversation {
     this.#hold(session.agent, session.pending);
     this.#loaded = true;
     for (const message of device.unanswered()) {
+      const files = await device.filesOf(message.id).catch(() => []); // sending it tells
       if (this.#open.has(message.id)) continue;
-      this.#show(message);
+      this.#show(message, files);
       this.#outbox.push(message);
     }
     this.#log.greet();
@@ -103,9 +105,13 @@ export class Conversation {
     this.#hold(session.agent, session.pending);
   }
 
-  /** The person said something, which may answer the question that waits. @param {string} text */
-  say(text) {
-    this.#send(saidTo(text, this.#question));
+  /**
+   * The person said something, which may answer the question that waits; only a message has files.
+   * @param {string} text
+   * @param {File[]} files
+   */
+  say(text, files) {
+    this.#send(files.length > 0 ? text : saidTo(text, this.#question), files);
   }
 
   /** Ends the turn that runs. */
@@ -129,7 +135,9 @@ export class Conversation {
 
   /** Begins as a new device, which the server may demand; what was not answered can be sent again. */
   async anew() {
-    for (const { said } of device.unanswered()) if (typeof said === "string") this.#page.draft(said);
+    for (const { id, said } of device.unanswered()) {
+      if (typeof said === "string") this.#page.draft(said, await device.filesOf(id).catch(() => []));
+    }
     device.forget();
     this.#log.clear();
     this.#open.clear();
@@ -146,19 +154,20 @@ export class Conversation {
 
   // ---- Sending
 
-  /** @param {Said} said */
-  #send(said) {
-    const message = device.keep(said);
+  /** @param {Said} said @param {File[]} [files] */
+  #send(said, files = []) {
+    const message = device.keep(said, undefined, files);
     if (this.#open.has(message.id)) return; // an answer that was given already
     if (this.#answered.has(message.id)) return device.discard(message.id);
-    this.#show(message);
+    this.#show(message, files);
     this.#again(message);
   }
 
   /** @param {Message} message */
   #again(message) {
-    this.#open.get(message.id)?.exchange.begin("waiting");
-    tabs.tell({ kind: "sent", device: this.#self, message });
+    const open = this.#open.get(message.id);
+    open?.exchange.begin("waiting");
+    tabs.tell({ kind: "sent", device: this.#self, message, files: open?.files ?? [] });
     this.#outbox.push(message);
     this.#work();
   }
@@ -181,8 +190,9 @@ export class Conversation {
   /** @param {{message: Message, began: boolean, stopped: boolean, giveUp: AbortController}} current */
   async #converse(current) {
     const { id, said } = current.message;
+    const options = { files: this.#open.get(id)?.files ?? [], messageId: id, signal: current.giveUp.signal };
     try {
-      for await (const event of device.stream(said, { messageId: id, signal: current.giveUp.signal })) {
+      for await (const event of device.stream(said, options)) {
         current.began ||= event.type !== "connection_lost";
         const stopped = current.stopped;
         tabs.tell({ kind: "event", device: this.#self, id, event, stopped });
@@ -239,10 +249,10 @@ export class Conversation {
   #failed(id, error) {
     const open = this.#open.get(id);
     if (!open) return;
-    const { message, exchange } = open;
+    const { message, files, exchange } = open;
     const change = () => {
       this.#drop(id);
-      if (typeof message.said === "string") this.#page.draft(message.said);
+      if (typeof message.said === "string") this.#page.draft(message.said, files);
       this.refresh().catch(() => {}); // a question may wait again
     };
     const choices = [];
@@ -275,7 +285,7 @@ export class Conversation {
     if (what.kind === "sent" && !this.#answered.has(what.message.id)) {
       const open = this.#open.get(what.message.id);
       if (open) open.exchange.begin("waiting");
-      else this.#show(what.message);
+      else this.#show(what.message, what.files);
       setTimeout(() => this.#follow(what.message), HEAD_START);
     }
     const exchange = this.#open.get(what.id)?.exchange;
@@ -289,12 +299,12 @@ export class Conversation {
 
   // ---- What is shown
 
-  /** @param {Message} message */
-  #show(message) {
+  /** @param {Message} message @param {File[]} files */
+  #show(message, files) {
     const exchange = new Exchange(new Date(message.at));
-    exchange.say(textOf(message.said, this.#question));
+    exchange.say(textOf(message.said, this.#question), files.map(ofPerson));
     this.#ask(null);
-    this.#open.set(message.id, { message, exchange });
+    this.#open.set(message.id, { message, files, exchange });
     this.#log.add(exchange);
     this.#page.changed();
   }
@@ -311,7 +321,9 @@ export class Conversation {
       const ids = turn.message_ids.filter((id) => this.#open.has(id));
       for (const id of ids) this.#drop(id);
       const exchange = new Exchange(new Date(turn.started_at));
-      for (const text of turn.texts) exchange.say(textOf(text, turns[at + 1]?.interrupt ?? null));
+      for (const [number, text] of turn.texts.entries()) {
+        exchange.say(textOf(text, turns[at + 1]?.interrupt ?? null), (turn.files[number] ?? []).map(ofServer));
+      }
       exchange.turnNo = turn.turn_no;
       exchange.finish({ text: turn.reply, agent: turn.agent, at: new Date(turn.committed_at) });
       made.push(exchange);

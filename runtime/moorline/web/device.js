@@ -11,7 +11,12 @@
 /** A question that an agent stopped to ask. @typedef {{id: string, value: unknown}} Interrupt */
 /** The answer to one. @typedef {{interrupt_id: string, value: unknown}} Answer */
 /** What a person says: a text, or the answer to a question. @typedef {string | Answer} Said */
-/** A message that has no reply yet. @typedef {{id: string, said: Said, at: number, device: string | null}} Message */
+/** A file that came with a message. @typedef {{hash: string, type: string, name: string, size: number}} KeptFile */
+/**
+ * A message that has no reply yet, and what its files are called: `filesOf` has them.
+ * @typedef {{id: string, said: Said, files: string[], at: number, device: string | null}} Message
+ */
+/** What the files of a message may be. @typedef {{file_types: string[], file_max: number, files_max: number, files_total_max: number}} Limits */
 /**
  * @typedef {object} Reply
  * @property {string} message_id
@@ -35,6 +40,7 @@
  * @property {number} turn_no
  * @property {string[]} message_ids
  * @property {string[]} texts
+ * @property {KeptFile[][]} files of each text; empty if none had any
  * @property {string} reply
  * @property {string | null} agent
  * @property {Interrupt | null} interrupt
@@ -47,6 +53,8 @@
 const BEGINNING = 75_000;
 /** Milliseconds without a sign of life, after which a connection counts as lost; the server gives one every 15 s. */
 const SILENCE = 45_000;
+/** Bytes in a millisecond with which a body is sent at the slowest. */
+const SLOWEST = 50;
 /** Milliseconds for which something is tried again; time offline does not count. */
 const PATIENCE = 120_000;
 const FIRST_PAUSE = 500;
@@ -59,6 +67,9 @@ const YEAR = 31_536_000;
 
 const DEVICE = "moorline.device";
 const MESSAGE = "moorline.message.";
+const FILES = "files";
+/** Characters of a file's name that are sent: its end says more. */
+const LONGEST_NAME = 200;
 
 const settings = {
   base: new URL("v1/", import.meta.url).href,
@@ -79,7 +90,7 @@ export function configure({ base, token, person }) {
   if (token !== undefined && person !== undefined) Object.assign(settings, { token, person });
 }
 
-/** What went wrong, as the server tells it, or `ConnectionLost`. */
+/** What went wrong, as the server tells it, or `ConnectionLost`, or `FilesLost`: this browser no longer has the files. */
 export class MoorlineError extends Error {
   /**
    * @param {string} kind the error's class on the server, such as `SessionBusy`
@@ -127,9 +138,10 @@ export async function canBeSigned() {
 
 /**
  * Sends a message and gives its reply. Throws a `MoorlineError` if there is none; what is retryable is kept, and can be
- * sent again with the same ID, also after a reload: see `unanswered`.
+ * sent again with the same ID, also after a reload: see `unanswered`. A text may have files, and may be empty then; what
+ * is kept of a message has them, so that they need not be given again.
  * @param {Said} said
- * @param {{messageId?: string, signal?: AbortSignal}} [options]
+ * @param {{files?: File[], messageId?: string, signal?: AbortSignal}} [options]
  * @returns {Promise<Reply>}
  */
 export async function send(said, options) {
@@ -142,11 +154,11 @@ export async function send(said, options) {
  * throws a `MoorlineError`, as `send` does. After `text_withdrawn` and `connection_lost` the text begins anew. The
  * turn goes on if this is left, or aborted with `signal`.
  * @param {Said} said
- * @param {{messageId?: string, signal?: AbortSignal}} [options]
+ * @param {{files?: File[], messageId?: string, signal?: AbortSignal}} [options]
  * @returns {AsyncGenerator<TurnEvent, void, void>}
  */
-export async function* stream(said, { messageId, signal } = {}) {
-  const message = keep(said, messageId);
+export async function* stream(said, { files, messageId, signal } = {}) {
+  const message = keep(said, messageId, files);
   const patience = new Patience();
   for (;;) {
     try {
@@ -158,8 +170,8 @@ export async function* stream(said, { messageId, signal } = {}) {
       throw lost();
     } catch (error) {
       if (!(error instanceof MoorlineError)) throw error;
-      // A message that is refused is done with; one whose sender is refused may still be sent.
-      if (!error.retryable && ![401, 403].includes(error.status)) discard(message.id);
+      // A message that is refused is done with; one whose sender is refused, or whose files are gone, is the person's.
+      if (!error.retryable && ![401, 403].includes(error.status) && error.kind !== "FilesLost") discard(message.id);
       if (!patience.allows(error)) throw error;
       if (error.kind === "ConnectionLost") yield { type: "connection_lost", online: navigator.onLine };
       else yield { type: "text_withdrawn" };
@@ -186,6 +198,21 @@ export async function stop(messageId) {
 export async function transcript({ before = null, limit = 20 } = {}) {
   const query = new URLSearchParams({ limit: String(limit), ...(before === null ? {} : { before: String(before) }) });
   return ask("GET", `transcript?${query}`);
+}
+
+/** What the files of a message may be. @returns {Promise<Limits>} */
+export async function limits() {
+  return ask("GET", "limits");
+}
+
+/**
+ * A file that came with a message, by its `hash` in the transcript. Somebody has sent it: show it as a picture at most,
+ * or offer it as a download.
+ * @param {string} hash
+ * @returns {Promise<Blob>}
+ */
+export async function file(hash) {
+  return ask("GET", `files/${encodeURIComponent(hash)}`, { accept: "*/*", read: (response) => response.blob() });
 }
 
 /**
@@ -219,6 +246,7 @@ export function unanswered() {
     .map((key) => /** @type {Message | null} */ (parsed(stored(key, [local, memory]))))
     .filter((message) => message !== null)
     .filter((message) => message.device === null || message.device === own)
+    .map((message) => ({ ...message, files: message.files ?? [] }))
     .sort((one, other) => one.at - other.at);
 }
 
@@ -227,23 +255,62 @@ export function unanswered() {
  * @param {string} messageId
  */
 export function discard(messageId) {
+  const known = kept(messageId);
   for (const store of [local, memory]) store.remove(MESSAGE + messageId);
+  openFiles.delete(messageId);
+  if (known?.files?.length) inDatabase("readwrite", (files) => files.delete(messageId)).catch(() => {});
 }
 
 /**
- * Keeps a message until its reply is there. `stream` and `send` do so themselves.
+ * Keeps a message until its reply is there, with its files. `stream` and `send` do so themselves.
  * @param {Said} said
  * @param {string} [messageId]
+ * @param {File[]} [files]
  * @returns {Message}
  */
-export function keep(said, messageId) {
+export function keep(said, messageId, files = []) {
   // An answer to a question is one message, however often and in how many tabs it is given.
   const id = messageId ?? (typeof said === "string" ? uuid() : `resume:${said.interrupt_id}`);
-  const known = /** @type {Message | null} */ (parsed(stored(MESSAGE + id, [local, memory])));
+  const known = kept(id);
   const own = settings.person ?? storedDevice()?.id ?? null;
-  const message = { id, said, at: known?.at ?? Date.now(), device: own };
+  const names = files.length > 0 ? files.map((file) => file.name) : (known?.files ?? []);
+  const message = { id, said, files: names, at: known?.at ?? Date.now(), device: own };
   store(MESSAGE + id, JSON.stringify(message), [local, memory]);
+  if (files.length > 0 && !openFiles.has(id)) {
+    openFiles.set(id, files);
+    // Without the message nobody would ever remove them.
+    const lasts = local.get(MESSAGE + id) !== null;
+    if (lasts) inDatabase("readwrite", (all) => all.put(files, id)).catch(() => {}); // they are kept while the page lives
+  }
   return message;
+}
+
+/**
+ * The files of a message that is kept. Throws a `MoorlineError` of the kind `FilesLost` if this browser had no room for
+ * them, and the page that sent them is gone.
+ * @param {string} messageId
+ * @returns {Promise<File[]>}
+ */
+export async function filesOf(messageId) {
+  const names = kept(messageId)?.files ?? [];
+  if (names.length === 0) return [];
+  const found =
+    openFiles.get(messageId) ?? (await inDatabase("readonly", (files) => files.get(messageId)).catch(() => undefined));
+  if (!found) throw gone(names, messageId);
+  openFiles.set(messageId, found);
+  return found;
+}
+
+/** @param {string} messageId @returns {Message | null} */
+function kept(messageId) {
+  return parsed(stored(MESSAGE + messageId, [local, memory]));
+}
+
+/** @param {string[]} names @param {string} messageId @param {unknown} [cause] */
+function gone(names, messageId, cause) {
+  const which = names.filter(Boolean).join(", ") || "the file";
+  const again = `Attach ${names.length > 1 ? "them" : "it"} again.`;
+  return new MoorlineError("FilesLost", `This browser no longer has ${which}. ${again}`, { messageId, cause });
 }
 
 // ---- One message on its way
@@ -255,7 +322,9 @@ export function keep(said, messageId) {
  * @returns {AsyncGenerator<TurnEvent, void, void>}
  */
 async function* attempt(message, patience, signal) {
-  const said = typeof message.said === "string" ? { text: message.said } : { resume: message.said };
+  const files = await inBase64(message);
+  const words = typeof message.said === "string" ? { text: message.said } : { resume: message.said };
+  const said = files.length > 0 ? { ...words, files } : words;
   const line = new Line(signal);
   try {
     const response = await line.request("POST", "messages", {
@@ -274,18 +343,41 @@ async function* attempt(message, patience, signal) {
 }
 
 /**
- * A request whose answer is small; it is made again while that makes sense.
+ * The files of a message as they are sent. Their types are not: what a file is, the server reads from its bytes.
+ * @param {Message} message
+ */
+async function inBase64({ id, files: names }) {
+  const files = await filesOf(id);
+  const reading = files.map(async (file) => ({ data: await base64(file), name: file.name.slice(-LONGEST_NAME).toWellFormed() }));
+  return Promise.all(reading).catch((cause) => {
+    throw gone(names, id, cause);
+  });
+}
+
+/** @param {Blob} blob @returns {Promise<string>} */
+function base64(blob) {
+  return new Promise((resolve, reject) => {
+    const reader = new FileReader();
+    reader.onload = () => resolve(String(reader.result).replace(/^[^,]*,/, ""));
+    reader.onerror = () => reject(reader.error);
+    reader.readAsDataURL(blob);
+  });
+}
+
+/**
+ * A request that can be made again while that makes sense.
  * @param {string} method
  * @param {string} path
+ * @param {{accept?: string, read?: (response: Response) => Promise<any>}} [options]
  * @returns {Promise<any>}
  */
-async function ask(method, path) {
+async function ask(method, path, { accept, read = (response) => response.json() } = {}) {
   const patience = new Patience();
   for (;;) {
     const line = new Line();
     try {
-      const response = await line.request(method, path, {});
-      return await line.json(response);
+      const response = await line.request(method, path, { accept });
+      return await line.whole(response, read);
     } catch (error) {
       if (!(error instanceof MoorlineError) || !patience.allows(error)) throw error;
       await patience.wait(error);
@@ -320,12 +412,13 @@ class Line {
     /** @type {Record<string, string>} */
     const headers = { Accept: accept, ...own?.headers };
     if (body) headers["Content-Type"] = "application/json";
-    this.#expect(BEGINNING);
+    const text = body ? JSON.stringify(body) : null;
+    this.#expect(BEGINNING + (text?.length ?? 0) / SLOWEST);
     const response = await this.#reached(() =>
       fetch(new URL(path, settings.base), {
         method,
         headers,
-        body: body ? JSON.stringify(body) : null,
+        body: text,
         cache: "no-store",
         signal: this.#signal,
       }),
@@ -337,9 +430,11 @@ class Line {
     return response;
   }
 
-  /** @param {Response} response */
-  async json(response) {
-    return response.status === 204 ? null : this.#reached(() => response.json());
+  /** @param {Response} response @param {(response: Response) => Promise<any>} read */
+  async whole(response, read) {
+    if (response.status === 204) return null;
+    this.#expect(SILENCE + Number(response.headers.get("Content-Length") ?? 0) / SLOWEST);
+    return this.#reached(() => read(response));
   }
 
   /**
@@ -516,7 +611,10 @@ async function newDevice() {
   for (;;) {
     const line = new Line();
     try {
-      const { device_id: id, token } = await line.json(await line.request("POST", "devices", { anonymous: true }));
+      const { device_id: id, token } = await line.whole(
+        await line.request("POST", "devices", { anonymous: true }),
+        (response) => response.json(),
+      );
       return { id, token };
     } catch (error) {
       if (!(error instanceof MoorlineError)) throw error;
@@ -654,6 +752,40 @@ function stored(key, places) {
     if (value !== null) return value;
   }
   return null;
+}
+
+/** The files of messages that have been kept or read since the page was opened. @type {Map<string, File[]>} */
+const openFiles = new Map();
+
+/** @type {Promise<IDBDatabase> | null} */
+let database = null;
+
+/** @returns {Promise<IDBDatabase>} */
+function opened() {
+  database ??= new Promise((resolve, reject) => {
+    const request = indexedDB.open("moorline", 1);
+    request.onupgradeneeded = () => request.result.createObjectStore(FILES);
+    request.onsuccess = () => resolve(request.result);
+    request.onerror = () => reject(request.error);
+  });
+  return database;
+}
+
+/**
+ * Works on the files that survive a reload, by their message's ID, in the order of the calls. Throws what the browser
+ * throws, which may have no room, or no database.
+ * @template T
+ * @param {IDBTransactionMode} mode
+ * @param {(files: IDBObjectStore) => IDBRequest<T>} work
+ * @returns {Promise<T>}
+ */
+async function inDatabase(mode, work) {
+  const transaction = (await opened()).transaction(FILES, mode);
+  const request = work(transaction.objectStore(FILES));
+  return new Promise((resolve, reject) => {
+    transaction.oncomplete = () => resolve(request.result);
+    transaction.onabort = () => reject(transaction.error);
+  });
 }
 
 /** @param {string | null} text @returns {any} */

@@ -1,9 +1,10 @@
 /** An exchange on the page: what the person said, and what came of it. It shows what it is told, and decides nothing. */
 
+import { listOf } from "./files.js";
 import { nodesOf, spoken, titled } from "./text.js";
 
 /** @typedef {import("./device.js").TurnEvent} TurnEvent */
-/** @typedef {import("./question.js").Option} Option */
+/** @typedef {import("./files.js").Shown} Shown */
 /** @typedef {{label: string, act: () => void, main?: boolean}} Choice */
 /** @typedef {"waiting" | "running" | "done" | "failed"} State */
 
@@ -49,14 +50,15 @@ export class Exchange {
     this.#show();
   }
 
-  /** @param {string} text */
-  say(text) {
+  /** @param {string} text @param {Shown[]} files */
+  say(text, files) {
     const bubble = element("p", "bubble");
     bubble.dir = "auto";
     const you = element("span", "unseen");
     you.textContent = "You: ";
     bubble.append(you, ...nodesOf(text));
-    this.#said.append(bubble);
+    if (text || files.length === 0) this.#said.append(bubble);
+    if (files.length > 0) this.#said.append(listOf(files));
   }
 
   /** What the person said in another exchange belongs to this one. @param {Exchange} other */

@@ -19,7 +19,8 @@ const WORDS = {
 
 /** @type {Record<number, string>} */
 const BY_STATUS = {
-  413: "This message is too long. Send it in parts.",
+  408: "Your connection is too slow for this message. It is kept here.",
+  413: "This message is too large. Send it in parts.",
   429: "That were too many messages in a short time. Try again in a moment.",
 };
 
@@ -35,7 +36,9 @@ export function isRefused(error) {
 export function inWords(error) {
   if (isRefused(error) && signsIn()) return "You are no longer signed in. Sign in again.";
   if (isRefused(error)) return "This browser may no longer read this conversation.";
-  if (error.kind === "InvalidMessage") return error.message; // it says what is wrong with it
+  if (error.kind === "FilesLost") return error.message;
+  // It says what is wrong with it, and to those who run the server which setting that is.
+  if (error.kind === "InvalidMessage") return error.message.replace(/ \(MOORLINE_\w+\)/g, "");
   const what = BY_STATUS[error.status] ?? WORDS[error.kind] ?? "Something went wrong, and there is no answer.";
   const stands = error.effectsKept ? " What was done so far stands, and is not done twice." : "";
   return what + stands;
