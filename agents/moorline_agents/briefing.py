@@ -27,9 +27,7 @@ _HANDED_OVER = "{by} handed this conversation over to you. What it says about th
 def briefed(message: Message, *more: str) -> Message:
     """The message as a model is shown it: the person's words behind the briefing, a result before it. The tag of a
     briefing in what others wrote is made harmless."""
-    content = message["content"]
-    if content and "<" in content:
-        content = _TAG.sub("&lt;", content)
+    content = message["content"] and harmless(message["content"])
     told = "\n\n".join(part for part in (*more, message.get("briefing", "")) if part)
     if told:
         parts = (block(told), content) if message["role"] == "user" else (content, block(told))
@@ -43,7 +41,12 @@ def briefed(message: Message, *more: str) -> Message:
 
 def block(told: str) -> str:
     """A briefing as a model is shown it."""
-    return f"<briefing>\n{_TAG.sub('&lt;', told)}\n</briefing>"
+    return f"<briefing>\n{harmless(told)}\n</briefing>"
+
+
+def harmless(text: str) -> str:
+    """The text without tags of a briefing, which only the system around an agent writes."""
+    return _TAG.sub("&lt;", text) if "<" in text else text
 
 
 def parted(content: str) -> tuple[str, str]:

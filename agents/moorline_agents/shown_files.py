@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakKeyDictionary
 
+from moorline_agents.briefing import harmless
 from moorline_agents.files import GONE, TEXT, in_words, is_image
 from moorline_agents.model_errors import ContextOverflow, ModelError
 
@@ -99,7 +100,7 @@ def _part(note: FileNote, data: Mapping[str, bytes], taken: frozenset[str]) -> s
         return in_words(note, GONE)
     content = data[note["hash"]]
     if note["type"] == TEXT:
-        return f"{in_words(note)}\n{content.decode(errors='replace')}"
+        return f"{in_words(note)}\n{harmless(content.decode(errors='replace'))}"
     url = f"data:{note['type']};base64,{b64encode(content).decode()}"
     if is_image(note):
         return {"type": "image_url", "image_url": {"url": url}}

@@ -17,10 +17,10 @@ _ALIASES = {"image/jpg": "image/jpeg", "image/pjpeg": "image/jpeg", "application
 _TEXTS = frozenset({TEXT, "text/csv", "text/markdown", "text/tab-separated-values", "application/json"})
 """Types that are text and do nothing; all are kept as plain text."""
 
-_MARKUP = re.compile(r"\s*<(\?xml|!--|!doctype|[a-z][\w:-]*[\s/>])", re.IGNORECASE)
+_MARKUP = re.compile(r"<(\?xml|!--|!doctype|[a-z][\w:-]{0,99}[\s/>])", re.IGNORECASE)
 """How HTML and SVG begin, in which scripts may be."""
 
-_CONTROL = re.compile("[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
+_CONTROL = bytes((*range(0x09), *range(0x0E, 0x1B), *range(0x1C, 0x20), 0x7F))
 """Characters that no text has."""
 
 
@@ -52,9 +52,12 @@ def _found(data: bytes) -> list[str]:
         matches = puremagic.magic_string(data)
     except (puremagic.PureError, ValueError):
         matches = []
-    found = [match.mime_type for match in matches if match.mime_type not in ("", TEXT)]
+    named = [match for match in matches if match.mime_type not in ("", TEXT)]
+    # The others begin alike, but for less: every RIFF file may be a WebP, until one reads on.
+    surest = max((match.confidence for match in named), default=0)
+    found = [match.mime_type for match in named if match.confidence == surest]
     text = _text(data)
-    if text is not None and not _MARKUP.match(text):
+    if text is not None and not _MARKUP.match(text.lstrip()):
         found.append(TEXT)
     elif text is not None:
         found = [kind for kind in found if _is_markup(kind)] or ["text/html"]
@@ -66,7 +69,7 @@ def _text(data: bytes) -> str | None:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
         return None
-    return None if _CONTROL.search(text) else text
+    return text if len(data.translate(None, _CONTROL)) == len(data) else None
 
 
 def _is_markup(kind: str) -> bool:

@@ -68,7 +68,7 @@ NOTHING = Brought()
 
 
 def parts_of(message: object, settings: Settings) -> tuple[str, tuple[File, ...]]:
-    """The text of a message, and its files, checked as far as nothing has to be fetched. Raises `InvalidMessage`."""
+    """The text of a message, and its files, checked except for what their bytes are. Raises `InvalidMessage`."""
     if isinstance(message, str):
         return message, ()
     if not isinstance(message, list | tuple):
@@ -85,13 +85,13 @@ def parts_of(message: object, settings: Settings) -> tuple[str, tuple[File, ...]
             f"The message has {len(files)} files, but only {settings.files_max} are allowed (MOORLINE_FILES_MAX); send "
             "them in several messages."
         )
-    check_total((file.data for file in files if isinstance(file.data, bytes)), settings)
+    _check_total((file.data for file in files if isinstance(file.data, bytes)), settings)
     for file in files:
-        _check(file, settings)
+        _check(file)
     return "\n".join(text for text in texts if text.strip()), files
 
 
-def check_total(contents: Iterable[bytes], settings: Settings) -> None:
+def _check_total(contents: Iterable[bytes], settings: Settings) -> None:
     """Raises `InvalidMessage` if one is too large, or all are together."""
     sizes = [len(data) for data in contents]
     if sizes and max(sizes) > settings.file_max:
@@ -126,7 +126,7 @@ def _notes(message: TurnMessage) -> list[FileNote]:
     return [FileNote(hash=each.hash, type=each.type, name=each.name, size=each.size) for each in message.files]
 
 
-def _check(file: File, settings: Settings) -> None:
+def _check(file: File) -> None:
     if not isinstance(file.name, str) or not (file.type is None or isinstance(file.type, str)):
         raise InvalidMessage("The name and the type of a File must be text.")
     if (file.data is None) == (file.url is None):
@@ -134,7 +134,6 @@ def _check(file: File, settings: Settings) -> None:
     if file.data is not None:
         if not isinstance(file.data, bytes):
             raise InvalidMessage(f"The data of a File must be bytes, not {type(file.data).__name__}.")
-        checked_type(file.data, claimed=file.type, allowed=settings.file_types)
     elif not isinstance(file.url, str) or len(file.url) > MAX_URL:
         raise InvalidMessage(f"The url of a File must be text of at most {MAX_URL:,} characters.")
 

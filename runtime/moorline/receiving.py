@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 
 from moorline.context import Call
 from moorline.errors import StoreUnavailable
-from moorline.file_links import Fetcher
-from moorline.files import Brought, File, check_total, content_of
+from moorline.file_links import Fetcher, Room
+from moorline.files import Brought, File, content_of
 from moorline.settings import Settings
 from moorline_checkpoint.files import FileContent, Files
 
@@ -45,17 +45,18 @@ class Receiving:
         return replace(call, message=replace(message, files=refs), brought=brought)
 
     async def _contents(self, files: tuple[File, ...]) -> tuple[FileContent, ...]:
-        tasks = [asyncio.create_task(self._data(file)) for file in files]
+        here = sum(len(file.data) for file in files if file.data is not None)
+        room = Room(self.settings.files_total_max - here)
+        tasks = [asyncio.create_task(self._data(file, room)) for file in files]
         try:
             data = await asyncio.gather(*tasks)
         finally:
             for task in tasks:
                 task.cancel()
-        check_total(data, self.settings)
         pairs = zip(files, data, strict=True)
         return tuple(content_of(file, each, self.settings) for file, each in pairs)
 
-    async def _data(self, file: File) -> bytes:
+    async def _data(self, file: File, room: Room) -> bytes:
         if file.data is not None:
             return file.data
-        return await self.fetcher.fetch(file.url or "")
+        return await self.fetcher.fetch(file.url or "", room)

@@ -3,8 +3,10 @@
 import asyncio
 import socket
 import ssl
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from shutil import which
 from typing import Any
@@ -15,7 +17,7 @@ import respx
 
 from moorline import File, Image, InvalidMessage, Settings
 from moorline.errors import FileUnavailable
-from moorline.file_links import Fetcher, is_public
+from moorline.file_links import Fetcher, Room, is_public
 from moorline.testing import Script
 from tests.pictures import HTML, JPEG, png
 from tests.runtime.test_files import HERE, looking, opened, rows
@@ -31,6 +33,7 @@ PUBLIC = "93.184.215.14"
         *("239.1.1.1", "240.0.0.1", "255.255.255.255", "::", "::1", "fe80::1", "fe80::1%eth0", "fec0::1", "fc00::1"),
         *("fd12::1", "ff02::1", "ff0e::1", "2001:db8::1", "::ffff:127.0.0.1", "::ffff:10.0.0.1", "64:ff9b::7f00:1"),
         *("64:ff9b::a9fe:a9fe", "64:ff9b:1::a00:1", "2002:7f00:1::1", "2002:a00:1::", "2001::1", "::7f00:1"),
+        *("::ffff:0:7f00:1", "5f00::1", "3fff::1", "192.88.99.1", "2001:20::1"),
         "64:ff9b:1:a00:0:100:808:808",  # 10.0.0.1, where a prefix of 48 bits has it
     ],
 )
@@ -80,7 +83,8 @@ async def test_a_picture_is_fetched_once_and_shown(
     assert call.request.extensions["sni_hostname"] == "pics.example"
 
 
-Answer = Callable[[respx.MockRouter], object]
+async def fetched(fetcher: Fetcher, url: str) -> bytes:
+    return await fetcher.fetch(url, Room(10_000_000))
 
 
 @pytest.mark.parametrize(
@@ -96,6 +100,7 @@ Answer = Callable[[respx.MockRouter], object]
             "https://[::1",
         ),
         *("https://127.0.0.1/a.png", "https://[::1]/a.png", "https://169.254.169.254/latest", "https://2130706433/"),
+        *("https://0x7f.1/", "https://0177.0.0.1/", "https://127.1/", "https://[::ffff:7f00:1]/", "https://[::]/"),
         *("https://inside.example/a.png", "https://both.example/a.png", "https://localhost/a.png"),
     ],
 )
@@ -103,7 +108,7 @@ async def test_addresses_that_are_never_asked(url: str, names: dict[str, list[li
     names |= {"pics.example": [[PUBLIC]], "inside.example": [["10.0.0.8"]], "both.example": [[PUBLIC, "10.0.0.8"]]}
     with respx.mock() as web:
         with pytest.raises(InvalidMessage):
-            await Fetcher(largest=100, seconds=5).fetch(url)
+            await fetched(Fetcher(largest=100, seconds=5), url)
         assert not web.calls
 
 
@@ -114,13 +119,13 @@ async def test_each_redirect_is_checked_and_there_are_few(names: dict[str, list[
         for number in range(6):
             web.get(f"https://{PUBLIC}/{number}").respond(302, headers={"Location": f"/{number + 1}"})
         web.get(f"https://{PUBLIC}/6").respond(content=JPEG)
-        assert await fetcher.fetch("https://pics.example/3") == JPEG
+        assert await fetched(fetcher, "https://pics.example/3") == JPEG
         with pytest.raises(InvalidMessage, match="more than 3 times"):
-            await fetcher.fetch("https://pics.example/2")
+            await fetched(fetcher, "https://pics.example/2")
         for target in ("https://inside.example/", "http://pics.example/6", "https://127.0.0.1/", "//inside.example/"):
             web.get(f"https://{PUBLIC}/away").respond(301, headers={"Location": target})
             with pytest.raises(InvalidMessage):
-                await fetcher.fetch("https://pics.example/away")
+                await fetched(fetcher, "https://pics.example/away")
 
 
 async def test_a_name_that_changes_its_mind_is_connected_where_it_was_checked(
@@ -129,9 +134,9 @@ async def test_a_name_that_changes_its_mind_is_connected_where_it_was_checked(
     names["rebinds.example"] = [[PUBLIC], ["127.0.0.1"]]
     with respx.mock() as web:
         web.get(f"https://{PUBLIC}/").respond(content=JPEG)
-        assert await Fetcher(largest=1000, seconds=5).fetch("https://rebinds.example/") == JPEG
+        assert await fetched(Fetcher(largest=1000, seconds=5), "https://rebinds.example/") == JPEG
         with pytest.raises(InvalidMessage):
-            await Fetcher(largest=1000, seconds=5).fetch("https://rebinds.example/")
+            await fetched(Fetcher(largest=1000, seconds=5), "https://rebinds.example/")
 
 
 async def test_what_cannot_be_had_now_may_be_had_later(names: dict[str, list[list[str]]]) -> None:
@@ -153,15 +158,15 @@ async def test_what_cannot_be_had_now_may_be_had_later(names: dict[str, list[lis
         ):
             page.respond(status)
             with pytest.raises(error) as caught:
-                await fetcher.fetch("https://pics.example/")
+                await fetched(fetcher, "https://pics.example/")
             assert caught.value.retryable == (error is FileUnavailable)
         failures: list[Any] = [httpx2.ConnectError("refused"), httpx2.ReadTimeout("slow"), never]
         for failure in failures:
             page.mock(side_effect=failure)
             with pytest.raises(FileUnavailable):
-                await fetcher.fetch("https://pics.example/")
+                await fetched(fetcher, "https://pics.example/")
         with pytest.raises(FileUnavailable):
-            await fetcher.fetch("https://unknown.example/")
+            await fetched(fetcher, "https://unknown.example/")
 
 
 async def test_a_file_at_an_address_that_is_not_what_it_says_is_refused(
@@ -210,10 +215,15 @@ async def test_a_real_server_is_known_by_its_certificate_and_read_no_further_tha
         nonlocal sent
         asked = (await reader.readuntil(b"\r\n\r\n")).decode()
         assert "Host: pics.example:" in asked
-        endless = "GET /endless" in asked
-        length = b"" if endless else b"Content-Length: %d\r\n" % len(JPEG)
+        slow, endless = "GET /slow" in asked, "GET /endless" in asked
+        told = len(JPEG) + (1 if "GET /cut" in asked else 0)
+        length = b"" if endless else b"Content-Length: %d\r\n" % told
         writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\n" + length + b"\r\n")
         try:
+            while slow:  # each byte in time, the whole never
+                writer.write(b"x")
+                await writer.drain()
+                await asyncio.sleep(0.02)
             while endless:
                 writer.write(bytes(10_000))
                 await writer.drain()
@@ -227,9 +237,54 @@ async def test_a_real_server_is_known_by_its_certificate_and_read_no_further_tha
 
     async with tls_server(tmp_path, serve) as (port, trusting):
         fetcher = Fetcher(largest=100_000, seconds=10, may_reach=lambda _: True, tls=trusting)
-        assert await fetcher.fetch(f"https://pics.example:{port}/a.jpg") == JPEG
+        assert await fetched(fetcher, f"https://pics.example:{port}/a.jpg") == JPEG
         with pytest.raises(InvalidMessage, match="more than 100,000 bytes"):
-            await fetcher.fetch(f"https://pics.example:{port}/endless")
+            await fetched(fetcher, f"https://pics.example:{port}/endless")
         assert sent < 10_000_000
+        with pytest.raises(FileUnavailable):  # a byte is missing
+            await fetched(fetcher, f"https://pics.example:{port}/cut")
+        with pytest.raises(FileUnavailable, match=r"within 0.3 s"):
+            await fetched(replace(fetcher, seconds=0.3), f"https://pics.example:{port}/slow")
         with pytest.raises(FileUnavailable):  # the certificate is another one's
-            await fetcher.fetch(f"https://other.example:{port}/a.jpg")
+            await fetched(fetcher, f"https://other.example:{port}/a.jpg")
+
+
+async def test_files_at_several_addresses_have_room_together(
+    settings: Settings, names: dict[str, list[list[str]]]
+) -> None:
+    names["pics.example"] = [[PUBLIC]]
+    read = 0
+
+    async def pieces() -> AsyncIterator[bytes]:
+        nonlocal read
+        yield png()
+        for _ in range(9):
+            read += 100_000
+            yield bytes(100_000)
+            await asyncio.sleep(0)
+
+    bounds = settings.model_copy(update={"file_max": 1_000_000, "files_total_max": 1_500_000})
+    with respx.mock() as web:
+        answer: Any = lambda _: httpx2.Response(200, content=pieces())  # noqa: E731
+        web.get(host=PUBLIC).mock(side_effect=answer)
+        async with opened(bounds, Script(rules=looking)) as m:
+            await m.run([Image(url="https://pics.example/0")], HERE)
+            with pytest.raises(InvalidMessage, match="MOORLINE_FILES_TOTAL_MAX"):
+                await m.run([File(png()), *(Image(url=f"https://pics.example/{each}") for each in range(8))], HERE)
+    assert read < 900_000 + 2 * 1_500_000
+
+
+async def test_a_name_server_that_never_answers_keeps_nothing_else_from_its_work(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answered = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: answered.wait(30) and [])
+    fetcher = Fetcher(largest=100, seconds=0.2)
+    try:
+        asked = (fetched(fetcher, f"https://{each}.example/") for each in range(60))
+        refused = await asyncio.gather(*asked, return_exceptions=True)
+        assert {type(each) for each in refused} == {FileUnavailable}
+        assert sum(thread.name.startswith("moorline-lookup") for thread in threading.enumerate()) <= 8
+        assert await asyncio.wait_for(asyncio.to_thread(lambda: "at once"), 5) == "at once"
+    finally:
+        answered.set()

@@ -1,11 +1,14 @@
 """What a file is is read from its bytes; a sender may only say what it has to be."""
 
+import time
+from contextlib import suppress
+
 import pytest
 
 from moorline.errors import InvalidMessage
 from moorline.file_types import checked_type
 from moorline.settings import Settings
-from tests.pictures import EXE, GIF, HTML, JPEG, PDF, SVG, WEBP, png
+from tests.pictures import AVI, EXE, GIF, HTML, JPEG, PDF, SVG, WEBP, png
 
 ALLOWED = Settings().file_types
 
@@ -56,6 +59,8 @@ def test_a_claim_that_fits_is_accepted(data: bytes, claimed: str) -> None:
         (HTML, "text/plain"),
         (b"just text", "image/*"),
         (b"just text", "application/pdf"),
+        (AVI, "image/*"),
+        (AVI, "image/webp"),
         (png(), "text/plain"),
         (png() + HTML, "text/html"),
     ],
@@ -70,6 +75,8 @@ def test_a_file_that_is_not_what_it_says_is_refused(data: bytes, claimed: str) -
     [
         *(HTML, b"  <script>alert(1)</script>", b"\xef\xbb\xbf<html>", b"<a href='javascript:x'>"),
         *(SVG, b"<?xml version='1.0'?>" + SVG, b"<!-- a picture -->" + SVG),
+        *(b"<" + b"a" * 90 + b">", b"\n" * 1_000 + b"<script>", AVI),
+        *(EXE + png()[-12:], EXE + PDF, b"PK\x03\x04" + bytes(60) + b"\xff\xd9", "<html>".encode("utf-16")),
         *(EXE, b"PK\x03\x04" + bytes(60), b"\x00\x01\x02", b"text with \x00 in it", b"\xff\xfe\xfd", b""),
     ],
 )
@@ -83,3 +90,13 @@ def test_the_setting_says_what_is_accepted() -> None:
     assert checked_type(JPEG, claimed=None, allowed=Settings(file_types=frozenset({"image/jpeg"})).file_types)
     with pytest.raises(InvalidMessage, match=r"These are: image/jpeg \(MOORLINE_FILE_TYPES\)"):
         checked_type(png(), claimed=None, allowed={"image/jpeg"})
+
+
+@pytest.mark.parametrize(
+    "data", [b"<a" * 5_000_000, b"<" + b"a" * 10_000_000, b" " * 10_000_000, JPEG + bytes(10_000_000)]
+)
+def test_no_file_takes_long(data: bytes) -> None:
+    begun = time.process_time()
+    with suppress(InvalidMessage):
+        checked_type(data, claimed=None, allowed=ALLOWED)
+    assert time.process_time() - begun < 0.3
