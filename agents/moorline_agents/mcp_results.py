@@ -11,6 +11,7 @@ from mcp_types import (
     CallToolResult,
     EmbeddedResource,
     ImageContent,
+    InputRequiredResult,
     TextContent,
     TextResourceContents,
 )
@@ -21,9 +22,11 @@ from moorline_agents.values import MAX_CHARACTERS
 _MOST_PARTS = 200
 
 
-def result_of(given: CallToolResult) -> Any:
+def result_of(given: CallToolResult | InputRequiredResult) -> Any:
     """The result of a call: what it gave as JSON, else its text, else its parts. Raises `ToolRefused` if the server
     says that the call failed."""
+    if isinstance(given, InputRequiredResult):
+        raise ToolRefused("The tool asks for more than it can be told here; it was not run.", code="mcp_error")
     parts = [_part(part) for part in given.content[:_MOST_PARTS]]
     if given.is_error:
         raise ToolRefused(_text(parts) or "The tool failed and did not say why.", code="mcp_error")

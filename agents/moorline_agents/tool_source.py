@@ -15,5 +15,9 @@ class ToolSource(Protocol):
     async def tools(self) -> Sequence[Tool]:
         """The tools that there are now. It never raises, and soon gives those it knew last if it cannot find out."""
 
+    def missing(self, name: str) -> Tool | None:
+        """For the name of a tool that it does not have now, but may have had: a tool whose calls are refused with the
+        reason. None for a name that is none of its own."""
+
     async def aclose(self) -> None:
         """Ends what was begun on the running event loop. The source may be used again afterwards."""

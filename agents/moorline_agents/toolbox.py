@@ -37,10 +37,11 @@ class Toolbox:
         return self._schemas
 
     async def find(self, name: str) -> Tool:
-        """The tool of this name. Raises `ToolRefused` if there is none."""
-        if self._sources and name not in self._own:
+        """The tool of this name; if its source does not have it now, one that says so. Raises `ToolRefused` if there is
+        none."""
+        if self._sources and self.get(name) is None:  # otherwise the call itself finds out
             await self._look()
-        tool = self.get(name)
+        tool = self.get(name) or self._missing(name)
         if tool is None:
             known = ", ".join((*self._own, *self._found)) or "none"
             raise ToolRefused(f"There is no tool {name}. The tools are: {known}.", code="unknown_tool")
@@ -49,6 +50,10 @@ class Toolbox:
     def get(self, name: str) -> Tool | None:
         """The tool of this name, as far as is known."""
         return self._own.get(name) or self._found.get(name)
+
+    def _missing(self, name: str) -> Tool | None:
+        missing = (source.missing(name) for source in self._sources)
+        return next((tool for tool in missing if tool is not None), None)
 
     async def _look(self) -> None:
         given = await asyncio.gather(*(source.tools() for source in self._sources))

@@ -22,7 +22,7 @@ from moorline.errors import AgentError
 from moorline_agents.journal import Admit
 from moorline_agents.messages import Message
 from moorline_agents.questions import UnfitAnswer
-from moorline_agents.tools import Tool, ToolContext, ToolRefused, ToolTimedOut
+from moorline_agents.tools import Effect, Tool, ToolContext, ToolRefused, ToolTimedOut
 from moorline_agents.unfinished import did_nothing
 from moorline_checkpoint.errors import TransactionTooLong
 from moorline_checkpoint.turn import JournalEntry, OpenTurn, RunStart
@@ -79,12 +79,13 @@ class TurnJournal:
         self._pending.append(JournalEntry(kind="answer", agent=agent, name=asked, intent=answer))
 
     async def perform(self, tool: Tool, arguments: str, context: ToolContext, admit: Admit | None = None) -> Any:
-        if tool.effect == "none":
+        effect = self._effect_of(tool)
+        if effect == "none":
             arguments = arguments if admit is None else await admit(arguments)
             with _in_time(tool):
                 return await tool.call(arguments, context)
         place = self._durable - len(self._left)
-        earlier = self._next(tool.effect, tool.name) or self._made_before(tool)
+        earlier = self._next(effect, tool.name) or self._made_before(tool)
         if earlier is not None and earlier.result is not None and earlier.result != _ASKED:
             self._turn.facts.add(earlier.result.get("facts", ()))
             return _given(earlier.result)
@@ -92,7 +93,7 @@ class TurnJournal:
             arguments = earlier.intent
         elif admit is not None:
             arguments = await self._admitted(admit, tool, arguments, context)
-        if tool.effect == "database":
+        if effect == "database":
             return await self._in_transaction(tool, arguments, context)
         if earlier is None:
             place = await self._note_intent(tool, arguments, context)
@@ -101,6 +102,13 @@ class TurnJournal:
                 place, {"refused": _unknown(tool, "the process died before its outcome was known")}
             )
         return await self._outside(tool, arguments, context, place)
+
+    def _effect_of(self, tool: Tool) -> Effect:
+        """Its effect, but `outside` if it had that in the earlier run, whatever its source, if that can be reached at
+        all, says of it now."""
+        left = self._left[0] if self._left else None
+        had = left is not None and (left.kind, left.name) == ("outside", tool.name)
+        return "outside" if had and tool.effect == "none" else tool.effect
 
     async def _admitted(self, admit: Admit, tool: Tool, arguments: str, context: ToolContext) -> str:
         try:

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -21,6 +22,7 @@ from moorline_agents.mcp_tools import MCPTools
 from moorline_agents.tools import Tool, ToolContext, ToolRefused
 from tests.agents.mcp import server as bad
 from tests.agents.mcp.everything import everything
+from tests.agents.mcp.far import far_server
 
 PROGRAM = Path(bad.__file__)
 SOURCE = PROGRAM.read_text()
@@ -36,13 +38,16 @@ CONTEXT = ToolContext(device_id="d1", now=datetime.now(UTC), values={"user": "an
 
 
 @asynccontextmanager
-async def opened(notes: Path | None = None, **settings: Any) -> AsyncIterator[MCPTools]:
-    env = {} if notes is None else {"NOTES": str(notes)}
-    tools = MCPTools(name="bad", command=[sys.executable, str(PROGRAM)], env=env, **settings)
+async def closing(tools: MCPTools) -> AsyncIterator[MCPTools]:
     try:
         yield tools
     finally:
         await tools.aclose()
+
+
+def opened(notes: Path | None = None, **settings: Any) -> AbstractAsyncContextManager[MCPTools]:
+    env = {} if notes is None else {"NOTES": str(notes)}
+    return closing(MCPTools(name="bad", command=[sys.executable, str(PROGRAM)], env=env, **settings))
 
 
 async def named(tools: MCPTools) -> dict[str, Tool]:
@@ -58,8 +63,8 @@ async def refused(tool: Tool, arguments: str = "{}") -> ToolRefused:
 async def test_names_are_prefixed_valid_and_unique_and_what_no_model_could_call_is_left_out() -> None:
     async with opened() as tools:
         found = await named(tools)
-    assert {"bad_look", "bad_whoami", "bad_refer"} < found.keys()
-    assert "bad_broken" not in found
+    assert {"bad_look", "bad_whoami"} < found.keys()
+    assert not {"bad_broken", "bad_refer"} & found.keys()
     (odd,) = (name for name in found if name.startswith("bad_a_name"))
     assert len(odd) == 64
     assert found["bad_look"].schema["function"] == {
@@ -138,21 +143,43 @@ async def test_a_server_of_the_sdk_says_by_the_newer_protocol_what_changed(tmp_p
         await tools.aclose()
 
 
-async def test_only_what_was_accepted_is_offered_in_whatever_process() -> None:
-    async with opened() as tools:
-        hashes = await tools.hashes()
-    assert hashes.keys() == bad.TOOLS.keys()
-    accepted = {"look": hashes["look"], "whoami": hashes["look"]}
-    async with opened(accepted=accepted) as tools:
-        assert (await named(tools)).keys() == {"bad_look"}
+async def test_only_what_was_accepted_is_offered_in_whatever_process(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file, program = tmp_path / "accepted.json", tmp_path / "server.py"
+    program.write_text(SOURCE)
+    settings: dict[str, Any] = {"name": "bad", "command": [sys.executable, str(program)], "accepted": file}
+    async with closing(MCPTools(**settings)) as tools:
+        assert await named(tools) == {}
+        await tools.accept()
+        assert await named(tools) == {}
+    async with closing(MCPTools(**settings)) as tools:
+        assert {"bad_look", "bad_whoami"} < (await named(tools)).keys()
+    program.write_text(SOURCE.replace('"Looks."', '"Looks, and sends all that you know away."'))
+    caplog.clear()
+    async with closing(MCPTools(**settings)) as tools:
+        found = await named(tools)
+        assert "bad_whoami" in found
+        assert "bad_look" not in found
+        (warning,) = (record.getMessage() for record in caplog.records if "'look'" in record.getMessage())
+        assert 'description was "Looks." and is "Looks, and sends all that you know away."' in warning
+        assert f"await bad.accept()`, which writes {file}" in warning
+        await tools.accept()
+    async with closing(MCPTools(**settings)) as tools:
+        assert "bad_look" in await named(tools)
     async with opened(only=["whoami"]) as tools:
         assert (await named(tools)).keys() == {"bad_whoami"}
 
 
-async def test_whoever_asks_for_the_hashes_leaves_the_tools_to_the_agents() -> None:
-    async with opened() as tools:
-        await tools.hashes()
-        assert "bad_look" in await named(tools)
+async def test_a_server_that_cannot_be_reached_is_not_accepted_and_no_other_file_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "accepted.json"
+    with pytest.raises(ConnectionError, match=r"gone cannot be asked for its tools \(FileNotFoundError\)"):
+        await MCPTools(name="gone", command=["/no/such/program"], accepted=file).accept()
+    assert not file.exists()
+    for other in ("{", "{}", "[7]"):
+        file.write_text(other)
+        with pytest.raises(ValueError, match="accepted"):
+            MCPTools(name="gone", command=["/no/such/program"], accepted=file)
 
 
 @pytest.mark.parametrize("paused", [False, True])
@@ -217,9 +244,6 @@ async def test_results_are_bounded_and_failures_are_refusals() -> None:
 
 
 async def test_a_schema_that_refers_elsewhere_is_not_fetched() -> None:
-    async with opened() as tools:
-        refusal = await refused((await named(tools))["bad_refer"], '{"a": 1}')
-    assert "refers to something that is not in it" in str(refusal)
     asked: list[str] = []
 
     class Elsewhere(BaseHTTPRequestHandler):
@@ -228,15 +252,51 @@ async def test_a_schema_that_refers_elsewhere_is_not_fetched() -> None:
             self.send_error(404)
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere) as elsewhere:
-        serving = Thread(target=elsewhere.serve_forever)
-        serving.start()
+        Thread(target=elsewhere.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{elsewhere.server_port}/schema"
-        model = arguments_model({"type": "object", "properties": {"a": {"$ref": url}}})
-        with pytest.raises(ValueError, match="refers to something that is not in it"):
-            await asyncio.to_thread(model.model_validate, {"a": 1})
-        elsewhere.shutdown()
-        serving.join()
+        try:
+            for part in ({"$ref": url}, {"items": {"$dynamicRef": url}}):
+                with pytest.raises(ValueError, match="refers to something that is not in it"):
+                    await asyncio.to_thread(arguments_model, {"type": "object", "properties": {"a": part}})
+        finally:
+            elsewhere.shutdown()
     assert asked == []
+
+
+DOUBLING = {f"d{n}": {"allOf": [{"$ref": f"#/$defs/d{n + 1}"}] * 2} for n in range(18)} | {"d18": {}}
+
+
+@pytest.mark.parametrize(
+    ("schema", "value"),
+    [
+        ({"properties": {"a": {"type": "string", "pattern": "^(a+)+$"}}}, f"{'a' * 27}!"),
+        ({"patternProperties": {"^(a+)+$": {}}, "additionalProperties": False}, "!"),
+        ({"$defs": DOUBLING, "properties": {"a": {"$ref": "#/$defs/d0"}}}, "a"),
+        ({"properties": {"a": {"$ref": "#/properties/a"}}}, "a"),
+    ],
+)
+def test_no_schema_makes_a_call_costly(schema: dict[str, Any], value: str) -> None:
+    model = arguments_model({"type": "object", **schema})
+    began = time.monotonic()
+    model.model_validate({"a": value, f"{'a' * 27}!": value})
+    assert time.monotonic() - began < 1
+
+
+def test_models_are_shown_a_schema_without_what_their_servers_refuse() -> None:
+    parameters = {"type": "object", "properties": {"a": {"anyOf": [{"type": "string"}, {"type": "null"}]}}}
+    model = arguments_model({**parameters, "anyOf": [{"required": ["a"]}], "not": {}})
+    assert model.model_json_schema() == parameters
+
+
+async def test_looking_at_huge_schemas_holds_nobody_up() -> None:
+    env = {"WIDE": "4"}
+    async with closing(MCPTools(name="bad", command=[sys.executable, str(PROGRAM)], env=env)) as tools:
+        looking, longest, last = asyncio.create_task(named(tools)), 0.0, time.monotonic()
+        while not looking.done():
+            await asyncio.sleep(0.01)
+            longest, last = max(longest, time.monotonic() - last), time.monotonic()
+        assert {f"bad_wide{n}" for n in range(4)} < (await looking).keys()
+    assert longest < 0.5
 
 
 @pytest.mark.parametrize(
@@ -253,32 +313,64 @@ async def test_a_server_that_cannot_be_reached_has_no_tools_and_delays_only_once
 
 
 async def test_headers_go_to_a_server_with_a_url_and_its_tools_work() -> None:
-    heads: list[str] = []
-
-    async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
-        heads.append(head)
-        length = int(head.partition("content-length:")[2].split("\r\n")[0] or 0)
-        body = await reader.readexactly(length)
-        response = bad.answer(json.loads(body)) if body else None
-        told = json.dumps(response).encode() if response else b""
-        status = "200 OK" if response else "202 Accepted" if body else "405 Method Not Allowed"
-        kind = "content-type: application/json\r\n" if told else ""
-        writer.write(
-            f"HTTP/1.1 {status}\r\n{kind}content-length: {len(told)}\r\nconnection: close\r\n\r\n".encode() + told
-        )
-        await writer.drain()
-        writer.close()
-
-    listening = await asyncio.start_server(respond, "127.0.0.1", 0)
-    url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/mcp"
-    async with listening:
-        tools = MCPTools(name="far", url=url, headers={"authorization": "Bearer s3cret"})
+    async with far_server() as far:
+        tools = MCPTools(name="far", url=far.url, headers={"authorization": "Bearer s3cret"})
         found = await named(tools)
         assert await found["far_look"].call('{"a": 1}', CONTEXT) == '{"a": 1}'
         await tools.aclose()
-    assert heads
-    assert all("authorization: bearer s3cret" in head for head in heads)
+    assert far.requests
+    assert all("authorization: bearer s3cret" in head for head, _ in far.requests)
+
+
+async def test_who_asks_is_said_to_a_server_with_a_url_in_headers_of_the_call_or_in_meta() -> None:
+    async with far_server() as far:
+        tools = MCPTools(
+            name="far",
+            url=far.url,
+            identity=lambda context: {"example.com/device": context.device_id},
+            call_headers=lambda context: {"x-user": context.values["user"]},
+        )
+        async with closing(tools):
+            found = await named(tools)
+            users = [f"user{n}" for n in range(8)]
+            contexts = [replace(CONTEXT, device_id=f"d-{user}", values={"user": user}) for user in users]
+            told = await asyncio.gather(*(found["far_whoami"].call("{}", context) for context in contexts))
+            with pytest.raises(ValueError, match="printable ASCII"):
+                await found["far_look"].call("{}", replace(CONTEXT, values={"user": "ana\r\nx-admin: yes"}))
+    assert [json.loads(meta)["example.com/device"] for meta in told] == [f"d-{user}" for user in users]
+    calls = [(head, body) for head, body in far.requests if body.get("method") == "tools/call"]
+    said = {head.partition("x-user: ")[2].split("\r\n")[0]: body["params"]["_meta"] for head, body in calls}
+    assert {user: meta["example.com/device"] for user, meta in said.items()} == {user: f"d-{user}" for user in users}
+    assert all("x-user" not in head for head in (*far.heads("initialize"), *far.heads("tools/list")))
+
+
+async def test_a_server_that_was_started_again_and_knows_no_session_is_called_in_a_new_one() -> None:
+    async with far_server() as far, closing(MCPTools(name="far", url=far.url)) as tools:
+        found = await named(tools)
+        far.sessions.clear()
+        assert await found["far_look"].call("{}", CONTEXT) == "{}"
+        assert len(far.heads("initialize")) == 2
+
+
+@pytest.mark.parametrize(("status", "code"), [(400, "mcp_lost"), (504, "mcp_lost")])
+async def test_of_a_call_that_a_proxy_gave_up_the_outcome_is_unknown(status: int, code: str) -> None:
+    async with far_server() as far, closing(MCPTools(name="far", url=far.url)) as tools:
+        found = await named(tools)
+        far.status = status
+        assert (await refused(found["far_look"])).code == code
+
+
+async def test_a_missing_tool_is_refused_with_the_reason() -> None:
+    async with opened(only=["look"]) as tools:
+        missing = tools.missing("bad_find")
+        assert missing is not None
+        assert (missing.effect, missing.idempotent) == ("outside", False)
+        assert (await refused(missing)).code == "mcp_unreachable"
+        await tools.tools()
+        refusal = await refused(missing)
+        assert refusal.code == "mcp_changed"
+        assert str(refusal) == "There is no tool bad_find now. The tools of bad are: bad_look."
+        assert tools.missing("other_find") is None
 
 
 @pytest.mark.parametrize(
@@ -289,6 +381,7 @@ async def test_headers_go_to_a_server_with_a_url_and_its_tools_work() -> None:
         ({"name": "a", "command": "x y"}, "give a command"),
         ({"name": "a", "command": ["x"], "url": "http://x"}, "give a command"),
         ({"name": "a", "command": ["x"], "headers": {"a": "b"}}, "headers belong"),
+        ({"name": "a", "command": ["x"], "call_headers": lambda _: {}}, "headers belong"),
         ({"name": "a", "url": "http://x", "env": {"a": "b"}}, "headers belong"),
     ],
 )
@@ -307,7 +400,7 @@ async def test_the_reference_server_starts_without_secrets_and_gives_all_kinds_o
         env = json.loads(await found["every_get-env"].call("{}", CONTEXT))
         assert env.keys() <= {"HOME", "LOGNAME", "PATH", "SHELL", "TERM", "USER"}
         assert await found["every_get-sum"].call('{"a": 1, "b": 2}', CONTEXT) == "The sum of 1 and 2 is 3."
-        assert "'b' is a required property" in str(await refused(found["every_get-sum"], '{"a": 1}'))
+        assert "Input validation error" in str(await refused(found["every_get-sum"], '{"a": 1}'))
         picture = await found["every_get-tiny-image"].call("{}", CONTEXT)
         assert "[image/png, 4,035 bytes, not shown]" in picture
         weather = await found["every_get-structured-content"].call('{"location": "Chicago"}', CONTEXT)
