@@ -190,7 +190,7 @@ class MCPTools:
 
     def _usable(self, listed: Sequence[ServerTool]) -> tuple[Tool, ...]:
         tools: dict[str, Tool] = {}
-        for each in listed:
+        for each in sorted(listed, key=lambda tool: tool.name):  # so that prompts begin alike in all processes
             made = self._tool(each) if self._has(each) else None
             if made is not None and tools.setdefault(made.name, made) is not made:
                 logger.warning(

@@ -43,7 +43,7 @@ async def test_a_server_that_dies_in_mid_call_leaves_the_conversation_intact(
         assert await moorline.run("again", {"device_id": "d1"}) == "There it is."
         assert await moorline.run("bye", {"device_id": "d1"}) == "Bye."
     offered = [list(request.functions) for request in script.requests]
-    assert offered == [["bad_look", "bad_die", "end_session"]] * 5
+    assert offered == [["bad_die", "bad_look", "end_session"]] * 5
     results = [
         json.loads(message["content"] or "") for message in script.requests[-1].messages if message["role"] == "tool"
     ]

@@ -48,4 +48,4 @@ async def test_the_agent_of_the_page_is_answered_by_its_fallback(
             assert await moorline.run("Hello", {"device_id": "d1"}) == "Okay, one moment."
     first, second = asked["/v1/responses"], asked["/v1/messages"]
     assert (first["model"], first["reasoning"]["effort"], first["max_output_tokens"]) == ("gpt-5.1", "low", 2_000)
-    assert (first["store"], second["model"], second["max_tokens"]) == (False, "claude-sonnet-4-5", 2_000)
+    assert (first["store"], second["model"], second["max_tokens"]) == (False, "claude-sonnet-5-5", 2_000)

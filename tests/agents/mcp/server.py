@@ -19,6 +19,7 @@ TOOLS: dict[str, dict[str, Any]] = {
     "hang": {"description": "Never answers."},
     "huge": {"description": "Gives a megabyte."},
     "fail": {"description": "Fails."},
+    "env": {"description": "Gives the names of the variables of its environment."},
     "garble": {"description": "Gives what is no result."},
     "costly": {
         "description": "Says what to match its result with.",
@@ -65,6 +66,8 @@ def called(params: dict[str, Any]) -> dict[str, Any]:
         return {"content": 7}
     if params["name"] == "costly":
         return {"content": [], "structuredContent": {"a": f"{'a' * 27}!"}}
+    if params["name"] == "env":
+        return {"content": [], "structuredContent": {"names": sorted(os.environ)}}
     texts = {"whoami": json.dumps(params.get("_meta", {})), "huge": "x" * 1_000_000, "fail": "No room left."}
     content = [{"type": "text", "text": texts.get(params["name"], json.dumps(params.get("arguments", {})))}]
     return {"content": content, "isError": params["name"] == "fail"}

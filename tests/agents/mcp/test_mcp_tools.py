@@ -74,6 +74,13 @@ async def test_names_are_prefixed_valid_and_unique_and_what_no_model_could_call_
     }
 
 
+async def test_tools_are_in_the_same_order_whatever_that_of_the_server_is() -> None:
+    """Otherwise prompts would begin differently, and providers' caches not hold."""
+    async with opened() as tools:
+        names = [tool.name for tool in await tools.tools() if tool.name.isascii()]
+    assert names == sorted(names)
+
+
 async def test_a_server_is_listed_once_and_called_in_one_session(tmp_path: Path) -> None:
     notes = tmp_path / "notes"
     async with opened(notes) as tools:
@@ -96,6 +103,16 @@ async def test_who_asks_is_said_by_the_runtime_in_meta_and_arguments_are_the_mod
         found = await named(tools)
         assert json.loads(await found["bad_whoami"].call("{}", CONTEXT))["example.com/user"] == "ana"
         assert await found["bad_look"].call('{"user": "eve"}', CONTEXT) == '{"user": "eve"}'
+
+
+async def test_a_server_inherits_no_secret_and_gets_what_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OPENAI_API_KEY", "DATABASE_URL", "MOORLINE_TAG_KEY", "PGPASSWORD"):
+        monkeypatch.setenv(name, "s3cret")
+    tools = MCPTools(name="bad", command=[sys.executable, str(PROGRAM)], env={"OWN": "1"})
+    async with closing(tools):
+        given = await (await named(tools))["bad_env"].call("{}", CONTEXT)
+    assert {*given["names"]} - {"LC_CTYPE"} <= {"HOME", "LOGNAME", "OWN", "PATH", "SHELL", "TERM", "USER"}
+    assert "OWN" in given["names"]
 
 
 async def test_a_description_that_changed_disables_the_tool(tmp_path: Path) -> None:
