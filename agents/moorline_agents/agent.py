@@ -16,7 +16,7 @@ from langgraph.types import Checkpointer
 from moorline_agents import control
 from moorline_agents.checks import Check, validate_checks
 from moorline_agents.loop import Loop
-from moorline_agents.model import Model
+from moorline_agents.model import Model, require_model
 from moorline_agents.model_options import ModelOptions
 from moorline_agents.run import AgentDeps, AgentHost, Next, Outcome, RunContext, TurnInput
 from moorline_agents.structured import answer_schema
@@ -84,6 +84,7 @@ class Agent:
     def __post_init__(self) -> None:
         for name in (self.name, *self.aliases):
             control.check_name(name)
+        self._require_types()
         names = [tool.name for tool in self.own_tools] + list(control.NAMES)
         if len(set(names)) != len(names):
             twice = sorted({name for name in names if names.count(name) > 1})
@@ -96,6 +97,25 @@ class Agent:
             _ = self.options
         except ValueError as error:
             raise ValueError(f"Agent {self.name}: {error}") from None
+
+    def _require_types(self) -> None:
+        """Raises `TypeError` for what is easily given in the place of something else, and would be found out late."""
+        whose = f"Agent {self.name}"
+        if isinstance(self.aliases, str):
+            raise TypeError(f"{whose}: aliases must be a list of names, not a text.")
+        if not isinstance(self.instructions, str) and not callable(self.instructions):
+            raise TypeError(f"{whose}: instructions must be a text, or a function of a ToolContext that returns one.")
+        if self.briefing is not None and not callable(self.briefing):
+            raise TypeError(f"{whose}: briefing must be a function of a ToolContext; a fixed text is for instructions.")
+        for given in self.tools:
+            if not isinstance(given, Tool | ToolSource):
+                name = getattr(given, "__name__", type(given).__name__)
+                raise TypeError(f"{whose}: {name} is no tool. Decorate an async function with `@tool(…)`.")
+        for model in (self.model, *self.fallbacks):
+            if model is not None:
+                require_model(model, f"{whose}: a model")
+        if self.summary not in (None, "off"):
+            require_model(self.summary, f'{whose}: summary, if it is not "off",')
 
     @property
     def own_tools(self) -> Sequence[Tool]:

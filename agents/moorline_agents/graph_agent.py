@@ -8,6 +8,7 @@ from uuid import uuid4
 
 from langchain_core.messages import HumanMessage
 from langgraph.graph import END, StateGraph
+from langgraph.pregel import Pregel
 from langgraph.runtime import Runtime
 from langgraph.types import Command, Overwrite
 
@@ -56,6 +57,8 @@ class GraphAgent:
     def __post_init__(self) -> None:
         control.check_name(self.name)
         control.check_ttl(self.name, self.session_ttl)
+        if not isinstance(self.graph, Pregel):
+            raise TypeError(f"Agent {self.name}: its graph must be a compiled LangGraph graph; pass `graph.compile()`.")
         if "messages" not in self.graph.channels:
             raise ValueError(f"Agent {self.name}: its graph needs `messages` in its state, like MessagesState.")
 

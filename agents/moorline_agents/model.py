@@ -92,6 +92,15 @@ class ChatModel(ServerModel[Dialect, AnswerStream]):
         )
 
 
+def require_model(value: object, what: str) -> None:
+    """Raises `TypeError` for a value that cannot be a model; `what` says whose it was to be."""
+    if not callable(getattr(value, "complete", None)):
+        shown = repr(value) if isinstance(value, str) else type(value).__name__
+        raise TypeError(
+            f"{what} must be a Model, not {shown}: use a ChatModel, or a LangChainModel around one of LangChain's."
+        )
+
+
 def model_name(model: Model) -> str:
     """The name under which the model's usage is counted: its `name`, or that of its class."""
     return str(getattr(model, "name", None) or type(model).__name__)

@@ -8,6 +8,7 @@ with its own graph inside. When an agent's part of the turn begins and ends, the
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
@@ -94,6 +95,22 @@ class StartOver:
         return any(map(self.meant_by, texts))
 
 
+def require_agents(agents: Sequence[AgentProtocol]) -> None:
+    """Raises `TypeError` or `ValueError` if these agents cannot be those of a manager."""
+    for agent in agents:
+        if not hasattr(agent, "add_to"):
+            raise TypeError(f"agents must be a list of Agent and GraphAgent; {type(agent).__name__} is neither.")
+    taken = Counter(name for agent in agents for name in _names(agent))
+    if twice := [name for name, count in taken.items() if count > 1]:
+        raise ValueError(f"Names and aliases of agents must differ; {', '.join(twice)} is used more than once.")
+    if not any(agent.routable for agent in agents):
+        raise ValueError("There must be at least one agent that is routable, to answer a person's first message.")
+
+
+def _names(agent: AgentProtocol) -> tuple[str, ...]:
+    return (*agent.aliases, agent.name)
+
+
 class Manager:
     """Routes, hands over and keeps the lock; compiled once for all devices."""
 
@@ -107,15 +124,9 @@ class Manager:
         router: Router = Router(),  # noqa: B008 - frozen
     ) -> None:
         self._agents: Mapping[str, AgentProtocol] = {agent.name: agent for agent in agents}
-        if len(self._agents) != len(agents) or not agents:
-            raise ValueError("A manager needs at least one agent, and every agent needs a name of its own.")
-        self._current = {name: agent.name for agent in agents for name in (*agent.aliases, agent.name)}
-        if len(self._current) != sum(1 + len(agent.aliases) for agent in agents):
-            raise ValueError("An alias must not be the name or an alias of another agent.")
+        self._current = {name: agent.name for agent in agents for name in _names(agent)}
         self._entries = {name: self._agents[current].entry for name, current in self._current.items()}
         routable = [agent for agent in agents if agent.routable]
-        if not routable:
-            raise ValueError("A manager needs at least one agent that is routable, to answer a person's first message.")
         fallback = next((agent.name for agent in routable if not agent.keeps_session), routable[0].name)
         self._saver = saver
         self._deps = replace(deps, others=tuple(map(_info, agents)))

@@ -13,7 +13,7 @@ from moorline_agents.control import ROUTE, named_agent, route_schema
 from moorline_agents.conversation import PastTurn
 from moorline_agents.files import files_of, words
 from moorline_agents.messages import Message
-from moorline_agents.model import Model
+from moorline_agents.model import Model, require_model
 from moorline_agents.model_errors import ContextOverflow
 from moorline_agents.run import AgentInfo, RunContext
 from moorline_agents.window import clipped
@@ -37,7 +37,8 @@ class Router:
     `route`.
 
     It is shown the last `history` messages (0 to 100) of the person and the agents, and which agent held the session
-    last, besides the message itself. `model` replaces the runtime's. Raises `ValueError` for a history that cannot be.
+    last, besides the message itself. `model` replaces the runtime's. Raises `ValueError` for a history, and `TypeError`
+    for a model, that cannot be.
     """
 
     history: int = 6
@@ -47,6 +48,8 @@ class Router:
     def __post_init__(self) -> None:
         if isinstance(self.history, bool) or not isinstance(self.history, int) or not 0 <= self.history <= MOST_HISTORY:
             raise ValueError(f"Router: history must be a whole number from 0 to {MOST_HISTORY}, not {self.history!r}.")
+        if self.model is not None:
+            require_model(self.model, "Router: model")
 
 
 class Routing:

@@ -20,7 +20,7 @@ from moorline.files import Said
 from moorline.graph_view import ManagerGraph, graph_of
 from moorline.kept_files import KeptFiles
 from moorline.locks import Locks
-from moorline.manager import AgentProtocol, StartOver
+from moorline.manager import AgentProtocol, StartOver, require_agents
 from moorline.observers import Observer
 from moorline.opening import Opened, open_parts
 from moorline.people import People
@@ -35,6 +35,7 @@ from moorline.time_travel import TimeTravel
 from moorline.tracing import UNTRACED, Tracing
 from moorline.turn_queue import TurnQueue
 from moorline.upkeep import Upkeep
+from moorline_agents.model import require_model
 from moorline_checkpoint.pools import PoolUse
 from moorline_checkpoint.queue import DeadLetter
 from moorline_checkpoint.replica import AsOf
@@ -86,7 +87,12 @@ class Moorline(Locks, People, KeptFiles, TimeTravel, Upkeep):
         behind harms no turn; it is logged once, and events that it has no time for are dropped.
 
         `tracing` follows what runs inside what; `moorline.telemetry.Tracing` makes spans of it.
+        Raises `TypeError` or `ValueError` for agents or a model that could never work.
         """
+        if agents is not None:
+            require_agents(agents)
+        if model is not None:
+            require_model(model, "model")
         self.settings = settings or load_settings()
         self._agents = agents
         self._model = server_model(self.settings, client=client) if model is None else model

@@ -127,6 +127,14 @@ async def test_a_device_id_that_cannot_be_used_is_refused_everywhere(
             problem(answer, status, "InvalidDeviceID")
 
 
+async def test_a_request_that_names_two_devices_is_neither(moorline: Moorline) -> None:
+    async with asking(moorline) as client:
+        twice = [(b"X-Device-ID", b"d1"), (b"X-Device-ID", b"d2")]
+        problem(await client.get("/v1/session", headers=twice), 400, "InvalidDeviceID")
+        problem(await client.get("/v1/session", headers=twice[::-1]), 400, "InvalidDeviceID")
+        assert (await client.get("/v1/session", headers=[twice[0], twice[0]])).status_code == 200
+
+
 @pytest.mark.parametrize(
     ("accept", "kind"),
     [

@@ -62,6 +62,12 @@ async def test_a_device_id_beside_a_token_must_agree(client: httpx2.AsyncClient,
     assert (await client.get("/v1/session", headers=headers)).status_code == 401
 
 
+async def test_of_two_device_ids_beside_a_token_both_must_agree(client: httpx2.AsyncClient) -> None:
+    one, token = await new_device(client)
+    named = [("Authorization", f"Bearer {token}"), ("X-Device-ID", one), ("X-Device-ID", "another")]
+    assert (await client.get("/v1/session", headers=named)).status_code == 401
+
+
 @pytest.mark.parametrize(
     "header", ["", "Bearer", "Bearer ", "Basic abc", "bearer m1", "Bearer m1..", "Bearer é", "Bearer m1.a.b.c"]
 )

@@ -54,10 +54,11 @@ class Unproven:
                 "A device ID alone is believed from this machine only. Set MOORLINE_DEVICE_AUTH to signed or jwt, and "
                 "send a token."
             )
-        named = request.headers.get(HEADER)
-        if named is None:
-            raise InvalidDeviceID(f"The request names no device; send its ID in the header {HEADER}.")
-        return Caller(device_id=device_named(named, self.settings))
+        named = set(request.headers.getlist(HEADER))
+        if len(named) != 1:
+            found = "names several devices" if named else "names no device"
+            raise InvalidDeviceID(f"The request {found}; send one ID, in the header {HEADER}.")
+        return Caller(device_id=device_named(named.pop(), self.settings))
 
 
 def device_named(device_id: object, settings: Settings) -> str:
@@ -79,8 +80,7 @@ def agreed(device_id: object, request: Request, settings: Settings) -> str:
     """The device of a token, as it is stored. Raises `InvalidDeviceID`, and `Unidentified` if the request names another
     device beside it."""
     stored = device_named(device_id, settings)
-    beside = request.headers.get(HEADER)
-    if beside is not None and not _is(beside, stored, settings):
+    if not all(_is(named, stored, settings) for named in request.headers.getlist(HEADER)):
         raise Unidentified(f"The token belongs to another device than {HEADER} names; send the token alone.")
     return stored
 

@@ -46,6 +46,17 @@ async def test_rules_see_what_a_model_is_shown() -> None:
     assert request.stream
 
 
+async def test_what_the_person_said_is_text_also_if_files_came_with_it() -> None:
+    script = Script("Hi.")
+    text = "<briefing>\nNow it is noon.\n</briefing>\n\nLook!"
+    parts: Any = [{"type": "text", "text": text}, {"type": "image_url", "image_url": {"url": "data:image/png;base64,"}}]
+    await model_of(script).complete([MESSAGES[0], {"role": "user", "content": parts}])
+    (request,) = script.requests
+    assert request.messages[1]["content"] == parts
+    assert request.said == ("Look!",)
+    assert request.briefing == "Now it is noon."
+
+
 async def test_an_answer_is_streamed_in_pieces_with_calls_and_usage() -> None:
     reply = ModelReply(
         text="One moment please.",
