@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, fields, replace
@@ -32,6 +33,8 @@ FORMS = ("before", "flat")
 HANDED_ROUND = "handed over"
 KINDS_OF_FAILURE = (HANDED_ROUND, "without answering", "did something else then", "gave an empty answer")
 """Texts that tell the errors of agents apart; the rest of their wording may differ."""
+
+INTERRUPT_ID = re.compile(r"\b[0-9a-f]{32}\b")
 
 EFFECTS = """
 SELECT message_id, position, agent, kind, name, intent::text, result::text, turn_no
@@ -364,8 +367,11 @@ class _Player:
 
 
 def _entry(row: asyncpg.Record) -> list[Any]:
-    message_id, *rest = row.values()
-    return ["a resume" if message_id.startswith("resume:") else message_id, *rest]
+    """Without the IDs of questions, which each graph has of its own."""
+    entry = {**row, "intent": INTERRUPT_ID.sub("a question", row["intent"])}
+    if row["message_id"].startswith("resume:"):
+        entry["message_id"] = "a resume"
+    return [*entry.values()]
 
 
 def _failure(error: MoorlineError) -> list[Any]:
