@@ -11,7 +11,7 @@ import asyncpg
 
 from moorline_migrations.components import CORE, Migrations, distinct
 from moorline_migrations.dsn import asyncpg_dsn
-from moorline_migrations.errors import SchemaMismatch, connect_errors, store_errors
+from moorline_migrations.errors import SchemaMismatch, connect_errors, store_errors, translate, without_values
 from moorline_migrations.identifiers import in_schema
 from moorline_migrations.versions import Version
 
@@ -31,6 +31,12 @@ _RECORD = """
     INSERT INTO @schema.moorline_schema (component, version, name, oldest_code, erase_function, export_function) VALUES
 """
 
+_MISTAKES = asyncpg.SyntaxOrAccessError
+_NO_MISTAKES = (asyncpg.InsufficientPrivilegeError, asyncpg.DuplicateTableError, asyncpg.DuplicateFunctionError)
+"""Those that say something about the database into which a version comes."""
+
+_LINE_END = "\n"
+
 
 @dataclass(frozen=True)
 class Status:
@@ -47,7 +53,8 @@ async def migrate(dsn: str, *, schema: str = "public", components: Sequence[Migr
 
     Any number may run at once, even behind a pooler in transaction mode: one applies, the others wait and find nothing
     left. A version is applied completely or not at all; after an error the ones before it stay, and the call can be
-    repeated. SchemaMismatch says what cannot be adopted, StoreUnavailable that a table was locked for too long.
+    repeated. SchemaMismatch says what cannot be adopted, or where a file has a mistake; StoreUnavailable says that a
+    table was locked for too long.
     """
     connection = await _connect(dsn)
     try:
@@ -171,8 +178,9 @@ async def _apply(connection: "Connection[Record]", schema: str, versions: Sequen
         for version in _lacking(await _stand(connection, schema), versions):
             try:
                 async with connection.transaction():
-                    with _rows_that_are_there(version):
-                        await connection.execute(_step(version, schema))
+                    step = _step(version, schema)
+                    with _mistakes(version, in_schema(version.sql, schema), step), _rows_that_are_there(version):
+                        await connection.execute(step)
             except (asyncpg.PostgresError, SchemaMismatch) as error:
                 if not applied:
                     raise
@@ -195,6 +203,25 @@ def _rows_that_are_there(version: Version) -> Iterator[None]:
             f"Its file, {version.number:04}_{version.name}.sql, says what to do; then migrate again. Nothing of this "
             "version was applied."
         ) from None
+
+
+@contextmanager
+def _mistakes(version: Version, sql: str, step: str) -> Iterator[None]:
+    """Raises SchemaMismatch, with its place, for a mistake in the version's `sql`, which is a part of the step."""
+    try:
+        yield
+    except asyncpg.PostgresError as error:
+        message = without_values(str(error.args[0]))
+        if "pg_catalog" in message and isinstance(error, asyncpg.InsufficientPrivilegeError):
+            message += "; write @schema. before each of your names"
+        elif isinstance(error, _NO_MISTAKES) or not (translate(error) is None or isinstance(error, _MISTAKES)):
+            raise
+        start, found = step.index(sql), int(getattr(error, "position", None) or 0) - 1
+        line = f", line {step.count(_LINE_END, start, found) + 1}" if found >= start else ""
+        raise SchemaMismatch(
+            f"Version {version} has a mistake in its file, {version.number:04}_{version.name}.sql{line}: {message}. "
+            "Nothing of this version was applied."
+        ) from error
 
 
 def _opening(schema: str) -> str:

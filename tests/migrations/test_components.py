@@ -85,6 +85,25 @@ async def test_a_function_that_is_registered_must_be_there(
     assert await connection.fetchval("SELECT count(*) FROM moorline_schema WHERE component = 'billing'") == 0
 
 
+@pytest.mark.parametrize(
+    ("right", "wrong", "told"),
+    [
+        ("cents     integer", "cents     integr", r'line 8: type "integr" does not exist\.'),
+        ("NOT NULL,", "NOT NULLL,", r'line 8: syntax error at or near "NULLL"'),
+        ("DELETE FROM", "DELET FROM", r'line \d+: syntax error at or near "DELET"'),
+        ("TABLE @schema.bills", "TABLE bills", r"pg_catalog.*; write @schema\. before each of your names"),
+        ("-- Bills", "SELECT 1/0; -- Bills", r"0001_bills\.sql: division by zero"),
+    ],
+)
+async def test_a_mistake_in_a_file_is_told_with_its_place(
+    empty_dsn: str, make_package: MakePackage, right: str, wrong: str, told: str
+) -> None:
+    billing = Migrations("billing", package=make_package("billing", **{"0001_bills": BILLS.replace(right, wrong)}))
+    with pytest.raises(SchemaMismatch, match=rf"Version billing 0001 bills .*{told}.*Nothing of this version"):
+        await migrate(empty_dsn, components=[CORE, billing])
+    assert (await status(empty_dsn, components=[billing]))[0].current == 0
+
+
 async def test_a_later_version_may_register_another_function(
     connection: "Connection[Record]", make_package: MakePackage
 ) -> None:
