@@ -23,7 +23,7 @@ own. If it has an attribute `takes`, types of events, it gets those only."""
 MOST = 10_000
 """Events that may wait for an observer; more are dropped."""
 
-DELAY = 0.02
+DELAY = 0.05
 """The most seconds until an idle observer on the loop gets an event."""
 
 PATIENCE = 5.0

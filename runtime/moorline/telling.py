@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
 from typing import Any, Protocol
 
 from moorline.errors import MoorlineError
@@ -141,24 +141,8 @@ class Heard:
         for piece in held:
             self.text(piece)
 
-    @contextmanager
-    def asking(self, model: str, *, shown: bool = True) -> Iterator[OnText | None]:
-        begun, first, failed = time.monotonic(), None, None
-
-        def on_text(piece: str) -> None:
-            nonlocal first
-            if first is None:
-                first = time.monotonic() - begun
-            self.text(piece)
-
-        self.model_started(model)
-        try:
-            yield on_text if shown else None
-        except BaseException as error:
-            failed = type(error).__name__
-            raise
-        finally:
-            self.model_finished(model, seconds=time.monotonic() - begun, first_text=first, failed=failed)
+    def asking(self, model: str, *, shown: bool = True) -> _Asking:
+        return _Asking(self, model, shown=shown)
 
     def model_started(self, model: str) -> None:
         self._tell(ModelStarted, model=model)
@@ -223,17 +207,43 @@ class Heard:
         hears = self._hears.get(kind)
         if hears is None:
             return
-        make: Callable[..., Event] = kind
-        event = make(
-            seq=self._seq,
-            turn_no=self._turn_no,
-            agent=self._agent,
-            at=time.time(),
-            device_id=self._device_id,
-            **what,
+        # A frozen dataclass's own `__init__` sets field by field, which takes three times as long.
+        event = object.__new__(kind)
+        event.__dict__.update(
+            what, seq=self._seq, turn_no=self._turn_no, agent=self._agent, at=time.time(), device_id=self._device_id
         )
         for hear in hears:
             hear(event)
+
+
+class _Asking:
+    """A block that asks a model."""
+
+    __slots__ = ("_begun", "_first_text", "_model", "_shown", "_telling")
+
+    def __init__(self, telling: Heard, model: str, *, shown: bool) -> None:
+        self._telling, self._model, self._shown = telling, model, shown
+        self._first_text: float | None = None
+
+    def __enter__(self) -> OnText | None:
+        self._begun = time.monotonic()
+        self._telling.model_started(self._model)
+        return self._on_text if self._shown else None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._telling.model_finished(
+            self._model,
+            seconds=time.monotonic() - self._begun,
+            first_text=self._first_text,
+            failed=None if kind is None else kind.__name__,
+        )
+
+    def _on_text(self, piece: str, /) -> None:
+        if self._first_text is None:
+            self._first_text = time.monotonic() - self._begun
+        self._telling.text(piece)
 
 
 def telling(hears: Hears, device_id: str, also: Hear | None = None) -> TurnTelling:

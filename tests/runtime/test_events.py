@@ -19,6 +19,7 @@ async def told(moorline: Moorline, text: Any, **context: Any) -> list[Event]:
 
 
 def check(event: Event) -> None:
+    assert type(event)(**vars(event)) == event  # it has all of its fields, and no others
     shown = json.loads(json.dumps(event.to_json(), allow_nan=False))
     Draft202012Validator(event_schema()).validate(shown)
     assert set(shown) == set(event_schema()["$defs"][type(event).__name__]["required"])

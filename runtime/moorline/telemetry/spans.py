@@ -104,11 +104,9 @@ class TurnSpan(Running):
 
     followed = True
 
-    def __init__(self, tracer: Tracer, *, device_tag: str, recovered: bool, content: bool) -> None:
-        attributes: dict[str, Any] = {names.CONVERSATION: device_tag}
-        if recovered:
-            attributes[names.TURN_RECOVERED] = True
-        super().__init__(tracer.start_span(names.TURN, kind=SpanKind.INTERNAL, attributes=attributes))
+    def __init__(self, tracer: Tracer, span: Span, *, device_tag: str, content: bool) -> None:
+        super().__init__(span)
+        span.set_attribute(names.CONVERSATION, device_tag)
         self._tracer = tracer
         self._content = content
         self._device_tag = device_tag

@@ -28,8 +28,12 @@ class Tracing:
         self._tracer = trace.get_tracer("moorline", version("moorline"), provider)
 
     def turn(self, device_tag: Callable[[], str], *, recovered: bool = False) -> core.TurnSpan:
-        turn = TurnSpan(self._tracer, device_tag=device_tag(), recovered=recovered, content=self._content)
-        return turn if turn.span.is_recording() else UnrecordedTurn(turn.span)
+        attributes = {names.TURN_RECOVERED: True} if recovered else None
+        span = self._tracer.start_span(names.TURN, attributes=attributes)
+        if span.is_recording():
+            return TurnSpan(self._tracer, span, device_tag=device_tag(), content=self._content)
+        # Without an SDK there is not even a decision that the turn's statements should see.
+        return core.UNTRACED_TURN if span is trace.INVALID_SPAN else UnrecordedTurn(span)
 
     def statement(self, name: str) -> AbstractContextManager[Statement]:
         # What belongs to no trace, such as a group's own statement, is not worth one.
