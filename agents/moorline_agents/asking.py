@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -40,9 +39,9 @@ async def ask(
     If the model fails, the first of `fallbacks` is asked, and so on; not if it failed over the request itself, and not
     once any of its text was shown. Raises the last `ModelError`, and `Stopped` if the person stops the turn.
     """
-    left = deque((model, *fallbacks))
+    left = [model, *fallbacks]
     while True:
-        asked = left.popleft()
+        asked, *left = left
         attempt = _Attempt(asked, context=context, agent=agent, through=through)
         try:
             return await attempt.answer(messages, shown=shown, tools=tools, tool_choice=tool_choice, options=options)

@@ -130,6 +130,8 @@ class Usage(Mapping[str, int]):
     def __add__(self, other: Usage) -> Usage:
         if not isinstance(other, Usage):
             return NotImplemented
+        if not self._counts:
+            return other
         return self._sum(chain(self._counts.items(), other._counts.items()))
 
     def __radd__(self, other: int) -> Usage:

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from moorline_agents.briefing import briefed, of_hand_over
+from moorline_agents.briefing import briefed, of_hand_over, told_first
 from moorline_agents.files import said
 from moorline_agents.messages import Message
 from moorline_agents.run import RunContext
@@ -48,11 +48,13 @@ class Frame:
 
     def messages(self, shown: Window, past: Past) -> list[Message]:
         """The messages of a request."""
-        last = max((at for at, message in enumerate(shown.messages) if message["role"] == "user"), default=0)
-        before = {0: summed_up(past)}
-        before[last] = "\n\n".join(filter(None, (before.get(last), self.unfinished)))
-        messages = [briefed(message, before.get(at, "")) for at, message in enumerate(shown.messages)]
-        return [{"role": "system", "content": self.instructions}, *messages]
+        messages = [*shown.messages]
+        if self.unfinished:
+            last = max((at for at, message in enumerate(messages) if message["role"] == "user"), default=0)
+            messages[last : last + 1] = [told_first(message, self.unfinished) for message in messages[last : last + 1]]
+        if summary := summed_up(past):
+            messages[:1] = [told_first(message, summary) for message in messages[:1]]
+        return [{"role": "system", "content": self.instructions}, *map(briefed, messages)]
 
 
 class Prompt:

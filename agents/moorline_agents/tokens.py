@@ -16,6 +16,7 @@ CHARACTERS = 4
 """Of plain text, in a token."""
 
 _CHARACTERS_OF_JSON = 3
+_PLAIN = 2  # keys of a message: its role and its content
 _OF_A_MESSAGE = 4
 _OF_A_CALL = 12  # its ID and its name
 _MORE_BYTES = 0.4  # tokens for each byte that a character has besides its first
@@ -23,12 +24,13 @@ _MORE_BYTES = 0.4  # tokens for each byte that a character has besides its first
 
 def tokens_of(messages: Sequence[Mapping[str, Any]]) -> int:
     """Of messages as a model is shown them, with their briefings, calls and files."""
-    texts: list[str] = []
+    texts = [content for message in messages if len(message) == _PLAIN and (content := message["content"])]
     json: list[str] = []
     fixed = _OF_A_MESSAGE * len(messages)
     for message in messages:
-        content = message["content"]
-        if content:
+        if len(message) == _PLAIN:  # as most are, of which many are counted in every turn
+            continue
+        if content := message["content"]:
             (json if message["role"] == "tool" else texts).append(content)
         if "briefing" in message:
             texts.append(message["briefing"])

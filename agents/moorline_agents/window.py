@@ -126,6 +126,8 @@ def clipped(text: str, longest: int) -> str:
 def _is_paired(messages: Sequence[Message]) -> bool:
     """Whether nothing is wrong with them, which is quickly seen."""
     using = [(at, said) for at, said in enumerate(messages) if "tool_calls" in said or said["role"] == "tool"]
+    if not using:
+        return True
     wanted = [
         (place, call["id"])
         for at, message in using

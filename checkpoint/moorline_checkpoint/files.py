@@ -62,7 +62,7 @@ def pack_message(text: str, files: Sequence[FileRef]) -> str:
 def unpack_message(stored: str) -> tuple[str, tuple[FileRef, ...]]:
     """The text and the files of which `pack_message` made what is stored."""
     text, files = unpack_said(stored)
-    return text, tuple(FileRef(**file) for file in files)
+    return text, tuple(FileRef(**file) for file in files) if files else ()
 
 
 class Files:

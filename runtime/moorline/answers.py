@@ -92,10 +92,10 @@ class Answers:
         begins = Beginning(input={"texts": texts})
         if turn.follows_question or decided is not None:
             begins = await self._answered(turn, texts, decided, context) or begins
-        if begins.given is None:
-            begins = await self._closed(turn, begins)
-            if self.start_over.in_any(texts):
-                turn.start_anew()
+        if turn.follows_question and begins.given is None:
+            await self._close(turn, begins.closed)
+        if begins.given is None and self.start_over.in_any(texts):
+            turn.start_anew()
         return begins
 
     async def _resumed(
@@ -105,8 +105,8 @@ class Answers:
         if asking is None or _lacks(asking):
             # Whoever asked is gone since. The answer is no message that anybody else could make sense of.
             context.journal.forget()
-            begins = Beginning(input={"texts": []}, closed="outdated", reply=self.texts.closed)
-            return await self._closed(turn, begins)
+            await self._close(turn, "outdated")
+            return Beginning(input={"texts": []}, closed="outdated", reply=self.texts.closed)
         question = Question.of(asking.value)
         if question is None:
             return Beginning(input=Command(resume={resume.interrupt_id: resume.value}))
@@ -193,15 +193,13 @@ class Answers:
                     return _Asking(agent, interrupt.value, tool)
         return None
 
-    async def _closed(self, turn: OpenTurn, begins: Beginning) -> Beginning:
+    async def _close(self, turn: OpenTurn, why: Closing) -> None:
         """Closes what the run before has left open in a graph; an agent of the kit closes its own calls."""
-        if turn.follows_question:
-            asked = await self.graph.aget_state({"configurable": {"thread_id": turn.device_id}})
-            for task in asked.tasks:
-                if task.state:
-                    inside = {"configurable": {"thread_id": turn.device_id, "checkpoint_ns": task.name}}
-                    await close_question(self.graph, cast("RunnableConfig", inside), begins.closed)
-        return begins
+        asked = await self.graph.aget_state({"configurable": {"thread_id": turn.device_id}})
+        for task in asked.tasks:
+            if task.state:
+                inside = {"configurable": {"thread_id": turn.device_id, "checkpoint_ns": task.name}}
+                await close_question(self.graph, cast("RunnableConfig", inside), why)
 
 
 def _lacks(asking: _Asking) -> bool:

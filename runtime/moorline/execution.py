@@ -9,7 +9,7 @@ from contextlib import AbstractAsyncContextManager, suppress
 from contextvars import Context
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from moorline.answers import Answers
 from moorline.background import Background
@@ -44,8 +44,6 @@ COLLECT_AFTER = 10_000
 2,000."""
 
 Transaction = Callable[[], AbstractAsyncContextManager[Connection]]
-
-T = TypeVar("T")
 
 
 class _Later:
@@ -133,7 +131,7 @@ class Execution:
                     )
             if record.interrupt is not None:
                 record = replace(record, run=journal.run_so_far())
-            await finished(self.turns.commit(turn, record))
+            await self.turns.commit(turn, record)
             if self.tune_gc:
                 _tune_collector()
         except BaseException as error:
@@ -190,6 +188,7 @@ class Execution:
                 begins.input,
                 {"configurable": {"thread_id": turn.device_id}},
                 context=begins.of(context),
+                output_keys=(),  # or LangGraph reads the whole state after each step
                 # A rerun starts from the last commit and the journal, so no step in between has to be stored.
                 durability="exit",
                 version="v2",
@@ -266,18 +265,3 @@ def stale_resume(resume: Resume) -> NothingWaits:
         f"No interrupt {resume.interrupt_id!r} is waiting for an answer on this device: it was answered, or the "
         "conversation has moved on. Send a message instead."
     )
-
-
-async def finished(work: Coroutine[Any, Any, T]) -> T:
-    """The result of work that must not be interrupted: a cancellation is raised only after the work is done."""
-    task = asyncio.create_task(work)
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.wait([task])
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is not None:
-        task.exception()  # retrieved, so that asyncio does not warn of it
-        raise cancelled
-    return task.result()
