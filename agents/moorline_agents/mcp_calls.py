@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,8 @@ from mcp_types import INTERNAL_ERROR, PARSE_ERROR
 from moorline_agents.mcp_results import result_of
 from moorline_agents.mcp_session import Session, SessionLost
 from moorline_agents.tools import ToolRefused
+
+logger = logging.getLogger("moorline.mcp")
 
 _UNKNOWN = frozenset({INTERNAL_ERROR, PARSE_ERROR})
 """Errors that a proxy in between, or the SDK, may give when the call was made."""
@@ -34,6 +37,8 @@ class ServerCall:
         except SessionLost as lost:
             if not lost.sent:
                 raise
+            cause = type(lost.__cause__).__name__
+            logger.warning("A call of tool %.100r of MCP server %s was lost (%s).", self.tool, self.server, cause)
             raise self._lost("was lost") from lost
         except MCPError as error:
             if error.code in _UNKNOWN:

@@ -74,6 +74,7 @@ class Connection:
         self._server = server
         self._on_change = on_change
         self._opened: asyncio.Future[Client] = asyncio.get_running_loop().create_future()
+        self._opened.add_done_callback(asyncio.Future.exception)  # looked at, so that asyncio does not warn of it
         self.forgotten = False
         """Whether the server, such as one that was started again, knows nothing of the session any more."""
         self._end = asyncio.Event()

@@ -22,8 +22,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from moorline_agents.mcp_connection import CALL_HEADERS, Connection, Server
 
-MOST_TOOLS = 128
-"""Tools of a server that are looked at."""
+MOST_LISTED = 1_024
+"""Tools of a server that are listed."""
 
 Given = CallToolResult | InputRequiredResult
 """What a call gives."""
@@ -71,14 +71,14 @@ class Session:
             raise SessionLost(sent=False) from error
         self._told = False
         async with _watched(connection), asyncio.timeout(self._server.connect_timeout):
-            while len(listed) < MOST_TOOLS:
+            while len(listed) < MOST_LISTED:
                 page = await client.list_tools(cursor=cursor)
                 listed += page.tools
                 cursor = page.next_cursor
                 if cursor is None:
                     break
         self._listed = connection
-        return listed[:MOST_TOOLS]
+        return listed[:MOST_LISTED]
 
     async def call(
         self, name: str, arguments: Mapping[str, Any], meta: Mapping[str, Any], headers: Mapping[str, str]

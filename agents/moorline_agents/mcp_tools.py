@@ -37,6 +37,7 @@ _NAME = re.compile(r"[a-zA-Z0-9_-]{1,32}")
 _TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _LONGEST_DESCRIPTION = 4_000
 _LONGEST_SCHEMA = 32_768
+_MOST_TOOLS = 128
 _PAUSE = 30.0  # seconds before a server that could not be reached is asked for its tools again
 
 
@@ -190,8 +191,12 @@ class MCPTools:
 
     def _usable(self, listed: Sequence[ServerTool]) -> tuple[Tool, ...]:
         tools: dict[str, Tool] = {}
-        for each in sorted(listed, key=lambda tool: tool.name):  # so that prompts begin alike in all processes
-            made = self._tool(each) if self._has(each) else None
+        # In one order, so that prompts begin alike in all processes.
+        wanted = sorted(filter(self._has, listed), key=lambda tool: tool.name)
+        if len(wanted) > _MOST_TOOLS:
+            logger.warning("MCP server %s has %s tools; the first %s count.", self.name, len(wanted), _MOST_TOOLS)
+        for each in wanted[:_MOST_TOOLS]:
+            made = self._tool(each)
             if made is not None and tools.setdefault(made.name, made) is not made:
                 logger.warning(
                     "MCP server %s has several tools for the name %s; the first counts.", self.name, made.name
@@ -205,11 +210,10 @@ class MCPTools:
         """The tool as an agent has it; None if it is not accepted, or no model server would take it."""
         from moorline_agents.mcp_arguments import arguments_model  # noqa: PLC0415 - jsonschema comes with the extra
 
-        schema = tool.input_schema
-        if objection(schema) is not None or len(json.dumps(schema)) > _LONGEST_SCHEMA:
-            logger.warning("The schema of tool %.100r of MCP server %s is too long or too deep.", tool.name, self.name)
+        schema, now = tool.input_schema, told(tool)
+        if objection(now) is not None or len(json.dumps(schema)) > _LONGEST_SCHEMA:
+            logger.warning("What MCP server %s says of its tool %.100r is too long or too deep.", self.name, tool.name)
             return None
-        now = told(tool)
         if not self._is_accepted(now):
             return None
         hints = tool.annotations if self._trust_hints else None

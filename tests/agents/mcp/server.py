@@ -88,6 +88,7 @@ def say(message: dict[str, Any]) -> None:
 WIDE: dict[str, Any] = {"type": "object", "properties": {f"a{n}": {} for n in range(2_500)}}
 
 if __name__ == "__main__":
+    TOOLS.update({f"many{n:03}": {"description": "One of many."} for n in range(int(os.environ.get("MANY", "0")))})
     TOOLS.update({f"wide{n}": {"inputSchema": WIDE} for n in range(int(os.environ.get("WIDE", "0")))})
     if "PIDS" in os.environ:
         with open(os.environ["PIDS"], "a") as pids:  # noqa: PTH123 - as above

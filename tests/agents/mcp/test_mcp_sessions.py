@@ -98,10 +98,14 @@ async def test_of_a_session_that_was_never_opened_nothing_is_left(
 ) -> None:
     pid = tmp_path / "pid"
     command = (sys.executable, "-c", SILENT, str(pid))
-    async with nothing_left():
+
+    async def opened_and_closed() -> None:
         session = Session(Server(command=command, connect_timeout=1))
         await opening(session)
         await session.close()
+
+    async with nothing_left():
+        await opened_and_closed()
         assert not is_running(await started(pid))
 
 

@@ -81,6 +81,15 @@ async def test_tools_are_in_the_same_order_whatever_that_of_the_server_is() -> N
     assert names == sorted(names)
 
 
+async def test_of_a_server_with_many_tools_those_that_are_wanted_are_found(caplog: pytest.LogCaptureFixture) -> None:
+    settings: dict[str, Any] = {"command": [sys.executable, str(PROGRAM)], "env": {"MANY": "300"}}
+    async with closing(MCPTools(name="bad", only=["many299"], **settings)) as tools:
+        assert (await named(tools)).keys() == {"bad_many299"}
+    async with closing(MCPTools(name="bad", **settings)) as tools:
+        assert len(await tools.tools()) <= 128
+    assert "the first 128 count" in caplog.text
+
+
 async def test_a_server_is_listed_once_and_called_in_one_session(tmp_path: Path) -> None:
     notes = tmp_path / "notes"
     async with opened(notes) as tools:
@@ -222,7 +231,9 @@ async def test_a_server_that_comes_back_as_another_one_is_not_called_before_it_i
     assert "look" not in notes.read_text().split()
 
 
-async def test_a_server_that_dies_in_mid_call_is_a_refusal_and_reached_again_at_the_next_call() -> None:
+async def test_a_server_that_dies_in_mid_call_is_a_refusal_and_reached_again_at_the_next_call(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     async with opened() as tools:
         found = await named(tools)
         for _ in range(3):
@@ -232,6 +243,7 @@ async def test_a_server_that_dies_in_mid_call_is_a_refusal_and_reached_again_at_
             assert refusal.code == "mcp_lost"
             assert "not known" in str(refusal)
             assert await found["bad_look"].call("{}", CONTEXT) == "{}"
+    assert caplog.text.count("A call of tool 'die' of MCP server bad was lost (MCPError)") == 3
 
 
 async def test_a_server_that_never_answers_is_given_up_in_the_tools_time() -> None:
