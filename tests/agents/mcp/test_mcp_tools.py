@@ -138,6 +138,7 @@ async def test_a_description_that_changed_disables_the_tool(tmp_path: Path) -> N
 
 NEWER = """
 from mcp.server.mcpserver import Context, MCPServer
+from mcp_types import ElicitRequest, ElicitRequestFormParams, InputRequiredResult
 
 server = MCPServer("newer")
 
@@ -152,6 +153,13 @@ async def add(context: Context) -> str:
     await context.notify_tools_changed()
     return "added"
 
+@server.tool()
+async def ask(context: Context) -> str | InputRequiredResult:
+    "Asks the person."
+    form = {"type": "object", "properties": {}}
+    question = ElicitRequest(params=ElicitRequestFormParams(message="Who?", requested_schema=form))
+    return InputRequiredResult(input_requests={"who": question})
+
 server.run()
 """
 
@@ -164,7 +172,9 @@ async def test_a_server_of_the_sdk_says_by_the_newer_protocol_what_changed(tmp_p
         await asyncio.sleep(0.2)  # until it is listened to
         assert await found["new_add"].call("{}", CONTEXT) == {"result": "added"}
         await asyncio.sleep(0.3)  # until it has said so
-        assert (await named(tools)).keys() == {"new_add", "new_extra"}
+        assert (await named(tools)).keys() == {"new_add", "new_ask", "new_extra"}
+        refusal = await refused(found["new_ask"])
+        assert (refusal.code, "was not run" in str(refusal)) == ("mcp_error", True)
     finally:
         await tools.aclose()
 
