@@ -20,8 +20,8 @@ ReadFiles = Callable[[Sequence[str]], Awaitable[Mapping[str, bytes]]]
 IMAGE_TOKENS = 1_000
 """What an image counts in a window; servers count some hundred to two thousand, whatever its bytes."""
 
-BYTES_OF_A_TOKEN = 100
-"""Bytes of a document that count as a token: pages are mostly layout and pictures."""
+BYTES_OF_A_TOKEN = 200
+"""Bytes of a document that count as a token: large ones are mostly pictures."""
 
 CHARS_OF_A_TOKEN = 3
 """Bytes of a text that count as a token."""
@@ -121,6 +121,26 @@ def without_files(message: Message) -> Message:
         return message
     told = (message["content"], *(in_words(note, NO_ROOM) for note in message["files"]))
     return {"role": message["role"], "content": "\n".join(filter(None, told))}
+
+
+def fitting(messages: Sequence[Message], room: int) -> list[Message]:
+    """The messages with those of their files that together have at most `room` tokens; the others are in words that say
+    so."""
+    whole: list[Message] = []
+    for message in messages:
+        if "files" not in message:
+            whole.append(message)
+            continue
+        kept: list[FileNote] = []
+        told = [message["content"]]
+        for note in message["files"]:
+            if tokens_of(note) > room:
+                told.append(in_words(note, NO_ROOM))
+                continue
+            room -= tokens_of(note)
+            kept.append(note)
+        whole.append({**message, "content": "\n".join(filter(None, told)), "files": kept})
+    return whole
 
 
 def is_image(note: FileNote) -> bool:

@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from moorline_agents import files
 from moorline_agents.files import with_files, without_files
 from moorline_agents.history import being_answered, unanswered
 from moorline_agents.messages import Message
@@ -62,8 +63,8 @@ def window(history: Sequence[Message], room: int) -> Window:
     """The message that is being answered and all before it, from the first of the person's messages on.
 
     If they have more than `room` tokens, only half as many are left. Older messages go first. If what belongs to the
-    message being answered is too large by itself, its texts are shortened, and at last the oldest of its calls left
-    out.
+    message being answered is too large by itself, files of it are only named, its texts shortened, and at last the
+    oldest of its calls left out.
     """
     begin = next((at for at, message in enumerate(history) if message["role"] == "user"), len(history))
     messages = paired(history[begin:])
@@ -169,7 +170,11 @@ def _exchanges(messages: Sequence[Message]) -> Iterator[Sequence[Message]]:
 
 
 def _fitted(present: Sequence[Message], most: int) -> list[Message]:
-    """What belongs to the message being answered, in at most so many tokens if that is possible at all."""
+    """What belongs to the message being answered, in at most so many tokens if that is possible at all. Its files come
+    first, but leave half to its texts."""
+    if with_files(present):
+        of_files = sum(files.tokens_of(note) for message in present for note in message.get("files", ()))
+        present = files.fitting(present, most - min(tokens_of(present) - of_files, most // 2))
     whole, longest = list(present), max(most * CHARACTERS, 2 * SHORTEST)
     while tokens_of(whole) > most and longest > SHORTEST:
         longest = max(longest // 2, SHORTEST)

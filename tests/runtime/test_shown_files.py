@@ -160,3 +160,24 @@ async def test_a_model_has_no_room_for_a_file(settings: Settings) -> None:
         told = ["Look\n[image: too large for you to see it; say so]"]
         assert json.loads(await m.run(["Look", Image(png())], HERE)) == [told]
         assert json.loads(await m.run("And now?", HERE)) == [told, ["And now?"]]
+
+
+async def test_files_stay_within_the_tokens_of_a_request(settings: Settings) -> None:
+    script = Script(rules=looking)
+    said = "please read this " * 200
+    large = File(b"hello world " * 20_000, name="large.txt")
+    async with opened(settings.model_copy(update={"prompt_tokens": 10_000}), script) as m:
+        ((text, *shown),) = json.loads(await m.run([said, large, PHOTO, File(b"words", name="small.txt")], HERE))
+        assert text.startswith(said)
+        assert text.endswith("\n[file large.txt: too large for you to see it; say so]\n[file small.txt]\nwords")
+        assert shown == ["data:image/png;base64,"]
+        first, _ = json.loads(await m.run("and now?", HERE))
+        assert first[0].startswith(said)
+        assert "too large for you to see it" in first[0]
+        pictures = [Image(png(number)) for number in range(10)]
+        ((text, *shown),) = json.loads(await m.run([said, *pictures], {"device_id": "d2"}))
+        assert text.startswith(said)
+        assert 5 <= len(shown) < 10
+        assert text.count("too large for you to see it") == 10 - len(shown)
+        measured = json.loads(await m.run(["measure", large], {"device_id": "d3"}))
+        assert measured == [["large.txt", "text/plain", 240_000, 240_000]]

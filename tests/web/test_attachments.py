@@ -182,6 +182,7 @@ async def test_a_server_that_takes_no_files_offers_none(context: BrowserContext,
     await context.route("**/v1/limits", lambda route: route.fulfill(json=limits))
     chat = await Chat.open(context, served.url)
     assert await chat.ask("hello") == "You said: hello"
+    await expect(chat.page.locator("#files")).to_have_attribute("accept", "image/png")
     await expect(chat.page.get_by_role("button", name="Attach files")).to_be_hidden()
     assert not await give(chat, "drop", "a.png", png(), "image/png")
     await expect(chat.page.get_by_role("alert")).to_have_text("Files cannot be sent here: a.png was not attached.")

@@ -79,7 +79,8 @@ export class Attachments {
   #problemOf(file) {
     const name = calledBy(file);
     const limits = this.#limits;
-    if (limits === null || limits.files_max === 0) return `Files cannot be sent here: ${name} was not attached.`;
+    if (limits === null) return `${name} was not attached: try again in a moment.`; // what is accepted is not known yet
+    if (limits.files_max === 0) return `Files cannot be sent here: ${name} was not attached.`;
     if (!isAccepted(file.type, limits.file_types)) {
       return `${name} cannot be sent. What can be sent: ${limits.file_types.map(shortly).join(", ")}.`;
     }
