@@ -135,10 +135,11 @@ class Fetcher:
         """The answer of the server at an address that was checked."""
         if url.scheme != "https" or not url.host or url.userinfo:
             raise InvalidMessage(_NOT_HTTPS)
-        pinned = url.copy_with(host=await self._address(url.host, url.port or 443), fragment=None)
+        name = url.raw_host.decode("ascii")  # as it is asked for: `socket` would write ß as ss
+        pinned = url.copy_with(host=await self._address(name, url.port or 443), fragment=None)
         headers = {"Host": url.netloc.decode("ascii"), "Accept-Encoding": "identity"}
         # The certificate has to be the name's.
-        extensions = {"sni_hostname": url.raw_host.decode("ascii")}
+        extensions = {"sni_hostname": name}
         async with client.stream("GET", pinned, headers=headers, extensions=extensions) as response:
             yield response
 

@@ -24,21 +24,21 @@ _CONTROL = bytes((*range(0x09), *range(0x0E, 0x1B), *range(0x1C, 0x20), 0x7F))
 """Characters that no text has."""
 
 
-def checked_type(data: bytes, *, claimed: str | None, allowed: Collection[str]) -> str:
-    """The media type of the bytes. Raises `InvalidMessage` if it is none of those that are allowed, or not what the
-    sender claims, which may be `image/*`."""
+def checked_type(data: bytes, *, claimed: str | None, allowed: Collection[str], called: str = "A file") -> str:
+    """The media type of the bytes. Raises `InvalidMessage`, in which the file is `called` so, if it is none of those
+    that are allowed, or not what the sender claims, which may be `image/*`."""
     if not data:
-        raise InvalidMessage("A file is empty.")
+        raise InvalidMessage(f"{called} is empty.")
     found = _found(data)
     named = (claimed or "").partition(";")[0].strip().lower()
     wanted = TEXT if named in _TEXTS else _ALIASES.get(named, named)
     fitting = [kind for kind in found if _fits(kind, wanted)]
     if found and not fitting:
-        raise InvalidMessage(f"A file is not what it says: {wanted[:100]} is claimed, but it looks like {found[0]}.")
+        raise InvalidMessage(f"{called} is not what it says: {wanted[:100]} is claimed, but it looks like {found[0]}.")
     known = next((kind for kind in fitting if kind in allowed), None)
     if known is None:
         raise InvalidMessage(
-            f"A file is of a type that is not accepted{f', {fitting[0]}' if fitting else ''}. These are: "
+            f"{called} is of a type that is not accepted{f', {fitting[0]}' if fitting else ''}. These are: "
             f"{', '.join(sorted(allowed))} (MOORLINE_FILE_TYPES)."
         )
     return known

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from moorline_checkpoint.messages import TurnMessage
 
 MAX_NAME = 200
-"""Characters of a file's name; what is longer is cut."""
+"""Characters of a file's name that are kept."""
 
 MAX_URL = 4_096
 """Characters of an address."""
@@ -105,9 +105,9 @@ def _check_total(contents: Iterable[bytes], settings: Settings) -> None:
         )
 
 
-def content_of(file: File, data: bytes, settings: Settings) -> FileContent:
+def content_of(file: File, data: bytes, settings: Settings, *, called: str = "A file") -> FileContent:
     """The file with its bytes, whose type is checked. Raises `InvalidMessage`."""
-    kind = checked_type(data, claimed=file.type, allowed=settings.file_types)
+    kind = checked_type(data, claimed=file.type, allowed=settings.file_types, called=called)
     ref = FileRef(hash=sha256(data).hexdigest(), type=kind, name=_name(file), size=len(data))
     return FileContent(ref, data)
 
@@ -139,9 +139,11 @@ def _check(file: File) -> None:
 
 
 def _name(file: File) -> str:
-    """What the sender called it, or what its address ends with: one line, without folders and brackets."""
+    """What the sender called it, or what its address ends with: one line, without folders and brackets. Of a long name
+    its end, which may say what the file is."""
     given = file.name
     if not given and file.url is not None:
         given = unquote(urlsplit(file.url).path)
     last = re.split(r"[/\\]", whole_text(given))[-1]
-    return re.sub(r"[\[\]<>\"]", "", one_line(last)).strip()[:MAX_NAME]
+    name = re.sub(r"[\[\]<>\"]", "", one_line(last)).strip()[-MAX_NAME:]
+    return name if name.strip(".") else ""

@@ -54,7 +54,11 @@ class Receiving:
             for task in tasks:
                 task.cancel()
         pairs = zip(files, data, strict=True)
-        return tuple(content_of(file, each, self.settings) for file, each in pairs)
+        return tuple(
+            # Its name is the person's, and an error may be logged.
+            content_of(file, each, self.settings, called=f"File {number}" if len(files) > 1 else "A file")
+            for number, (file, each) in enumerate(pairs, start=1)
+        )
 
     async def _data(self, file: File, room: Room) -> bytes:
         if file.data is not None:

@@ -35,6 +35,10 @@ async def test_a_file_is_sent_listed_and_given_back_as_a_download(dsn: str) -> N
         body = {"text": "look", "files": [file(png(), name="arm.png", type="image/png")], "message_id": "m1"}
         answer = await client.post("/v1/messages", json=body, headers=device("d1"))
         assert answer.status_code == 200, answer.text
+        odd = {"files": [file(png(), name='"\r\nX: y\0.html')]}
+        assert (await client.post("/v1/messages", json=odd, headers=device("d3"))).status_code == 200
+        named = (await client.get("/v1/transcript", headers=device("d3"))).json()["turns"][0]["files"][0][0]["name"]
+        assert named == "X: y\\x00.html"
         (turn,) = (await client.get("/v1/transcript", headers=device("d1"))).json()["turns"]
         assert turn["texts"] == ["look"]
         assert turn["files"] == [[{"hash": HASH, "type": "image/png", "name": "arm.png", "size": 67}]]

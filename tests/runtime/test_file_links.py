@@ -112,6 +112,15 @@ async def test_addresses_that_are_never_asked(url: str, names: dict[str, list[li
         assert not web.calls
 
 
+async def test_a_name_in_other_letters_is_looked_up_as_it_is_asked_for(names: dict[str, list[list[str]]]) -> None:
+    names |= {"xn--fa-hia.example": [[PUBLIC]], "fass.example": [["10.0.0.8"]]}
+    with respx.mock() as web:
+        web.get(f"https://{PUBLIC}/").respond(content=JPEG)
+        assert await fetched(Fetcher(largest=1000, seconds=5), "https://faß.example/") == JPEG
+        (call,) = web.calls
+    assert call.request.headers["Host"] == call.request.extensions["sni_hostname"] == "xn--fa-hia.example"
+
+
 async def test_each_redirect_is_checked_and_there_are_few(names: dict[str, list[list[str]]]) -> None:
     names |= {"pics.example": [[PUBLIC]], "inside.example": [["192.168.0.1"]]}
     fetcher = Fetcher(largest=1000, seconds=5)

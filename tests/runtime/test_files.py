@@ -215,6 +215,24 @@ async def test_bad_files_are_refused_before_anything_is_stored(settings: Setting
     assert [row["count"] for row in await rows(dsn, "SELECT count(*) FROM conversation_files")] == [0]
 
 
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("a" * 1_000 + ".pdf", "a" * 196 + ".pdf"),
+        ("C:\\photos\\..\\an\narm.png", "an arm.png"),
+        ("[image] <b>.png", "image b.png"),
+        ("\u202egnp.exe", "\\u202egnp.exe"),
+        ("\0\ud800.png", "\\x00\N{REPLACEMENT CHARACTER}.png"),
+        ("/etc/..", ""),
+        ("///", ""),
+    ],
+)
+async def test_a_name_is_one_line_and_no_path(moorline: Moorline, given: str, kept: str) -> None:
+    async with moorline as m:
+        await m.run(["Look", Image(png(), name=given)], HERE)
+        assert (await m.transcript("d1"))[0].files[0][0].name == kept
+
+
 async def test_a_conversation_keeps_no_more_than_it_may(settings: Settings, dsn: str) -> None:
     bounded = settings.model_copy(update={"files_kept_max": 200})
     async with opened(bounded, Script(rules=looking)) as m:

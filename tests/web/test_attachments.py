@@ -168,7 +168,7 @@ async def test_what_only_the_server_can_know_is_told_in_words_and_the_files_come
     await attach(chat, photo(), file("page.txt", HTML, "text/plain"))
     await chat.say("look")
     problem = chat.page.locator(".note.problem")
-    await expect(problem).to_contain_text("A file is of a type that is not accepted, text/html. These are: app")
+    await expect(problem).to_contain_text("File 2 is of a type that is not accepted, text/html. These are: app")
     await expect(problem).not_to_contain_text("MOORLINE")
     await chat.page.get_by_role("button", name="Change the message").click()
     await expect(chat.page.locator("#text")).to_have_value("look")
