@@ -46,6 +46,8 @@ class Question:
     """The digest of the call that a yes, the first option, lets run."""
 
     def __post_init__(self) -> None:
+        if not all(isinstance(each, str) for each in (self.text, *self.options)):
+            raise TypeError('A question and its options are texts: ask("Which?", options=("1", "2")).')
         if not self.text.strip():
             raise ValueError("A question must say something.")
         if bool(self.options) == (self.schema is not None):

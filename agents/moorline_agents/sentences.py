@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 _AFTER = "\"'”’»)]}*_~`」』】》）"  # noqa: RUF001 - as they are written
 """What may stand between the end of a sentence and the space behind it: quotes, brackets, Markdown."""
-_STOPS, _WIDE_STOPS = ".!?…؟۔।॥።", "。！？｡"  # noqa: RUF001 - as they are written
+_STOPS, _WIDE_STOPS = ".!?…؟۔।॥።፧։။។៕།᱾꯫;‼⁇⁈⁉", "。！？｡"  # noqa: RUF001 - as they are written
 """What ends a sentence if space follows, as it does not in 3.5 and in addresses; and what always does."""
 _END = re.compile(
     rf"\n|[{re.escape(_STOPS)}]+[{re.escape(_AFTER)}]*(?=\s)"

@@ -171,12 +171,15 @@ class ToolContext:
         `Resume`, or what the person writes next. It takes no other: whatever does not answer closes the question, and
         so does any message once `expires` seconds have passed; then the tool does not go on, and the model is told.
 
-        Raises `ValueError` for a question that cannot be asked, `ToolRefused`, which need not be caught, if what the
-        person said does not fit the schema; a graph asks again instead.
+        Raises `TypeError` or `ValueError` for a question that cannot be asked, and `ToolRefused`, which need not be
+        caught, if what the person said does not fit the schema; a graph asks again instead.
         """
         if expires is not None and not 0 < expires < _LONGEST_WAIT:
             raise ValueError("A question expires after a positive number of seconds, of at most ten years.")
         until = None if expires is None else (self.now + timedelta(seconds=expires)).isoformat()
+        model = schema is None or (isinstance(schema, type) and issubclass(schema, BaseModel))
+        if isinstance(options, str) or not model:
+            raise TypeError('A question has options=("yes", "no"), or a pydantic model as its schema=….')
         form = None if schema is None else schema.model_json_schema()
         asked = Question(text=question, options=tuple(options), schema=form, expires_at=until)
         while True:

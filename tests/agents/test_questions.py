@@ -1,11 +1,14 @@
 """Which words answer a question beyond doubt, and which certainly do not."""
 
+from contextlib import AbstractAsyncContextManager
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from moorline_agents.interpreting import LONGEST, says_more
 from moorline_agents.questions import Question
+from moorline_agents.tools import ToolContext
 
 DISH = Question(text="Which dish?", options=("soup", "fish"))
 BOOKING = Question(text="Shall I book it at 9:00?", options=("yes", "no"), confirms="digest")
@@ -115,3 +118,17 @@ def test_a_text_is_the_value_of_an_only_field_beyond_doubt(field: dict[str, Any]
 def test_a_question_that_could_not_be_asked_is_refused(changed: dict[str, Any], why: str) -> None:
     with pytest.raises(ValueError, match=why):
         Question(**{"text": "Which?", "options": ("a", "b"), **changed})
+
+
+def _no_transaction() -> AbstractAsyncContextManager[Any]:
+    raise AssertionError
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"options": (1, 2)}, {"options": "yes"}, {"schema": {"type": "object"}}, {"schema": dict}, {"options": [None]}],
+)
+async def test_what_is_no_form_of_an_answer_is_refused_with_what_is_one(wrong: dict[str, Any]) -> None:
+    context = ToolContext(device_id="d1", now=datetime.now(UTC), values={}, transaction=_no_transaction)
+    with pytest.raises(TypeError, match=r"options=\("):
+        await context.ask("Which?", **wrong)

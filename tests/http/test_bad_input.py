@@ -72,6 +72,7 @@ def problem(answer: httpx2.Response, status: int, error: str) -> dict[str, objec
         (b'{"text": "hi", "message_id": " "}', 422, "InvalidRequest"),
         (b'{"text": "hi", "message_id": "resume:1"}', 400, "InvalidContext"),
         (b'{"resume": {"interrupt_id": "i", "value": NaN}}', 422, "InvalidMessage"),
+        (b'{"resume": {"interrupt_id": "i", "value": 1, "by": "Eva"}}', 422, "InvalidRequest"),
         (b'{"resume": {"interrupt_id": "i", "value": 1}}', 409, "NothingWaits"),
         (json.dumps({"text": "x" * 100_001}).encode(), 422, "InvalidRequest"),
     ],
