@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, MessagesState, StateGraph
+from langgraph.types import Command
 from pydantic import BaseModel
 
 from moorline.testing import Call, ModelReply, ModelRequest, rule_client
@@ -53,6 +54,35 @@ async def test_an_agent_compiles_alone_and_gives_way_by_ending() -> None:
     given_way = (await say("away")).progress
     assert (given_way.reply, given_way.handoffs) == ("", ("nails",))
     assert (await say("look")).progress.reply == '4: "seen for d1"'
+
+
+async def test_alone_too_a_call_that_has_to_be_confirmed_runs_only_with_a_yes() -> None:
+    done = []
+
+    @tool(confirm="Pay?")
+    async def look(nothing: Nothing, context: ToolContext) -> str:
+        """Pays."""
+        done.append(context.device_id)
+        return "paid"
+
+    model = ChatModel(client=rule_client(rules), model="rules", timeout=5)
+    agent = Agent(name="till", description="till", instructions="till", tools=[look])
+    graph = agent.compile(AgentDeps(model=model), checkpointer=InMemorySaver())
+
+    async def go_on(given: Any) -> str:
+        tools = ToolContext(device_id="d1", now=datetime.now(UTC), values={}, transaction=_no_transaction)
+        context = RunContext(tools=tools)
+        await graph.ainvoke(given, {"configurable": {"thread_id": "d1"}}, context=context)
+        return context.progress.reply
+
+    for said in ("no", False, {"yes": True}):
+        assert await go_on({"texts": ["pay"]}) == ""
+        assert "not_confirmed" in await go_on(Command(resume=said))
+    assert done == []
+    for said in ("Yes!", True):
+        await go_on({"texts": ["pay"]})
+        assert "paid" in await go_on(Command(resume=said))
+    assert len(done) == 2
 
 
 @pytest.mark.parametrize("ttl", [0, -1, 1.5, True, "60", 2**31])

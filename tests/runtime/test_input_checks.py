@@ -13,6 +13,7 @@ from moorline import (
     Agent,
     AgentStarted,
     CheckRefused,
+    Image,
     ModelFinished,
     Moorline,
     Pass,
@@ -32,6 +33,7 @@ from moorline_agents.input_checks import REFUSED
 from moorline_agents.messages import Usage
 from moorline_agents.transport import Call, ModelReply, ModelRequest, Rules, rule_client
 
+from ..pictures import png
 from ..strict_model import StrictModel
 from ..turns.claims import expire_lease
 from ..turns.runtimes import Thing
@@ -115,6 +117,15 @@ async def test_a_refused_text_is_answered_with_the_sentence_and_never_shown_to_a
     assert model.refused == []
     assert not any("secret" in str(request.messages) for request in model.requests)
     assert transcript[1].texts == ("secret",)
+
+
+async def test_no_model_sees_the_files_of_a_refused_text_either(opened: Open, checked: Checked) -> None:
+    model = StrictModel(rules=echo)
+    checked.verdicts = {"secret": Refuse("No.")}
+    async with opened(model) as moorline:
+        assert await moorline.run(["secret", Image(png())], CONTEXT) == "No."
+        assert await moorline.run("go on", CONTEXT) == f"{REFUSED} | go on"
+    assert not any("image" in str(request.messages) for request in model.requests)
 
 
 async def test_a_replaced_text_is_all_that_the_model_and_the_history_get(opened: Open, checked: Checked) -> None:

@@ -10,13 +10,14 @@ from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.runtime import Runtime
 from langgraph.types import interrupt
 
-from moorline import GraphAgent, Moorline, Settings, Texts
+from moorline import GraphAgent, Image, Moorline, Settings, Texts
 from moorline.errors import InvalidMessage, NothingWaits
 from moorline.transcript_text import as_markdown
 from moorline_agents.history import CLOSED
 from moorline_agents.run import RunContext
 from moorline_agents.transport import Call, ModelReply, ModelRequest, rule_client
 
+from ..pictures import png
 from .asking import Guests, Meaning, calling, desk, plainly, resumed
 from .runtimes import Stall, execute, in_queue, runtime, say
 
@@ -70,6 +71,7 @@ async def test_other_words_are_what_a_model_says_they_mean_and_it_is_counted(dsn
         ("meat", plainly("meat")),
         ("what is the weather like", {"answers": False, "more": True}),
         ("hm", {"answers": True, "answer": "fish"}),
+        ("fish are fun", {"answers": False, "more": False, "answer": "fish"}),
         ("oh", {}),
     ],
 )
@@ -83,6 +85,21 @@ async def test_whatever_is_no_answer_closes_the_question_and_is_answered_itself(
         assert await moorline.pending("d1") is None
         with pytest.raises(NothingWaits):
             await resumed(moorline, question, "fish")
+
+
+async def test_a_message_with_files_is_no_answer(dsn: str) -> None:
+    model = Meaning({"fish": plainly("fish")})
+
+    def rules(request: ModelRequest) -> ModelReply:
+        if isinstance(request.messages[-1]["content"], list):
+            return ModelReply(text=request.messages[-2]["content"] or "")
+        return model(request)
+
+    async with runtime(dsn, rules, agent=desk([])) as moorline:
+        await say(moorline, "menu")
+        reply = await moorline.run(["fish", Image(png())], {"device_id": "d1"})
+        assert reply == f'{{"error": "{CLOSED["not_answered"]}", "code": "not_answered"}}'
+    assert model.asked == []
 
 
 async def test_a_burst_is_read_as_one_answer(bookings: str) -> None:
@@ -188,8 +205,8 @@ async def test_after_its_time_nothing_answers_a_question(dsn: str) -> None:
 
 
 async def test_a_question_that_was_cancelled_or_that_the_person_starts_over_from_takes_no_words(bookings: str) -> None:
-    done = list[Any]()
-    async with runtime(bookings, calling, agent=desk(done)) as moorline:
+    done, model = list[Any](), Meaning({"start over": plainly("yes")})
+    async with runtime(bookings, model, agent=desk(done)) as moorline:
         await say(moorline, "book")
         assert await moorline.cancel("d1")
         assert "not_answered" in await say(moorline, "yes")

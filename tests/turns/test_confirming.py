@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from moorline import Moorline, Settings, Texts, execution
+from moorline import Moorline, Replace, Settings, Texts, execution
 from moorline.errors import StaleTurn
 from moorline_agents.agent import Agent
 from moorline_agents.confirmation import Confirmation
 from moorline_agents.tools import ToolContext, ToolRefused, tool
 from moorline_agents.transport import Call, ModelReply, ModelRequest, rule_client
 
-from .asking import Booking, Meaning, Nothing, calling, desk, plainly, resumed
+from .asking import Booking, Meaning, Nothing, calling, desk, desk_tools, plainly, resumed
 from .claims import Connection, expire_lease
 from .runtimes import Stall, runtime, say
 from .test_asking import booked, bookings
@@ -155,6 +156,22 @@ async def test_what_the_person_says_to_the_tool_is_no_yes_to_what_the_call_has_b
         assert await say(moorline, "yes") == "Window or door? (window / door)"
         assert await say(moorline, "door") == 'book | {"booked": "door"}'
     assert done == [(4, "door")]
+
+
+async def test_a_yes_is_to_the_arguments_as_a_check_has_left_them(bookings: str) -> None:
+    free, done = 9, list[Any]()
+
+    async def next_free(booking: Booking, context: ToolContext) -> Replace:
+        return Replace(booking.model_copy(update={"hour": free}))
+
+    agent = replace(desk(done), tools=[replace(desk_tools(done)["book"], check=next_free)])
+    async with runtime(bookings, calling, agent=agent) as moorline:
+        assert await say(moorline, "book at 8") == "Book the table at 9? (yes / no)"
+        free = 10
+        assert await say(moorline, "yes") == "Book the table at 10? (yes / no)"
+        assert done == []
+        assert await say(moorline, "yes") == 'book at 8 | {"booked": "table", "at": 10}'
+    assert [call[2] for call in done] == [10]
 
 
 async def test_a_number_is_no_yes(bookings: str) -> None:

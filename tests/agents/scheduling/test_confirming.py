@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from moorline import Moorline, Settings
+from moorline.defaults import shipped_agents
 from moorline.testing import Call, ModelReply, Script, rule_client
+from moorline_agents.agent import Agent
 from moorline_agents.scheduling.agent import scheduling
 from moorline_agents.scheduling.demo import seed_demo
 from moorline_agents.scheduling.wording import ENGLISH, Wording, wording_in
-from moorline_agents.tools import Tool
 
 if TYPE_CHECKING:
     from tests.agents.scheduling.conftest import Business
@@ -89,12 +90,13 @@ async def test_what_cannot_be_done_is_not_asked_about(dsn: str) -> None:
 
 
 def test_without_confirmations_no_tool_asks() -> None:
-    def asking(*, confirm: bool) -> list[str]:
-        tools = scheduling(confirm=confirm).tools
-        return [tool.name for tool in tools if isinstance(tool, Tool) and tool.confirm is not None]
+    def asking(agent: Agent) -> list[str]:
+        return [tool.name for tool in agent.own_tools if tool.confirm is not None]
 
-    assert asking(confirm=True) == ["book", "move", "cancel"]
-    assert asking(confirm=False) == []
+    assert asking(scheduling()) == ["book", "move", "cancel"]
+    assert asking(scheduling(confirm=False)) == []
+    assert asking(shipped_agents(Settings(database_url=None))[0]) == ["book", "move", "cancel"]
+    assert asking(shipped_agents(Settings(database_url=None, confirm_bookings=False))[0]) == []
 
 
 @pytest.mark.parametrize(
