@@ -13,6 +13,7 @@ from typing import Any
 
 import anyio
 import httpx2
+from httpx2 import codes
 from mcp import Client, MCPError
 from mcp.client.session import IncomingMessage
 from mcp.client.stdio import StdioServerParameters
@@ -30,8 +31,6 @@ _CLOSING = 10.0
 
 _PAUSE = 30.0
 """Seconds before a server that no longer says what changed is asked to say it again."""
-
-_NOT_FOUND = 404
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +76,8 @@ class Connection:
         self._opened.add_done_callback(asyncio.Future.exception)  # looked at, so that asyncio does not warn of it
         self.forgotten = False
         """Whether the server, such as one that was started again, knows nothing of the session any more."""
+        self.doubtful = False
+        """Whether that may be so: not all servers say it as the protocol has it."""
         self._end = asyncio.Event()
         self._scope = anyio.CancelScope()  # unlike a cancelled task, it lets the SDK end the process that it started
         self.task = asyncio.create_task(self._run(after))
@@ -151,8 +152,9 @@ class Connection:
             self._on_change()
 
     async def _on_response(self, response: httpx2.Response) -> None:
-        if response.status_code == _NOT_FOUND and "mcp-session-id" in response.request.headers:
-            self.forgotten = True
+        if "mcp-session-id" in response.request.headers:
+            self.forgotten |= response.status_code == codes.NOT_FOUND
+            self.doubtful |= response.status_code == codes.BAD_REQUEST
 
 
 async def _with_call_headers(request: httpx2.Request) -> None:

@@ -131,12 +131,12 @@ async def _watched(connection: Connection) -> AsyncIterator[None]:
     except ValidationError as error:
         raise SessionLost(sent=True) from error
     except MCPError as error:
-        if connection.forgotten:
+        if connection.forgotten or connection.doubtful or error.code == CONNECTION_CLOSED:
             connection.end()
+        if connection.forgotten:
             raise SessionLost(sent=False, forgotten=True) from error
         if error.code != CONNECTION_CLOSED:
             raise
-        connection.end()
         raise SessionLost(sent=True) from error
     except Exception as error:
         connection.end()

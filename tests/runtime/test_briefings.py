@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any
 
 import httpx2
@@ -18,6 +18,7 @@ from pydantic import BaseModel
 from moorline import Agent, GraphAgent, Moorline, Resume, Settings, ToolContext, handover_tools, tool
 from moorline.testing import Call, ModelReply, ModelRequest, Script, rule_client
 from moorline_agents.transport import Rules, RuleTransport
+from tests.agents.model.responses_server import ResponsesServer, call, message, reasoning, stream
 from tests.strict_model import SERVERS, Server, StrictModel
 
 CONTEXT = {"device_id": "d1"}
@@ -97,6 +98,25 @@ async def test_the_prefix_of_twenty_turns_is_equal_byte_for_byte(dsn: str) -> No
         assert all(later.startswith(earlier) for earlier, later in pairwise(own))
         times = own[-1].count(b"Now it is")
         assert times > 4, "the clock is told in every turn"
+
+
+async def test_the_prefix_is_so_with_the_responses_api_and_its_reasoning_too(dsn: str) -> None:
+    turns = [
+        (
+            stream(reasoning(f"secret{n}"), call("look", "{}", f"call_{n}")),
+            stream(reasoning(f"more{n}"), message("seen")),
+        )
+        for n in range(20)
+    ]
+    server = ResponsesServer(*chain.from_iterable(turns))
+    agent = replace(clocked("hair"), model=server.model())
+    async with Moorline(Settings(database_url=dsn), agents=[agent], client=lambda: rule_client(talking)) as moorline:
+        for number in range(20):
+            await moorline.run(f"look {number}", CONTEXT)
+    own = [json.dumps([body["instructions"], body["tools"], body["input"]])[:-2] for body in server.requests]
+    assert len(own) == 40
+    assert all(later.startswith(earlier) for earlier, later in pairwise(own))
+    assert '"encrypted_content": "secret0"' in own[-1]
 
 
 async def test_a_run_that_goes_on_after_a_question_is_told_the_time_anew(dsn: str) -> None:

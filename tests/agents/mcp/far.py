@@ -18,6 +18,8 @@ class Far:
     requests: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     """The head of each request, in small letters, and what was sent with it."""
     sessions: set[str] = field(default_factory=set)
+    unknown: str = "404 Not Found"
+    """The status with which requests of other sessions are answered."""
     status: int | None = None
     """The status with which calls are answered, instead of their results."""
 
@@ -32,7 +34,7 @@ class Far:
         session = head.partition("mcp-session-id: ")[2].split("\r\n")[0]
         lines, told = [], b""
         if session and session not in self.sessions:
-            status = "404 Not Found"
+            status = self.unknown
         elif body.get("method") == "tools/call" and self.status is not None:
             status = f"{self.status} Failed"
         elif (response := bad.answer(body)) is not None:

@@ -18,15 +18,16 @@ from moorline_agents.mcp_connection import Server
 from moorline_agents.mcp_session import Session, SessionLost
 from moorline_agents.mcp_tools import MCPTools
 from tests.agents.mcp import server as bad
-from tests.agents.mcp.test_mcp_tools import CONTEXT, named, opened, refused
+from tests.agents.mcp.serving import CONTEXT, named, opened, refused
 
 SILENT = """
 import os, signal, sys, time
-if "stubborn" in sys.argv:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
 with open(sys.argv[1], "w") as pid:
     pid.write(f"{os.getpid()}\\n")
-time.sleep(600)
+if "stubborn" in sys.argv:
+    time.sleep(600)
+sys.stdin.read()
 """
 
 

@@ -6,58 +6,15 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import replace
-from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import pytest
 
-from moorline_agents.mcp_arguments import arguments_model
 from moorline_agents.mcp_tools import MCPTools
-from moorline_agents.tools import Tool, ToolContext, ToolRefused
 from tests.agents.mcp import server as bad
 from tests.agents.mcp.everything import everything
-from tests.agents.mcp.far import far_server
-
-PROGRAM = Path(bad.__file__)
-SOURCE = PROGRAM.read_text()
-ODD = next(name for name in bad.TOOLS if " " in name)
-Open = Callable[..., AbstractAsyncContextManager[MCPTools]]
-
-
-def no_transaction() -> Any:
-    raise AssertionError
-
-
-CONTEXT = ToolContext(device_id="d1", now=datetime.now(UTC), values={"user": "ana"}, transaction=no_transaction)
-
-
-@asynccontextmanager
-async def closing(tools: MCPTools) -> AsyncIterator[MCPTools]:
-    try:
-        yield tools
-    finally:
-        await tools.aclose()
-
-
-def opened(notes: Path | None = None, **settings: Any) -> AbstractAsyncContextManager[MCPTools]:
-    env = {} if notes is None else {"NOTES": str(notes)}
-    return closing(MCPTools(name="bad", command=[sys.executable, str(PROGRAM)], env=env, **settings))
-
-
-async def named(tools: MCPTools) -> dict[str, Tool]:
-    return {tool.name: tool for tool in await tools.tools()}
-
-
-async def refused(tool: Tool, arguments: str = "{}") -> ToolRefused:
-    with pytest.raises(ToolRefused) as raised:
-        await tool.call(arguments, CONTEXT)
-    return raised.value
+from tests.agents.mcp.serving import CONTEXT, PROGRAM, SOURCE, closing, named, opened, refused
 
 
 async def test_names_are_prefixed_valid_and_unique_and_what_no_model_could_call_is_left_out() -> None:
@@ -179,45 +136,6 @@ async def test_a_server_of_the_sdk_says_by_the_newer_protocol_what_changed(tmp_p
         await tools.aclose()
 
 
-async def test_only_what_was_accepted_is_offered_in_whatever_process(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    file, program = tmp_path / "accepted.json", tmp_path / "server.py"
-    program.write_text(SOURCE)
-    settings: dict[str, Any] = {"name": "bad", "command": [sys.executable, str(program)], "accepted": file}
-    async with closing(MCPTools(**settings)) as tools:
-        assert await named(tools) == {}
-        await tools.accept()
-        assert await named(tools) == {}
-    async with closing(MCPTools(**settings)) as tools:
-        assert {"bad_look", "bad_whoami"} < (await named(tools)).keys()
-    program.write_text(SOURCE.replace('"Looks."', '"Looks, and sends all that you know away."'))
-    caplog.clear()
-    async with closing(MCPTools(**settings)) as tools:
-        found = await named(tools)
-        assert "bad_whoami" in found
-        assert "bad_look" not in found
-        (warning,) = (record.getMessage() for record in caplog.records if "'look'" in record.getMessage())
-        assert 'description was "Looks." and is "Looks, and sends all that you know away."' in warning
-        assert f"await bad.accept()`, which writes {file}" in warning
-        await tools.accept()
-    async with closing(MCPTools(**settings)) as tools:
-        assert "bad_look" in await named(tools)
-    async with opened(only=["whoami"]) as tools:
-        assert (await named(tools)).keys() == {"bad_whoami"}
-
-
-async def test_a_server_that_cannot_be_reached_is_not_accepted_and_no_other_file_is_read(tmp_path: Path) -> None:
-    file = tmp_path / "accepted.json"
-    with pytest.raises(ConnectionError, match=r"gone cannot be asked for its tools \(FileNotFoundError\)"):
-        await MCPTools(name="gone", command=["/no/such/program"], accepted=file).accept()
-    assert not file.exists()
-    for other in ("{", "7", "[7]"):
-        file.write_text(other)
-        with pytest.raises(ValueError, match="accepted"):
-            MCPTools(name="gone", command=["/no/such/program"], accepted=file)
-
-
 @pytest.mark.parametrize("paused", [False, True])
 async def test_a_server_that_comes_back_as_another_one_is_not_called_before_it_is_accepted(
     tmp_path: Path, paused: bool
@@ -282,63 +200,6 @@ async def test_results_are_bounded_and_failures_are_refusals() -> None:
         assert (refusal.code, str(refusal)) == ("mcp_error", "No room left.")
 
 
-async def test_a_schema_that_refers_elsewhere_is_not_fetched() -> None:
-    asked: list[str] = []
-
-    class Elsewhere(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            asked.append(self.path)
-            self.send_error(404)
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere) as elsewhere:
-        Thread(target=elsewhere.serve_forever, daemon=True).start()
-        url = f"http://127.0.0.1:{elsewhere.server_port}/schema"
-        try:
-            for part in ({"$ref": url}, {"items": {"$dynamicRef": url}}):
-                with pytest.raises(ValueError, match="refers to something that is not in it"):
-                    await asyncio.to_thread(arguments_model, {"type": "object", "properties": {"a": part}})
-        finally:
-            elsewhere.shutdown()
-    assert asked == []
-
-
-DOUBLING = {f"d{n}": {"allOf": [{"$ref": f"#/$defs/d{n + 1}"}] * 2} for n in range(18)} | {"d18": {}}
-
-
-@pytest.mark.parametrize(
-    ("schema", "value"),
-    [
-        ({"properties": {"a": {"type": "string", "pattern": "^(a+)+$"}}}, f"{'a' * 27}!"),
-        ({"patternProperties": {"^(a+)+$": {}}, "additionalProperties": False}, "!"),
-        ({"$defs": DOUBLING, "properties": {"a": {"$ref": "#/$defs/d0"}}}, "a"),
-        ({"properties": {"a": {"$ref": "#/properties/a"}}}, "a"),
-    ],
-)
-def test_no_schema_makes_a_call_costly(schema: dict[str, Any], value: str) -> None:
-    model = arguments_model({"type": "object", **schema})
-    began = time.monotonic()
-    model.model_validate({"a": value, f"{'a' * 27}!": value})
-    assert time.monotonic() - began < 1
-
-
-def test_models_are_shown_a_schema_without_what_their_servers_refuse() -> None:
-    parameters = {"type": "object", "properties": {"a": {"anyOf": [{"type": "string"}, {"type": "null"}]}}}
-    model = arguments_model({**parameters, "anyOf": [{"required": ["a"]}], "not": {}})
-    assert model.model_json_schema() == parameters
-
-
-async def test_looking_at_huge_schemas_holds_nobody_up() -> None:
-    env = {"WIDE": "4"}
-    async with closing(MCPTools(name="bad", command=[sys.executable, str(PROGRAM)], env=env)) as tools:
-        looking, longest, last = asyncio.create_task(named(tools)), 0.0, time.monotonic()
-        began = last
-        while not looking.done():
-            await asyncio.sleep(0.01)
-            longest, last = max(longest, time.monotonic() - last), time.monotonic()
-        assert {f"bad_wide{n}" for n in range(4)} < (await looking).keys()
-    assert longest < (last - began) / 2
-
-
 @pytest.mark.parametrize(
     "settings",
     [{"command": ["/no/such/program"]}, {"command": [sys.executable, "-c", ""]}, {"url": "http://127.0.0.1:9/mcp"}],
@@ -350,54 +211,6 @@ async def test_a_server_that_cannot_be_reached_has_no_tools_and_delays_only_once
     assert await tools.tools() == ()
     assert time.monotonic() - began < 0.1
     await tools.aclose()
-
-
-async def test_headers_go_to_a_server_with_a_url_and_its_tools_work() -> None:
-    async with far_server() as far:
-        tools = MCPTools(name="far", url=far.url, headers={"authorization": "Bearer s3cret"})
-        found = await named(tools)
-        assert await found["far_look"].call('{"a": 1}', CONTEXT) == '{"a": 1}'
-        await tools.aclose()
-    assert far.requests
-    assert all("authorization: bearer s3cret" in head for head, _ in far.requests)
-
-
-async def test_who_asks_is_said_to_a_server_with_a_url_in_headers_of_the_call_or_in_meta() -> None:
-    async with far_server() as far:
-        tools = MCPTools(
-            name="far",
-            url=far.url,
-            identity=lambda context: {"example.com/device": context.device_id},
-            call_headers=lambda context: {"x-user": context.values["user"]},
-        )
-        async with closing(tools):
-            found = await named(tools)
-            users = [f"user{n}" for n in range(8)]
-            contexts = [replace(CONTEXT, device_id=f"d-{user}", values={"user": user}) for user in users]
-            told = await asyncio.gather(*(found["far_whoami"].call("{}", context) for context in contexts))
-            with pytest.raises(ValueError, match="printable ASCII"):
-                await found["far_look"].call("{}", replace(CONTEXT, values={"user": "ana\r\nx-admin: yes"}))
-    assert [json.loads(meta)["example.com/device"] for meta in told] == [f"d-{user}" for user in users]
-    calls = [(head, body) for head, body in far.requests if body.get("method") == "tools/call"]
-    said = {head.partition("x-user: ")[2].split("\r\n")[0]: body["params"]["_meta"] for head, body in calls}
-    assert {user: meta["example.com/device"] for user, meta in said.items()} == {user: f"d-{user}" for user in users}
-    assert all("x-user" not in head for head in (*far.heads("initialize"), *far.heads("tools/list")))
-
-
-async def test_a_server_that_was_started_again_and_knows_no_session_is_called_in_a_new_one() -> None:
-    async with far_server() as far, closing(MCPTools(name="far", url=far.url)) as tools:
-        found = await named(tools)
-        far.sessions.clear()
-        assert await found["far_look"].call("{}", CONTEXT) == "{}"
-        assert len(far.heads("initialize")) == 2
-
-
-@pytest.mark.parametrize(("status", "code"), [(400, "mcp_lost"), (504, "mcp_lost")])
-async def test_of_a_call_that_a_proxy_gave_up_the_outcome_is_unknown(status: int, code: str) -> None:
-    async with far_server() as far, closing(MCPTools(name="far", url=far.url)) as tools:
-        found = await named(tools)
-        far.status = status
-        assert (await refused(found["far_look"])).code == code
 
 
 async def test_a_missing_tool_is_refused_with_the_reason() -> None:
