@@ -7,6 +7,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from moorline_agents.control import NAMES
 from moorline_agents.tool_source import ToolSource
 from moorline_agents.tools import Tool, ToolRefused
 
@@ -24,7 +25,7 @@ class Toolbox:
         self._sources = [source for source in tools if isinstance(source, ToolSource)]
         self._control = control
         self._timeout = timeout
-        self._taken = {*self._own, *(schema["function"]["name"] for schema in control)}
+        self._taken = {*self._own, *NAMES}
         self._given: Sequence[Sequence[Tool]] = ()
         """What the sources gave last."""
         self._found: dict[str, Tool] = {}
