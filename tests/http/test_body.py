@@ -57,3 +57,12 @@ async def test_a_body_is_waited_for_as_long_as_it_comes(piece: int, in_time: boo
     else:
         assert in_time
     assert asyncio.get_running_loop().time() - begun > 0.2
+
+
+async def test_a_body_that_is_too_large_gets_no_more_time() -> None:
+    async def receive() -> dict[str, Any]:
+        await asyncio.sleep(0.05)
+        return {"type": "http.request", "body": b"x" * (SLOWEST // 10), "more_body": True}
+
+    with pytest.raises(BodyTooSlow):
+        await BoundedBody(receive, largest=SLOWEST // 20, seconds=0.1)()

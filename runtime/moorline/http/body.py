@@ -41,7 +41,7 @@ class BoundedBody:
     async def _in_time(self) -> Message:
         if self._begun is None:
             self._begun = asyncio.get_running_loop().time()
-        seconds = self._seconds + self._received / SLOWEST
+        seconds = self._seconds + min(self._received, self._largest) / SLOWEST
         try:
             async with asyncio.timeout_at(self._begun + seconds):
                 message = await self._receive()
