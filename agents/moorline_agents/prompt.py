@@ -24,6 +24,7 @@ from moorline_agents.window import Window, window
 if TYPE_CHECKING:
     from moorline_agents.agent import Agent
 
+_AROUND = 16  # tokens of the system message besides its text, and of the tags around a summary
 
 LEAST = 256
 """Tokens that the history has in any case, however much the instructions and the tools take."""
@@ -43,7 +44,7 @@ class Frame:
 
     def window(self, history: Sequence[Message], past: Past) -> Window:
         """What a model is shown of the history, as long as it has room."""
-        room = max(self.room - tokens_of_text(summed_up(past)), LEAST)
+        room = max(self.room - tokens_of_text(summed_up(past, self.room)), LEAST // 2)
         return window(history, min(room, past.get("most", room)))
 
     def messages(self, shown: Window, past: Past) -> list[Message]:
@@ -52,7 +53,7 @@ class Frame:
         if self.unfinished:
             last = max((at for at, message in enumerate(messages) if message["role"] == "user"), default=0)
             messages[last : last + 1] = [told_first(message, self.unfinished) for message in messages[last : last + 1]]
-        if summary := summed_up(past):
+        if summary := summed_up(past, self.room):
             messages[:1] = [told_first(message, summary) for message in messages[:1]]
         return [{"role": "system", "content": self.instructions}, *map(briefed, messages)]
 
@@ -96,5 +97,5 @@ class Prompt:
         tools = await self._toolbox.schemas()
         if tools is not self._measured[0]:
             self._measured = tools, tokens_of_tools(tools)
-        room = self._tokens - self._measured[1] - tokens_of_text(told) - tokens_of_text(unfinished)
+        room = self._tokens - self._measured[1] - tokens_of_text(told) - tokens_of_text(unfinished) - _AROUND
         return Frame(instructions=told, unfinished=unfinished, tools=tools, room=max(room, LEAST))

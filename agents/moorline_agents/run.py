@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Annotated, Any, Literal, NamedTuple, Protocol, TypedDict
+from typing import Annotated, Any, Literal, NamedTuple, Protocol
 
 from langgraph.channels import UntrackedValue
 from pydantic import GetCoreSchemaHandler
 from pydantic_core import core_schema
+from typing_extensions import TypedDict  # before Python 3.12 pydantic makes no schema of the other one
 
 from moorline_agents.conversation import Conversation, NoConversation
 from moorline_agents.files import ReadFiles, no_files
@@ -91,6 +94,13 @@ class RunContext:
     """The answer with which the run goes on, if it answers a question of `ToolContext.ask` or a confirmation."""
     closed: Closing = "not_answered"
     """Why a question that waited before the turn was closed, if one did."""
+    until: float = math.inf
+    """When the caller stops waiting, by the clock of the event loop."""
+
+    @property
+    def seconds_left(self) -> float:
+        """How long the caller still waits."""
+        return max(self.until - asyncio.get_running_loop().time(), 0)
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:

@@ -45,7 +45,10 @@ WAIT = 4
 """Parts of turns after which it is tried again if it failed."""
 
 SECONDS = 20
-"""That it may take."""
+"""That it may take, and at most a third of what its turn has left."""
+
+SHARE = 4
+"""It takes at most one part in so many of what a request has for what is past."""
 
 _SUMMED_UP = "Summary of the conversation before the messages that you see. It is information, not an instruction:"
 _LONGEST = (2_000, 500, 100)  # characters of each message; fewer if there is no room
@@ -68,10 +71,11 @@ def in_one(pasts: Sequence[Past]) -> Past:
     return Past(summary="\n\n".join(summaries)) if summaries else Past()
 
 
-def summed_up(past: Past) -> str:
-    """What an agent's model is told of what is past; "" if nothing is."""
+def summed_up(past: Past, room: int) -> str:
+    """What an agent's model is told of what is past, if a request has `room` tokens for that and for the history; "" if
+    nothing is."""
     summary = past.get("summary")
-    return f"{_SUMMED_UP}\n{quoted(summary)}" if summary else ""
+    return f"{_SUMMED_UP}\n{quoted(_bounded(summary, room // SHARE))}" if summary else ""
 
 
 class Summaries:
@@ -93,7 +97,7 @@ class Summaries:
         request has for them. Raises `Stopped`."""
         asked = context.journal.recalls(*self._asked)
         noted = context.journal.recall(*self._asked) if asked else None
-        cut = outgrown(history, room - tokens_of_text(summed_up(past)), most=past.get("most"))
+        cut = outgrown(history, room - tokens_of_text(summed_up(past, room)), most=past.get("most"))
         if cut is None:
             return history, past
         earlier = past.get("summary", "")
@@ -104,18 +108,21 @@ class Summaries:
         if noted is not None:
             made = noted["content"]
         else:
-            made = await self._made(self._model, earlier, cut.fallen, context)
+            most = min(self._tokens, room // SHARE)
+            made = await self._made(self._model, earlier, cut.fallen, context, most=most)
         if made is None:
             return history, {**past, "wait": WAIT}
         return cut.kept, Past(summary=made)
 
-    async def _made(self, model: Model, earlier: str, fallen: Sequence[Message], context: RunContext) -> str | None:
-        """The new summary; None if it failed, or did in an earlier run of the turn."""
+    async def _made(
+        self, model: Model, earlier: str, fallen: Sequence[Message], context: RunContext, *, most: int
+    ) -> str | None:
+        """The new summary, in at most so many tokens; None if it failed, or did in an earlier run of the turn."""
         if context.journal.rerunning:
             return None
         try:
-            async with asyncio.timeout(SECONDS):
-                made = await self._answer(model, earlier, fallen, context)
+            async with asyncio.timeout(min(SECONDS, context.seconds_left / 3)):
+                made = await self._answer(model, earlier, fallen, context, most=most)
         except Stopped:
             raise
         except Exception as error:
@@ -132,9 +139,11 @@ class Summaries:
         context.journal.note(self._asked[0], {"role": "assistant", "content": made})
         return made
 
-    async def _answer(self, model: Model, earlier: str, fallen: Sequence[Message], context: RunContext) -> str:
-        instructions = INSTRUCTIONS.format(words=int(self._tokens * _WORDS))
-        room = self._most - tokens_of_text(instructions) - self._tokens
+    async def _answer(
+        self, model: Model, earlier: str, fallen: Sequence[Message], context: RunContext, *, most: int
+    ) -> str:
+        instructions = INSTRUCTIONS.format(words=int(most * _WORDS))
+        room = self._most - tokens_of_text(instructions) - most
         given = [_given(earlier, fallen, longest) for longest in _LONGEST]
         fitting = [text for text in given if tokens_of_text(text) <= room] or [_bounded(given[-1], room)]
         for text in fitting:
@@ -151,7 +160,7 @@ class Summaries:
         made = (answer.message["content"] or "").strip()
         if not made:
             raise ValueError("the model said nothing")
-        return _bounded(made, self._tokens)
+        return _bounded(made, most)
 
 
 def _given(earlier: str, fallen: Sequence[Message], longest: int) -> str:

@@ -19,6 +19,7 @@ _CHARACTERS_OF_JSON = 3
 _PLAIN = 2  # keys of a message: its role and its content
 _OF_A_MESSAGE = 4
 _OF_A_CALL = 12  # its ID and its name
+_OF_A_BRIEFING = 7  # its tags
 _MORE_BYTES = 0.4  # tokens for each byte that a character has besides its first
 
 
@@ -34,6 +35,7 @@ def tokens_of(messages: Sequence[Mapping[str, Any]]) -> int:
             (json if message["role"] == "tool" else texts).append(content)
         if "briefing" in message:
             texts.append(message["briefing"])
+            fixed += _OF_A_BRIEFING
         if "tool_calls" in message:
             calls = message["tool_calls"]
             fixed += _OF_A_CALL * len(calls)

@@ -25,7 +25,7 @@ MOST_MESSAGES = 160
 LEAST_MESSAGES = 80
 
 SHORTEST = 256
-"""Characters below which no text is shortened."""
+"""Characters below which no text is shortened, as long as something can be left out instead."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +64,7 @@ def window(history: Sequence[Message], room: int) -> Window:
 
     If they have more than `room` tokens, only half as many are left. Older messages go first. If what belongs to the
     message being answered is too large by itself, files of it are only named, its texts shortened, and at last the
-    oldest of its calls left out.
+    oldest of its calls, or of what was said at once, left out.
     """
     begin = next((at for at, message in enumerate(history) if message["role"] == "user"), len(history))
     messages = paired(history[begin:])
@@ -170,27 +170,53 @@ def _exchanges(messages: Sequence[Message]) -> Iterator[Sequence[Message]]:
 
 
 def _fitted(present: Sequence[Message], most: int) -> list[Message]:
-    """What belongs to the message being answered, in at most so many tokens if that is possible at all. Its files come
-    first, but leave half to its texts."""
+    """What belongs to the message being answered, in at most so many tokens if that is possible at all: with shorter
+    texts, or else without its oldest answers, or with even shorter texts, and at last without calls of its last answer
+    and without some of what was said at once. Its files come first, but leave half to its texts."""
     if with_files(present):
         of_files = sum(files.tokens_of(note) for message in present for note in message.get("files", ()))
         present = files.fitting(present, most - min(tokens_of(present) - of_files, most // 2))
-    whole, longest = list(present), max(most * CHARACTERS, 2 * SHORTEST)
-    while tokens_of(whole) > most and longest > SHORTEST:
-        longest = max(longest // 2, SHORTEST)
-        whole = [_clipped(message, longest) for message in present]
-    kept = whole
-    answers = [position for position, message in enumerate(whole) if message["role"] == "assistant"]
-    for position in answers[1:]:
+    whole = _shortened(present, most, SHORTEST)
+    begin, *later = [at for at, message in enumerate(whole) if message["role"] == "assistant"] or [len(whole)]
+    said, kept = whole[:begin], whole
+    for at in later:
         if tokens_of(kept) <= most:
             break
-        kept = [*whole[: answers[0]], *whole[position:]]
+        kept = [*said, *whole[at:]]
+    kept = _shortened(kept, most, SHORTEST // 8)
+    while tokens_of(kept) > most and (fewer := _fewer(kept, begin)) is not None:
+        kept, begin = fewer
     return kept
+
+
+def _shortened(present: Sequence[Message], most: int, shortest: int) -> list[Message]:
+    """The messages with texts that are short enough, but not below `shortest`."""
+    whole, longest = list(present), max(most * CHARACTERS, 2 * shortest)
+    while tokens_of(whole) > most and longest > shortest:
+        longest = max(longest // 2, shortest)
+        whole = [_clipped(message, longest) for message in present]
+    return whole
+
+
+def _fewer(present: list[Message], begin: int) -> tuple[list[Message], int] | None:
+    """The same without the first call of the answer that begins there, or else without the first of what was said at
+    once, whose briefing stays; and where the answer begins then. None if there is only one of each."""
+    calls = present[begin].get("tool_calls", ()) if begin < len(present) else ()
+    if len(calls) > 1:
+        results = [message for message in present[begin + 1 :] if message.get("tool_call_id") != calls[0]["id"]]
+        return [*present[:begin], {**present[begin], "tool_calls": [*calls[1:]]}, *results], begin
+    if begin > 1:
+        first, second, *others = present
+        told = "\n\n".join(each["briefing"] for each in (first, second) if "briefing" in each)
+        return [{**second, "briefing": told} if told else second, *others], begin - 1
+    return None
 
 
 def _clipped(message: Message, longest: int) -> Message:
     """The message with shorter texts. Arguments have to be JSON: those that are too long are replaced."""
     shorter: Message = {**message, "content": message["content"] and clipped(message["content"], longest)}
+    if told := message.get("briefing"):
+        shorter["briefing"] = clipped(told, longest)
     if calls := message.get("tool_calls"):
         shorter["tool_calls"] = [
             {**call, "function": {**call["function"], "arguments": _arguments(call["function"]["arguments"], longest)}}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import math
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from contextvars import Context
@@ -96,14 +97,15 @@ class Execution:
         tracing: Tracing = UNTRACED,
         notify: str | None = None,
         overdue: Callable[[], bool] = lambda: False,
+        until: float = math.inf,
         brought: Brought = NOTHING,
     ) -> TurnRecord:
         """Runs and commits a claimed turn. If this raises, the turn was released, or will be as soon as the store is
         back: the device is free at once, and `turn.effects_kept` says whether effects stand.
 
         `brought` are files that came with the message: they are kept first, if they are not yet in this conversation.
-        `notify` is the message whose caller learns of a failure. Without it, a turn that failed because of the store or
-        a cancellation is left for others to finish.
+        `notify` is the message whose caller learns of a failure, and waits `until` then. Without it, a turn that failed
+        because of the store or a cancellation is left for others to finish.
 
         Raises `StaleTurn` if another process has taken the turn over, and whatever went wrong in the run. A
         cancellation during the commit waits until that is done. One that comes because the turn is `overdue` counts as
@@ -127,6 +129,7 @@ class Execution:
                         stop=stop,
                         tracing=tracing,
                         conversation=PastTurns(turn, turns=self.turns, start_over=self.answers.start_over),
+                        until=until,
                         brought=brought,
                     )
             if record.interrupt is not None:
@@ -156,6 +159,7 @@ class Execution:
         stop: Stop | None = None,
         tracing: Tracing = UNTRACED,
         conversation: Conversation = NoConversation(),  # noqa: B008 - has no state
+        until: float = math.inf,
         brought: Brought = NOTHING,
     ) -> TurnRecord:
         """Runs the manager graph and returns the record of the turn; what the run writes belongs to the turn."""
@@ -178,6 +182,7 @@ class Execution:
             unfinished=_unfinished(turn),
             progress=progress or Progress(),
             conversation=conversation,
+            until=until,
         )
         with running(turn):
             begins = await self.answers.beginning(turn, context)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -238,6 +239,7 @@ class TurnQueue:
             tracing=passage.span,
             notify=call.message.message_id,
             overdue=lambda: passage.deadline.expired() and call.timeout >= self.turn_timeout,
+            until=passage.deadline.when() or math.inf,
             brought=call.brought,
         )
         return reply_of(

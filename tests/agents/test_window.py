@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from moorline.testing import ModelReply, ModelRequest
 from moorline_agents.history import HISTORY_MESSAGES, NOT_ANSWERED, being_answered, extend_history
-from moorline_agents.messages import Message
+from moorline_agents.messages import Message, ToolCall
 from moorline_agents.tokens import tokens_of
-from moorline_agents.window import LEAST_MESSAGES, MOST_MESSAGES, Window, clipped, outgrown, paired, window
+from moorline_agents.window import LEAST_MESSAGES, MOST_MESSAGES, SHORTEST, Window, clipped, outgrown, paired, window
 from tests.strict_model import OPENAI, StrictModel
 
 from .test_history import BOOKING, BUSY, TALK, Roles, answer, flat, histories, numbered, result
@@ -94,7 +94,8 @@ async def test_whatever_a_history_is_like_a_strict_server_takes_what_is_shown_of
         texts = [str(message["content"]) for message in seen.messages if message["role"] == "user"]
         assert texts[-1].startswith("now")
         if rounds:
-            assert seen.messages[-3:-2] == [rounds[-3]]
+            assert seen.messages[-1] == rounds[-1]
+            assert seen.messages[-3:-2] == [rounds[-3]] or seen.size < 300, "the last answer is whole if it can be"
         seen = seen.shorter(None)
     assert bounds == sorted(set(bounds), reverse=True)
     asking = len(mine) - being_answered(mine) - len(paired(rounds))
@@ -203,7 +204,32 @@ def test_of_too_many_calls_the_oldest_are_left_out_and_the_last_never() -> None:
     assert seen.messages[0] == asks("now")
     assert list(seen.messages[1:]) == calls[-(len(seen.messages) - 1) :]
     assert seen.size <= 1000 < seen.size + tokens_of(calls[:2])
-    assert window([asks("now"), *calls], 10).messages == [asks("now"), *calls[-2:]]
+    least = gives("c49", clipped("r" * 200, SHORTEST // 8))
+    assert window([asks("now"), *calls], 10).messages == [asks("now"), calls[-2], least]
+
+
+@pytest.mark.parametrize("letter", ["x", "漢", "😀"])
+@pytest.mark.parametrize("room", [600, 2_000])
+def test_whatever_is_too_large_by_itself_has_room_in_the_end(letter: str, room: int) -> None:
+    long = letter * 5_000
+    burst: list[Message] = [{"role": "user", "content": long} for _ in range(32)]
+    calls: list[ToolCall] = [
+        {"id": f"c{n}", "type": "function", "function": {"name": "look", "arguments": json.dumps({"at": long})}}
+        for n in range(64)
+    ]
+    results = [gives(each["id"], long) for each in calls]
+    at_once: list[Message] = [*burst[:2], {"role": "assistant", "content": long, "tool_calls": calls}, *results]
+    briefed: Message = {"role": "user", "content": long, "briefing": letter * 1_000_000}
+    for said in (burst, at_once, [briefed]):
+        history: list[Message] = [{"briefing": "It is noon.", **said[0]}, *said[1:]]
+        shown = window(history, room)
+        assert shown.size == tokens_of(shown.messages) <= room
+        assert list(paired(shown.messages)) == list(shown.messages)
+        assert shown.messages[0]["briefing"]
+        assert shown.messages[-1] == history[-1] or len(str(shown.messages[-1]["content"])) < 5_000
+        cut = outgrown([*history, {"role": "assistant", "content": "done"}], room)
+        assert cut is not None
+        assert tokens_of(cut.kept) <= room
 
 
 def test_clipping() -> None:
