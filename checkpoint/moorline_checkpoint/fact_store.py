@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from langgraph.store.base import (
@@ -151,7 +152,7 @@ class FactsOf(BaseStore):
         change = own.get(name)
         if change is None or self._turn is None:
             return stored.get(name)
-        return None if change["value"] is None else Kept(change["value"], self._turn.now, self._turn.now)
+        return None if change["value"] is None else Kept(deepcopy(change["value"]), self._turn.now, self._turn.now)
 
     async def _search(self, op: SearchOp, reads: list[Change]) -> list[SearchItem]:
         if op.query:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from moorline_checkpoint.errors import StaleTurn
-from moorline_checkpoint.packing import pack_json
+from moorline_checkpoint.packing import load_json, pack_json
 
 VALUE_BYTES = 65_536
 """The most bytes of a value, as JSON."""
@@ -36,7 +36,10 @@ a fact was read which lives longer by that."""
 
 
 def joined(labels: Sequence[str]) -> str:
-    """A namespace as it is stored. Raises ValueError for one that is too long or too deep."""
+    """A namespace as it is stored. Raises ValueError for one that is too long or too deep, and TypeError for one text:
+    its letters would be taken for labels."""
+    if isinstance(labels, str | bytes):
+        raise TypeError(f"A namespace is a tuple of labels, not one text: write ({labels!r},).")
     name = "".join(f"{label}." for label in labels)
     if len(labels) > LABELS or _size(name) > NAMESPACE_BYTES:
         raise ValueError(
@@ -56,9 +59,11 @@ def written(namespace: str, key: str, value: Mapping[str, Any] | None, ttl: floa
         return {"namespace": namespace, "key": key, "value": None}
     if not isinstance(value, Mapping):
         raise TypeError(f"The value of a fact must be a dict, not {type(value).__name__}.")
-    if (size := _size_of(value)) > VALUE_BYTES:
-        raise ValueError(f"The value of a fact may have {VALUE_BYTES:,} bytes as JSON; this one has {size:,}.")
-    return {"namespace": namespace, "key": key, "value": dict(value), "ttl": ttl}
+    packed = _packed(value)
+    if len(packed) > VALUE_BYTES:
+        raise ValueError(f"The value of a fact may have {VALUE_BYTES:,} bytes as JSON; this one has {len(packed):,}.")
+    # As it will be read: what becomes of the writer's object is no part of it.
+    return {"namespace": namespace, "key": key, "value": load_json(packed), "ttl": ttl}
 
 
 def read(namespace: str, key: str) -> Change:
@@ -93,7 +98,7 @@ class TurnFacts:
             raise StaleTurn("The turn in which this fact was written has ended: write facts before the tool returns.")
         new = [change for change in changes if "read" not in change or change not in self.changes]
         together = [*self.changes, *new]
-        size = sum(_size_of(change["value"]) for change in together if change.get("value"))
+        size = sum(len(_packed(change["value"])) for change in together if change.get("value"))
         if len(together) > TURN_FACTS or size > TURN_BYTES:
             raise ValueError(
                 f"A turn may write {TURN_FACTS:,} facts with {TURN_BYTES:,} bytes in all; this would be "
@@ -113,8 +118,8 @@ def _size(text: str) -> int:
     return len(text.encode(errors="surrogatepass"))
 
 
-def _size_of(value: Mapping[str, Any]) -> int:
+def _packed(value: Mapping[str, Any]) -> str:
     try:
-        return len(pack_json(value))
+        return pack_json(value)
     except RecursionError:
         raise ValueError("The value of a fact is nested too deeply.") from None

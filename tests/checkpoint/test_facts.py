@@ -8,7 +8,7 @@ from typing import Any
 
 import asyncpg
 import pytest
-from langgraph.store.base import BaseStore, GetOp, PutOp, SearchOp
+from langgraph.store.base import BaseStore, GetOp, ListNamespacesOp, MatchCondition, PutOp, SearchOp
 
 from moorline_checkpoint import FactStore
 from moorline_checkpoint.facts import KEY_BYTES, VALUE_BYTES
@@ -116,6 +116,10 @@ for _ in range(100_000):
         PutOp(("a" * 1024,), "k", {}),
         PutOp((), "k", {}),
         PutOp(("a.b",), "k", {}),
+        PutOp("bikes", "k", {}),  # type: ignore[arg-type]
+        GetOp("bikes", "k"),  # type: ignore[arg-type]
+        SearchOp("bikes"),  # type: ignore[arg-type]
+        ListNamespacesOp((MatchCondition("prefix", "bikes"),)),  # type: ignore[arg-type]
         SearchOp(("a",), limit=1001),
         SearchOp(("a",), limit=-1),
         SearchOp(("a",), offset=-1),

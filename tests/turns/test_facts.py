@@ -82,6 +82,26 @@ async def test_a_turn_reads_what_it_wrote_and_stores_it_with_its_commit(
     assert await following.alist_namespaces() == [("later",), ROOM]
 
 
+async def test_a_fact_is_what_was_written_whatever_becomes_of_the_object(
+    saver: DeviceCheckpointer, turns: Turns
+) -> None:
+    turn = await claim(turns, message("m1"))
+    memory = saver.memory(turn, "desk")
+    value: dict[Any, Any] = {"is": ["a"], 1: (2, 3)}
+    await memory.aput(ROOM, "k", value)
+    value["is"].append("b")
+    wanted = {"is": ["a"], "1": [2, 3]}
+    for _ in range(2):
+        item = await memory.aget(ROOM, "k")
+        assert item is not None
+        assert item.value == wanted
+        item.value["is"].append("c")
+    await turns.commit(turn, record(turn))
+    stored = await saver.memory(await claim(turns, message("m2")), "desk").aget(ROOM, "k")
+    assert stored is not None
+    assert stored.value == wanted
+
+
 async def test_a_turn_that_fails_leaves_no_fact(
     saver: DeviceCheckpointer, turns: Turns, worker: Workers, connection: Connection
 ) -> None:
