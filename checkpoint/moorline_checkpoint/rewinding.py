@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from moorline_checkpoint.ending import tell_ended
 from moorline_checkpoint.errors import TurnNotKept
-from moorline_checkpoint.packing import load_json, pack_json, pack_text, unpack_text
+from moorline_checkpoint.packing import load_json, pack_json, pack_text, parse_json, unpack_text
 
 if TYPE_CHECKING:
     from moorline_checkpoint.database import Database
@@ -37,7 +37,9 @@ class LaterEffect:
     intent: Any
     """The arguments of the call."""
     result: Any
-    """The result of the call; None if it is not known whether the effect happened."""
+    """What the call returned; None if it was refused, or nobody knows whether the effect happened."""
+    refused: Mapping[str, Any] | None
+    """What the model was told of a call outside that was refused, or whose outcome nobody knows."""
     recorded_at: datetime
 
 
@@ -87,8 +89,30 @@ async def rewind(database: Database, conversation: str, turn_no: int, *, keep_tu
     database.lock_changed(conversation)
     if found["ended"]:
         tell_ended(database, pack_json(found["ended"]))
-    effects = (
-        LaterEffect(**{**effect, "recorded_at": datetime.fromisoformat(effect["recorded_at"])})
-        for effect in found["effects"]
+    return Rewound(turn_no=turn_no, effects=tuple(_effect(each) for each in found["effects"] if _happened(each)))
+
+
+def _happened(noted: Mapping[str, Any]) -> bool:
+    """Whether more came of a call than a question."""
+    return bool(noted["result"] != {"asked": True})
+
+
+def _arguments(intent: str) -> Any:
+    """The arguments as the model wrote them, in JSON if they were not refused for being none."""
+    try:
+        return parse_json(intent)
+    except ValueError:
+        return intent
+
+
+def _effect(noted: Mapping[str, Any]) -> LaterEffect:
+    result = noted["result"] or {}
+    return LaterEffect(
+        turn_no=noted["turn_no"],
+        agent=noted["agent"],
+        name=noted["name"],
+        intent=_arguments(noted["intent"]),
+        result=result.get("value"),
+        refused=result.get("refused"),
+        recorded_at=datetime.fromisoformat(noted["recorded_at"]),
     )
-    return Rewound(turn_no=turn_no, effects=tuple(effects))

@@ -11,7 +11,7 @@ from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import interrupt
 from pydantic import BaseModel
 
-from moorline import Agent, GraphAgent, Moorline, Reply, Resume, Settings
+from moorline import Agent, GraphAgent, Moorline, Reply, Resume, Settings, ToolContext, tool
 from moorline.errors import NothingWaits, SessionBusy, TurnNotKept, UsageError
 from moorline.manager import AgentProtocol, StartOver
 from moorline.past_turns import PastTurns
@@ -23,7 +23,7 @@ from moorline_checkpoint.turns import Turns
 
 from ..runtime.conftest import agent, counting
 from .claims import Connection, answer, begin, claim, expire_lease, message, record
-from .runtimes import Stall, World, execute, in_queue, runtime, say
+from .runtimes import Stall, Thing, World, execute, in_queue, runtime, say
 
 SCRIPT = [
     "hair one",
@@ -126,17 +126,37 @@ async def test_later_effects_are_named_and_stand(dsn: str) -> None:
     world = World()
     world.refused.add("nothing")
     async with runtime(dsn, world=world) as moorline:
-        for text in ("book chair", "book table nothing", "ring bell", "hello"):
+        for text in ("book chair", "book table nothing", "ring bell nothing", "hello"):
             await say(moorline, text)
         for _ in range(2):  # called again it says the same
             done = await moorline.rewind("d1", 1)
-            told = [(each.turn_no, each.agent, each.name, each.result) for each in done.effects]
+            told = [(each.turn_no, each.agent, each.name, each.intent, each.result) for each in done.effects]
             assert told == [
-                (2, "desk", "book", {"value": {"booked": "table"}}),
-                (3, "desk", "ring", {"value": {"rung": "bell"}}),
+                (2, "desk", "book", {"what": "table"}, {"booked": "table"}),
+                (3, "desk", "ring", {"what": "bell"}, {"rung": "bell"}),
+                (3, "desk", "ring", {"what": "nothing"}, None),
             ]
+            refused = done.effects[-1].refused
+            assert refused is not None
+            assert refused["code"] == "out"
         assert [row["what"] for row in await execute(dsn, "SELECT what FROM bookings")] == ["chair", "table"]
         assert await say(moorline, "and now") == "2: and now"
+
+
+async def test_a_call_that_only_asked_is_no_effect(dsn: str) -> None:
+    async def ring(thing: Thing, context: ToolContext) -> dict[str, Any]:
+        """Rings, after a question."""
+        return {"rung": await context.ask(f"{thing.what}?", options=("yes", "no"))}
+
+    ringing = Agent(name="desk", description="rings", instructions="desk", tools=[tool(effect="outside")(ring)])
+    async with runtime(dsn, agent=ringing) as moorline:
+        await say(moorline, "hello")
+        assert (await say(moorline, "ring bell")).interrupt is not None
+        assert (await moorline.rewind("d1", 1)).effects == ()
+        await say(moorline, "ring bell")
+        await say(moorline, "yes")
+        [effect] = (await moorline.rewind("d1", 1)).effects
+        assert (effect.intent, effect.result) == ({"what": "bell"}, {"rung": "yes"})
 
 
 async def test_it_comes_between_turns_after_the_messages_that_wait(dsn: str) -> None:
