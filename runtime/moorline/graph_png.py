@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from math import hypot
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,10 @@ if TYPE_CHECKING:
     from langchain_core.runnables.graph import Graph
 
 WIDE, TALL = 2.4, 1.0
-"""Inches between the middles of two columns, and of two boxes of a column."""
+"""Inches between the middles of two columns at least, and of two boxes of a column."""
+
+LETTER, AROUND = 0.11, 1.0
+"""Inches that a letter of a name takes, and what a column has besides the longest."""
 
 _NODE = {"boxstyle": "round,pad=0.5", "facecolor": "#eef4fa", "edgecolor": "#4a7aa7"}
 _END = {"boxstyle": "round,pad=0.5", "facecolor": "#ffffff", "edgecolor": "#7b8794"}
@@ -21,7 +25,7 @@ _END = {"boxstyle": "round,pad=0.5", "facecolor": "#ffffff", "edgecolor": "#7b87
 def write_png(graph: Graph, file: Path) -> None:
     """Draws a graph that LangGraph describes (`get_graph()`), from the first node on the left to the last on the right.
     Arrows are dashed where a run decides on the way, and brown where it goes back. Raises `ConfigurationError` if
-    matplotlib is missing."""
+    matplotlib is missing, or the file cannot be written."""
     try:
         from matplotlib.figure import Figure  # noqa: PLC0415 - only if it is used
     except ModuleNotFoundError as error:
@@ -33,7 +37,8 @@ def write_png(graph: Graph, file: Path) -> None:
     places = _places(graph)
     columns = 1 + max(column for column, _ in places.values())
     rows = 1 + max(abs(row) for _, row in places.values()) * 2
-    figure = Figure(figsize=(WIDE * columns, TALL * (rows + 1)))
+    wide = max(WIDE, LETTER * max(map(len, places)) + AROUND)
+    figure = Figure(figsize=(wide * columns, TALL * (rows + 1)), dpi=120)
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set(xlim=(-0.5, columns - 0.5), ylim=(-(rows + 1) / 2, (rows + 1) / 2))
     axes.set_axis_off()
@@ -50,13 +55,22 @@ def write_png(graph: Graph, file: Path) -> None:
             "arrowstyle": "-|>",
             "color": "#b7791f" if back else "#7b8794",
             "linestyle": "--" if edge.conditional else "-",
-            "connectionstyle": f"arc3,rad={0.3 if back else 0.08}",
+            "connectionstyle": f"arc3,rad={_bend(places[edge.source], places[edge.target], wide) if back else 0.08}",
             "patchA": boxes[edge.source].get_bbox_patch(),
             "shrinkB": 3,
             "patchB": boxes[edge.target].get_bbox_patch(),
         }
         axes.annotate("", xy=places[edge.target], xytext=places[edge.source], zorder=1, arrowprops=arrow)
-    figure.savefig(file, format="png", dpi=120)
+    try:
+        figure.savefig(file, format="png")
+    except OSError as error:
+        raise ConfigurationError(f"{file} cannot be written: {error.strerror}. Name another file.") from error
+
+
+def _bend(source: tuple[float, float], target: tuple[float, float], wide: float) -> float:
+    """How far an arrow that goes back bends out, for its length: over a box, and not out of the picture."""
+    length = hypot((source[0] - target[0]) * wide, (source[1] - target[1]) * TALL)
+    return min(0.3, 0.8 * TALL / length)
 
 
 def _places(graph: Graph) -> dict[str, tuple[float, float]]:

@@ -62,11 +62,45 @@ def test_a_picture_needs_an_extra_and_says_which(tmp_path: Path) -> None:
     assert run("graph", missing="matplotlib").returncode == 0
 
 
+def test_a_picture_that_cannot_be_written_is_an_error_with_the_file(tmp_path: Path) -> None:
+    for file in (tmp_path, tmp_path / "none" / "manager.png"):
+        refused = run("graph", "--png", str(file))
+        assert refused.returncode == 1
+        assert f"{file} cannot be written" in " ".join(refused.stderr.split())
+        assert "Traceback" not in refused.stderr
+
+
+def test_arrows_have_heads_and_long_names_do_not_overlap(tmp_path: Path) -> None:
+    from matplotlib.image import imread
+    from numpy.lib.stride_tricks import sliding_window_view
+
+    from moorline.graph_png import write_png
+
+    file = tmp_path / "manager.png"
+    agents = [Agent(name=name, description="one", instructions="one") for name in ("x" * 50, "y" * 50)]
+    write_png(graph_of(app(*agents)).get_graph(), file)
+    red, _, blue, _ = imread(file).transpose(2, 0, 1)
+    brown = (red > 0.6) & (blue < 0.3)
+    assert sliding_window_view(brown, (9, 9)).sum(axis=(2, 3)).max() > 30, "a line alone has fewer"
+    filled = (abs(red - 0xEE / 255) < 0.01) & (abs(blue - 0xFA / 255) < 0.01)
+    columns = filled.sum(axis=0) > 5
+    assert (columns[1:] & ~columns[:-1]).sum() == 3, "one for the router, one where agents think, one where they act"
+
+
+def test_the_server_can_say_what_the_input_is() -> None:
+    schema = graph_of(app(Agent(name="one", description="one", instructions="one"))).get_input_jsonschema()
+    assert schema["properties"]["texts"]["items"] == {"type": "string"}
+
+
+def app(*agents: Agent) -> Moorline:
+    return Moorline(Settings(database_url="postgresql://none.invalid/none"), agents=agents)
+
+
 def test_the_picture_shows_every_node_of_the_graph(tmp_path: Path) -> None:
     from moorline.graph_png import _places
 
     agents = [Agent(name=f"a{n}", description="one", instructions="one") for n in range(9)]
-    graph = graph_of(Moorline(Settings(database_url="postgresql://none.invalid/none"), agents=agents)).get_graph()
+    graph = graph_of(app(*agents)).get_graph()
     places = _places(graph)
     assert places.keys() == graph.nodes.keys()
     assert len(set(places.values())) == len(graph.nodes)
