@@ -69,7 +69,7 @@ class Calling:
         tool = await self.tools.find(name)
         files = received(last_files(history), context.read_files) or context.tools.files
         answers = [*context.tools.answers] if resumed else []
-        tools = replace(context.tools, agent=self._name, files=files, answers=answers)
+        tools = replace(context.tools, agent=self._name, files=files, answers=answers, asked=[])
         given, admit = context.given if resumed else None, None
         if tool.check is not None or tool.confirm is not None or given is not None:
             admit = partial(self._admitted, tool, given, context, tools)

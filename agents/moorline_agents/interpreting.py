@@ -13,7 +13,7 @@ from moorline_agents.calls import checked
 from moorline_agents.json_limits import parsed
 from moorline_agents.messages import Message
 from moorline_agents.model import Model
-from moorline_agents.model_errors import ContextOverflow
+from moorline_agents.model_errors import ModelError
 from moorline_agents.questions import Question, asks_back
 from moorline_agents.run import RunContext
 from moorline_agents.stopping import Stopped
@@ -46,7 +46,9 @@ async def interpreted(
         return None
     message = await _asked(question, text, models=models, agent=agent, context=context)
     found = None if message is None else _answer(message)
-    return None if question.options and found not in question.options else found
+    if question.options:
+        return question.option(found) if isinstance(found, str) else None
+    return found
 
 
 def says_more(question: Question, text: str) -> bool:
@@ -82,8 +84,12 @@ async def _asked(
             shown=False,
             fallbacks=fallbacks,
         )
-    except (ContextOverflow, Stopped):
+    except Stopped:
         return None
+    except ModelError as error:
+        if not error.about_request:
+            raise
+        return None  # it cannot be asked, now or later, and the conversation has to go on
     return checked(answer.message)
 
 

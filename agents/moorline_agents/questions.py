@@ -151,11 +151,16 @@ class Given:
         return cls(answer=value)
 
 
-def ask(question: Question) -> Given:
-    """Stops the run to ask; when it goes on, the answer."""
+def ask(question: Question, stopped: list[Exception] | None = None) -> Given:
+    """Stops the run to ask, by an exception that is also put into `stopped`; when it goes on, the answer."""
     from langgraph.types import interrupt  # noqa: PLC0415 - slow to import, and tools that ask nothing need it not
 
-    return Given.of(interrupt(question.value))
+    try:
+        return Given.of(interrupt(question.value))
+    except Exception as asking:
+        if stopped is not None:
+            stopped.append(asking)
+        raise
 
 
 def digest(value: Any) -> str:

@@ -140,6 +140,8 @@ class ToolContext:
     """For `outside` effects: the same in every run of a turn, so that the other side recognises a repeated call."""
     answers: list[Given] = field(default_factory=list, repr=False)
     """The answers that the call has been given so far."""
+    asked: list[Exception] = field(default_factory=list, repr=False)
+    """The question at which the call stops, as LangGraph raises it."""
     asks_again: bool = field(default=False, repr=False)
     """Whether `ask` asks again if words come to nothing: in a graph, no model is told of a refusal."""
 
@@ -183,7 +185,7 @@ class ToolContext:
         form = None if schema is None else schema.model_json_schema()
         asked = Question(text=question, options=tuple(options), schema=form, expires_at=until)
         while True:
-            given = ask(asked)
+            given = ask(asked, self.asked)
             if given.confirms is not None:  # a yes to the call, which an earlier run of the turn has had
                 continue
             try:
@@ -261,6 +263,8 @@ class Tool:
             if self.timeout is None or not deadline.expired():
                 raise
             raise ToolTimedOut(self.name, self.timeout) from None
+        if context.asked:  # the function has caught its own question
+            raise context.asked[0]
         return settled(result)
 
     def within(self, seconds: float | None) -> Tool:

@@ -83,7 +83,7 @@ class Answers:
         """What the turn's run begins with: the answer to the question that waits, or what the person says.
 
         Raises `NothingWaits` for a `Resume` whose question is closed or has expired, `InvalidMessage` for one that does
-        not fit it, and `ModelError` if a model cannot be asked what the person means; the question then waits on.
+        not fit it, and `ModelError` if no model answers what the person means; the question then waits on.
         """
         decided = recalled(context.journal)
         if turn.resume is not None:

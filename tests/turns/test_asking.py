@@ -11,14 +11,18 @@ from langgraph.runtime import Runtime
 from langgraph.types import interrupt
 
 from moorline import GraphAgent, Image, Moorline, Settings, Texts
-from moorline.errors import InvalidMessage, NothingWaits
+from moorline.errors import InvalidMessage, ModelError, NothingWaits
+from moorline.testing import error_reply
 from moorline.transcript_text import as_markdown
+from moorline_agents.agent import Agent
 from moorline_agents.history import CLOSED
+from moorline_agents.interpreting import ANSWER
 from moorline_agents.run import RunContext
-from moorline_agents.transport import Call, ModelReply, ModelRequest, rule_client
+from moorline_agents.tools import ToolContext, tool
+from moorline_agents.transport import Call, ModelReply, ModelRequest, Reply, rule_client
 
 from ..pictures import png
-from .asking import Guests, Meaning, calling, desk, plainly, resumed
+from .asking import Guests, Meaning, Nothing, calling, desk, plainly, resumed
 from .runtimes import Stall, execute, in_queue, runtime, say
 
 
@@ -60,6 +64,46 @@ async def test_other_words_are_what_a_model_says_they_mean_and_it_is_counted(dsn
         assert model.asked == ["den Fisch, bitte"]
         forced = model.requests[-1].tool_choice
         assert forced == {"type": "function", "function": {"name": "answer"}}
+
+
+async def test_a_model_may_write_an_option_in_its_own_way(dsn: str) -> None:
+    async with runtime(dsn, Meaning({"den Fisch": plainly("Fish.")}), agent=desk([])) as moorline:
+        await say(moorline, "menu")
+        assert await say(moorline, "den Fisch") == "How much of it? (little / much)"
+
+
+@pytest.mark.parametrize(("fails", "waits"), [(error_reply(400), False), (error_reply(500), True)])
+async def test_a_model_that_cannot_be_asked_what_words_mean_leaves_nobody_stuck(
+    dsn: str, fails: Reply, waits: bool
+) -> None:
+    """If its server refuses such requests, that is no answer; if it is down, the question waits until it is back."""
+
+    def rules(request: ModelRequest) -> Reply:
+        return fails if ANSWER in request.functions else calling(request)
+
+    async with runtime(dsn, rules, agent=desk([])) as moorline:
+        await say(moorline, "menu")
+        if waits:
+            with pytest.raises(ModelError):
+                await say(moorline, "den Fisch")
+            assert await say(moorline, "fish") == "How much of it? (little / much)"
+        else:
+            assert "not_answered" in await say(moorline, "den Fisch")
+
+
+async def test_a_tool_that_catches_every_error_asks_all_the_same(dsn: str) -> None:
+    @tool()
+    async def careless(_: Nothing, context: ToolContext) -> str:
+        """Asks."""
+        try:
+            return await context.ask("Sure?", options=("yes", "no"))
+        except Exception:
+            return "yes"
+
+    agent = Agent(name="desk", description="asks", instructions="desk", tools=[careless])
+    async with runtime(dsn, calling, agent=agent) as moorline:
+        assert await say(moorline, "careless") == "Sure? (yes / no)"
+        assert await say(moorline, "no") == 'careless | "no"'
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from moorline import Moorline, Replace, Settings, Texts, execution
-from moorline.errors import StaleTurn
+from moorline.errors import AgentError, StaleTurn
 from moorline_agents.agent import Agent
 from moorline_agents.confirmation import Confirmation
 from moorline_agents.tools import ToolContext, ToolRefused, tool
@@ -207,6 +207,31 @@ def test_words_that_could_not_be_used_are_refused(texts: dict[str, str], why: st
 def test_a_template_that_could_never_be_filled_is_refused(confirm: str) -> None:
     with pytest.raises(ValueError, match=r"Tool book: confirm"):
         desk([], confirm=confirm)
+
+
+async def test_a_function_that_makes_no_question_lets_nothing_run(bookings: str) -> None:
+    done = list[Any]()
+
+    async def hangs(booking: Booking, context: ToolContext) -> str:
+        await asyncio.sleep(60)
+        return "Sure?"
+
+    makes: dict[str, Any] = {
+        "wrong": lambda *_: True,
+        "blank": lambda *_: " ",
+        "raises": lambda *_: 1 / 0,
+        "hangs": hangs,
+    }
+    for name, confirm in makes.items():
+        book = replace(desk_tools(done)["book"], confirm=confirm, timeout=0.1)
+        async with runtime(bookings, calling, agent=replace(desk(done), tools=[book])) as moorline:
+            if name == "hangs":
+                assert "timed_out" in await say(moorline, "book", device=name)
+            else:
+                with pytest.raises(AgentError):
+                    await say(moorline, "book", device=name)
+            assert (await say(moorline, "hello", device=name)).startswith("hello")
+    assert (done, await booked(bookings)) == ([], 0)
 
 
 def test_only_a_text_or_a_function_can_ask_for_a_yes() -> None:
