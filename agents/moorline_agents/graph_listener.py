@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 from uuid import UUID
 
@@ -21,6 +22,9 @@ from moorline_agents.messages import Usage
 from moorline_agents.telling import Telling
 from moorline_agents.tools import ToolRefused
 from moorline_agents.values import settled
+from moorline_migrations.plain import one_line
+
+logger = logging.getLogger("moorline.model")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,12 +94,14 @@ class Listener(BaseCallbackHandler):
             asked.first_text = time.monotonic() - asked.begun
 
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **_: Any) -> None:
-        self._answered(run_id, failed=None)
-        for generation in (each for generations in response.generations for each in generations):
-            spent = spent_by(generation.message) if isinstance(generation, ChatGeneration) else None
-            if spent is not None:
-                self.spent.append(spent)
-                self._tell(self._telling.spent, spent.model, spent.usage)
+        asked = self._answered(run_id, failed=None)
+        given = [each for generations in response.generations for each in generations]
+        counted = [spent_by(each.message) for each in given if isinstance(each, ChatGeneration)]
+        for spent in filter(None, counted):
+            self.spent.append(spent)
+            self._tell(self._telling.spent, spent.model, spent.usage)
+        if asked is not None and asked.first_text is not None and not any(counted):
+            _warn_that_nothing_is_counted(asked.model)
 
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **_: Any) -> None:
         self._answered(run_id, failed=type(error).__name__)
@@ -149,7 +155,7 @@ class Listener(BaseCallbackHandler):
                 unseen.remove(heard)
         return unheard
 
-    def _answered(self, run_id: UUID, *, failed: str | None) -> None:
+    def _answered(self, run_id: UUID, *, failed: str | None) -> _Asked | None:
         asked = self._asked.pop(run_id, None)
         if asked is not None:
             self._tell(
@@ -159,6 +165,7 @@ class Listener(BaseCallbackHandler):
                 first_text=asked.first_text,
                 failed=failed,
             )
+        return asked
 
     def _tell(self, tell: Callable[..., None], *what: Any, **more: Any) -> None:
         """Nodes, tools and models that are not async run in threads; events are told on the loop."""
@@ -167,6 +174,16 @@ class Listener(BaseCallbackHandler):
         else:
             with suppress(RuntimeError):  # the loop has been closed
                 self._loop.call_soon_threadsafe(partial(tell, *what, **more))
+
+
+@cache
+def _warn_that_nothing_is_counted(model: str) -> None:
+    """Warns once of each model."""
+    logger.warning(
+        "Model %s does not say what an answer costs that it streams, so its tokens are not counted. A ChatOpenAI with "
+        "a base URL of its own says so with stream_usage=True.",
+        one_line(model),
+    )
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

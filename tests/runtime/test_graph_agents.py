@@ -172,6 +172,25 @@ async def test_a_subgraphs_models_are_shown_as_well(open_moorline: Open) -> None
         assert await told(moorline, "front") == (["from ", "inside "], "from inside ")
 
 
+async def test_a_model_that_does_not_say_what_it_costs_is_named_once(
+    open_moorline: Open, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Named(Telling):
+        model_name: str
+
+    counted = Named(answers=[says("zero")], model_name="counted")
+    async with open_moorline(agents=[front(with_tools(counted))]) as moorline:
+        assert (await told(moorline, "front"))[1] == "zero "
+    assert "does not say what" not in caplog.text
+    silent = Named(answers=[AIMessage(text) for text in ("one", "two", "three")], model_name="gpt-of-ours")
+    async with open_moorline(agents=[front(with_tools(silent))]) as moorline:
+        assert await say(moorline, "front") == "one"
+        assert "gpt-of-ours" not in caplog.text, "it was not streamed"
+        for text in ("two ", "three "):
+            assert (await told(moorline, "front"))[1] == text
+    assert caplog.text.count("Model gpt-of-ours does not say what an answer costs that it streams") == 1
+
+
 async def test_what_the_graphs_models_cost_is_counted_once(open_moorline: Open) -> None:
     model = Telling(answers=[says(spent=(10, 1), look={"what": "it"}), says("It is red.", spent=(20, 2))])
 
