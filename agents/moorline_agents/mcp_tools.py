@@ -119,8 +119,8 @@ class MCPTools:
     async def tools(self) -> Sequence[Tool]:
         """The tools that agents have now. While the server cannot be reached, those that were listed last."""
         known = self._known()
-        if time.monotonic() < known.not_before:
-            return known.tools
+        if known.not_before and (time.monotonic() < known.not_before or known.listing.locked()):
+            return known.tools  # one at a time waits for a server that could not be reached
         async with known.listing:
             if known.session.changed and time.monotonic() >= known.not_before:
                 await self._list(known)

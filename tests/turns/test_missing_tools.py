@@ -63,6 +63,16 @@ async def test_what_a_call_gave_before_it_gives_again(dsn: str, tmp_path: Path, 
     assert notes.read_text().split() == ["listed", "whoami"]
 
 
+async def test_so_it_does_where_the_tool_is_not_accepted(dsn: str, tmp_path: Path) -> None:
+    notes = tmp_path / "notes"
+    await fails(dsn, reachable(notes))
+    tools = MCPTools(name="bad", command=[sys.executable, server.__file__], accepted=tmp_path / "nothing.json")
+    async with runtime(dsn, asking, agent=desk(tools)) as moorline:
+        assert await say(moorline, "who am I?", "m1") == "{}"
+        assert await say(moorline, "and now?", "m2") == "mcp_changed"
+    assert notes.read_text().split() == ["listed", "whoami"]
+
+
 async def test_a_call_of_unknown_outcome_stays_so(dsn: str, connection: Connection, tmp_path: Path) -> None:
     notes = tmp_path / "notes"
     await fails(dsn, reachable(notes))

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from moorline_agents import mcp_tools
 from moorline_agents.mcp_tools import MCPTools
 from tests.agents.mcp import server as bad
 from tests.agents.mcp.everything import everything
@@ -224,6 +225,19 @@ async def test_a_missing_tool_is_refused_with_the_reason() -> None:
         assert refusal.code == "mcp_changed"
         assert str(refusal) == "There is no tool bad_find now. The tools of bad are: bad_look."
         assert tools.missing("other_find") is None
+
+
+async def test_of_many_one_waits_for_a_server_that_could_not_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mcp_tools, "_PAUSE", 0.0)
+    silent = [sys.executable, "-c", "import sys; sys.stdin.read()"]
+    async with closing(MCPTools(name="silent", command=silent, connect_timeout=0.5)) as tools:
+        assert await tools.tools() == ()
+        waiting = asyncio.create_task(tools.tools())
+        await asyncio.sleep(0.1)
+        async with asyncio.timeout(0.2):
+            assert [await tools.tools() for _ in range(5)] == [()] * 5
+        assert not waiting.done()
+        assert await waiting == ()
 
 
 @pytest.mark.parametrize(
