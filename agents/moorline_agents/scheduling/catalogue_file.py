@@ -13,7 +13,7 @@ from datetime import date, timedelta
 from functools import cached_property
 from itertools import chain, pairwise
 from operator import attrgetter
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import (
@@ -28,6 +28,7 @@ from pydantic import (
 
 from moorline_agents.scheduling.calendar import Opening
 from moorline_agents.scheduling.catalogue import folded
+from moorline_agents.scheduling.catalogue_yaml import loaded
 from moorline_migrations.errors import ConfigurationError
 from moorline_migrations.plain import one_line
 
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
-LARGEST = 1_000_000
-"""Characters that a file may have."""
 
 _DAY = 1440  # minutes
 _MOST_DAYS = 3660  # of one list of closures
@@ -121,6 +120,14 @@ def _few(value: Any, most: int = _MOST_NAMED) -> Any:
     return value
 
 
+def _zone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError(f"{name!r} is no time zone; write one like Europe/Berlin") from None
+    return name
+
+
 def _name(name: str) -> str:
     """People and models read it, and name it again."""
     if any(unicodedata.category(each) in _UNREADABLE and each not in _JOINERS for each in name) or not folded(name):
@@ -160,6 +167,7 @@ def _by_weekday(value: Any) -> Any:
 
 
 Name = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_name)]
+TimeZone = Annotated[str, AfterValidator(_zone)]
 Spans = Annotated[tuple[Minutes, ...], BeforeValidator(_spans)]
 Days = Annotated[tuple[date, ...], BeforeValidator(_days)]
 Hours = Annotated[dict[int, Spans], BeforeValidator(_by_weekday)]
@@ -171,6 +179,9 @@ class _Entry(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+EntryT = TypeVar("EntryT", bound=_Entry)
+
+
 class ServiceEntry(_Entry):
     """What can be booked, in minutes: how long a visit takes, and what its provider needs before and after it."""
 
@@ -179,12 +190,16 @@ class ServiceEntry(_Entry):
     buffer_after: Buffer = 0
 
 
+_ANY_SERVICE = ServiceEntry(minutes=1)  # for one that cannot be read
+_PARTS = ("services", "providers")
+
+
 class ProviderEntry(_Entry):
     """Who provides services, for how many people at the same time, and when."""
 
     offers: Annotated[tuple[Name, ...], BeforeValidator(_offers)]
     hours: Hours
-    time_zone: str | None = None
+    time_zone: TimeZone | None = None
     capacity: Annotated[int, Field(gt=0, le=1_000)] = 1
     breaks: Spans = ()
     closures: Days = ()
@@ -208,13 +223,13 @@ class Catalogue(_Entry):
 
     services: Annotated[dict[Name, ServiceEntry], Few]
     providers: Annotated[dict[Name, ProviderEntry], Few]
-    time_zone: str | None = None
+    time_zone: TimeZone | None = None
     closures: Days = ()
 
     @classmethod
     def of_yaml(cls, text: str) -> Self:
         """The catalogue in a file. Raises `ConfigurationError`, which names everything that is wrong with it."""
-        return cls.of(_loaded(text))
+        return cls.of(loaded(text))
 
     @classmethod
     def of(cls, value: object) -> Self:
@@ -222,7 +237,10 @@ class Catalogue(_Entry):
         try:
             return cls.model_validate(value)
         except ValidationError as error:
-            problems = [line for each in error.errors(include_url=False) for line in _told(each)]
+            errors = error.errors(include_url=False)
+            problems = [line for each in errors for line in _told(each)]
+            if any(each["loc"] for each in errors):
+                problems += map(one_line, cls._also_wrong(value))
         more = [f"and {len(problems) - _MOST_TOLD} more"] if len(problems) > _MOST_TOLD else []
         told = "; ".join([*problems[:_MOST_TOLD], *more])
         raise ConfigurationError(f"The catalogue cannot be used, and nothing was changed. {told}.")
@@ -240,6 +258,23 @@ class Catalogue(_Entry):
     def closures_of(self, provider: ProviderEntry) -> frozenset[date]:
         """The days on which the provider is closed."""
         return frozenset((*self.closures, *provider.closures))
+
+    @classmethod
+    def _also_wrong(cls, value: Any) -> Iterator[str]:
+        """What else is wrong with a catalogue some of whose parts cannot be read: how the others agree."""
+        services, providers = (value.get(part) if isinstance(value, Mapping) else None for part in _PARTS)
+        if not isinstance(services, Mapping) or not isinstance(providers, Mapping):
+            return
+        if max(len(services), len(providers)) > _MOST_NAMED:
+            return
+        known = {name: _readable(ServiceEntry, entry) or _ANY_SERVICE for name, entry in services.items()}
+        read = {name: _readable(ProviderEntry, entry) for name, entry in providers.items()}
+        working = {name: entry for name, entry in read.items() if entry is not None}
+        others = cls.model_construct(services=known, providers=working, time_zone=value.get("time_zone"))
+        yield from others._names()
+        if len(working) == len(read):
+            yield from others._offers()
+        yield from chain.from_iterable(map(others._work, working))
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> Self:
@@ -271,10 +306,8 @@ class Catalogue(_Entry):
                 yield f"{where}.offers: there is no service {service!r}"
             elif not any(each.closes - each.opens >= self.services[service].minutes for each in provider.openings):
                 yield f"{where}.hours: none of them is long enough for {service!r}"
-        try:
-            ZoneInfo(self.zone_of(provider))
-        except (ZoneInfoNotFoundError, ValueError, OSError):
-            yield f"{where}.time_zone: {self.zone_of(provider)!r} is no time zone; write one like Europe/Berlin"
+        if not self.zone_of(provider):
+            yield f"{where}.time_zone: there is none; write one like Europe/Berlin"
         for day, parts in Counter(each.weekday for each in provider.openings).items():
             if parts > _MOST_SPANS:
                 yield f"{where}.breaks: they leave {parts} parts of {DAYS[day - 1]}, at most {_MOST_SPANS} are allowed"
@@ -300,6 +333,13 @@ class Catalogue(_Entry):
         if self.closures:
             shown["closures"] = _written(self.closures)
         return {"time_zone": self.time_zone, **shown} if self.time_zone else shown
+
+
+def _readable(kind: type[EntryT], entry: object) -> EntryT | None:
+    try:
+        return kind.model_validate(entry)
+    except ValidationError:
+        return None
 
 
 def _opening(weekday: int, part: Minutes) -> Opening:
@@ -333,30 +373,17 @@ def _written(days: Sequence[date]) -> list[str]:
     return ["/".join(dict.fromkeys((row[0].isoformat(), row[-1].isoformat()))) for row in written]
 
 
-def _loaded(text: str) -> Any:
-    """What the file holds, every scalar as text: to YAML itself, 9:30 is a number and `no` a truth value."""
-    import yaml  # noqa: PLC0415 - only files need it
-
-    class Loader(yaml.BaseLoader):
-        """Refuses a mapping that names something twice, of which YAML would keep the last."""
-
-        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-            names = Counter(str(key.value) for key, _ in node.value)
-            if twice := sorted(name for name, number in names.items() if number > 1):
-                raise yaml.YAMLError(f"{', '.join(twice)} is there twice, line {node.start_mark.line + 1}")
-            return super().construct_mapping(node, deep=deep)
-
-    if len(text) > LARGEST:
-        raise ConfigurationError(f"The catalogue has {len(text):,} characters, but only {LARGEST:,} are allowed.")
-    try:
-        return yaml.load(text, Loader=Loader)  # noqa: S506 - it makes texts, lists and mappings only
-    except (yaml.YAMLError, RecursionError) as error:
-        raise ConfigurationError(
-            f"The catalogue is no YAML that can be used, and nothing was changed: {error}"
-        ) from error
+_WRITTEN = {
+    0: "the file has to name `services` and `providers`",
+    2: "write it like {minutes: 30}, or {offers: Cut, hours: {monday: 09:00-17:00}}",
+}
+"""What is to be written where there is no mapping, by how deep that is."""
 
 
 def _told(error: ErrorDetails) -> Iterator[str]:
     where = ".".join(str(part) for part in error["loc"])
-    for line in error["msg"].removeprefix("Value error, ").splitlines():
+    told = error["msg"].removeprefix("Value error, ")
+    if error["type"] in ("model_type", "dict_type"):
+        told = _WRITTEN.get(len(error["loc"]), "write names, and for each what is to be said of it")
+    for line in told.splitlines():
         yield one_line(f"{where}: {line}" if where else line)

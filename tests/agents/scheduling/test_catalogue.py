@@ -156,7 +156,7 @@ async def test_a_booking_that_an_import_overtakes_is_refused(business: Business,
         ({"minutes: 30}": "minutes: 30}, Colour: {minutes: 5}"}, r"services\.Colour: nobody offers it"),
         ({"minutes: 30": "minutes: 481"}, "none of them is long enough for 'Cut'"),
         ({"UTC": "Europe/Atlantis"}, "'Europe/Atlantis' is no time zone"),
-        ({"time_zone: UTC": ""}, "'' is no time zone"),
+        ({"time_zone: UTC": ""}, r"Ana\.time_zone: there is none"),
         ({"09:00-17:00": "[09:00-12:00, 11:00-13:00]"}, "those of monday overlap"),
         ({"09:00-17:00": "22:00-10:00, tuesday: 09:00-12:00"}, "those of monday and tuesday overlap"),
         ({"09:00-17:00": "00:00-10:00, sunday: 20:00-01:00"}, "those of sunday and monday overlap"),
@@ -187,8 +187,9 @@ async def test_a_booking_that_an_import_overtakes_is_refused(business: Business,
         ({"17:00}": "17:00}, closures: [&ten 2026-01-01/2035-12-31, *ten]"}, "more than 3,660 days"),
         ({"17:00}": "17:00}, closures: [[2026-01-01]]"}, "write one text, or a list of them"),
         ({SMALLEST: SMALLEST + "closures: &all [*all]\n"}, "is no YAML"),
-        ({SMALLEST: "- a list"}, "Input should be a valid dictionary"),
-        ({SMALLEST: ""}, "Input should be a valid dictionary"),
+        ({SMALLEST: "- a list"}, "the file has to name `services`"),
+        ({SMALLEST: ""}, "the file has to name `services`"),
+        ({"{minutes: 30}": "30"}, r"services\.Cut: write it like {minutes: 30}"),
         ({SMALLEST: "x" * 1_000_001}, "1,000,001 characters"),
         ({SMALLEST: "[" * 100_000}, "is no YAML"),
     ],
@@ -208,7 +209,8 @@ def test_a_file_that_stands_for_far_more_than_it_says_is_refused_at_once() -> No
     lists = "\n".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 30))
     keys = ", ".join(f"k{n}: 1" for n in range(50_000))
     began = time.process_time()
-    for text in (f"a0: &a0 [2026-01-01]\n{lists}\n{SMALLEST}closures: *a29\n", f"{SMALLEST}more: {{{keys}}}\n"):
+    bomb = f"a0: &a0 [2026-01-01]\n{lists}\n{SMALLEST}"
+    for text in (f"{bomb}closures: *a29\n", f"{bomb}? *a29\n: 1\n", f"{SMALLEST}more: {{{keys}}}\n"):
         with pytest.raises(ConfigurationError):
             Catalogue.of_yaml(text)
     assert time.process_time() - began < 20, "by the square of its length it would take minutes"
@@ -216,6 +218,12 @@ def test_a_file_that_stands_for_far_more_than_it_says_is_refused_at_once() -> No
 
 def test_everything_that_is_wrong_is_said_at_once() -> None:
     text = SMALLEST.replace("UTC", "Mars/Olympus").replace("offers: Cut", "offers: Cat").replace("09:00-", "16:45-")
+    both = text.replace("{minutes: 30}", "30").replace("}}}\n", "}}, Bea: {hours: nine, capacity: 0}}\n")
+    told = ("services.Cut: write", "Bea.hours", "Bea.offers", "Bea.capacity", "no service 'Cat'", "no time zone")
+    with pytest.raises(ConfigurationError) as raised:
+        Catalogue.of_yaml(both)
+    assert [each for each in told if each not in str(raised.value)] == []
+    assert "nobody offers" not in str(raised.value), "perhaps Bea does"
     with pytest.raises(ConfigurationError) as raised:
         Catalogue.of_yaml(text)
     for wrong in ("'Mars/Olympus' is no time zone", "there is no service 'Cat'", "nobody offers it"):
