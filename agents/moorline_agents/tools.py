@@ -176,7 +176,7 @@ class ToolContext:
         Raises `TypeError` or `ValueError` for a question that cannot be asked, and `ToolRefused`, which need not be
         caught, if what the person said does not fit the schema; a graph asks again instead.
         """
-        if expires is not None and not 0 < expires < _LONGEST_WAIT:
+        if not (expires is None or (isinstance(expires, int | float) and 0 < expires < _LONGEST_WAIT)):
             raise ValueError("A question expires after a positive number of seconds, of at most ten years.")
         until = None if expires is None else (self.now + timedelta(seconds=expires)).isoformat()
         model = schema is None or (isinstance(schema, type) and issubclass(schema, BaseModel))

@@ -1,7 +1,7 @@
 """Which words answer a question beyond doubt, and which certainly do not."""
 
 from contextlib import AbstractAsyncContextManager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -132,3 +132,10 @@ async def test_what_is_no_form_of_an_answer_is_refused_with_what_is_one(wrong: d
     context = ToolContext(device_id="d1", now=datetime.now(UTC), values={}, transaction=_no_transaction)
     with pytest.raises(TypeError, match=r"options=\("):
         await context.ask("Which?", **wrong)
+
+
+@pytest.mark.parametrize("expires", [0, -1, float("nan"), float("inf"), timedelta(hours=1), "3600"])
+async def test_a_time_that_could_not_be_kept_is_refused(expires: Any) -> None:
+    context = ToolContext(device_id="d1", now=datetime.now(UTC), values={}, transaction=_no_transaction)
+    with pytest.raises(ValueError, match="a positive number of seconds"):
+        await context.ask("Which?", options=("a", "b"), expires=expires)

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Literal
 from uuid import uuid4
 
@@ -235,6 +236,33 @@ async def test_other_replies_have_none(settings: Settings) -> None:
     async with opened(settings, Script(GOOD), agent) as moorline:
         reply = await moorline.run("a haircut", CONTEXT)
     assert (reply.output, reply.to_json()["output"]) == (None, None)
+
+
+async def test_a_turn_that_asks_or_is_handed_over_has_none(settings: Settings) -> None:
+    @tool()
+    async def ask(thing: Thing, context: ToolContext) -> str:
+        """Asks."""
+        return await context.ask("Which?", options=("short", "long"))
+
+    def rules(request: ModelRequest) -> Any:
+        if "route" in request.functions:
+            return ModelReply(calls=(Call(name="route", arguments={"agent": "desk"}),))
+        if request.system == "other":
+            return ModelReply(text="this is other")
+        if request.messages[-1]["role"] == "tool":
+            return ModelReply(text=GOOD)
+        if request.said[-1] == "cut":
+            return ModelReply(calls=(Call(name="ask", arguments={"what": "x"}),))
+        return ModelReply(calls=(Call(name="hand_over", arguments={"agent": "other", "reason": "so"}),))
+
+    other = Agent(name="other", description="other", instructions="other")
+    async with opened(settings, StrictModel(rules=rules), replace(desk(), tools=[ask]), other) as moorline:
+        asked = await moorline.run("cut", CONTEXT)
+        assert (asked, asked.output) == ("Which? (short / long)", None)
+        assert isinstance((await moorline.run("long", CONTEXT)).output, Visit)
+        assert (await moorline.run("cut", CONTEXT)).interrupt is not None
+        handed = await moorline.run("something else", CONTEXT)
+        assert (handed, handed.agent, handed.output) == ("this is other", "other", None)
 
 
 def test_what_cannot_be_an_output_is_refused_when_the_agent_is_made() -> None:
