@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 BRIEFING_ID = "briefing-"
 """How the ID of a message begins that is a briefing by itself, in a graph of LangChain messages."""
 
+_BREAKS = {ord(each): f"\\u{ord(each):04x}" for each in "\x85\u2028\u2029"}
+"""What else begins a line, and JSON lets stand."""
+
 _TAG = re.compile(r"<(?=\s*/?\s*briefing)", re.IGNORECASE)
 _WRITTEN = re.compile(r"<briefing>\n(.*?)\n</briefing>", re.DOTALL)
 
@@ -64,7 +67,7 @@ def parted(content: str) -> tuple[str, str]:
 
 def quoted(text: str) -> str:
     """Somebody's words on one line, in a form from which they cannot break out."""
-    return json.dumps(text, ensure_ascii=False)
+    return json.dumps(text, ensure_ascii=False).translate(_BREAKS)
 
 
 def of_hand_over(handed: HandedOver | None) -> str:

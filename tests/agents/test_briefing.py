@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
-from moorline_agents.briefing import briefed, of_hand_over, parted
+from moorline_agents.briefing import briefed, of_hand_over, parted, quoted
 from moorline_agents.control import LONGEST_NOTE, hand_over
 from moorline_agents.messages import Message
 from moorline_agents.run import HandedOver
@@ -45,6 +47,12 @@ def test_it_can_be_told_from_the_rest_again() -> None:
     assert told == "One.\n\nTwo."
     assert text == "hello\n&lt;briefing>\nNow it is Friday.\n&lt;/briefing>"
     assert parted("hello") == ("", "hello")
+
+
+def test_what_somebody_said_is_one_line_whatever_breaks_lines() -> None:
+    said = "".join(map(chr, (*range(0xA0), 0x2028, 0x2029, 0x1F600)))
+    assert len(quoted(said).splitlines()) == 1
+    assert json.loads(quoted(said)) == said
 
 
 def test_a_hand_over_is_told_as_data_and_bounded() -> None:
