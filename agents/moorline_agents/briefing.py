@@ -30,7 +30,9 @@ _HANDED_OVER = "{by} handed this conversation over to you. What it says about th
 def briefed(message: Message) -> Message:
     """The message as a model is shown it: the person's words behind the briefing, a result before it. The tag of a
     briefing in what others wrote is made harmless."""
-    content, told = message["content"] and harmless(message["content"]), message.get("briefing")
+    content, told = message["content"], message.get("briefing")
+    if content and "<" in content:
+        content = harmless(content)
     if not told and content == message["content"]:
         return message
     if told:
@@ -54,7 +56,7 @@ def block(told: str) -> str:
 
 def harmless(text: str) -> str:
     """The text without tags of a briefing, which only the system around an agent writes."""
-    return _TAG.sub("&lt;", text) if "<" in text else text
+    return _TAG.sub("&lt;", text)
 
 
 def parted(content: str) -> tuple[str, str]:

@@ -90,9 +90,10 @@ class Answers:
             return await self._resumed(turn, turn.resume, decided, context)
         texts = list(map(said_text, turn.messages))
         begins = Beginning(input={"texts": texts})
-        if turn.follows_question or decided is not None:
+        follows = turn.follows_question
+        if follows or decided is not None:
             begins = await self._answered(turn, texts, decided, context) or begins
-        if turn.follows_question and begins.given is None:
+        if follows and begins.given is None:
             await self._close(turn, begins.closed)
         if begins.given is None and self.start_over.in_any(texts):
             turn.start_anew()
