@@ -5,7 +5,7 @@ from __future__ import annotations
 import string
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -20,12 +20,12 @@ class Confirmation:
     no: str | None = None
 
 
-Asked = str | Confirmation | None
+Asked = str | Confirmation | Literal[False]
 
 Confirm = str | Callable[[Any, Any], Asked | Awaitable[Asked]]
 """What `@tool(confirm=…)` takes: a template with the names of arguments, such as `"Book {service} on {start}?"`, or a
 function of the arguments and the `ToolContext`, which may look things up, may refuse with `ToolRefused`, and returns
-None for a call that needs no yes."""
+False for a call that needs no yes: None, which a forgotten `return` gives as well, is an error."""
 
 
 def check_confirm(confirm: Confirm, arguments: type[BaseModel], tool: str) -> None:

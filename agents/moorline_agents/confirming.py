@@ -82,7 +82,11 @@ async def _question(tool: Tool, confirm: Confirm, arguments: BaseModel, context:
             "has changed. Tell the person, or try again later.",
             code="timed_out",
         ) from None
-    if not (told is None or isinstance(told, str | Confirmation)):
+    if told is False:
+        return None
+    if not isinstance(told, str | Confirmation):
         kind = type(told).__name__
-        raise TypeError(f"confirm of {tool.name} returned {kind}, not a text, a Confirmation, or None for no question.")
+        raise TypeError(
+            f"confirm of {tool.name} returned {kind}, not a text, a Confirmation, or False for no question."
+        )
     return Confirmation(question=told) if isinstance(told, str) else told

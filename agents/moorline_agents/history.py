@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from itertools import chain, dropwhile, takewhile
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
 from langgraph.channels.delta import DeltaChannel
 
@@ -92,9 +92,14 @@ def open_calls(history: Sequence[Message]) -> list[ToolCall]:
     return [call for call in history[-1 - len(results)].get("tool_calls", ()) if call["id"] not in made]
 
 
-def closing(calls: Sequence[ToolCall], why: Closing = "not_answered") -> tuple[Message, ...]:
-    """The results of calls that will never have one of their own."""
-    return tuple(_closed(call, CLOSED[why], why) for call in calls)
+def closing(
+    calls: Sequence[ToolCall], why: Closing = "not_answered", ran: Mapping[str, Any] | None = None
+) -> tuple[Message, ...]:
+    """The results of calls that will never have one of their own; of the first the `value` of `ran`, if it did run."""
+    closed = [_closed(call, CLOSED[why], why) for call in calls]
+    if closed and ran is not None:
+        closed[0]["content"] = json.dumps(ran["value"], ensure_ascii=False)
+    return tuple(closed)
 
 
 def stopped(calls: Sequence[ToolCall]) -> tuple[Message, ...]:

@@ -59,7 +59,7 @@ class Loop:
         enters = await self._enters(context)
         known, past = state.get(self._history, ()), self._past_in(state)
         carried = self._carried(state)
-        closed = closing(open_calls(known), context.closed) if enters else ()
+        closed = closing(open_calls(known), context.closed, context.ran) if enters else ()
         new = (*closed, *chain.from_iterable(carried.values()))
         asked = await self._prompt.asked(state.get("texts", ()), context) if enters else ()
         before: Sequence[Message] = [*known, *new]

@@ -94,6 +94,8 @@ class RunContext:
     """The answer with which the run goes on, if it answers a question of `ToolContext.ask` or a confirmation."""
     closed: Closing = "not_answered"
     """Why a question that waited before the turn was closed, if one did."""
+    ran: Mapping[str, Any] | None = None
+    """With the `value` that the call gave whose question was closed, if it did run for an earlier answer."""
     until: float = math.inf
     """When the caller stops waiting, by the clock of the event loop."""
 

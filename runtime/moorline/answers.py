@@ -46,13 +46,15 @@ class Beginning:
     """What is said if nobody is asked."""
     left: tuple[UnfinishedCall, ...] = ()
     """What the message did before, as the answer that it can no longer be."""
+    ran: Mapping[str, Any] | None = None
+    """What the call gave whose question was closed, if it did run for an earlier answer."""
 
     def of(self, context: RunContext) -> RunContext:
         """The context of the run."""
-        if self.given is None and self.closed == context.closed and not self.left:
+        if self.given is None and self.closed == context.closed and not self.left and self.ran is None:
             return context
         unfinished = (*context.unfinished, *self.left)
-        return replace(context, given=self.given, closed=self.closed, unfinished=unfinished)
+        return replace(context, given=self.given, closed=self.closed, unfinished=unfinished, ran=self.ran)
 
 
 class _Asking(NamedTuple):
@@ -139,7 +141,7 @@ class Answers:
             return _goes_on(turn, decided, found)
         if decided.closed == "outdated":
             turn.notice = turn.notice or "closed"
-        return Beginning(input={"texts": texts}, closed=decided.closed)
+        return Beginning(input={"texts": texts}, closed=decided.closed, ran=_ran(decided, found))
 
     async def _decided(
         self, interrupt_id: str, asking: _Asking | None, turn: OpenTurn, texts: list[str], context: RunContext
@@ -238,6 +240,11 @@ def _goes_on(turn: OpenTurn, decided: Decision, found: AskedQuestion | None) -> 
         turn.made = made_for(decided.interrupt_id, found.attempts)
     assert decided.given is not None  # noqa: S101 - it is an answer
     return Beginning(input=Command(resume={decided.interrupt_id: decided.given.value}), given=decided.given)
+
+
+def _ran(decided: Decision, found: AskedQuestion | None) -> Mapping[str, Any] | None:
+    made = None if found is None else made_for(decided.interrupt_id, found.attempts)
+    return made.result if made is not None and made.result is not None and "value" in made.result else None
 
 
 def _made(turn: OpenTurn) -> tuple[UnfinishedCall, ...]:

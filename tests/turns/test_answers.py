@@ -134,6 +134,20 @@ async def test_a_second_yes_after_a_turn_that_failed_does_not_do_it_again(bookin
     assert len(done) == 1
 
 
+async def test_a_call_that_ran_before_its_turn_failed_has_its_result_also_if_the_question_is_closed(
+    bookings: str,
+) -> None:
+    done = list[Any]()
+    async with runtime(bookings, Failing(), agent=desk(done)) as moorline:
+        await say(moorline, "book")
+        with pytest.raises(AgentError):
+            await say(moorline, "yes", "m2")
+        assert (await say(moorline, "hello")).endswith(' hello | {"at": 9, "booked": "table"}')
+        await say(moorline, "yes", "m2")
+        assert await say(moorline, "and?") == 'and? | {"at": 9, "booked": "table"}'
+    assert len(done) == 1
+
+
 @pytest.mark.parametrize("idempotent", [False, True])
 async def test_a_second_yes_after_a_call_with_an_unknown_outcome(bookings: str, idempotent: bool) -> None:
     """It is made again only if that does no harm, and then under the same key."""

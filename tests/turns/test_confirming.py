@@ -218,6 +218,7 @@ async def test_a_function_that_makes_no_question_lets_nothing_run(bookings: str)
 
     makes: dict[str, Any] = {
         "wrong": lambda *_: True,
+        "forgets": lambda *_: None,
         "blank": lambda *_: " ",
         "raises": lambda *_: 1 / 0,
         "hangs": hangs,

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from moorline_agents.confirmation import Confirmation
 from moorline_agents.scheduling.repository import Appointment
@@ -26,11 +26,11 @@ class _NotMade(Exception):
 
 def asking(
     change: Change[ArgumentsT], text: str, wording: Wording
-) -> Callable[[ArgumentsT, ToolContext], Coroutine[Any, Any, Confirmation | None]]:
+) -> Callable[[ArgumentsT, ToolContext], Coroutine[Any, Any, Confirmation | Literal[False]]]:
     """What a tool that makes the change has as its `confirm`. A change that cannot be made is refused, as the tool
     would, and one that changes nothing needs no yes."""
 
-    async def ask(arguments: ArgumentsT, context: ToolContext) -> Confirmation | None:
+    async def ask(arguments: ArgumentsT, context: ToolContext) -> Confirmation | Literal[False]:
         @asynccontextmanager
         async def rolled_back() -> AsyncIterator[Connection]:
             try:
@@ -42,7 +42,7 @@ def asking(
 
         before, after = await change(arguments, replace(context, transaction=rolled_back))
         if before == after:
-            return None
+            return False
         told = {**wording.of(after), "before": wording.of(before or after)["when"]}
         return Confirmation(question=text.format(**told), yes=wording.yes, no=wording.no)
 
