@@ -225,7 +225,7 @@ class ReferenceGraph:
         self.aget_state, self.aupdate_state = graph.aget_state, graph.aupdate_state
 
     async def ainvoke(self, given: Any, config: RunnableConfig, *, context: RunContext, **options: Any) -> Any:
-        output = await self._graph.ainvoke(given, config, context=context, **options)
+        output = await self._graph.ainvoke(given, config, context=context, **{**options, "output_keys": ["so_far"]})
         so_far, progress = output.value.get("so_far", SoFar()), context.progress
         progress.agent, progress.reply = so_far.agent, so_far.reply
         progress.handoffs = so_far.handoffs

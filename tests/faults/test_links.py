@@ -146,6 +146,8 @@ class Scene:
             waits=fault.thinking is not None,
             at="while_waiting" if stopped else fault.at,
             signal="SIGSTOP" if stopped else "SIGKILL",
+            # Its place must not be given up before somebody else has come to it.
+            lease=PATIENCE if stopped else LEASE_SECONDS,
         )
 
     def streams(self, names: str) -> Sequence[tuple[str, str]]:
