@@ -58,7 +58,8 @@ async def test_the_doctor_says_whether_the_replica_would_be_read(pair: Pair, dsn
         return f"{found.state}: {found.seen}"
 
     replica = pair.replica.same_database(dsn)
-    assert await seen(replica) == "ok: it is 0 bytes behind"
+    # The primary writes a little to its log by itself, at any moment.
+    assert re.fullmatch("ok: it is [0-9]{1,3} bytes behind", await seen(replica))
     assert await seen(pair.replica.same_database(other)) == "warn: it is a copy of another database"
     assert await seen(dsn) == "warn: it is no replica, but takes writes itself"
     async with paused(pair, dsn):
