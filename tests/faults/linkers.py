@@ -32,6 +32,7 @@ SELECT EXISTS (
     SELECT 1 FROM conversation_messages
     WHERE device_id = $1 AND message_id = $2 OR address = $1 AND message_id = $1 || chr(31) || $2)
 """
+QUEUED = "SELECT EXISTS (SELECT 1 FROM conversation_messages WHERE device_id = $1 AND joins IS NOT NULL)"
 RUNNING = "SELECT EXISTS (SELECT 1 FROM conversation_messages WHERE device_id = $1 AND message_id = 'x0')"
 
 
@@ -53,6 +54,8 @@ class Orders:
     """How many messages it sends, without waiting for replies."""
     thinking: float = 0.0
     """Seconds that the first of them takes."""
+    around: bool = False
+    """Whether the first of them runs until a link stands behind it, and the others come behind that."""
 
     def to_json(self) -> str:
         """Its text for the process."""
@@ -69,28 +72,33 @@ async def _work(orders: Orders) -> None:
 
     async def rules(request: ModelRequest) -> ModelReply:
         if str(request.messages[-1]["content"]).endswith(" x0"):
+            if orders.around:
+                await _seen(orders.dsn, QUEUED, orders.device)
             await asyncio.sleep(orders.thinking)
         return obedient(request)
 
     async with runtime(orders.dsn, rules, statement_cache_size=orders.statement_cache_size) as moorline:
         if not orders.code:
-            await talk(moorline, orders.dsn, orders.device, "x", orders.messages)
+            await talk(moorline, orders.dsn, orders.device, "x", orders.messages, around=orders.around)
             return
         _watch(moorline, orders)
-        while orders.waits and not await _fetchval(orders.dsn, RUNNING, orders.device):  # noqa: ASYNC110 - the server cannot call us
-            await asyncio.sleep(0.01)
+        if orders.waits:
+            await _seen(orders.dsn, RUNNING, orders.device)
         await moorline.link(orders.device, orders.code)
 
 
-async def talk(moorline: Moorline, dsn: str, device: str, stream: str, messages: int) -> list[str]:
-    """Sends messages, each once the one before has its place, without waiting for replies. Returns the notices that
-    came with these."""
+async def talk(
+    moorline: Moorline, dsn: str, device: str, stream: str, messages: int, *, around: bool = False
+) -> list[str]:
+    """Sends messages, each once the one before has its place, without waiting for replies; `around` a link, all but the
+    first once that has its place, too. Returns the notices that came with these."""
     sent = []
     for number in range(messages):
         name = f"{stream}{number}"
         sent.append(asyncio.create_task(say(moorline, f"{device} {name}", name, device=device)))
-        while not await _fetchval(dsn, STORED, device, name):  # noqa: ASYNC110 - the server cannot call us
-            await asyncio.sleep(0.02)
+        await _seen(dsn, STORED, device, name)
+        if around and number == 0:
+            await _seen(dsn, QUEUED, device)
     replies = await asyncio.gather(*sent)
     for number, reply in enumerate(replies):
         assert reply.endswith(f"{device} {stream}{number}"), "it is somebody else's"
@@ -121,6 +129,11 @@ def _watch(moorline: Moorline, orders: Orders) -> None:
 
     vars(backend.people)["redeem"] = redeemed
     vars(backend.turns)["begin"] = begun
+
+
+async def _seen(dsn: str, sql: str, *arguments: object) -> None:
+    while not await _fetchval(dsn, sql, *arguments):  # noqa: ASYNC110 - the server cannot call us
+        await asyncio.sleep(0.02)
 
 
 async def _fetchval(dsn: str, sql: str, *arguments: object) -> Any:

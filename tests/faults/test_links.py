@@ -100,7 +100,7 @@ class Scene:
         linker = await self.linker(fault)
         talker = None
         if fault.thinking is not None:
-            talker = self.start(messages=MESSAGES, thinking=fault.thinking)
+            talker = self.start(messages=MESSAGES, thinking=fault.thinking, around=fault.hit == "carrier")
             await self.until(linkers.RUNNING, self.one)
         talking = asyncio.gather(
             *(talk(self._moorline, self._dsn, device, s, MESSAGES) for s, device in self.streams("ya"))
