@@ -54,8 +54,10 @@ class Orders:
     """How many messages it sends, without waiting for replies."""
     thinking: float = 0.0
     """Seconds that the first of them takes."""
+    before: bool = False
+    """Whether the first of them runs until a link stands behind it."""
     around: bool = False
-    """Whether the first of them runs until a link stands behind it, and the others come behind that."""
+    """Whether the others come behind the link."""
 
     def to_json(self) -> str:
         """Its text for the process."""
@@ -72,7 +74,7 @@ async def _work(orders: Orders) -> None:
 
     async def rules(request: ModelRequest) -> ModelReply:
         if str(request.messages[-1]["content"]).endswith(" x0"):
-            if orders.around:
+            if orders.before:
                 await _seen(orders.dsn, QUEUED, orders.device)
             await asyncio.sleep(orders.thinking)
         return obedient(request)

@@ -76,7 +76,7 @@ FAULTS = (
     Fault(at="after_join", thinking=0.3, linked=True),
     Fault(hit="linker", linked=True),
     Fault(hit="backend", linked=True),
-    Fault(hit="carrier", thinking=0.5, linked=True),
+    Fault(hit="carrier", thinking=1.0, linked=True),
 )
 
 
@@ -100,7 +100,9 @@ class Scene:
         linker = await self.linker(fault)
         talker = None
         if fault.thinking is not None:
-            talker = self.start(messages=MESSAGES, thinking=fault.thinking, around=fault.hit == "carrier")
+            carries = fault.hit == "carrier"
+            before = carries or fault.at == "while_waiting"
+            talker = self.start(messages=MESSAGES, thinking=fault.thinking, before=before, around=carries)
             await self.until(linkers.RUNNING, self.one)
         talking = asyncio.gather(
             *(talk(self._moorline, self._dsn, device, s, MESSAGES) for s, device in self.streams("ya"))
