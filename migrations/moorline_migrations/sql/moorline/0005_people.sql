@@ -4,6 +4,7 @@ ALTER TABLE @schema.conversation_states
     ADD COLUMN leads_to text,
     ADD COLUMN linked_at timestamptz,
     ADD COLUMN earlier text[],
+    ADD COLUMN given_away boolean,
     ADD COLUMN notices jsonb;
 
 CREATE INDEX idx_conversation_states_leads_to ON @schema.conversation_states (leads_to) WHERE leads_to IS NOT NULL;
@@ -11,6 +12,7 @@ CREATE INDEX idx_conversation_states_leads_to ON @schema.conversation_states (le
 COMMENT ON COLUMN @schema.conversation_states.leads_to IS 'Added by Moorline: the conversation that the device joined';
 COMMENT ON COLUMN @schema.conversation_states.linked_at IS 'Added by Moorline: when the device joined it';
 COMMENT ON COLUMN @schema.conversation_states.earlier IS 'Added by Moorline: the conversations that the device has left';
+COMMENT ON COLUMN @schema.conversation_states.given_away IS 'Added by Moorline: whether its own conversation was left to others';
 COMMENT ON COLUMN @schema.conversation_states.notices IS 'Added by Moorline: what each device is told with its next reply';
 COMMENT ON INDEX @schema.idx_conversation_states_leads_to IS 'Added by Moorline: the devices that joined a conversation';
 
@@ -18,6 +20,8 @@ ALTER TABLE @schema.conversation_messages
     ADD COLUMN address text,
     ADD COLUMN joins text,
     ADD COLUMN notice text;
+
+CREATE INDEX conversation_messages_address ON @schema.conversation_messages (address) WHERE address IS NOT NULL;
 
 CREATE TABLE @schema.moorline_people (
     person_id text PRIMARY KEY,
@@ -225,7 +229,9 @@ BEGIN
     UPDATE @schema.conversation_states s
         SET leads_to = nullif(request.joins, device),
             linked_at = CASE WHEN request.joins <> device THEN moment END,
-            earlier = CASE WHEN pg_catalog.cardinality(past) > 0 THEN past END
+            earlier = CASE WHEN pg_catalog.cardinality(past) > 0 THEN past END,
+            given_away = own.given_away OR request.address IS NULL AND EXISTS (
+                SELECT 1 FROM @schema.conversation_states o WHERE o.leads_to = here)
         WHERE s.device_id OPERATOR(pg_catalog.=) key;
     RETURN 'joined';
 END
@@ -301,6 +307,7 @@ DECLARE
     messages jsonb;
     unawaited boolean;
     busy boolean;
+    fair boolean;
     following @schema.conversation_messages;
     size bigint;
     next_fence bigint;
@@ -490,8 +497,12 @@ BEGIN
     IF chosen IS NULL THEN
         -- No turn is open, or the open one's process died: that turn comes first. Then come messages in order of
         -- arrival, except those whose caller has gone, since nobody would take the reply. A process that had many turns
-        -- in a row lets others go first. Messages that failed too often are set aside here, and those that answer a
-        -- closed interrupt are deleted.
+        -- in a row lets others go first, unless a device waits to join another conversation: what comes after that
+        -- must not pass it. Messages that failed too often are set aside here, and those that answer a closed interrupt
+        -- are deleted.
+        fair := CASE WHEN state.worker_turns >= 8 THEN NOT EXISTS (
+            SELECT 1 FROM @schema.conversation_messages m
+            WHERE m.device_id = device AND m.queued AND m.joins IS NOT NULL) END;
         LOOP
             SELECT m.* INTO first
                 FROM @schema.conversation_messages m
@@ -505,7 +516,7 @@ BEGIN
                         AND (message IS NULL AND m.waiter_until <= moment
                             OR message IS NOT NULL AND m.waiter_until > moment)
                         AND (held IS NULL OR coalesce(m.address, device) <> held)
-                    ORDER BY state.worker_turns >= 8 AND m.worker IS NOT DISTINCT FROM state.last_worker, m.arrival
+                    ORDER BY coalesce(fair AND m.worker IS NOT DISTINCT FROM state.last_worker, false), m.arrival
                     LIMIT 1;
             END IF;
             IF NOT FOUND THEN
@@ -749,6 +760,22 @@ EXCEPTION WHEN SQLSTATE 'ML005' THEN  -- the claim is undone
 END
 $$;
 
+-- Is others': whether the conversation of the device's own key is somebody else's by now: others lead there, or were
+-- left in it once, or it is that of a person and the device leads elsewhere.
+CREATE FUNCTION @schema.moorline_is_others(device text) RETURNS boolean
+LANGUAGE plpgsql STABLE
+AS $$
+DECLARE
+    key @schema.conversation_states.device_id%TYPE := @schema.moorline_key(device);
+    s @schema.conversation_states;
+BEGIN
+    SELECT l.* INTO s FROM @schema.conversation_states l WHERE l.device_id OPERATOR(pg_catalog.=) key;
+    RETURN coalesce(s.given_away, false)
+        OR EXISTS (SELECT 1 FROM @schema.conversation_states o WHERE o.leads_to = device)
+        OR s.leads_to IS NOT NULL AND EXISTS (SELECT 1 FROM @schema.moorline_people p WHERE p.device_id = device);
+END
+$$;
+
 -- Leaving: the conversation to which a device leads after it has left the one that it shares: its own, or a new one if
 -- that is somebody else's by now. NULL: it shares none.
 CREATE FUNCTION @schema.moorline_leaving(device text, default_ttl integer) RETURNS text
@@ -756,11 +783,12 @@ LANGUAGE plpgsql VOLATILE
 AS $$
 DECLARE
     conversation text := @schema.moorline_conversation(device);
-    shared boolean := EXISTS (SELECT 1 FROM @schema.conversation_states s WHERE s.leads_to = device);
 BEGIN
-    IF conversation = device AND NOT shared THEN
+    IF conversation = device AND NOT EXISTS (
+        SELECT 1 FROM @schema.conversation_states s WHERE s.leads_to = device)
+    THEN
         RETURN NULL;
-    ELSIF shared OR EXISTS (SELECT 1 FROM @schema.moorline_people p WHERE p.device_id = device) THEN
+    ELSIF @schema.moorline_is_others(device) THEN
         RETURN @schema.moorline_new_conversation(default_ttl);
     END IF;
     RETURN device;
@@ -936,9 +964,33 @@ BEGIN
 END
 $$;
 
+-- Erase conversation: removes what every component has of a conversation to which nobody leads any more. If the address
+-- of its name leads elsewhere, that stays so. Returns whether there was anything.
+CREATE FUNCTION @schema.moorline_erase_conversation(conversation text) RETURNS boolean
+LANGUAGE plpgsql VOLATILE
+AS $$
+DECLARE
+    key @schema.conversation_states.device_id%TYPE := @schema.moorline_key(conversation);
+    s @schema.conversation_states;
+    known boolean;
+BEGIN
+    SELECT l.* INTO s FROM @schema.conversation_states l WHERE l.device_id OPERATOR(pg_catalog.=) key;
+    known := @schema.moorline_erase_everywhere(conversation);
+    IF s.linked_at IS NOT NULL THEN
+        INSERT INTO @schema.conversation_states AS l (device_id, session_ttl, leads_to, linked_at, earlier)
+            VALUES (key, s.session_ttl, s.leads_to, s.linked_at,
+                    pg_catalog.array_remove(s.earlier, conversation))
+            ON CONFLICT (device_id) DO UPDATE
+            SET leads_to = excluded.leads_to, linked_at = excluded.linked_at, earlier = excluded.earlier;
+    END IF;
+    RETURN known;
+END
+$$;
+
 -- Erase device: removes an address: what its own conversation has, in every component, its link, its code, and its name
--- from the conversations that it shared. If others lead to its own conversation, that stays theirs, and the address
--- leads to a new one. Returns whether there was anything.
+-- from the conversations that it shared. Where it was the last, the conversation is removed as well, unless it is a
+-- person's. If its own conversation is somebody else's by now, that stays theirs, and the address leads to a new one.
+-- Returns whether there was anything.
 CREATE FUNCTION @schema.moorline_erase_device(device text, default_ttl integer) RETURNS boolean
 LANGUAGE plpgsql VOLATILE
 AS $$
@@ -946,17 +998,30 @@ DECLARE
     key @schema.conversation_states.device_id%TYPE := @schema.moorline_key(device);
     s @schema.conversation_states;
     place text;
+    place_key @schema.conversation_states.device_id%TYPE;
+    moment timestamptz := pg_catalog.clock_timestamp();
 BEGIN
     SELECT l.* INTO s FROM @schema.conversation_states l WHERE l.device_id OPERATOR(pg_catalog.=) key FOR UPDATE;
     FOR place IN
-        SELECT DISTINCT e.conversation
-        FROM pg_catalog.unnest(pg_catalog.array_append(s.earlier, s.leads_to)) AS e (conversation)
-        WHERE e.conversation <> device
-        ORDER BY e.conversation
+        SELECT s.leads_to WHERE s.leads_to IS NOT NULL
+        UNION
+        SELECT m.device_id FROM @schema.conversation_messages m WHERE m.address = device
+        ORDER BY 1
     LOOP
         PERFORM @schema.moorline_depart(place, device);
+        place_key := @schema.moorline_key(place);
+        IF EXISTS (
+                SELECT 1 FROM @schema.conversation_states l
+                WHERE l.device_id OPERATOR(pg_catalog.=) place_key AND l.leads_to IS NOT NULL)
+            AND NOT EXISTS (
+                SELECT 1 FROM @schema.conversation_states o
+                WHERE o.leads_to = place AND o.device_id::text <> device)
+            AND NOT EXISTS (SELECT 1 FROM @schema.moorline_people p WHERE p.device_id = place)
+        THEN
+            PERFORM @schema.moorline_erase_conversation(place);
+        END IF;
     END LOOP;
-    IF NOT EXISTS (SELECT 1 FROM @schema.conversation_states o WHERE o.leads_to = device) THEN
+    IF NOT @schema.moorline_is_others(device) THEN
         RETURN @schema.moorline_erase_everywhere(device);
     END IF;
     place := @schema.moorline_new_conversation(default_ttl);
@@ -965,8 +1030,9 @@ BEGIN
         WHERE m.device_id = device AND m.address IS NULL AND m.queued AND m.attempts = 0;
     UPDATE @schema.conversation_states l
         SET leads_to = place,
-            linked_at = NULL,
+            linked_at = moment,
             earlier = NULL,
+            given_away = true,
             notices = nullif(l.notices - device, '{}'::jsonb)
         WHERE l.device_id OPERATOR(pg_catalog.=) key;
     RETURN true;
@@ -979,144 +1045,38 @@ CREATE FUNCTION @schema.moorline_erase_person(device text, default_ttl integer) 
 LANGUAGE plpgsql VOLATILE
 AS $$
 DECLARE
-    conversation text := @schema.moorline_conversation(device);
-    key @schema.conversation_states.device_id%TYPE := @schema.moorline_key(conversation);
-    s @schema.conversation_states;
-    erased text[] := ARRAY(SELECT d.device_id FROM @schema.moorline_devices(device) d ORDER BY d.device_id);
-    known boolean := pg_catalog.cardinality(erased) > 0;
+    conversation text;
+    key @schema.conversation_states.device_id%TYPE;
+    leads_on text;
+    erased text[];
+    again text[];
+    known boolean;
     one text;
 BEGIN
-    PERFORM @schema.moorline_hold(conversation);
-    FOREACH one IN ARRAY erased LOOP
-        PERFORM @schema.moorline_hold(one);
+    -- A device may join or leave while a row is waited for. None can once all rows are held.
+    LOOP
+        conversation := @schema.moorline_conversation(device);
+        PERFORM @schema.moorline_hold(conversation);
+        erased := ARRAY(SELECT d.device_id FROM @schema.moorline_devices(device) d ORDER BY d.device_id);
+        FOREACH one IN ARRAY erased LOOP
+            PERFORM @schema.moorline_hold(one);
+        END LOOP;
+        again := ARRAY(SELECT d.device_id FROM @schema.moorline_devices(device) d ORDER BY d.device_id);
+        EXIT WHEN again OPERATOR(pg_catalog.=) erased AND conversation = @schema.moorline_conversation(device);
     END LOOP;
+    known := pg_catalog.cardinality(erased) > 0;
     FOREACH one IN ARRAY erased LOOP
         CONTINUE WHEN one = conversation;
         PERFORM @schema.moorline_erase_device(one, default_ttl);
     END LOOP;
-    SELECT l.* INTO s FROM @schema.conversation_states l WHERE l.device_id OPERATOR(pg_catalog.=) key;
-    IF s.linked_at IS NULL THEN
+    key := @schema.moorline_key(conversation);
+    SELECT l.leads_to INTO leads_on FROM @schema.conversation_states l WHERE l.device_id OPERATOR(pg_catalog.=) key;
+    IF leads_on IS NULL THEN
         known := @schema.moorline_erase_device(conversation, default_ttl) OR known;
     ELSE
-        -- The address of this name leads to another conversation, which is not erased with this one.
-        known := @schema.moorline_erase_everywhere(conversation) OR known;
-        INSERT INTO @schema.conversation_states AS l (device_id, session_ttl, leads_to, linked_at, earlier)
-            VALUES (key, s.session_ttl, s.leads_to, s.linked_at,
-                    pg_catalog.array_remove(s.earlier, conversation))
-            ON CONFLICT (device_id) DO UPDATE
-            SET leads_to = excluded.leads_to, linked_at = excluded.linked_at, earlier = excluded.earlier;
+        known := @schema.moorline_erase_conversation(conversation) OR known;
     END IF;
     RETURN CASE WHEN known THEN pg_catalog.array_append(pg_catalog.array_remove(erased, device), device)
         ELSE '{}'::text[] END;
-END
-$$;
-
--- Erase: removes everything of a device from these tables; an open turn becomes stale. First the row is blanked, or a
--- blank one inserted: this waits for a turn that is committing, so that its rows are seen, and blocks new turns until
--- the end. If another table refers to the row, it stays, blank.
-CREATE OR REPLACE FUNCTION @schema.moorline_erase(device text) RETURNS void
-LANGUAGE plpgsql VOLATILE
-AS $$
-#variable_conflict use_column
-DECLARE
-    key @schema.conversation_states.device_id%TYPE := @schema.moorline_key(device);
-BEGIN
-    IF key IS NULL THEN
-        PERFORM @schema.moorline_hold(device);
-    ELSE
-        INSERT INTO @schema.conversation_states AS s (device_id) VALUES (key)
-            ON CONFLICT (device_id) DO UPDATE
-            SET active_agent = NULL,
-                locked_at = NULL,
-                session_ttl = DEFAULT,
-                last_active_at = NULL,
-                last_turn_no = 0,
-                claim_id = NULL,
-                claimed_at = NULL,
-                lease_until = NULL,
-                heads = '{}',
-                arrivals = 0,
-                last_worker = NULL,
-                worker_turns = 0,
-                open_messages = NULL,
-                unfinished = false,
-                leads_to = NULL,
-                linked_at = NULL,
-                earlier = NULL,
-                notices = NULL;
-    END IF;
-    DELETE FROM @schema.moorline_people p WHERE p.device_id = device;
-    DELETE FROM @schema.moorline_codes c WHERE c.device_id = device;
-    DELETE FROM @schema.conversation_messages m WHERE m.device_id = device;
-    DELETE FROM @schema.conversation_turns t WHERE t.device_id = device;
-    DELETE FROM @schema.conversation_effects e WHERE e.device_id = device;
-    DELETE FROM @schema.conversation_values v WHERE v.device_id = device;
-    DELETE FROM @schema.conversation_writes w WHERE w.device_id = device;
-    DELETE FROM @schema.conversation_checkpoints c WHERE c.device_id = device;
-    BEGIN
-        DELETE FROM @schema.conversation_states s WHERE s.device_id OPERATOR(pg_catalog.=) key;
-        -- Deferred references are checked now rather than at the end of the transaction.
-        SET CONSTRAINTS ALL IMMEDIATE;
-    EXCEPTION WHEN foreign_key_violation THEN
-        NULL;
-    END;
-END
-$$;
-
--- Export: what these tables have of a device that a person may want to see.
-CREATE OR REPLACE FUNCTION @schema.moorline_export(device text) RETURNS jsonb
-LANGUAGE plpgsql STABLE
-AS $$
-DECLARE
-    key @schema.conversation_states.device_id%TYPE := @schema.moorline_key(device);
-BEGIN
-    RETURN pg_catalog.jsonb_build_object(
-        'session', (
-            SELECT pg_catalog.jsonb_build_object(
-                'active_agent', s.active_agent, 'locked_at', s.locked_at, 'last_active_at', s.last_active_at)
-            FROM @schema.conversation_states s
-            WHERE s.device_id OPERATOR(pg_catalog.=) key),
-        'devices', (
-            SELECT coalesce(
-                pg_catalog.jsonb_agg(
-                    pg_catalog.jsonb_build_object('device_id', s.device_id::text, 'linked_at', s.linked_at)
-                    ORDER BY s.linked_at),
-                '[]'::jsonb)
-            FROM @schema.conversation_states s
-            WHERE s.leads_to = device),
-        'person_id', (SELECT p.person_id FROM @schema.moorline_people p WHERE p.device_id = device),
-        'messages', (
-            SELECT coalesce(
-                pg_catalog.jsonb_agg(
-                    pg_catalog.jsonb_build_object(
-                        'message_id', @schema.moorline_given_id(m.address, m.message_id), 'device_id', m.address,
-                        'turn_no', m.turn_no, 'text', m.text, 'resume', m.resume, 'values', m.values,
-                        'status', m.status, 'received_at', m.received_at)
-                    ORDER BY m.arrival),
-                '[]'::jsonb)
-            FROM @schema.conversation_messages m
-            WHERE m.device_id = device AND m.joins IS NULL),
-        'turns', (
-            SELECT coalesce(
-                pg_catalog.jsonb_agg(
-                    pg_catalog.jsonb_build_object(
-                        'turn_no', t.turn_no, 'agent', t.agent, 'reply', t.reply, 'interrupt', t.interrupt,
-                        'handoffs', t.handoffs, 'started_at', t.started_at, 'committed_at', t.committed_at)
-                    ORDER BY t.turn_no),
-                '[]'::jsonb)
-            FROM @schema.conversation_turns t
-            WHERE t.device_id = device),
-        'effects', (
-            SELECT coalesce(
-                pg_catalog.jsonb_agg(
-                    pg_catalog.jsonb_build_object(
-                        'message_id', @schema.moorline_given_id(m.address, e.message_id), 'agent', e.agent, 'name', e.name, 'intent', e.intent,
-                        'result', e.result, 'recorded_at', e.recorded_at)
-                    ORDER BY e.turn_no, e.position),
-                '[]'::jsonb)
-            FROM @schema.conversation_effects e
-            LEFT JOIN @schema.conversation_messages m
-                ON m.device_id = device AND m.message_id = e.message_id
-            WHERE e.device_id = device AND e.kind <> 'answer'));
 END
 $$;

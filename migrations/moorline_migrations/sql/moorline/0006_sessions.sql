@@ -848,6 +848,7 @@ BEGIN
                 leads_to = NULL,
                 linked_at = NULL,
                 earlier = NULL,
+                given_away = NULL,
                 notices = NULL;
     END IF;
     -- A roll-up that runs would bring its rows back.

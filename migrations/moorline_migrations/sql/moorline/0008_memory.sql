@@ -436,7 +436,7 @@ BEGIN
     SELECT t.* INTO turn FROM @schema.conversation_turns t WHERE t.device_id = device AND t.turn_no = last_turn;
     IF last_turn <> 0 AND (turn.turn_no IS NULL OR turn.rewound_at IS NOT NULL) THEN
         RETURN '{"outcome": "unknown"}'::jsonb;
-    ELSIF turn.interrupt ? 'id'::text AND last_turn < state.last_turn_no THEN
+    ELSIF turn.interrupt IS NOT NULL AND last_turn < state.last_turn_no THEN
         RETURN '{"outcome": "asked"}'::jsonb;
     ELSIF last_turn <= state.last_turn_no - state.last_turn_no % keep_turns::bigint - keep_turns::bigint THEN
         RETURN '{"outcome": "gone"}'::jsonb;
@@ -526,5 +526,258 @@ BEGIN
         'outcome', 'rewound',
         'effects', effects,
         'ended', CASE WHEN ended IS NOT NULL THEN pg_catalog.jsonb_build_array(ended) END);
+END
+$$;
+
+-- Retire: removes what a device has that is older than so many days, at most `most` turns in one call, and returns the
+-- number of rows removed. Call it again until it removes fewer than `most`.
+--
+-- Nothing is removed while a turn is open or another transaction has the device's row. A message is removed with its
+-- turn; one without a turn when it is old enough and no caller waits with it. Effects are removed with their message at
+-- the latest. As long as the device is in use, its agents keep what their heads are made of. A device that has been out
+-- of use for that long keeps only its lock and its counters, unless a question of the agent that holds the session can
+-- still be answered.
+CREATE OR REPLACE FUNCTION @schema.moorline_retire(device text, days double precision, most integer) RETURNS bigint
+LANGUAGE plpgsql VOLATILE
+AS $$
+DECLARE
+    key @schema.conversation_states.device_id%TYPE := device;
+    s @schema.conversation_states;
+    moment timestamptz := pg_catalog.clock_timestamp();
+    oldest timestamptz := moment - days * interval '1 day';
+    oldest_day date := pg_catalog.timezone('UTC', oldest)::date;
+    used_at timestamptz;
+    asks boolean;
+    last_turn bigint;
+    removed bigint;
+    gone bigint;
+BEGIN
+    SELECT l.* INTO s
+        FROM @schema.conversation_states l
+        WHERE l.device_id OPERATOR(pg_catalog.=) key AND l.claim_id IS NULL
+        FOR UPDATE SKIP LOCKED;
+    IF NOT FOUND THEN
+        RETURN 0;
+    END IF;
+    removed := @schema.moorline_stored(device);
+    used_at := greatest(s.last_active_at, s.locked_at);
+    asks := EXISTS (
+            SELECT 1 FROM @schema.conversation_turns t
+            WHERE t.device_id = device AND t.turn_no = s.last_turn_no AND t.status = 'interrupted')
+        AND s.active_agent IS NOT NULL
+        AND coalesce(moment < s.session_until, moment - greatest(s.last_active_at, s.locked_at)
+            < coalesce(s.call_ttl, s.person_ttl, s.session_ttl)::double precision * interval '1 second');
+
+    -- Turn numbers follow the order of the commits.
+    SELECT pg_catalog.max(t.turn_no) INTO last_turn
+        FROM (
+            SELECT n.turn_no, n.committed_at
+            FROM @schema.conversation_turns n
+            WHERE n.device_id = device
+            ORDER BY n.turn_no
+            LIMIT most
+        ) t
+        WHERE t.committed_at < oldest AND NOT (asks AND t.turn_no = s.last_turn_no);
+    DELETE FROM @schema.conversation_messages m
+        WHERE m.device_id = device
+            AND (m.status IN ('done', 'interrupted') AND m.turn_no <= last_turn
+                OR (m.status = 'dead' OR m.queued AND m.waiter_until IS NULL) AND m.received_at < oldest);
+    GET DIAGNOSTICS gone = ROW_COUNT;
+    removed := removed + gone;
+    DELETE FROM @schema.conversation_turns t WHERE t.device_id = device AND t.turn_no <= last_turn;
+    GET DIAGNOSTICS gone = ROW_COUNT;
+    removed := removed + gone;
+    DELETE FROM @schema.conversation_effects e
+        WHERE e.device_id = device AND NOT EXISTS (
+            SELECT 1 FROM @schema.conversation_messages m
+            WHERE m.device_id = device AND m.message_id = e.message_id
+                AND (e.recorded_at >= oldest OR m.status IN ('waiting', 'running')));
+    GET DIAGNOSTICS gone = ROW_COUNT;
+    removed := removed + gone;
+
+    DELETE FROM @schema.conversation_sessions n WHERE n.device_id = device AND n.ended_at < oldest;
+    GET DIAGNOSTICS gone = ROW_COUNT;
+    removed := removed + gone;
+    -- A roll-up that runs would bring them back.
+    PERFORM 1 FROM @schema.moorline_cleanups c WHERE c.name = 'cleanup'::text FOR SHARE;
+    DELETE FROM @schema.conversation_days d WHERE d.device_id = device AND d.day < oldest_day;
+    GET DIAGNOSTICS gone = ROW_COUNT;
+    removed := removed + gone;
+
+    -- A device without turns is not the runtime's, and nothing else records when a device was in use.
+    IF s.last_turn_no > 0 AND used_at < oldest AND NOT asks AND NOT EXISTS (
+        SELECT 1 FROM @schema.conversation_messages m
+        WHERE m.device_id = device AND (m.queued OR m.received_at >= oldest))
+    THEN
+        DELETE FROM @schema.conversation_checkpoints c WHERE c.device_id = device;
+        DELETE FROM @schema.conversation_values v WHERE v.device_id = device;
+        DELETE FROM @schema.conversation_writes w WHERE w.device_id = device;
+        DELETE FROM @schema.conversation_facts f WHERE f.device_id = device;
+        GET DIAGNOSTICS gone = ROW_COUNT;
+        removed := removed + gone;
+        UPDATE @schema.conversation_states l
+            SET heads = '{}'
+            WHERE l.device_id OPERATOR(pg_catalog.=) key AND l.heads <> '{}';
+    ELSIF last_turn IS NOT NULL THEN
+        PERFORM @schema.moorline_prune(device, s.heads, last_turn);
+    END IF;
+    RETURN removed - @schema.moorline_stored(device);
+END
+$$;
+
+-- Erase: removes everything of a device from these tables; an open turn becomes stale. First the row is blanked, or a
+-- blank one inserted: this waits for a turn that is committing, so that its rows are seen, and blocks new turns until
+-- the end. If another table refers to the row, it stays, blank.
+CREATE OR REPLACE FUNCTION @schema.moorline_erase(device text) RETURNS void
+LANGUAGE plpgsql VOLATILE
+AS $$
+#variable_conflict use_column
+DECLARE
+    key @schema.conversation_states.device_id%TYPE := @schema.moorline_key(device);
+BEGIN
+    IF key IS NULL THEN
+        PERFORM @schema.moorline_hold(device);
+    ELSE
+        INSERT INTO @schema.conversation_states AS s (device_id) VALUES (key)
+            ON CONFLICT (device_id) DO UPDATE
+            SET active_agent = NULL,
+                locked_at = NULL,
+                session_ttl = DEFAULT,
+                call_ttl = NULL,
+                person_ttl = NULL,
+                session_until = NULL,
+                last_active_at = NULL,
+                last_turn_no = 0,
+                claim_id = NULL,
+                claimed_at = NULL,
+                lease_until = NULL,
+                heads = '{}',
+                arrivals = 0,
+                last_worker = NULL,
+                worker_turns = 0,
+                open_messages = NULL,
+                unfinished = false,
+                leads_to = NULL,
+                linked_at = NULL,
+                earlier = NULL,
+                earlier_marks = NULL,
+                given_away = NULL,
+                notices = NULL;
+    END IF;
+    -- A roll-up that runs would bring its rows back.
+    PERFORM 1 FROM @schema.moorline_cleanups c WHERE c.name = 'cleanup'::text FOR SHARE;
+    DELETE FROM @schema.moorline_people p WHERE p.device_id = device;
+    DELETE FROM @schema.moorline_codes c WHERE c.device_id = device;
+    DELETE FROM @schema.conversation_messages m WHERE m.device_id = device;
+    DELETE FROM @schema.conversation_turns t WHERE t.device_id = device;
+    DELETE FROM @schema.conversation_sessions n WHERE n.device_id = device;
+    DELETE FROM @schema.conversation_days d WHERE d.device_id = device;
+    DELETE FROM @schema.conversation_effects e WHERE e.device_id = device;
+    DELETE FROM @schema.conversation_facts f WHERE f.device_id = device;
+    DELETE FROM @schema.conversation_values v WHERE v.device_id = device;
+    DELETE FROM @schema.conversation_writes w WHERE w.device_id = device;
+    DELETE FROM @schema.conversation_checkpoints c WHERE c.device_id = device;
+    BEGIN
+        DELETE FROM @schema.conversation_states s WHERE s.device_id OPERATOR(pg_catalog.=) key;
+        -- Deferred references are checked now rather than at the end of the transaction.
+        SET CONSTRAINTS ALL IMMEDIATE;
+    EXCEPTION WHEN foreign_key_violation THEN
+        NULL;
+    END;
+END
+$$;
+
+-- Export: what these tables have of a device that a person may want to see.
+CREATE OR REPLACE FUNCTION @schema.moorline_export(device text) RETURNS jsonb
+LANGUAGE plpgsql STABLE
+AS $$
+DECLARE
+    key @schema.conversation_states.device_id%TYPE := @schema.moorline_key(device);
+BEGIN
+    RETURN pg_catalog.jsonb_build_object(
+        'session', (
+            SELECT pg_catalog.jsonb_build_object(
+                'active_agent', s.active_agent, 'locked_at', s.locked_at, 'last_active_at', s.last_active_at)
+            FROM @schema.conversation_states s
+            WHERE s.device_id OPERATOR(pg_catalog.=) key),
+        'devices', (
+            SELECT coalesce(
+                pg_catalog.jsonb_agg(
+                    pg_catalog.jsonb_build_object('device_id', s.device_id::text, 'linked_at', s.linked_at)
+                    ORDER BY s.linked_at),
+                '[]'::jsonb)
+            FROM @schema.conversation_states s
+            WHERE s.leads_to = device),
+        'person_id', (SELECT p.person_id FROM @schema.moorline_people p WHERE p.device_id = device),
+        'messages', (
+            SELECT coalesce(
+                pg_catalog.jsonb_agg(
+                    pg_catalog.jsonb_build_object(
+                        'message_id', @schema.moorline_given_id(m.address, m.message_id), 'device_id', m.address,
+                        'turn_no', m.turn_no, 'text', m.text, 'resume', m.resume, 'values', m.values,
+                        'status', m.status, 'received_at', m.received_at)
+                    ORDER BY m.arrival),
+                '[]'::jsonb)
+            FROM @schema.conversation_messages m
+            WHERE m.device_id = device AND m.joins IS NULL),
+        'turns', (
+            SELECT coalesce(
+                pg_catalog.jsonb_agg(
+                    pg_catalog.jsonb_build_object(
+                        'turn_no', t.turn_no, 'agent', t.agent, 'reply', t.reply, 'interrupt', t.interrupt,
+                        'handoffs', t.handoffs, 'changes', t.changes, 'started_at', t.started_at,
+                        'committed_at', t.committed_at, 'rewound_at', t.rewound_at)
+                    ORDER BY t.turn_no),
+                '[]'::jsonb)
+            FROM @schema.conversation_turns t
+            WHERE t.device_id = device),
+        'sessions', (
+            SELECT coalesce(
+                pg_catalog.jsonb_agg(
+                    pg_catalog.jsonb_build_object(
+                        'agent', n.agent, 'locked_at', n.locked_at, 'ended_at', n.ended_at, 'why', n.why)
+                    ORDER BY n.ended_at, n.position),
+                '[]'::jsonb)
+            FROM @schema.conversation_sessions n
+            WHERE n.device_id = device),
+        'effects', (
+            SELECT coalesce(
+                pg_catalog.jsonb_agg(
+                    pg_catalog.jsonb_build_object(
+                        'message_id', @schema.moorline_given_id(m.address, e.message_id), 'agent', e.agent, 'name', e.name, 'intent', e.intent,
+                        'result', e.result, 'recorded_at', e.recorded_at)
+                    ORDER BY e.turn_no, e.position),
+                '[]'::jsonb)
+            FROM @schema.conversation_effects e
+            LEFT JOIN @schema.conversation_messages m
+                ON m.device_id = device AND m.message_id = e.message_id
+            WHERE e.device_id = device AND e.kind <> 'answer'),
+        'facts', (
+            SELECT coalesce(
+                pg_catalog.jsonb_agg(
+                    pg_catalog.jsonb_build_object(
+                        'namespace', f.namespace, 'key', f.key, 'value', f.value, 'created_at', f.created_at,
+                        'updated_at', f.updated_at, 'expires_at', f.expires_at)
+                    ORDER BY f.namespace, f.key),
+                '[]'::jsonb)
+            FROM @schema.conversation_facts f
+            WHERE f.device_id = device));
+END
+$$;
+
+-- Known: whether anything of a device is in these tables.
+CREATE OR REPLACE FUNCTION @schema.moorline_known(device text) RETURNS boolean
+LANGUAGE plpgsql STABLE
+AS $$
+DECLARE
+    key @schema.conversation_states.device_id%TYPE := @schema.moorline_key(device);
+BEGIN
+    RETURN EXISTS (SELECT 1 FROM @schema.conversation_states s WHERE s.device_id OPERATOR(pg_catalog.=) key)
+        OR EXISTS (SELECT 1 FROM @schema.conversation_messages m WHERE m.device_id = device)
+        OR EXISTS (SELECT 1 FROM @schema.conversation_turns t WHERE t.device_id = device)
+        OR EXISTS (SELECT 1 FROM @schema.conversation_checkpoints c WHERE c.device_id = device)
+        OR EXISTS (SELECT 1 FROM @schema.conversation_writes w WHERE w.device_id = device)
+        OR EXISTS (SELECT 1 FROM @schema.conversation_sessions n WHERE n.device_id = device)
+        OR EXISTS (SELECT 1 FROM @schema.conversation_facts f WHERE f.device_id = device);
 END
 $$;

@@ -41,151 +41,9 @@ BEGIN
 END
 $$;
 
--- Expire files: removes at most so many of the files that were kept over an hour ago for a device of which nothing else
--- is stored: their message never came, or the device was erased while they were kept. Returns how many.
-CREATE FUNCTION @schema.moorline_expire_files(most integer) RETURNS integer
-LANGUAGE plpgsql VOLATILE
-AS $$
-DECLARE
-    number integer;
-BEGIN
-    DELETE FROM @schema.conversation_files f
-        USING (
-            SELECT n.device_id, n.hash
-            FROM @schema.conversation_files n
-            WHERE n.stored_at < pg_catalog.clock_timestamp() - interval '1 hour'
-                AND NOT EXISTS (
-                    SELECT 1 FROM @schema.conversation_states s WHERE s.device_id::text = n.device_id)
-            LIMIT most
-        ) o
-        WHERE f.device_id = o.device_id AND f.hash = o.hash;
-    GET DIAGNOSTICS number = ROW_COUNT;
-    RETURN number;
-END
-$$;
-
--- Drop messages: removes these messages of a conversation, with the files that no other message there names.
-CREATE FUNCTION @schema.moorline_drop_messages(conversation text, doomed text[]) RETURNS void
-LANGUAGE plpgsql VOLATILE
-AS $$
-BEGIN
-    DELETE FROM @schema.conversation_files f
-        WHERE f.device_id = conversation
-            AND EXISTS (
-                SELECT 1 FROM @schema.conversation_messages m
-                WHERE m.device_id = conversation AND m.message_id = ANY (doomed)
-                    AND pg_catalog.strpos(m.text, f.hash) > 0)
-            AND NOT EXISTS (
-                SELECT 1 FROM @schema.conversation_messages m
-                WHERE m.device_id = conversation AND m.message_id <> ALL (doomed)
-                    AND pg_catalog.strpos(m.text, f.hash) > 0);
-    DELETE FROM @schema.conversation_messages m WHERE m.device_id = conversation AND m.message_id = ANY (doomed);
-END
-$$;
-
--- Depart: removes what a shared conversation has of a device's address. What it said and what was done for it stays; its
--- messages that were not answered are removed, and a turn that answers one becomes stale.
-CREATE OR REPLACE FUNCTION @schema.moorline_depart(conversation text, device text) RETURNS void
-LANGUAGE plpgsql VOLATILE
-AS $$
-DECLARE
-    key @schema.conversation_states.device_id%TYPE := @schema.moorline_key(conversation);
-    one text;
-    other text;
-BEGIN
-    PERFORM @schema.moorline_hold(conversation);
-    UPDATE @schema.conversation_states s
-        SET claim_id = NULL, claimed_at = NULL, lease_until = NULL, open_messages = NULL
-        WHERE s.device_id OPERATOR(pg_catalog.=) key AND EXISTS (
-            SELECT 1 FROM @schema.conversation_messages m
-            WHERE m.device_id = conversation AND m.address = device AND m.status = 'running');
-    UPDATE @schema.conversation_states s
-        SET notices = nullif(s.notices - device, '{}'::jsonb)
-        WHERE s.device_id OPERATOR(pg_catalog.=) key AND s.notices ? device;
-    DELETE FROM @schema.conversation_effects e
-        WHERE e.device_id = conversation AND EXISTS (
-            SELECT 1 FROM @schema.conversation_messages m
-            WHERE m.device_id = conversation AND m.message_id = e.message_id AND m.address = device
-                AND m.status NOT IN ('done', 'interrupted'));
-    PERFORM @schema.moorline_drop_messages(conversation, ARRAY(
-        SELECT m.message_id FROM @schema.conversation_messages m
-        WHERE m.device_id = conversation AND m.address = device AND m.status NOT IN ('done', 'interrupted')));
-    FOR one IN
-        SELECT m.message_id
-        FROM @schema.conversation_messages m
-        WHERE m.device_id = conversation AND m.address = device
-    LOOP
-        other := pg_catalog.gen_random_uuid();
-        UPDATE @schema.conversation_messages m
-            SET message_id = other, address = NULL
-            WHERE m.device_id = conversation AND m.message_id = one;
-        UPDATE @schema.conversation_effects e
-            SET message_id = other
-            WHERE e.device_id = conversation AND e.message_id = one;
-        UPDATE @schema.conversation_turns t
-            SET run = t.run || pg_catalog.jsonb_build_object('message_id', other)
-            WHERE t.device_id = conversation AND t.run->>'message_id'::text = one;
-    END LOOP;
-END
-$$;
-
--- Erase device: removes an address: what its own conversation has, in every component, its link, its code, and its name
--- from the conversations that it shared. Where it was the last, the conversation is removed as well, unless it is a
--- person's. If its own conversation is somebody else's by now, that stays theirs, and the address leads to a new one.
--- Returns whether there was anything.
-CREATE OR REPLACE FUNCTION @schema.moorline_erase_device(device text, default_ttl integer) RETURNS boolean
-LANGUAGE plpgsql VOLATILE
-AS $$
-DECLARE
-    key @schema.conversation_states.device_id%TYPE := @schema.moorline_key(device);
-    s @schema.conversation_states;
-    place text;
-    place_key @schema.conversation_states.device_id%TYPE;
-    moment timestamptz := pg_catalog.clock_timestamp();
-BEGIN
-    SELECT l.* INTO s FROM @schema.conversation_states l WHERE l.device_id OPERATOR(pg_catalog.=) key FOR UPDATE;
-    FOR place IN
-        SELECT s.leads_to WHERE s.leads_to IS NOT NULL
-        UNION
-        SELECT m.device_id FROM @schema.conversation_messages m WHERE m.address = device
-        ORDER BY 1
-    LOOP
-        PERFORM @schema.moorline_depart(place, device);
-        place_key := @schema.moorline_key(place);
-        IF EXISTS (
-                SELECT 1 FROM @schema.conversation_states l
-                WHERE l.device_id OPERATOR(pg_catalog.=) place_key AND l.leads_to IS NOT NULL)
-            AND NOT EXISTS (
-                SELECT 1 FROM @schema.conversation_states o
-                WHERE o.leads_to = place AND o.device_id::text <> device)
-            AND NOT EXISTS (SELECT 1 FROM @schema.moorline_people p WHERE p.device_id = place)
-        THEN
-            PERFORM @schema.moorline_erase_conversation(place);
-        END IF;
-    END LOOP;
-    IF NOT @schema.moorline_is_others(device) THEN
-        RETURN @schema.moorline_erase_everywhere(device);
-    END IF;
-    place := @schema.moorline_new_conversation(default_ttl);
-    DELETE FROM @schema.moorline_codes c WHERE c.device_id = device;
-    PERFORM @schema.moorline_drop_messages(device, ARRAY(
-        SELECT m.message_id FROM @schema.conversation_messages m
-        WHERE m.device_id = device AND m.address IS NULL AND m.queued AND m.attempts = 0));
-    UPDATE @schema.conversation_states l
-        SET leads_to = place,
-            linked_at = moment,
-            earlier = NULL,
-            earlier_marks = NULL,
-            given_away = true,
-            notices = nullif(l.notices - device, '{}'::jsonb)
-        WHERE l.device_id OPERATOR(pg_catalog.=) key;
-    RETURN true;
-END
-$$;
-
 -- Join: carries out a row of the queue with `joins`: its device leads to that conversation from now on, its messages
--- that wait and never ran go along in their order with their files, and the other devices there are told. `state` is
--- the row of the queue's device, which the caller has locked. Never waits for a row. Returns
+-- that wait and never ran go along in their order with their files, and the other devices there are told. `state` is the row of the
+-- queue's device, which the caller has locked. Never waits for a row. Returns
 --   joined   it leads there.
 --   gone     the conversation is gone, or the device has been erased or has moved elsewhere: nothing was done.
 --   locked   another transaction has one of the rows: nothing was done.
@@ -354,6 +212,69 @@ BEGIN
 END
 $$;
 
+-- Erase: removes everything of a device from these tables; an open turn becomes stale. First the row is blanked, or a
+-- blank one inserted: this waits for a turn that is committing, so that its rows are seen, and blocks new turns until
+-- the end. If another table refers to the row, it stays, blank.
+CREATE OR REPLACE FUNCTION @schema.moorline_erase(device text) RETURNS void
+LANGUAGE plpgsql VOLATILE
+AS $$
+#variable_conflict use_column
+DECLARE
+    key @schema.conversation_states.device_id%TYPE := @schema.moorline_key(device);
+BEGIN
+    IF key IS NULL THEN
+        PERFORM @schema.moorline_hold(device);
+    ELSE
+        INSERT INTO @schema.conversation_states AS s (device_id) VALUES (key)
+            ON CONFLICT (device_id) DO UPDATE
+            SET active_agent = NULL,
+                locked_at = NULL,
+                session_ttl = DEFAULT,
+                call_ttl = NULL,
+                person_ttl = NULL,
+                session_until = NULL,
+                last_active_at = NULL,
+                last_turn_no = 0,
+                claim_id = NULL,
+                claimed_at = NULL,
+                lease_until = NULL,
+                heads = '{}',
+                arrivals = 0,
+                last_worker = NULL,
+                worker_turns = 0,
+                open_messages = NULL,
+                unfinished = false,
+                leads_to = NULL,
+                linked_at = NULL,
+                earlier = NULL,
+                earlier_marks = NULL,
+                given_away = NULL,
+                notices = NULL;
+    END IF;
+    -- A roll-up that runs would bring its rows back.
+    PERFORM 1 FROM @schema.moorline_cleanups c WHERE c.name = 'cleanup'::text FOR SHARE;
+    DELETE FROM @schema.moorline_people p WHERE p.device_id = device;
+    DELETE FROM @schema.moorline_codes c WHERE c.device_id = device;
+    DELETE FROM @schema.conversation_messages m WHERE m.device_id = device;
+    DELETE FROM @schema.conversation_turns t WHERE t.device_id = device;
+    DELETE FROM @schema.conversation_sessions n WHERE n.device_id = device;
+    DELETE FROM @schema.conversation_days d WHERE d.device_id = device;
+    DELETE FROM @schema.conversation_effects e WHERE e.device_id = device;
+    DELETE FROM @schema.conversation_facts f WHERE f.device_id = device;
+    DELETE FROM @schema.conversation_values v WHERE v.device_id = device;
+    DELETE FROM @schema.conversation_writes w WHERE w.device_id = device;
+    DELETE FROM @schema.conversation_checkpoints c WHERE c.device_id = device;
+    DELETE FROM @schema.conversation_files f WHERE f.device_id = device;
+    BEGIN
+        DELETE FROM @schema.conversation_states s WHERE s.device_id OPERATOR(pg_catalog.=) key;
+        -- Deferred references are checked now rather than at the end of the transaction.
+        SET CONSTRAINTS ALL IMMEDIATE;
+    EXCEPTION WHEN foreign_key_violation THEN
+        NULL;
+    END;
+END
+$$;
+
 -- Export: what these tables have of a device that a person may want to see.
 CREATE OR REPLACE FUNCTION @schema.moorline_export(device text) RETURNS jsonb
 LANGUAGE plpgsql STABLE
@@ -460,5 +381,106 @@ BEGIN
         OR EXISTS (SELECT 1 FROM @schema.conversation_sessions n WHERE n.device_id = device)
         OR EXISTS (SELECT 1 FROM @schema.conversation_files f WHERE f.device_id = device)
         OR EXISTS (SELECT 1 FROM @schema.conversation_facts f WHERE f.device_id = device);
+END
+$$;
+
+-- Retire: removes what a device has that is older than so many days, at most `most` turns in one call, and returns the
+-- number of rows removed. Call it again until it removes fewer than `most`.
+--
+-- Nothing is removed while a turn is open or another transaction has the device's row. A message is removed with its
+-- turn; one without a turn when it is old enough and no caller waits with it. Effects are removed with their message at
+-- the latest. As long as the device is in use, its agents keep what their heads are made of. A device that has been out
+-- of use for that long keeps only its lock and its counters, unless a question of the agent that holds the session can
+-- still be answered.
+CREATE OR REPLACE FUNCTION @schema.moorline_retire(device text, days double precision, most integer) RETURNS bigint
+LANGUAGE plpgsql VOLATILE
+AS $$
+DECLARE
+    key @schema.conversation_states.device_id%TYPE := device;
+    s @schema.conversation_states;
+    moment timestamptz := pg_catalog.clock_timestamp();
+    oldest timestamptz := moment - days * interval '1 day';
+    oldest_day date := pg_catalog.timezone('UTC', oldest)::date;
+    used_at timestamptz;
+    asks boolean;
+    last_turn bigint;
+    removed bigint;
+    gone bigint;
+BEGIN
+    SELECT l.* INTO s
+        FROM @schema.conversation_states l
+        WHERE l.device_id OPERATOR(pg_catalog.=) key AND l.claim_id IS NULL
+        FOR UPDATE SKIP LOCKED;
+    IF NOT FOUND THEN
+        RETURN 0;
+    END IF;
+    removed := @schema.moorline_stored(device);
+    used_at := greatest(s.last_active_at, s.locked_at);
+    asks := EXISTS (
+            SELECT 1 FROM @schema.conversation_turns t
+            WHERE t.device_id = device AND t.turn_no = s.last_turn_no AND t.status = 'interrupted')
+        AND s.active_agent IS NOT NULL
+        AND coalesce(moment < s.session_until, moment - greatest(s.last_active_at, s.locked_at)
+            < coalesce(s.call_ttl, s.person_ttl, s.session_ttl)::double precision * interval '1 second');
+
+    -- Turn numbers follow the order of the commits.
+    SELECT pg_catalog.max(t.turn_no) INTO last_turn
+        FROM (
+            SELECT n.turn_no, n.committed_at
+            FROM @schema.conversation_turns n
+            WHERE n.device_id = device
+            ORDER BY n.turn_no
+            LIMIT most
+        ) t
+        WHERE t.committed_at < oldest AND NOT (asks AND t.turn_no = s.last_turn_no);
+    DELETE FROM @schema.conversation_messages m
+        WHERE m.device_id = device
+            AND (m.status IN ('done', 'interrupted') AND m.turn_no <= last_turn
+                OR (m.status = 'dead' OR m.queued AND m.waiter_until IS NULL) AND m.received_at < oldest);
+    GET DIAGNOSTICS gone = ROW_COUNT;
+    removed := removed + gone;
+    DELETE FROM @schema.conversation_turns t WHERE t.device_id = device AND t.turn_no <= last_turn;
+    GET DIAGNOSTICS gone = ROW_COUNT;
+    removed := removed + gone;
+    DELETE FROM @schema.conversation_effects e
+        WHERE e.device_id = device AND NOT EXISTS (
+            SELECT 1 FROM @schema.conversation_messages m
+            WHERE m.device_id = device AND m.message_id = e.message_id
+                AND (e.recorded_at >= oldest OR m.status IN ('waiting', 'running')));
+    GET DIAGNOSTICS gone = ROW_COUNT;
+    removed := removed + gone;
+
+    DELETE FROM @schema.conversation_files f
+        WHERE f.device_id = device AND f.stored_at < oldest AND NOT asks AND NOT EXISTS (
+            SELECT 1 FROM @schema.conversation_messages m WHERE m.device_id = device AND m.queued);
+    GET DIAGNOSTICS gone = ROW_COUNT;
+    removed := removed + gone;
+    DELETE FROM @schema.conversation_sessions n WHERE n.device_id = device AND n.ended_at < oldest;
+    GET DIAGNOSTICS gone = ROW_COUNT;
+    removed := removed + gone;
+    -- A roll-up that runs would bring them back.
+    PERFORM 1 FROM @schema.moorline_cleanups c WHERE c.name = 'cleanup'::text FOR SHARE;
+    DELETE FROM @schema.conversation_days d WHERE d.device_id = device AND d.day < oldest_day;
+    GET DIAGNOSTICS gone = ROW_COUNT;
+    removed := removed + gone;
+
+    -- A device without turns is not the runtime's, and nothing else records when a device was in use.
+    IF s.last_turn_no > 0 AND used_at < oldest AND NOT asks AND NOT EXISTS (
+        SELECT 1 FROM @schema.conversation_messages m
+        WHERE m.device_id = device AND (m.queued OR m.received_at >= oldest))
+    THEN
+        DELETE FROM @schema.conversation_checkpoints c WHERE c.device_id = device;
+        DELETE FROM @schema.conversation_values v WHERE v.device_id = device;
+        DELETE FROM @schema.conversation_writes w WHERE w.device_id = device;
+        DELETE FROM @schema.conversation_facts f WHERE f.device_id = device;
+        GET DIAGNOSTICS gone = ROW_COUNT;
+        removed := removed + gone;
+        UPDATE @schema.conversation_states l
+            SET heads = '{}'
+            WHERE l.device_id OPERATOR(pg_catalog.=) key AND l.heads <> '{}';
+    ELSIF last_turn IS NOT NULL THEN
+        PERFORM @schema.moorline_prune(device, s.heads, last_turn);
+    END IF;
+    RETURN removed - @schema.moorline_stored(device);
 END
 $$;

@@ -134,11 +134,11 @@ CREATE TABLE @schema.conversation_states (
     leads_to       text,
     linked_at      timestamptz,
     earlier        text[],
+    given_away     boolean,
     notices        jsonb,
     call_ttl       integer CHECK (call_ttl > 0),
     person_ttl     integer CHECK (person_ttl > 0),
     session_until  timestamptz,
-    given_away     boolean,
     earlier_marks  bytea
 ) WITH (fillfactor = 70);
 

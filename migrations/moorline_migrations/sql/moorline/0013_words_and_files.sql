@@ -1,5 +1,6 @@
 -- A question that words are about to answer is not cancelled, and a file that a device brings to a conversation which has
--- it already counts as what came last.
+-- it already counts as what came last. Files go with the messages that named them when a device is erased, and files whose
+-- message never came go with cleanups.
 
 -- Cancel: closes the device's question, so that nothing can answer it any more. Returns whether one was waiting; one
 -- that an open turn is about to answer, or to close, is not.
@@ -151,5 +152,147 @@ BEGIN
                 SELECT 1 FROM @schema.conversation_states o WHERE o.leads_to = here)
         WHERE s.device_id OPERATOR(pg_catalog.=) key;
     RETURN 'joined';
+END
+$$;
+
+-- Drop messages: removes these messages of a conversation, with the files that no other message there names.
+CREATE FUNCTION @schema.moorline_drop_messages(conversation text, doomed text[]) RETURNS void
+LANGUAGE plpgsql VOLATILE
+AS $$
+BEGIN
+    DELETE FROM @schema.conversation_files f
+        WHERE f.device_id = conversation
+            AND EXISTS (
+                SELECT 1 FROM @schema.conversation_messages m
+                WHERE m.device_id = conversation AND m.message_id = ANY (doomed)
+                    AND pg_catalog.strpos(m.text, f.hash) > 0)
+            AND NOT EXISTS (
+                SELECT 1 FROM @schema.conversation_messages m
+                WHERE m.device_id = conversation AND m.message_id <> ALL (doomed)
+                    AND pg_catalog.strpos(m.text, f.hash) > 0);
+    DELETE FROM @schema.conversation_messages m WHERE m.device_id = conversation AND m.message_id = ANY (doomed);
+END
+$$;
+
+-- Depart: removes what a shared conversation has of a device's address. What it said and what was done for it stays; its
+-- messages that were not answered are removed, and a turn that answers one becomes stale.
+CREATE OR REPLACE FUNCTION @schema.moorline_depart(conversation text, device text) RETURNS void
+LANGUAGE plpgsql VOLATILE
+AS $$
+DECLARE
+    key @schema.conversation_states.device_id%TYPE := @schema.moorline_key(conversation);
+    one text;
+    other text;
+BEGIN
+    PERFORM @schema.moorline_hold(conversation);
+    UPDATE @schema.conversation_states s
+        SET claim_id = NULL, claimed_at = NULL, lease_until = NULL, open_messages = NULL
+        WHERE s.device_id OPERATOR(pg_catalog.=) key AND EXISTS (
+            SELECT 1 FROM @schema.conversation_messages m
+            WHERE m.device_id = conversation AND m.address = device AND m.status = 'running');
+    UPDATE @schema.conversation_states s
+        SET notices = nullif(s.notices - device, '{}'::jsonb)
+        WHERE s.device_id OPERATOR(pg_catalog.=) key AND s.notices ? device;
+    DELETE FROM @schema.conversation_effects e
+        WHERE e.device_id = conversation AND EXISTS (
+            SELECT 1 FROM @schema.conversation_messages m
+            WHERE m.device_id = conversation AND m.message_id = e.message_id AND m.address = device
+                AND m.status NOT IN ('done', 'interrupted'));
+    PERFORM @schema.moorline_drop_messages(conversation, ARRAY(
+        SELECT m.message_id FROM @schema.conversation_messages m
+        WHERE m.device_id = conversation AND m.address = device AND m.status NOT IN ('done', 'interrupted')));
+    FOR one IN
+        SELECT m.message_id
+        FROM @schema.conversation_messages m
+        WHERE m.device_id = conversation AND m.address = device
+    LOOP
+        other := pg_catalog.gen_random_uuid();
+        UPDATE @schema.conversation_messages m
+            SET message_id = other, address = NULL
+            WHERE m.device_id = conversation AND m.message_id = one;
+        UPDATE @schema.conversation_effects e
+            SET message_id = other
+            WHERE e.device_id = conversation AND e.message_id = one;
+        UPDATE @schema.conversation_turns t
+            SET run = t.run || pg_catalog.jsonb_build_object('message_id', other)
+            WHERE t.device_id = conversation AND t.run->>'message_id'::text = one;
+    END LOOP;
+END
+$$;
+
+-- Erase device: removes an address: what its own conversation has, in every component, its link, its code, and its name
+-- from the conversations that it shared. Where it was the last, the conversation is removed as well, unless it is a
+-- person's. If its own conversation is somebody else's by now, that stays theirs, and the address leads to a new one.
+-- Returns whether there was anything.
+CREATE OR REPLACE FUNCTION @schema.moorline_erase_device(device text, default_ttl integer) RETURNS boolean
+LANGUAGE plpgsql VOLATILE
+AS $$
+DECLARE
+    key @schema.conversation_states.device_id%TYPE := @schema.moorline_key(device);
+    s @schema.conversation_states;
+    place text;
+    place_key @schema.conversation_states.device_id%TYPE;
+    moment timestamptz := pg_catalog.clock_timestamp();
+BEGIN
+    SELECT l.* INTO s FROM @schema.conversation_states l WHERE l.device_id OPERATOR(pg_catalog.=) key FOR UPDATE;
+    FOR place IN
+        SELECT s.leads_to WHERE s.leads_to IS NOT NULL
+        UNION
+        SELECT m.device_id FROM @schema.conversation_messages m WHERE m.address = device
+        ORDER BY 1
+    LOOP
+        PERFORM @schema.moorline_depart(place, device);
+        place_key := @schema.moorline_key(place);
+        IF EXISTS (
+                SELECT 1 FROM @schema.conversation_states l
+                WHERE l.device_id OPERATOR(pg_catalog.=) place_key AND l.leads_to IS NOT NULL)
+            AND NOT EXISTS (
+                SELECT 1 FROM @schema.conversation_states o
+                WHERE o.leads_to = place AND o.device_id::text <> device)
+            AND NOT EXISTS (SELECT 1 FROM @schema.moorline_people p WHERE p.device_id = place)
+        THEN
+            PERFORM @schema.moorline_erase_conversation(place);
+        END IF;
+    END LOOP;
+    IF NOT @schema.moorline_is_others(device) THEN
+        RETURN @schema.moorline_erase_everywhere(device);
+    END IF;
+    place := @schema.moorline_new_conversation(default_ttl);
+    DELETE FROM @schema.moorline_codes c WHERE c.device_id = device;
+    PERFORM @schema.moorline_drop_messages(device, ARRAY(
+        SELECT m.message_id FROM @schema.conversation_messages m
+        WHERE m.device_id = device AND m.address IS NULL AND m.queued AND m.attempts = 0));
+    UPDATE @schema.conversation_states l
+        SET leads_to = place,
+            linked_at = moment,
+            earlier = NULL,
+            earlier_marks = NULL,
+            given_away = true,
+            notices = nullif(l.notices - device, '{}'::jsonb)
+        WHERE l.device_id OPERATOR(pg_catalog.=) key;
+    RETURN true;
+END
+$$;
+
+-- Expire files: removes at most so many of the files that were kept over an hour ago for a device of which nothing else
+-- is stored: their message never came, or the device was erased while they were kept. Returns how many.
+CREATE FUNCTION @schema.moorline_expire_files(most integer) RETURNS integer
+LANGUAGE plpgsql VOLATILE
+AS $$
+DECLARE
+    number integer;
+BEGIN
+    DELETE FROM @schema.conversation_files f
+        USING (
+            SELECT n.device_id, n.hash
+            FROM @schema.conversation_files n
+            WHERE n.stored_at < pg_catalog.clock_timestamp() - interval '1 hour'
+                AND NOT EXISTS (
+                    SELECT 1 FROM @schema.conversation_states s WHERE s.device_id::text = n.device_id)
+            LIMIT most
+        ) o
+        WHERE f.device_id = o.device_id AND f.hash = o.hash;
+    GET DIAGNOSTICS number = ROW_COUNT;
+    RETURN number;
 END
 $$;
