@@ -7,6 +7,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from moorline_agents.tools import ToolRefused
+
 LONGEST = 500
 """Characters that are shown of a call's arguments, and of its result."""
 
@@ -37,6 +39,17 @@ class UnfinishedCall:
 def did_nothing(result: Any) -> bool:
     """Whether a call with this result certainly had no effect."""
     return result is not None and "refused" in result and result["refused"].get("code") not in _UNKNOWN
+
+
+def unknown_outcome(tool: str, why: str, *, idempotent: bool) -> dict[str, Any]:
+    """What is told of a call of which nobody knows whether it had its effect; `why` goes on after "but"."""
+    again = (
+        "It can be called again with the same arguments"
+        if idempotent
+        else "Do not call it again for the same thing: tell the person, and let them check"
+    )
+    refusal = ToolRefused(f"{tool} was called, but {why}. It may have happened. {again}.", code="outcome_unknown")
+    return refusal.shown()
 
 
 def unfinished_note(calls: Sequence[UnfinishedCall], *, names: Collection[str], tools: Collection[str]) -> str:

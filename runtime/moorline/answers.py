@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from langgraph.types import Command
 
-from moorline.decisions import Decision, made_for, recalled
+from moorline.decisions import TURN_FAILED, Decision, made_for, recalled
 from moorline.errors import InvalidMessage, NothingWaits
 from moorline.files import said_text
 from moorline.manager import AgentProtocol, StartOver
@@ -23,7 +23,7 @@ from moorline_agents.questions import Given, Question
 from moorline_agents.run import RunContext
 from moorline_agents.stopping import Stopped
 from moorline_agents.tools import Tool
-from moorline_agents.unfinished import UnfinishedCall
+from moorline_agents.unfinished import UnfinishedCall, did_nothing, unknown_outcome
 from moorline_checkpoint.messages import Resume
 from moorline_checkpoint.turn import AskedQuestion, OpenTurn
 from moorline_checkpoint.turns import Turns
@@ -243,8 +243,14 @@ def _goes_on(turn: OpenTurn, decided: Decision, found: AskedQuestion | None) -> 
 
 
 def _ran(decided: Decision, found: AskedQuestion | None) -> Mapping[str, Any] | None:
+    """What the call gave whose question is closed, if it ran for an earlier answer whose turn then failed."""
     made = None if found is None else made_for(decided.interrupt_id, found.attempts)
-    return made.result if made is not None and made.result is not None and "value" in made.result else None
+    if made is None or did_nothing(made.result):
+        return None
+    if made.result is None:
+        return {"value": unknown_outcome(made.name, TURN_FAILED, idempotent=False)}
+    given = [made.result[how] for how in ("value", "refused") if how in made.result]  # none if it only asked
+    return {"value": given[0]} if given else None
 
 
 def _made(turn: OpenTurn) -> tuple[UnfinishedCall, ...]:

@@ -15,6 +15,9 @@ from moorline_checkpoint.turn import JournalEntry
 DECIDED = "(answer)"
 """The name under which they are journaled; no agent can have it."""
 
+TURN_FAILED = "its turn failed before its outcome was known"
+"""Why the outcome of what an earlier answer had done is unknown."""
+
 
 class Decision(NamedTuple):
     """The answer that a message gives to a question, or why it closes it."""

@@ -108,8 +108,8 @@ class Execution:
         because of the store or a cancellation is left for others to finish.
 
         Raises `StaleTurn` if another process has taken the turn over, and whatever went wrong in the run. A
-        cancellation during the commit waits until that is done. One that comes because the turn is `overdue` counts as
-        a failed attempt of the message; any other does not.
+        cancellation while the commit is on its way waits until it is back. One that comes because the turn is `overdue`
+        counts as a failed attempt of the message; any other does not.
         """
         journal = TurnJournal(turn=turn, turns=self.turns)
         progress = Progress(usage=Usage.of_json(turn.spent, None))

@@ -17,13 +17,13 @@ from typing import Any, cast
 
 from langgraph.errors import GraphInterrupt
 
-from moorline.decisions import DECIDED
+from moorline.decisions import DECIDED, TURN_FAILED
 from moorline.errors import AgentError
 from moorline_agents.journal import Admit
 from moorline_agents.messages import Message
 from moorline_agents.questions import UnfitAnswer
 from moorline_agents.tools import Effect, Tool, ToolContext, ToolRefused, ToolTimedOut
-from moorline_agents.unfinished import did_nothing
+from moorline_agents.unfinished import did_nothing, unknown_outcome
 from moorline_checkpoint.errors import TransactionTooLong
 from moorline_checkpoint.turn import JournalEntry, OpenTurn, RunStart
 from moorline_checkpoint.turns import Turns
@@ -98,9 +98,7 @@ class TurnJournal:
         if earlier is None:
             place = await self._note_intent(tool, arguments, context)
         elif earlier.result is None and not tool.idempotent:
-            return await self._settle(
-                place, {"refused": _unknown(tool, "the process died before its outcome was known")}
-            )
+            return await self._settle(place, _unknown(tool, "the process died before its outcome was known"))
         return await self._outside(tool, arguments, context, place)
 
     def _effect_of(self, tool: Tool) -> Effect:
@@ -155,7 +153,7 @@ class TurnJournal:
             with _in_time(tool):
                 result = {"value": await tool.call(arguments, replace(context, idempotency_key=key))}
         except ToolTimedOut as refusal:
-            result = {"refused": _unknown(tool, f"it was given up after {refusal.seconds:g} s")}
+            result = _unknown(tool, f"it was given up after {refusal.seconds:g} s")
         except ToolRefused as refusal:
             result = {"refused": refusal.shown()}
         except UnfitAnswer:
@@ -202,7 +200,7 @@ class TurnJournal:
         if (made.result is None and tool.idempotent) or made.result == _ASKED:
             return None
         if made.result is None:
-            made = replace(made, result={"refused": _unknown(tool, "that failed before its outcome was known")})
+            made = replace(made, result=_unknown(tool, TURN_FAILED))
         self._pending.append(made)
         return made
 
@@ -237,10 +235,4 @@ def _given(result: dict[str, Any]) -> Any:
 
 
 def _unknown(tool: Tool, why: str) -> dict[str, Any]:
-    again = (
-        "It can be called again with the same arguments"
-        if tool.idempotent
-        else ("Do not call it again for the same thing: tell the person, and let them check")
-    )
-    refusal = ToolRefused(f"{tool.name} was called, but {why}. It may have happened. {again}.", code="outcome_unknown")
-    return refusal.shown()
+    return {"refused": unknown_outcome(tool.name, why, idempotent=tool.idempotent)}

@@ -148,6 +148,17 @@ async def test_a_call_that_ran_before_its_turn_failed_has_its_result_also_if_the
     assert len(done) == 1
 
 
+async def test_a_closed_question_says_that_the_outcome_of_its_call_is_unknown(bookings: str) -> None:
+    done = list[Any]()
+    async with runtime(bookings, calling, agent=paying(done, idempotent=True)) as moorline:
+        await say(moorline, "pay")
+        with pytest.raises(AgentError):
+            await say(moorline, "yes", "m2")
+        told = (await say(moorline, "hello")).rpartition(" hello | ")[2]
+    assert "outcome_unknown" in told
+    assert "Do not call it again" in told
+
+
 @pytest.mark.parametrize("idempotent", [False, True])
 async def test_a_second_yes_after_a_call_with_an_unknown_outcome(bookings: str, idempotent: bool) -> None:
     """It is made again only if that does no harm, and then under the same key."""
